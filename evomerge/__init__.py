@@ -1,0 +1,1 @@
+"""evomerge: a distributed evolutionary merge optimizer."""

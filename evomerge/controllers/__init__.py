@@ -1,0 +1,1 @@
+"""Controllers: ask and tell, one outside library per file."""

@@ -1,0 +1,1 @@
+"""Pure item response theory: curves, ability, calibration, anchors, performance."""

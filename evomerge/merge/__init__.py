@@ -1,0 +1,1 @@
+"""Pure tensor math of merging: catalogue, kernels, methods."""

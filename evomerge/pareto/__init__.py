@@ -1,0 +1,1 @@
+"""Pure Pareto math: dominance, hypervolume, quadratic surrogates, fronts."""

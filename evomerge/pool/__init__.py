@@ -1,0 +1,1 @@
+"""Who evaluates: a worker, in this process or under Ray."""

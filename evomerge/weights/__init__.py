@@ -1,0 +1,1 @@
+"""Checkpoints and devices: layout, reader, resident model, export."""
