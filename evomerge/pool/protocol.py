@@ -1,0 +1,40 @@
+"""What a pool is: it takes jobs, and gives back answers as tasks finish and an outcome at each job's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from evomerge.candidate import Answers, Job, Outcome
+
+
+class Evaluator(Protocol):
+    """What a worker does with a job; a plain class, the same in this process and under Ray."""
+
+    def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
+        """Yield the answers of each task as it is done, then exactly one outcome; never raises for a bad candidate."""
+        ...
+
+
+class Pool(Protocol):
+    """Runs jobs on one or more workers. The loop is its only user and calls it from one thread."""
+
+    def room(self) -> int:
+        """Return how many more jobs can be submitted without waiting in a queue."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Take one job; its results come back through `collect`."""
+        ...
+
+    def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
+        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something)."""
+        ...
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return a row per worker: name, state, busy seconds, jobs done."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers that this pool started, and nothing else."""
+        ...
