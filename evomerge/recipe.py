@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -145,7 +145,7 @@ def evaluate_setting(setting: Setting, tensor: str, t: float) -> Scalar | None:
         return None
     scaled = t * (len(setting) - 1)
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in setting):
-        return setting[int(scaled)]  # type: ignore[return-value]
+        return setting[int(scaled)]
     below = int(scaled)
     above = min(len(setting) - 1, below + 1)
     share = scaled - below
@@ -255,7 +255,7 @@ def _slice_mapping(part: Slice) -> dict[str, Any]:
 def _rename_models(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return `document` with every model replaced by its revision where that is known."""
 
-    def walk(node: Any) -> Iterator[tuple[str, Any]] | Any:
+    def walk(node: Any) -> Any:
         if isinstance(node, dict):
             return {
                 key: names.get(value, value) if key in ("model", "base_model", "tokenizer_source") else walk(value)
