@@ -252,7 +252,7 @@ evomerge front runs/quickstart --json
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--csv", metavar="F", help="write CSV to F ('-': stdout)")
     kind.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--plot", metavar="F", help="draw the front to F (.png, .svg, .pdf)")
+    parser.add_argument("--plot", metavar="F", help="draw the front to F (.png, .svg, .pdf, .html)")
 
 
 def _run_front(arguments: argparse.Namespace) -> int:
@@ -261,9 +261,9 @@ def _run_front(arguments: argparse.Namespace) -> int:
 
     run = open_run(arguments.folder)
     if arguments.plot:
-        from evomerge.figures import save_figure
+        from evomerge import figures
 
-        save_figure(run, arguments.plot)
+        figures.save(figures.front(run), arguments.plot)
         print(f"wrote {arguments.plot}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(run.front_mapping(), indent=2))

@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evomerge.candidate import Evaluation, Failure, Objective
+from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.front import choose_by_preference, knee
+from evomerge.scoring.estimate import estimate
+
+BEST_FINALISTS = 3  # by overall fitness
+MOST_FINALISTS = 8  # with the best on each objective
 
 
 def overall(fitness: Sequence[float], objectives: Sequence[Objective]) -> float:
@@ -106,6 +110,33 @@ def _preference(text: str, objectives: tuple[Objective, ...]) -> list[float]:
     return [weights[name] for name in names]
 
 
-def failed(number: int, failure: Failure) -> Evaluation:
-    """Return the evaluation of a candidate that has no scores."""
-    return Evaluation(number, {}, failure)
+def evaluation_of(
+    number: int,
+    responses: Sequence[Response],
+    objectives: Sequence[Objective],
+    stands_in: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Return the scores of one model from its responses: per objective the mean over items, with its standard error.
+
+    Args:
+        number: of the candidate.
+        responses: all of them; those of metrics that are no objective are passed over.
+        objectives: what is wanted.
+        stands_in: objective's task -> the task of its held-out items, see `ItemPlan`.
+    """
+    tasks = stands_in or {}
+    return Evaluation(number, {o.name: estimate(responses, o, task=tasks.get(o.task)) for o in objectives})
+
+
+def finalists(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
+    """Return the candidates worth held-out items: the best ones overall and the front's best per objective.
+
+    Chosen on search items alone, `MOST_FINALISTS` at most, the best overall first. Fewer finalists keep the final
+    comparison honest: every additional one is another chance to look good by luck.
+    """
+    numbers, fitness, _ = fitness_table(evaluations, objectives)
+    if not numbers:
+        return []
+    ranked = [numbers[i] for i in np.argsort([-overall(row, objectives) for row in fitness], kind="stable")]
+    specialists = [numbers[int(np.argmax(fitness[:, column]))] for column in range(len(objectives))]
+    return list(dict.fromkeys([*ranked[:BEST_FINALISTS], *specialists]))[:MOST_FINALISTS]

@@ -40,7 +40,8 @@ DOORS = {
     "huggingface_hub": {"weights/"},
     "mergekit": set(),
     "sqlite3": {"archive"},
-    "matplotlib": {"figures"},
+    "altair": {"figures/"},
+    "vl_convert": {"figures/"},
 }
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
 LIGHT = ["errors", "recipe", "space", "candidate", "archive", "controllers", "loop", "cli"]
