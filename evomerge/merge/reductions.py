@@ -57,7 +57,7 @@ def norm(tensor: Tensor) -> float:
 def absolute_sum(tensor: Tensor) -> float:
     """Return the float64 sum of absolute values of a tensor (its L1 norm)."""
     flat = tensor.reshape(-1)
-    return sum(float(flat[part].double().abs_().sum()) for part in chunks(flat.numel()))
+    return sum(float(flat[part].abs().sum(dtype=torch.float64)) for part in chunks(flat.numel()))
 
 
 def standard_deviation(tensor: Tensor) -> float:

@@ -163,15 +163,16 @@ def pcb(
     magnitudes = [_clipped(delta.abs(), clip) for delta in inputs]
     clipped = [delta.sign() * magnitude for delta, magnitude in zip(inputs, magnitudes, strict=True)]
     shares = [_min_max(magnitude) for magnitude in magnitudes]
-    rivals = clipped if variant == "released" else [x.sign() * s for x, s in zip(clipped, shares, strict=True)]
+    # the competition is between the task vectors as they are; only what is merged is clipped
+    rivals = inputs if variant == "released" else [x.sign() * s for x, s in zip(clipped, shares, strict=True)]
     together = sum_of(rivals)
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for delta, share, w, d in zip(clipped, shares, weight, density, strict=True):
+    for delta, merged, share, w, d in zip(inputs, clipped, shares, weight, density, strict=True):
         # intra-competition grows with an entry's size in its model, inter-competition with agreement between models
         worth = torch.exp(len(inputs) * share.square()) * torch.tanh(delta * together)
         floor = order_statistic(worth, min(int(worth.numel() * (1 - d)), worth.numel() - 1))
         score = _min_max(torch.maximum(worth, floor))
-        total.add_(delta * score * w)
+        total.add_(merged * score * w)
         divisor.add_(score)
     return base + total.div_(divisor.clamp_(min=1e-12)) * lambda_
 

@@ -59,8 +59,8 @@ def keep_largest(delta: Tensor, density: float) -> Tensor:
 
 
 def keep_above(delta: Tensor, threshold: float) -> Tensor:
-    """Return `delta` with the entries of magnitude below `threshold` set to zero."""
-    return delta * (delta.abs() >= threshold)
+    """Return `delta` with the entries of magnitude below `threshold`, a float32 number, set to zero."""
+    return delta * (delta.abs().to(torch.float32) >= threshold)  # the same bits that `global_threshold` counted
 
 
 def keep_random(delta: Tensor, density: float, key: int) -> Tensor:
