@@ -25,7 +25,7 @@ __all__ = ["CATALOGUE", "Method", "Parameter", "merge", "method"]
 class Method:
     """One merge method: what it takes, what it costs, where it is from."""
 
-    name: str  # the mergekit YAML word
+    name: str  # the mergekit YAML word where mergekit has the method
     family: str  # the module of evomerge.merge that holds the function, which has the method's name
     inputs: Literal[
         "deltas", "weights"
@@ -34,131 +34,357 @@ class Method:
     models: tuple[int, int | None]  # fewest and most inputs; the base is not counted
     parameters: tuple[Parameter, ...]
     linearity: str  # L, L|m, S, R or N: how the result depends on the coefficients
+    summary: str
+    paper: str
     random: bool = False  # needs one mask key per input
     elementwise: bool = True  # a block of the result needs that block of the inputs and whole-tensor statistics only
+    blockwise: bool = False  # not even those: merging a flat block of each tensor gives that block of the result
     by_role: bool = False  # treats matrices, vectors and vocabularies differently: needs the tensor's role
+    in_mergekit: bool = False  # mergekit 0.1.5 has it under this name
     ignored: tuple[str, ...] = ()  # words that mergekit accepts for this method and that change nothing
-    summary: str = ""
-    paper: str = ""
 
     @property
     def function(self) -> Callable[..., Tensor]:
-        """The plain function of base, inputs and every parameter by keyword, plus `keys` if random, `role` if by_role."""
+        """The plain function of base, inputs, parameters by keyword, `keys` if random and `role` if by_role."""
         return getattr(import_module(f"evomerge.merge.{self.family}"), self.name)
 
 
-def _weight(default: float | None = None, search: tuple[float, float] = (0.0, 1.5)) -> Parameter:
-    return Parameter("weight", default, True, search=search, summary="coefficient of each model")
+def _weight(
+    default: float | None = None, search: tuple[float, float] = (0.0, 1.5), extension: bool = False
+) -> Parameter:
+    return Parameter("weight", default, True, search=search, summary="coefficient of each model", extension=extension)
 
 
-_DENSITY = Parameter(
-    "density", 1.0, True, 0.0, 1.0, search=(0.1, 1.0), summary="fraction of the task vector's entries kept"
-)
-_LAMBDA = Parameter("lambda", 1.0, False, search=(0.5, 1.5), summary="scale of the merged task vector")
+def _density(default: float = 1.0, search: tuple[float, float] = (0.1, 1.0)) -> Parameter:
+    return Parameter(
+        "density", default, True, 0.0, 1.0, search=search, summary="fraction of the task vector's entries kept"
+    )
+
+
+def _flag(name: str, default: bool, summary: str, extension: bool = False) -> Parameter:
+    return Parameter(name, default, False, summary=summary, extension=extension)
+
+
+def _normalize(default: bool) -> Parameter:
+    return _flag("normalize", default, "divide by the sum of weights, which makes them relative")
+
+
+def _rescale(default: bool) -> Parameter:
+    return _flag("rescale", default, "scale up what is kept to make up for what is dropped")
+
+
+def _lambda(extension: bool = False, default: float = 1.0, search: tuple[float, float] = (0.5, 1.5)) -> Parameter:
+    return Parameter(
+        "lambda", default, False, search=search, summary="scale of the merged task vector", extension=extension
+    )
+
+
+def _variant(summary: str, *others: str) -> Parameter:
+    return Parameter("variant", "mergekit", False, choices=("mergekit", *others), summary=summary, extension=True)
+
+
 _RESCALE_NORM = Parameter(
     "rescale_norm",
     "l1",
     False,
     choices=("l1", "inv"),
-    summary="l1: keep the tensor's L1 norm (mergekit); inv: divide by the probability of being kept (the papers)",
+    summary="l1: bring back the tensor's L1 norm (mergekit); inv: divide by the chance of being kept (the papers)",
+    extension=True,
+)
+_EPSILON = Parameter(
+    "epsilon", 0.15, True, 0.0, 0.5, search=(0.0, 0.1), summary="half the spread of keep probabilities"
+)
+_GAMMA = Parameter("gamma", 0.01, True, 0.0, 1.0, search=(0.0, 0.05), summary="fraction of largest entries dropped")
+_ACTIVE = Parameter("epsilon", 1e-5, False, 0.0, search=(1e-7, 1e-3), summary="smallest change that counts as one")
+_DARE = (_weight(), _density(), _normalize(False), _rescale(True), _RESCALE_NORM, _lambda())
+_BREADCRUMBS = (
+    _weight(),
+    _density(),
+    _GAMMA,
+    _normalize(False),
+    _rescale(False),
+    _lambda(),
+    _variant("mergekit cuts per tensor; reference, the paper's code, per row", "reference"),
 )
 
 
-def _normalize(default: bool) -> Parameter:
-    return Parameter("normalize", default, False, summary="divide by the sum of weights, making them relative")
+def _della(normalize: bool) -> tuple[Parameter, ...]:
+    return (_weight(), _density(), _EPSILON, _normalize(normalize), _rescale(True), _RESCALE_NORM, _lambda())
 
 
-def _rescale(default: bool) -> Parameter:
-    return Parameter("rescale", default, False, summary="scale up what is kept to make up for what is dropped")
-
-
-_DARE = (_weight(), _DENSITY, _normalize(False), _rescale(True), _RESCALE_NORM, _LAMBDA)
+_ANY = (1, None)
+_MASK = ("int8_mask",)
 
 _METHODS = (
+    # averages and interpolation
     Method(
-        "linear",
-        "interpolate",
-        inputs="weights",
-        base="none",
-        models=(1, None),
-        parameters=(_weight(search=(0.0, 1.0)), _normalize(True)),
-        linearity="R",
-        summary="weighted average of the models",
-        paper="Model soups, arXiv:2203.05482",
+        "linear", "interpolate", "weights", "none", _ANY, (_weight(search=(0.0, 1.0)), _normalize(True)), "R",
+        "weighted average of the models", "Model soups, arXiv:2203.05482", blockwise=True, in_mergekit=True,
     ),
     Method(
-        "task_arithmetic",
-        "arithmetic",
-        inputs="deltas",
-        base="required",
-        models=(1, None),
-        parameters=(_weight(), _normalize(False), _LAMBDA),
-        linearity="L",
-        ignored=("density", "rescale", "int8_mask"),
-        summary="base plus a weighted sum of task vectors",
-        paper="Task Arithmetic, arXiv:2212.04089",
+        "slerp", "interpolate", "weights", "required", (1, 1),
+        (Parameter("t", None, False, search=(0.0, 1.0), summary="0 is the base, 1 the other model"),), "N",
+        "spherical interpolation between the base and one model", "Shoemake 1985, per tensor", in_mergekit=True,
     ),
     Method(
-        "ties",
-        "arithmetic",
-        inputs="deltas",
-        base="required",
-        models=(1, None),
-        parameters=(_weight(), _DENSITY, _normalize(True), _rescale(False), _LAMBDA),
-        linearity="R",
-        ignored=("int8_mask",),
-        summary="trim to the largest entries, elect a sign, average those who agree",
-        paper="TIES-Merging, arXiv:2306.01708",
+        "nuslerp", "interpolate", "weights", "optional", (2, 2),
+        (
+            _weight(),
+            _flag("nuslerp_flatten", True, "one angle for the whole tensor"),
+            _flag("nuslerp_row_wise", False, "not flattened: one angle per vector of the first axis, not of the last"),
+        ), "N", "spherical interpolation of two models, or of their task vectors", "NuSLERP, mergekit",
+        elementwise=False, in_mergekit=True,
     ),
     Method(
-        "dare_linear",
-        "arithmetic",
-        inputs="deltas",
-        base="required",
-        models=(1, None),
-        parameters=_DARE,
-        linearity="L|m",
-        random=True,
-        ignored=("int8_mask",),
-        summary="drop entries at random, rescale the rest, sum",
-        paper="DARE, arXiv:2311.03099",
+        "multislerp", "interpolate", "weights", "optional", _ANY,
+        (
+            _weight(),
+            _flag("normalize_weights", True, "divide weights by their sum"),
+            Parameter("eps", 1e-8, False, 0.0, summary="smallest norm that has a direction"),
+        ), "N", "mean direction of several models at their mean norm", "Multi-SLERP, mergekit", in_mergekit=True,
     ),
     Method(
-        "dare_ties",
-        "arithmetic",
-        inputs="deltas",
-        base="required",
-        models=(1, None),
-        parameters=_DARE,
-        linearity="R",
-        random=True,
-        ignored=("int8_mask",),
-        summary="drop entries at random, rescale the rest, elect a sign, sum those who agree",
-        paper="DARE, arXiv:2311.03099",
+        "karcher", "interpolate", "weights", "none", _ANY,
+        (
+            _weight(1.0, extension=True),
+            Parameter("max_iter", 10, False, 0, summary="most steps"),
+            Parameter("tol", 1e-5, False, 0.0, summary="step, angle and norm that count as zero"),
+        ), "N", "Riemannian mean of the models' directions at their mean norm", "Karcher 1977, arXiv:2603.04972",
+        in_mergekit=True,
     ),
     Method(
-        "slerp",
-        "interpolate",
-        inputs="weights",
-        base="required",
-        models=(1, 1),
-        parameters=(Parameter("t", None, False, search=(0.0, 1.0), summary="0 is the base, 1 the other model"),),
-        linearity="N",
-        summary="spherical interpolation between the base and one model",
-        paper="Shoemake 1985; per tensor as in mergekit",
+        "model_stock", "interpolate", "deltas", "required", (2, None),
+        (
+            _flag("filter_wise", False, "one ratio per row"),
+            _flag("clamp", False, "keep the ratio in [0, 1]: never away from the models", extension=True),
+            _lambda(True),
+        ), "S", "towards the models' mean, as far as their task vectors agree", "Model Stock, arXiv:2403.19522",
+        elementwise=False, in_mergekit=True,
     ),
     Method(
-        "passthrough",
-        "interpolate",
-        inputs="weights",
-        base="none",
-        models=(1, 1),
-        parameters=(Parameter("scale", 1.0, False, search=(0.5, 1.5), summary="factor of the copied tensor"),),
-        linearity="L",
-        summary="one model's tensor, unchanged or scaled",
-        paper="mergekit, arXiv:2403.13257",
+        "nearswap", "interpolate", "weights", "required", (1, 1),
+        (Parameter("t", None, False, 0.0, search=(1e-4, 1e-2), summary="largest change of an entry"),), "N",
+        "the base moved towards a model by a bounded step", "NearSwap, mergekit", blockwise=True, in_mergekit=True,
     ),
-)
+    Method(
+        "passthrough", "interpolate", "weights", "none", (1, 1),
+        (Parameter("scale", 1.0, False, search=(0.5, 1.5), summary="factor of the copied tensor"),), "L",
+        "one model's tensor, unchanged or scaled", "mergekit, arXiv:2403.13257", blockwise=True, in_mergekit=True,
+    ),
+    Method(
+        "layer_swap", "interpolate", "weights", "none", (2, 2),
+        (Parameter("share", None, False, search=(0.0, 1.0), summary="0 is the first model, 1 the second"),), "L",
+        "each layer from one of two models; see depth.layer_swap", "Layer swapping, arXiv:2410.01335", blockwise=True,
+    ),
+    Method(
+        "sma", "averages", "weights", "none", _ANY, (), "L",
+        "plain mean of checkpoints", "Model merging in pre-training, arXiv:2505.12082", blockwise=True,
+    ),
+    Method(
+        "wma", "averages", "weights", "none", _ANY, (), "L",
+        "mean of checkpoints, later ones weighing more", "Model merging in pre-training, arXiv:2505.12082",
+        blockwise=True,
+    ),
+    Method(
+        "ema", "averages", "weights", "none", _ANY,
+        (Parameter("decay", 0.2, False, 0.0, 1.0, search=(0.05, 0.9), summary="weight lost per step of age"),), "N",
+        "mean of checkpoints, exponential in their age", "Model merging in pre-training, arXiv:2505.12082",
+        blockwise=True,
+    ),
+    # task arithmetic
+    Method(
+        "task_arithmetic", "arithmetic", "deltas", "required", _ANY, (_weight(), _normalize(False), _lambda()), "L",
+        "base plus a weighted sum of task vectors", "Task Arithmetic, arXiv:2212.04089",
+        blockwise=True, in_mergekit=True, ignored=("density", "rescale", "int8_mask"),
+    ),
+    Method(
+        "negation", "arithmetic", "deltas", "required", _ANY, (_weight(1.0), _lambda()), "L",
+        "base minus a weighted sum of task vectors: forgets", "Task Arithmetic, arXiv:2212.04089", blockwise=True,
+    ),
+    Method(
+        "resta", "arithmetic", "deltas", "required", (2, 3),
+        (
+            Parameter("density", 1.0, False, 0.0, 1.0, search=(0.1, 1.0), summary="share kept of the first of three"),
+            _lambda(search=(0.0, 2.0)),
+        ), "L|m", "adds a safety vector (aligned minus unaligned)", "RESTA, arXiv:2402.11746", random=True,
+    ),
+    Method(
+        "metagpt", "arithmetic", "deltas", "required", _ANY,
+        (
+            Parameter("squared_norm", -1.0, True, summary="of the whole task vector; negative: of this tensor",
+                      statistic="squared_norm"),
+            _lambda(),
+        ), "S", "task arithmetic with weights from the task vectors' norms", "MetaGPT, arXiv:2406.11385",
+    ),
+    Method(
+        "ties", "arithmetic", "deltas", "required", _ANY,
+        (
+            _weight(),
+            _density(),
+            _normalize(True),
+            _rescale(False),
+            _lambda(),
+            _variant("trim scope, count, ties and mean of mergekit or of the paper's code (reference)", "reference"),
+            Parameter("threshold", -1.0, True, summary="reference: smallest magnitude kept; negative: from this tensor",
+                      extension=True, statistic="global_threshold"),
+        ), "R", "trim to the largest entries, elect a sign, average those who agree", "TIES-Merging, arXiv:2306.01708",
+        in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "dare_linear", "thinned", "deltas", "required", _ANY, _DARE, "L|m",
+        "drop entries at random, rescale the rest, sum", "DARE, arXiv:2311.03099",
+        random=True, in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "dare_ties", "thinned", "deltas", "required", _ANY, _DARE, "R",
+        "drop entries at random, rescale the rest, elect a sign, sum those who agree", "DARE, arXiv:2311.03099",
+        random=True, in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "della_linear", "thinned", "deltas", "required", _ANY, _della(False), "L|m",
+        "drop entries at random, small ones more often, rescale, sum", "DELLA-Merging, arXiv:2406.11617",
+        random=True, elementwise=False, in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "della", "thinned", "deltas", "required", _ANY, _della(True), "R",
+        "drop entries at random, small ones more often, rescale, elect a sign", "DELLA-Merging, arXiv:2406.11617",
+        random=True, elementwise=False, in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "breadcrumbs", "thinned", "deltas", "required", _ANY, _BREADCRUMBS, "L|m",
+        "drop the largest and the smallest entries, sum", "Model Breadcrumbs, arXiv:2312.06795",
+        elementwise=False, in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "breadcrumbs_ties", "thinned", "deltas", "required", _ANY, _BREADCRUMBS, "R",
+        "drop the largest and the smallest entries, elect a sign", "Model Breadcrumbs, arXiv:2312.06795",
+        elementwise=False, in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "cabs", "thinned", "deltas", "required", _ANY,
+        (
+            _weight(),
+            Parameter("n", 64, True, 1, search=(16, 128), summary="entries kept per group"),
+            Parameter("m", 256, False, 1, summary="length of a group"),
+            Parameter("order", 0.0, True, search=(0.0, 1.0), summary="models with lower values choose first"),
+            _flag("overlap", False, "fill groups from entries that others took"),
+            _lambda(),
+        ), "L|m", "models take turns in keeping the largest free entries", "CABS, arXiv:2503.01874", elementwise=False,
+    ),
+    Method(
+        "compeft", "thinned", "deltas", "required", _ANY,
+        (
+            _weight(),
+            _density(0.2, (0.05, 0.5)),
+            Parameter("alpha", 1.0, True, 0.0, search=(0.5, 10.0), summary="kept entries, in standard deviations"),
+            _flag("elect", False, "elect a sign instead of summing"),
+            _normalize(False),
+            _lambda(),
+        ), "L|m", "sum of task vectors compressed to signs and one scale", "ComPEFT, arXiv:2311.13171",
+    ),
+    # choosing entries
+    Method(
+        "sce", "selective", "deltas", "required", _ANY,
+        (
+            Parameter("select_topk", 1.0, False, 0.0, 1.0, search=(0.05, 1.0), summary="share of varying entries used"),
+            _variant("mergekit merges selected entries only, reference (FuseChat) all", "reference"),
+            _lambda(True),
+        ), "N", "select what varies, weigh by energy, erase minority signs", "FuseChat, arXiv:2408.07990",
+        in_mergekit=True, ignored=_MASK,
+    ),
+    Method(
+        "ram", "selective", "deltas", "required", _ANY, (_ACTIVE, _lambda(True)), "S",
+        "mean over the models that changed an entry", "Reinforced Agent Merging, arXiv:2601.13572",
+        blockwise=True, in_mergekit=True,
+    ),
+    Method(
+        "ramplus_tl", "selective", "deltas", "required", _ANY,
+        (
+            Parameter("r", 0.1, False, search=(0.0, 0.5), summary="strength of the amplification"),
+            Parameter("alpha", 0.2, False, 0.0, search=(0.0, 1.0), summary="bound of the amplification"),
+            _ACTIVE,
+            _lambda(True),
+        ), "N", "ram with entries that one model changed amplified", "Reinforced Agent Merging, arXiv:2601.13572",
+        in_mergekit=True,
+    ),
+    Method(
+        "arcee_fusion", "selective", "weights", "required", (1, 1),
+        (
+            Parameter("iqr_factor", 1.5, False, search=(0.0, 3.0), summary="how far to stand out", extension=True),
+            _lambda(True),
+        ), "N", "the most important changes of one model", "Arcee Fusion, mergekit",
+        elementwise=False, in_mergekit=True,
+    ),
+    Method(
+        "magmax", "selective", "deltas", "required", _ANY,
+        (_weight(1.0), _lambda(search=(0.0, 1.0))), "R",
+        "the largest change, entry by entry", "MagMax, arXiv:2407.06322", blockwise=True,
+    ),
+    Method(
+        "consensus", "selective", "deltas", "required", _ANY,
+        (
+            Parameter("alpha", 0.4, False, search=(0.1, 1.0), summary="scale of the summed task vector"),
+            Parameter("mu", 0.4, False, 0.0, search=(0.2, 0.6), summary="share of the others to exceed"),
+            Parameter("k", 2, False, 0, search=(1, 3), summary="models that must find an entry useful"),
+            _lambda(),
+        ), "N", "summed task vectors where enough models need them", "TALL masks, arXiv:2405.07813", blockwise=True,
+    ),
+    Method(
+        "pcb", "selective", "deltas", "required", _ANY,
+        (
+            _weight(1.0, (0.8, 1.3)),
+            _density(0.1, (0.05, 0.5)),
+            Parameter("clip", 1e-4, False, 0.0, 0.5, summary="fraction of extreme magnitudes clipped at either end"),
+            Parameter("variant", "released", False, choices=("released", "vision"), summary="which released code"),
+            _lambda(),
+        ), "L|m", "task vectors weighted by competition within and between models", "PCB-Merging, arXiv:2410.02396",
+    ),
+    # singular values
+    Method(
+        "star", "spectral", "deltas", "required", _ANY,
+        (
+            Parameter("eta", 0.4, True, 0.0, 1.0, search=(0.1, 1.0), summary="share of the nuclear norm kept"),
+            _weight(1.0),
+            _normalize(True),
+            _lambda(),
+        ), "L|m", "leading singular values only, rescaled, averaged", "STAR, arXiv:2502.10339",
+        elementwise=False, by_role=True,
+    ),
+    Method(
+        "iso_c", "spectral", "deltas", "required", _ANY,
+        (
+            Parameter("iso_rank", "numeric", False, choices=("numeric", "full"), summary="full: null space too"),
+            _lambda(search=(0.0, 3.0)),
+        ), "S", "summed task vectors with an even spectrum", "Iso-C, arXiv:2502.04959", elementwise=False, by_role=True,
+    ),
+    Method(
+        "iso_cts", "spectral", "deltas", "required", _ANY,
+        (
+            Parameter("common_fraction", 0.8, False, 0.0, 1.0, search=(0.0, 1.0), summary="share of common directions"),
+            _lambda(search=(0.0, 3.0)),
+        ), "S", "even spectrum over common and task-specific directions", "Iso-CTS, arXiv:2502.04959",
+        elementwise=False, by_role=True,
+    ),
+    Method(
+        "tsv_m", "spectral", "deltas", "required", _ANY,
+        (
+            _weight(1.0),
+            Parameter("rank_fraction", 1.0, False, 0.0, search=(0.2, 2.0), summary="rank per model, in fair shares"),
+            _lambda(search=(0.0, 3.0)),
+        ), "S", "low-rank task vectors made orthogonal to each other", "TSV-Merge, arXiv:2412.00081",
+        elementwise=False, by_role=True,
+    ),
+    Method(
+        "r_tsvm", "spectral", "deltas", "required", _ANY,
+        (
+            _weight(1.0),
+            Parameter("outlier_sigma", 3.0, False, 0.0, search=(2.0, 6.0), summary="where outliers begin"),
+            Parameter("strength", 1.0, False, 0.0, 1.0, search=(0.0, 1.0), summary="exponent of the outlier weights"),
+            _lambda(search=(0.0, 3.0)),
+        ), "S", "TSV-Merge with outlier weights and sparsity-dependent ranks", "R-TSVM, arXiv:2502.06876",
+        elementwise=False, by_role=True,
+    ),
+)  # fmt: skip
 
 CATALOGUE: Mapping[str, Method] = MappingProxyType({entry.name: entry for entry in _METHODS})
 

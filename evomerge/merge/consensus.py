@@ -16,6 +16,11 @@ from evomerge.merge.reductions import sum_of
 _TINY_WEIGHT = 1e-8
 
 
+def times(deltas: Sequence[Tensor], weight: Sequence[float]) -> list[Tensor]:
+    """Return each delta multiplied by its weight."""
+    return [delta * w for delta, w in zip(deltas, weight, strict=True)]
+
+
 def elect_signs(deltas: Sequence[Tensor]) -> Tensor:
     """Return +1 or -1 per element: the sign of the sum over models, a sum of zero electing +1."""
     total = sum_of(deltas)
@@ -60,3 +65,15 @@ def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: b
         divisor = float(sum_of([torch.tensor(w, dtype=merged.dtype) for w in weights]))
         merged.div_(divisor if abs(divisor) >= _TINY_WEIGHT else 1.0)
     return merged
+
+
+def counted_merge(deltas: Sequence[Tensor], normalize: bool) -> Tensor:
+    """Return the disjoint merge by the rules of the TIES paper's code: ties follow the majority, means count models.
+
+    An element whose sum over models is zero takes the sign of the sum of all elected signs in this tensor.
+    """
+    total = sum_of(deltas)
+    majority = 1.0 if float(total.sign().double().sum()) >= 0 else -1.0
+    signs = torch.where(total == 0, majority, total.sign())
+    merged = agreeing_sum(deltas, signs)
+    return merged.div_(agreeing_weight(deltas, signs, [1.0] * len(deltas))) if normalize else merged

@@ -24,6 +24,8 @@ class Parameter:
     choices: tuple[str, ...] = ()  # for words
     search: tuple[float, float] | None = None  # a sensible range to search, None where searching makes no sense
     summary: str = ""
+    extension: bool = False  # mergekit has the method but not this parameter
+    statistic: str = ""  # function of evomerge.merge.statistics that the engine fills it in with; not for users
 
     @property
     def keyword(self) -> str:

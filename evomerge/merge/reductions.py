@@ -57,4 +57,17 @@ def norm(tensor: Tensor) -> float:
 def absolute_sum(tensor: Tensor) -> float:
     """Return the float64 sum of absolute values of a tensor (its L1 norm)."""
     flat = tensor.reshape(-1)
-    return sum(float(flat[part].double().abs_().sum()) for part in chunks(flat.numel()))
+    return sum(float(flat[part].abs().sum(dtype=torch.float64)) for part in chunks(flat.numel()))
+
+
+def standard_deviation(tensor: Tensor) -> float:
+    """Return the float64 population standard deviation of a tensor's elements."""
+    flat = tensor.reshape(-1)
+    mean = sum(float(flat[part].double().sum()) for part in chunks(flat.numel())) / flat.numel()
+    squares = sum(float((flat[part].double() - mean).square_().sum()) for part in chunks(flat.numel()))
+    return (squares / flat.numel()) ** 0.5
+
+
+def order_statistic(values: Tensor, index: int) -> Tensor:
+    """Return the element at `index` of the ascending sorted values, a tensor without axes."""
+    return values.reshape(-1).kthvalue(index + 1).values
