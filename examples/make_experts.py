@@ -134,9 +134,16 @@ def main(argv: Iterable[str] | None = None) -> None:
     """Train what was asked for, base first."""
     known = ["base", *EXPERTS, *ADAPTERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / "experts", help="folder of the models (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "experts", help="folder of the models (default: %(default)s)"
+    )
     parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="NAME", help=f"some of {known}")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s; so small a model gains little from more)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads (default: %(default)s; so small a model gains little from more)",
+    )
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     base = options.out / "base"
