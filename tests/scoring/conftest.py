@@ -39,6 +39,7 @@ def make_tokenizer(chat_template: str | None = None, bos: bool = False):
     return PreTrainedTokenizerFast(
         tokenizer_object=cut,
         eos_token="<|end|>",
+        pad_token="<|end|>",
         bos_token="<|start|>" if bos else None,
         chat_template=chat_template,
         model_max_length=512,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import FAMILIES, TASKS
 from reference import evaluate, outputs, per_item
+from transformers import AutoTokenizer
 
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.resident_scorer import ResidentScorer
@@ -33,7 +34,8 @@ def task_set():
 def both(request, models, tokenizer, task_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     theirs = evaluate(models[request.param], tokenizer, folder, list(SHAPES), TASKS)
-    return theirs, ResidentScorer(models[request.param], tokenizer, task_set)
+    # The tokenizer as it comes from the folder: transformers may pick another class for a family.
+    return theirs, ResidentScorer(models[request.param], AutoTokenizer.from_pretrained(folder), task_set)
 
 
 @pytest.mark.parametrize("task", SHAPES)
