@@ -17,34 +17,46 @@ from evomerge.errors import RunError
 APPLICATION_ID = 0x65766F6D  # 'evom' in ASCII: tells the file from any other SQLite database
 VERSION = 1
 
+# statements are separated by empty lines
 TABLES = """
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;            -- value: JSON
+CREATE TABLE facts (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL               -- JSON
+    ) WITHOUT ROWID;
+
 CREATE TABLE candidates (
     number INTEGER PRIMARY KEY,       -- 0, 1, 2 ... for the search, -1, -2 ... for parents
     kind TEXT NOT NULL, name TEXT NOT NULL,
     genotype TEXT NOT NULL,           -- JSON; Python writes a float so that it is read back bit for bit
     recipe TEXT NOT NULL,             -- JSON, see recipe.to_mapping
     digest TEXT NOT NULL);
+
 CREATE INDEX candidates_by_digest ON candidates (digest, number);
+
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
     time REAL NOT NULL,               -- seconds since 1970, for people
     seconds REAL NOT NULL,            -- of active time, over all sessions of this run
     kind TEXT NOT NULL, candidate INTEGER,
-    payload TEXT NOT NULL);           -- JSON
+    payload TEXT NOT NULL             -- JSON
+    );
+
 CREATE TABLE questions (              -- each item's names are written once, not once per candidate
     id INTEGER PRIMARY KEY, task TEXT NOT NULL, item TEXT NOT NULL, metric TEXT NOT NULL,
     UNIQUE (task, item, metric));
+
 CREATE TABLE answers (
     candidate INTEGER NOT NULL, split TEXT NOT NULL, question INTEGER NOT NULL,
     value REAL NOT NULL, answer TEXT NOT NULL,
     PRIMARY KEY (candidate, split, question)) WITHOUT ROWID;
+
 CREATE TABLE outcomes (
     id INTEGER PRIMARY KEY, candidate INTEGER NOT NULL, split TEXT NOT NULL,
     attempt INTEGER NOT NULL,         -- 1, 2 ... of this candidate and split, the last one counts
     failure TEXT, message TEXT NOT NULL, traceback TEXT NOT NULL,
     worker TEXT NOT NULL, seconds REAL NOT NULL, stages TEXT NOT NULL, fingerprint TEXT NOT NULL,
     UNIQUE (candidate, split, attempt));
+
 CREATE VIEW responses AS
     SELECT candidate, split, task, item, metric, value, answer FROM answers JOIN questions ON id = question;
 """
@@ -55,9 +67,8 @@ _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs"
 
 def create_tables(connection: sqlite3.Connection) -> None:
     """Write the schema; call it inside a transaction."""
-    for statement in TABLES.split(";"):
-        if statement.strip():
-            connection.execute(statement)
+    for statement in TABLES.split("\n\n"):
+        connection.execute(statement)
     for table in ("facts", "candidates", "events", "questions", "answers", "outcomes"):
         for verb in ("UPDATE", "DELETE"):
             connection.execute(_APPEND_ONLY.format(table=table, verb=verb))
