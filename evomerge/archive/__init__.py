@@ -1,0 +1,6 @@
+"""The archive: an append-only record of candidates, answers and events; everything else is recomputed from it."""
+
+from evomerge.archive.reader import Event
+from evomerge.archive.store import FILE_NAME, Archive
+
+__all__ = ["FILE_NAME", "Archive", "Event"]
