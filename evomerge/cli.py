@@ -290,7 +290,9 @@ evomerge export runs/quickstart --to best.yaml --as mergekit
 """,
         _run_export,
     )
-    parser.add_argument("--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)")
+    parser.add_argument(
+        "--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)"
+    )
     parser.add_argument(
         "--pick",
         default="best",
@@ -339,9 +341,13 @@ evomerge score recipe.yaml --tasks add --include examples/tasks --json
         _run_score,
     )
     parser.add_argument("model", metavar="MODEL_OR_RECIPE", help="folder, hub id, or recipe YAML")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="lm-eval task names, with ':metric' if not the first")
+    parser.add_argument(
+        "--tasks", required=True, metavar="A,B", help="lm-eval task names, with ':metric' if not the first"
+    )
     parser.add_argument("--include", action="append", default=[], metavar="DIR", help="where else lm-eval finds tasks")
-    parser.add_argument("--items", type=int, metavar="N", help="the first N pinned items a search would ask; default: all")
+    parser.add_argument(
+        "--items", type=int, metavar="N", help="the first N pinned items a search would ask; default: all"
+    )
     parser.add_argument("--num-fewshot", type=int, metavar="K", help="examples before each question")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default: chosen from memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
