@@ -92,10 +92,14 @@ def nuslerp(
 
 
 def _slerp_last_axis(left: Tensor, right: Tensor, t: float) -> Tensor:
-    lengths = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64) for x in (left, right)]
-    product = (left * right).sum(dim=-1, keepdim=True, dtype=torch.float64)
-    cosine = (product / lengths[0].clamp(min=_ROW_NORM) / lengths[1].clamp(min=_ROW_NORM)).clamp(-1, 1)
-    collinear = 1 - cosine.square() <= _ROW_COLLINEAR
+    # unit vectors first: vectors of one element must come out as exactly plus or minus one
+    units = [
+        x / torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64).clamp(min=_ROW_NORM).to(x.dtype)
+        for x in (left, right)
+    ]
+    cosine = (units[0] * units[1]).sum(dim=-1, keepdim=True, dtype=torch.float64).clamp(-1, 1)
+    # to float32: where mergekit, in that precision, sees a sine of zero, so do we
+    collinear = 1 - cosine.float().double().square() <= _ROW_COLLINEAR
     angle = torch.acos(torch.where(collinear, 0.0, cosine))
     share_left = torch.where(collinear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
     share_right = torch.where(collinear, t, torch.sin(t * angle) / torch.sin(angle))
