@@ -139,7 +139,7 @@ def _unknown(entry: Mapping[str, Any], known: tuple[str, ...], place: Place) -> 
 
 def _method(value: Any, place: Place) -> list[Problem]:
     if value is None:
-        return [Problem(place[:-1], f"merge_method is missing. Known: {', '.join(CATALOGUE)}.")]
+        return [Problem(place, f"merge_method is missing. Known: {', '.join(CATALOGUE)}.")]
     if is_marker(value):
         return []  # its choices are checked where the marker is read
     if not isinstance(value, str) or value not in CATALOGUE:
