@@ -81,7 +81,9 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
     """
     entry = method(recipe.method)
     if recipe.route is not None:
-        raise WeightsError("recipes with a route change the order of layers at run time; merging their weights is not supported")
+        raise WeightsError(
+            "recipes with a route change the order of layers at run time; merging their weights is not supported"
+        )
     for name in (recipe.dtype, recipe.out_dtype):
         if name is not None and name not in DTYPES:
             raise WeightsError(f"unknown dtype {name!r} of the merged weights. {near(name, DTYPES)}")
@@ -108,7 +110,9 @@ def _range(source: Source, layouts: Mapping[str, Layout]) -> tuple[int, int]:
     layers = layouts[source.model].layers
     first, end = source.layers or (0, layers)
     if not 0 <= first < end <= layers:
-        raise WeightsError(f"layer_range of '{source.model}': expected 0 <= first < end <= {layers}, got [{first}, {end}]")
+        raise WeightsError(
+            f"layer_range of '{source.model}': expected 0 <= first < end <= {layers}, got [{first}, {end}]"
+        )
     return first, end
 
 
@@ -260,6 +264,6 @@ def _check_heads(recipe: Recipe, layouts: Mapping[str, Layout]) -> None:
         if layouts[other].tied != layouts[donor].tied:
             words = {True: "ties its output head to the embedding", False: "has an output head of its own"}
             raise WeightsError(
-                f"'{donor}' {words[layouts[donor].tied]}, '{other}' {words[layouts[other].tied]}; only models that agree "
-                "can be merged (tie_word_embeddings in config.json)"
+                f"'{donor}' {words[layouts[donor].tied]}, '{other}' {words[layouts[other].tied]}; only models that "
+                "agree can be merged (tie_word_embeddings in config.json)"
             )
