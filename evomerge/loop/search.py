@@ -210,9 +210,7 @@ class _Search:
         taken = self.left[: self.budget.candidates - self.asked]
         if not taken:
             if not self.desk.open:
-                raise RunError(
-                    "the controller proposes nothing although it was told everything; that is a bug in it"
-                )
+                raise RunError("the controller proposes nothing although it was told everything; that is a bug in it")
             return False
         self.left = self.left[len(taken) :]
         candidates = [self._candidate(self.asked + i, genotype) for i, genotype in enumerate(taken)]
