@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SearchFileError
-from evomerge.preparation import PreparedTasks, models_of, prepare_tasks, read_layouts
+from evomerge.run.preparation import PreparedTasks, models_of, prepare_tasks, read_layouts
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
 from evomerge.weights.layout import Layout

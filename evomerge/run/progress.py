@@ -6,8 +6,8 @@ import time
 from typing import TextIO
 
 from evomerge.loop import Progress
-from evomerge.run import Reporter
-from evomerge.summaries import clock
+from evomerge.results.summaries import clock
+from evomerge.run.session import Reporter
 
 SECONDS_BETWEEN_LINES = 15.0  # where the output is a file or a pipe
 

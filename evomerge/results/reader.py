@@ -15,10 +15,17 @@ import numpy as np
 from evomerge.archive import FILE_NAME, Archive, holder_of
 from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError, RunError
-from evomerge.evaluations import best_number, evaluation_of, front_numbers, overall, pick_number, reference_point
-from evomerge.finals import Final, compare_finals
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
+from evomerge.results.evaluations import (
+    best_number,
+    evaluation_of,
+    front_numbers,
+    overall,
+    pick_number,
+    reference_point,
+)
+from evomerge.results.finals import Final, compare_finals
 from evomerge.space import SearchSpace, build_space
 
 if TYPE_CHECKING:
@@ -310,13 +317,13 @@ class Run:
 
     def status_text(self) -> str:
         """Return the status for people."""
-        from evomerge.summaries import status_text
+        from evomerge.results.summaries import status_text
 
         return status_text(self)
 
     def summary(self) -> str:
         """Return what the end of a search prints: the front, the verdict on held-out items, what to type next."""
-        from evomerge.summaries import summary_text
+        from evomerge.results.summaries import summary_text
 
         return summary_text(self)
 
@@ -326,7 +333,7 @@ class Run:
         Returns:
             A sentence that says what was written.
         """
-        from evomerge.exporting import export_candidate
+        from evomerge.results.exporting import export_candidate
 
         return export_candidate(self, to, pick=pick, form=form)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Response, Score
 from evomerge.errors import CandidateError, InputError
-from evomerge.evaluations import evaluation_of
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
 from evomerge.results import open_run
+from evomerge.results.evaluations import evaluation_of
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
@@ -166,7 +166,7 @@ def replay(folder: str | Path, candidate: int) -> Replay:
         InputError: there is no such candidate, or it has no scores.
         WeightsError: a model has changed since the search.
     """
-    from evomerge.preparation import from_facts
+    from evomerge.run.preparation import from_facts
 
     run = open_run(folder)
     found = run.candidate(candidate)

@@ -10,11 +10,11 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
-from evomerge.evaluations import evaluation_of, finalists
 from evomerge.loop import Budget, Progress, StopReason, evaluate, run_search
 from evomerge.pool.protocol import Pool
-from evomerge.preparation import Preparation, from_facts, prepare, verify
 from evomerge.results import Run, open_run
+from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.searchfile import SearchFile, load_search_file
 
 UNLIMITED = 2**31  # candidates, where only time is limited

@@ -33,7 +33,7 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str) -> str:
         document = recipe.to_mergekit() if form == "mergekit" else recipe.to_mapping()
         write_text(yaml_text(document, _heading(run, candidate, form)), to)
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
-    from evomerge.card import model_card
+    from evomerge.results.card import model_card
     from evomerge.weights.export import export
 
     _check_revisions(candidate.recipe)

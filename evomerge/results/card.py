@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from evomerge.summaries import verdict
+from evomerge.results.summaries import verdict
 
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def model_card(run: Run, candidate: Candidate) -> str:
     """Return README.md of an exported candidate: lineage as the Hub reads it, scores, recipe, provenance."""
-    from evomerge.exporting import yaml_text
+    from evomerge.results.exporting import yaml_text
 
     recipe = candidate.recipe
     front = {

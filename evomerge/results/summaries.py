@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evomerge.finals import Final
+from evomerge.results.finals import Final
 
 if TYPE_CHECKING:
     from evomerge.results import Run
