@@ -252,7 +252,7 @@ evomerge front runs/quickstart --json
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--csv", metavar="F", help="write CSV to F ('-': stdout)")
     kind.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--plot", metavar="F", help="draw the front to F (.png, .svg, .pdf)")
+    parser.add_argument("--plot", metavar="F", help="draw the front to F (.png, .svg, .pdf, .html)")
 
 
 def _run_front(arguments: argparse.Namespace) -> int:
@@ -261,9 +261,9 @@ def _run_front(arguments: argparse.Namespace) -> int:
 
     run = open_run(arguments.folder)
     if arguments.plot:
-        from evomerge.figures import save_figure
+        from evomerge import figures
 
-        save_figure(run, arguments.plot)
+        figures.save(figures.front(run), arguments.plot)
         print(f"wrote {arguments.plot}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(run.front_mapping(), indent=2))
@@ -290,7 +290,9 @@ evomerge export runs/quickstart --to best.yaml --as mergekit
 """,
         _run_export,
     )
-    parser.add_argument("--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)")
+    parser.add_argument(
+        "--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)"
+    )
     parser.add_argument(
         "--pick",
         default="best",
@@ -339,9 +341,13 @@ evomerge score recipe.yaml --tasks add --include examples/tasks --json
         _run_score,
     )
     parser.add_argument("model", metavar="MODEL_OR_RECIPE", help="folder, hub id, or recipe YAML")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="lm-eval task names, with ':metric' if not the first")
+    parser.add_argument(
+        "--tasks", required=True, metavar="A,B", help="lm-eval task names, with ':metric' if not the first"
+    )
     parser.add_argument("--include", action="append", default=[], metavar="DIR", help="where else lm-eval finds tasks")
-    parser.add_argument("--items", type=int, metavar="N", help="the first N pinned items a search would ask; default: all")
+    parser.add_argument(
+        "--items", type=int, metavar="N", help="the first N pinned items a search would ask; default: all"
+    )
     parser.add_argument("--num-fewshot", type=int, metavar="K", help="examples before each question")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default: chosen from memory")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evomerge.candidate import Evaluation, Failure, Objective
+from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.front import choose_by_preference, knee
+from evomerge.scoring.estimate import estimate
+
+BEST_FINALISTS = 3  # by overall fitness
+MOST_FINALISTS = 8  # with the best on each objective
 
 
-def overall(fitness: Sequence[float], objectives: Sequence[Objective]) -> float:
+def overall(fitness: Sequence[float] | np.ndarray, objectives: Sequence[Objective]) -> float:
     """Return the weighted mean of fitness (m,): the one number by which the best candidate is named."""
     weights = np.array([objective.weight for objective in objectives], dtype=float)
     return float(np.dot(fitness, weights) / weights.sum())
@@ -96,16 +100,47 @@ def _preference(text: str, objectives: tuple[Objective, ...]) -> list[float]:
     for part in text.split(","):
         name, separator, value = part.partition("=")
         if not separator:
-            raise InputError(f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'")
+            raise InputError(
+                f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'"
+            )
         if name.strip() not in weights:
             raise InputError(f"--pick {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
         try:
             weights[name.strip()] = float(value)
         except ValueError:
-            raise InputError(f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}") from None
+            raise InputError(
+                f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
+            ) from None
     return [weights[name] for name in names]
 
 
-def failed(number: int, failure: Failure) -> Evaluation:
-    """Return the evaluation of a candidate that has no scores."""
-    return Evaluation(number, {}, failure)
+def evaluation_of(
+    number: int,
+    responses: Sequence[Response],
+    objectives: Sequence[Objective],
+    stands_in: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Return the scores of one model from its responses: per objective the mean over items, with its standard error.
+
+    Args:
+        number: of the candidate.
+        responses: all of them; those of metrics that are no objective are passed over.
+        objectives: what is wanted.
+        stands_in: objective's task -> the task of its held-out items, see `ItemPlan`.
+    """
+    tasks = stands_in or {}
+    return Evaluation(number, {o.name: estimate(responses, o, task=tasks.get(o.task)) for o in objectives})
+
+
+def finalists(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
+    """Return the candidates worth held-out items: the best ones overall and the front's best per objective.
+
+    Chosen on search items alone, `MOST_FINALISTS` at most, the best overall first. Fewer finalists keep the final
+    comparison honest: every additional one is another chance to look good by luck.
+    """
+    numbers, fitness, _ = fitness_table(evaluations, objectives)
+    if not numbers:
+        return []
+    ranked = [numbers[i] for i in np.argsort([-overall(row, objectives) for row in fitness], kind="stable")]
+    specialists = [numbers[int(np.argmax(fitness[:, column]))] for column in range(len(objectives))]
+    return list(dict.fromkeys([*ranked[:BEST_FINALISTS], *specialists]))[:MOST_FINALISTS]

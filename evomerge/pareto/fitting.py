@@ -13,9 +13,10 @@ from evomerge.pareto.observations import Observations
 from evomerge.pareto.regression import RidgeFit, ridge_fit
 
 # Known noise is believed as if this many residuals had already confirmed it.
-NOISE_PRIOR_DOF = 4.0
-# A richer model must lower the leave-one-out error by this share to be preferred.
-SIMPLICITY = 0.01
+NOISE_PRIOR_DOF = 10.0
+# A simpler model must lower the mean squared leave-one-out error by this share to replace a richer one. Among models
+# that the data can afford, choosing the simpler of near equals costs coverage: its intervals do not know of the choice.
+PARSIMONY = 0.2
 # Gauss-Newton steps, each with a fresh misfit estimate; most fits settle in under ten.
 MOST_STEPS = 30
 
@@ -37,9 +38,9 @@ def select(
     mean = link.inverse(z)
     weights = 1.0 / (data.response_variance(link, mean) / np.maximum(link.slope(z), 1e-12) ** 2 + misfit)
     share = data.importance(link)
-    best: tuple[Complexity, float] = (complexities[0], ridges[0])
+    best: tuple[Complexity, float] = (complexities[-1], ridges[0])
     lowest = np.inf
-    for complexity in complexities:
+    for complexity in reversed(complexities):  # the richest first
         matrix = centred_features(data.c, box, complexity)
         errors = []
         for ridge in ridges if complexity != "constant" else ridges[:1]:
@@ -51,7 +52,7 @@ def select(
             gap = np.where(known, data.y - predicted, max(float(np.ptp(data.y)), 1e-300))
             errors.append(float(share @ gap**2))
         place = int(np.argmin(errors))
-        if errors[place] < lowest * (1 - SIMPLICITY) or lowest == np.inf:
+        if errors[place] < lowest * (1 - PARSIMONY) or lowest == np.inf:
             lowest, best = errors[place], (complexity, ridges[place])
     return best
 

@@ -28,7 +28,7 @@ from evomerge.pareto.observations import Observations, box_around, observations
 from evomerge.pareto.surrogate import Surrogate
 
 # Relative to the mean weight, on coefficients of a box scaled to [-1, 1].
-RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 # `auto` uses a complexity only with this many distinct points per coefficient.
 POINTS_PER_COEFFICIENT = 1.5
 
@@ -55,8 +55,8 @@ def fit(
         items: (n,) or scalar, items behind each metric: the noise of a share, or relative weights.
         stderr: (n,) or scalar standard errors instead. Without either the noise is learned from the residuals.
         complexity: 'constant', 'linear', 'diagonal' (no products), 'full', or 'auto': of those with at least
-            `POINTS_PER_COEFFICIENT` distinct points per coefficient, the lowest leave-one-out error, the simpler of
-            near equals. A constant objective is fitted by a constant. What was decided is in `diagnostics.notes`.
+            `POINTS_PER_COEFFICIENT` distinct points per coefficient the richest, unless a simpler one has a clearly
+            lower leave-one-out error. A constant objective is fitted by a constant. What was decided is in `diagnostics.notes`.
         ridge: penalty relative to the mean weight (the constant is free), or 'auto': of `RIDGES` by leave-one-out.
         box: (K, 2) region of interest, default [0, 1] widened to hold all points. Scales the ridge, bounds fronts.
         refine: finish with damped Gauss-Newton steps on the metric's own scale, which removes the bias of

@@ -12,7 +12,18 @@ class Evaluator(Protocol):
     """What a worker does with a job; a plain class, the same in this process and under Ray."""
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield the answers of each task as it is done, then exactly one outcome; never raises for a bad candidate."""
+        """Yield the answers of each task as it is done, then exactly one outcome.
+
+        What it raises is turned into a failed outcome by `pool.edge`, which also checks what it yields.
+        """
+        ...
+
+
+class EvaluatorSpec(Protocol):
+    """Plain, picklable data from which a worker builds its evaluator, on whatever machine it runs."""
+
+    def build(self) -> Evaluator:
+        """Return a fresh evaluator; called once per worker."""
         ...
 
 
@@ -28,7 +39,10 @@ class Pool(Protocol):
         ...
 
     def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
-        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something)."""
+        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something).
+
+        Returns [] at once where no job is under way. Every job ends in exactly one outcome.
+        """
         ...
 
     def status(self) -> list[dict[str, Any]]:
@@ -36,5 +50,5 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop the workers that this pool started, and nothing else."""
+        """Stop the workers that this pool started, and nothing else; jobs under way are dropped. Safe to call twice."""
         ...
