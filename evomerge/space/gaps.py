@@ -41,7 +41,7 @@ class Spot:
 
 
 class GeneTable:
-    """The genes of one expansion, in order of first mention; a marker that is read for several models may share them."""
+    """The genes of one expansion, in order of first mention; a marker read for several models may share them."""
 
     def __init__(self) -> None:
         self._genes: list[Gene] = []

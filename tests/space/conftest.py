@@ -4,33 +4,7 @@ from pathlib import Path
 
 import pytest
 
-QUICKSTART = """\
-merge:
-  merge_method: ties
-  base_model: ../experts/base
-  models:
-    - model: ../experts/add
-    - model: ../experts/sort
-    - model: ../experts/spell
-  parameters:
-    weight:  {search: [0.0, 1.5], per: [model, {blocks: 4}]}
-    density: {search: [0.1, 1.0], per: [model, {blocks: 4}]}
-    lambda: 1.0
-    normalize: false
-  dtype: float32
-objectives:
-  - {task: add}
-  - {task: sort, metric: exact_match, goal: maximize}
-tasks: {include: [../tasks]}
-scoring:
-  items: 100
-  holdout: 0.5
-  estimator: mean
-  lm_eval: {num_fewshot: 0}
-controller: {name: cma-es, population: 12}
-budget: {candidates: 300, hours: 1}
-seed: 7
-"""
+from tests.space.files import QUICKSTART
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ def space_of(text: str, layers: int = 8):
 
 
 def ties(parameters: str, method: str = "ties") -> str:
-    return f"{{merge_method: {method}, base_model: o/b, models: [{{model: o/x}}, {{model: o/y}}], parameters: {{{parameters}}}}}"
+    models = "[{model: o/x}, {model: o/y}]"
+    return f"{{merge_method: {method}, base_model: o/b, models: {models}, parameters: {{{parameters}}}}}"
 
 
 def point(space, **values):
