@@ -82,9 +82,9 @@ class Run:
     # --- what came of it ----------------------------------------------------------------------------------------
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates, or the parents, in order."""
+        """Return the proposed candidates, or the parents with the base first, in order."""
         with self._archive() as archive:
-            return list(archive.candidates(kind))
+            return sorted(archive.candidates(kind), key=lambda candidate: abs(candidate.number))
 
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""

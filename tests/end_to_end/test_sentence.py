@@ -82,6 +82,7 @@ def test_the_export_loads_and_scores_exactly_what_lm_eval_says(folder: Path, tmp
             tasks=["add", "sort"],
             task_manager=TaskManager(include_path=str(TASKS)),
             batch_size=8,
+            device="cpu",
             bootstrap_iters=0,
         )["results"]
     finally:
