@@ -3,7 +3,7 @@
 Links rise with the metric, so a point dominates another on the metrics exactly when it does on the link scale, where
 every objective is a quadratic: there the supported points have a closed form, and evolution fills in the rest.
 
-Source: Li, Lin et al. 2024 (MAP). Ours: the search stays inside the box, and by default within the leverage of the
+Source: Li et al. 2024 (MAP). Ours: the search stays inside the box, and by default within the leverage of the
 design; closed-form points start it.
 """
 
