@@ -12,7 +12,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import SearchFileError
+from evomerge.controllers.registry import option_names
+from evomerge.errors import ExtraMissing, SearchFileError, near
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.searchfile.grammar import Text
@@ -23,7 +24,7 @@ from evomerge.searchfile.requests import (
     ScoringRequest,
     SearchFile,
 )
-from evomerge.searchfile.sections import SEARCH_FILE
+from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
 from evomerge.searchfile.yaml_places import Document, read_document
 from evomerge.space.expansion import expand
 from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
@@ -48,6 +49,7 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     scoring = _scoring(content["scoring"], content["objectives"] or (), folder, problems)
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
+    _check_options(controller, problems)
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping) and not set(document.value["budget"]) & set(budget):
         problems.append(Problem(("budget",), "candidates, hours or both are needed, as in {candidates: 300}"))
@@ -177,6 +179,9 @@ def _scoring(
             known = Text(tuple(dict.fromkeys(tasks)), what="task among the objectives")
             known.read(task, (*place, task), problems)
             Text(what="task").read(other, (*place, task), problems)
+    elif isinstance(holdout, tuple) and holdout and len(holdout) != len(set(tasks)):
+        text = f"must name one task for each of the {len(set(tasks))} tasks of the objectives, got {len(holdout)}"
+        problems.append(Problem(place, text))
     if content["bank"] is not None:
         bank = os.path.normpath(os.path.join(folder, content["bank"]))
         if not os.path.isfile(bank):
@@ -194,6 +199,19 @@ def _include(content: dict[str, Any] | None, folder: str, problems: list[Problem
             problems.append(Problem(("tasks", "include", index), text))
         folders.append(path)
     return tuple(folders)
+
+
+def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> None:
+    name = controller.get("name", "cma-es")
+    if name not in CONTROLLERS:
+        return
+    try:
+        known = option_names(name)
+    except ExtraMissing:  # its library is not installed here, so its options cannot be read
+        return
+    for key in controller:
+        if key not in ("name", *known):
+            problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
 
 
 def _controller(content: dict[str, Any]) -> ControllerRequest:
