@@ -71,7 +71,8 @@ class Archive(Reader):
         lock = WriterLock(folder)
         path = folder / FILE_NAME
         try:
-            _refuse_taken(path)
+            if cls.exists(folder):
+                raise RunError(f"{folder} already holds a search; continue it with: evomerge resume {folder}")
             with schema.explained(path):
                 connection = schema.connect_to_write(path)
                 archive = cls(path, connection, lock, watch)
@@ -113,6 +114,24 @@ class Archive(Reader):
         archive = cls(path, connection, lock, watch)
         archive._seconds_before = Reader.seconds(archive)
         return archive
+
+    @staticmethod
+    def exists(folder: str | Path) -> bool:
+        """Return whether `folder` holds a search. One that was killed before its first record is none.
+
+        Raises:
+            RunError: there is a file in the archive's place, and it is no archive.
+        """
+        path = Path(folder) / FILE_NAME
+        if not path.is_file() or path.stat().st_size == 0:
+            return False
+        with schema.explained(path):
+            connection = schema.connect_to_read(path)
+            try:
+                tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            finally:
+                connection.close()
+        return tables > 0
 
     def close(self) -> None:
         """Close the file, and give the folder free for another writer; a second call does nothing."""
@@ -274,18 +293,5 @@ class Archive(Reader):
             self._watch(moment)
 
 
-def _dumps(value: Any) -> str:
-    # NaN is not JSON: every reader but Python's would refuse the row
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _refuse_taken(path: Path) -> None:
-    """Raise RunError where the file holds a search; an empty one is what a search killed at its start leaves."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with schema.explained(path):
-        connection = schema.connect_to_read(path)
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        connection.close()
-    if tables:
-        raise RunError(f"{path.parent} already holds a search; continue it with: evomerge resume {path.parent}")
+# NaN is not JSON: every reader but Python's would refuse the row
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 from scipy.stats import qmc
 
 from evomerge.controllers.designs import Design
 from evomerge.controllers.protocol import Setup
 from evomerge.errors import InputError
+
+_BLOCK = 64  # points drawn at a time: a power of two keeps the sequence balanced (SciPy warns otherwise)
 
 
 def sobol(setup: Setup, *, batch: int = 32) -> Design:
@@ -14,7 +17,7 @@ def sobol(setup: Setup, *, batch: int = 32) -> Design:
 
     Args:
         setup: dimensions and seed, which keys the scrambling.
-        batch: proposals per ask, best a power of two; the points do not depend on it.
+        batch: proposals per ask; the points do not depend on it.
 
     Raises:
         InputError: more dimensions than there are direction numbers.
@@ -23,6 +26,14 @@ def sobol(setup: Setup, *, batch: int = 32) -> Design:
     """
     if setup.dimensions > qmc.Sobol.MAXDIM:
         raise InputError(f"sobol has {qmc.Sobol.MAXDIM} dimensions at most, got {setup.dimensions}; use random")
-    # The engine's own generator; drawing by 32 from the first point on keeps the power-of-two blocks intact.
     engine = qmc.Sobol(setup.dimensions, scramble=True, seed=setup.seed)
-    return Design(engine.random, batch, setup.objectives)
+    drawn = np.empty((0, setup.dimensions))
+
+    def draw(count: int) -> np.ndarray:
+        nonlocal drawn
+        while len(drawn) < count:
+            drawn = np.concatenate([drawn, engine.random(_BLOCK)])
+        points, drawn = drawn[:count], drawn[count:]
+        return points
+
+    return Design(draw, batch, setup.objectives)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.candidate import Answers, Candidate, Objective, Outcome, Split
+from evomerge.candidate import Candidate, Objective, Outcome, Split
 from evomerge.controllers.protocol import Controller
 from evomerge.errors import RunError
 from evomerge.loop.replay import replay
 from evomerge.loop.values import Budget, Fitness, Progress, Space, StopReason
 from evomerge.pool.desk import Desk, Plan
-from evomerge.pool.protocol import Pool
+from evomerge.pool.protocol import Arrival, Pool
 
 PROGRESS_SECONDS = 0.5  # between two reports, and the longest that the loop waits for a result before it looks around
 MOST_MACHINE_FAILURES = 8  # in a row: then it is not the candidates, and going on would only burn the budget
@@ -169,7 +169,7 @@ class _Search:
             return PROGRESS_SECONDS
         return min(PROGRESS_SECONDS, max(0.0, self.budget.seconds - self.archive.seconds()))
 
-    def learn(self, arrived: list[Answers | Outcome]) -> None:
+    def learn(self, arrived: Sequence[Arrival]) -> None:
         """Record what arrived and whom the controller will be told about, in one transaction; then tell it."""
         if not arrived:
             return
@@ -210,9 +210,7 @@ class _Search:
         taken = self.left[: self.budget.candidates - self.asked]
         if not taken:
             if not self.desk.open:
-                raise RunError(
-                    "the controller proposes nothing although it was told everything; that is a bug in it"
-                )
+                raise RunError("the controller proposes nothing although it was told everything; that is a bug in it")
             return False
         self.left = self.left[len(taken) :]
         candidates = [self._candidate(self.asked + i, genotype) for i, genotype in enumerate(taken)]

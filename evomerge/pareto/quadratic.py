@@ -56,7 +56,7 @@ def fit(
         stderr: (n,) or scalar standard errors instead. Without either the noise is learned from the residuals.
         complexity: 'constant', 'linear', 'diagonal' (no products), 'full', or 'auto': of those with at least
             `POINTS_PER_COEFFICIENT` distinct points per coefficient the richest, unless a simpler one has a clearly
-            lower leave-one-out error. A constant objective is fitted by a constant. What was decided is in `diagnostics.notes`.
+            lower leave-one-out error. A constant objective is fitted by a constant. Decisions: `diagnostics.notes`.
         ridge: penalty relative to the mean weight (the constant is free), or 'auto': of `RIDGES` by leave-one-out.
         box: (K, 2) region of interest, default [0, 1] widened to hold all points. Scales the ridge, bounds fronts.
         refine: finish with damped Gauss-Newton steps on the metric's own scale, which removes the bias of

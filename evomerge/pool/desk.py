@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
-from evomerge.pool.protocol import Pool
+from evomerge.pool.protocol import Arrival, Pool, Retry
 
 Plan = Mapping[str, tuple[str, ...]]  # task -> ids of the items that every candidate answers
 
@@ -71,12 +71,16 @@ class Desk:
             self._running.add(job.candidate.number)
             self._pool.submit(job)
 
-    def file(self, arrived: Iterable[Answers | Outcome]) -> list[Outcome]:
+    def file(self, arrived: Iterable[Arrival]) -> list[Outcome]:
         """Record what the pool returned; call it inside a transaction. Returns the outcomes, with those of twins."""
         outcomes: list[Outcome] = []
         for result in arrived:
             if isinstance(result, Answers):
                 self._archive.put_answers(result)
+                continue
+            if isinstance(result, Retry):
+                payload = {"split": result.split, "worker": result.worker, "message": result.message}
+                self._archive.put_event("retry", result.number, payload)
                 continue
             self._archive.put_outcome(result)
             self._running.discard(result.number)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from evomerge.candidate import Answers, Job, Outcome
+from evomerge.candidate import Answers, Job, Outcome, Split
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A job was given to another worker after its machine failed; an outcome for it is still to come."""
+
+    number: int
+    split: Split
+    worker: str  # that failed
+    message: str
+
+
+Arrival = Answers | Outcome | Retry
 
 
 class Evaluator(Protocol):
@@ -38,10 +52,11 @@ class Pool(Protocol):
         """Take one job; its results come back through `collect`."""
         ...
 
-    def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
+    def collect(self, timeout: float | None = None) -> Sequence[Arrival]:
         """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something).
 
-        Returns [] at once where no job is under way. Every job ends in exactly one outcome.
+        Returns [] at once where there is nothing to wait for. Every job ends in exactly one outcome; an item is
+        answered at most once, however often its job had to be tried.
         """
         ...
 

@@ -299,6 +299,30 @@ def ask(asker: HFLM, requests: Sequence[Any], settings: TaskSettings) -> list[li
     return [[next(outputs) for _ in range(request.repeats or 1)] for request in requests]
 
 
+def writing(asker: HFLM, arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Any]]:
+    """Return (stop strings, new tokens at most, other arguments) of a written answer as lm-eval's adapter reads it."""
+    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+
+    with _quiet():
+        known = dict(normalize_gen_kwargs(dict(arguments), asker.max_gen_toks))
+    end = asker.tok_decode(asker.eot_token_id, skip_special_tokens=False)
+    until = handle_stop_sequences(known.pop("until", None), eos=end)
+    return tuple(until), int(known.pop("max_gen_toks")), known
+
+
+def rolling_windows(asker: HFLM, text: str) -> list[tuple[list[int], list[int]]]:
+    """Return (tokens before, tokens scored) per window over a text, as lm-eval's adapter cuts it."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    windows = get_rolling_token_windows(
+        token_list=asker.tok_encode(text),
+        prefix_token=asker.prefix_token_id,
+        max_seq_len=asker.max_length,
+        context_len=1,
+    )
+    return [make_disjoint_window(window) for window in windows]
+
+
 class _Loading:
     """One call of `TaskSet.load`: finds names, resolves paths, and gathers every problem before it raises."""
 

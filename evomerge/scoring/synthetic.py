@@ -67,7 +67,8 @@ class SyntheticEvaluator:
         number, trouble = job.candidate.number, self._spec.troubles.get(job.candidate.number)
         seconds = self._job_seconds(number)
         for place, (task, items) in enumerate(job.items.items()):
-            time.sleep(seconds / len(job.items))
+            if seconds:
+                time.sleep(seconds / len(job.items))
             if trouble is not None and (place > 0 or len(job.items) == 1):
                 self._get_into(trouble, number)
             value = math.nan if trouble == "nan" else None

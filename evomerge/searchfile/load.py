@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SearchFileError
+from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.searchfile.grammar import Text
 from evomerge.searchfile.requests import (
@@ -118,8 +119,7 @@ def _checked_merge(
     result = deepcopy(dict(merge))
     form = check_form(result, place, recipe=recipe)
     problems += form
-    # a misspelt key leaves the rest readable, so that its mistakes are found in the same pass
-    if any(not problem.message.startswith("unknown key") for problem in form):
+    if not all(_is_shallow(problem, place) for problem in form):
         return result
     if not recipe and not list(_markers(result, ())):
         text = (
@@ -131,8 +131,15 @@ def _checked_merge(
         if wrong:
             problems.append(Problem((*place, *at), wrong))
         _put(result, at, resolved)
-    problems += expand(result, place=place).problems
+    if isinstance(result.get("merge_method"), Mapping) or result.get("merge_method") in CATALOGUE:
+        problems += expand(result, place=place).problems
     return result
+
+
+def _is_shallow(problem: Problem, place: Place) -> bool:
+    """True for a mistake that leaves the models and parameters readable, so that theirs are found in the same pass."""
+    inner = problem.place[len(place) :]
+    return problem.message.startswith("unknown key") or inner[:1] not in ((), ("models",), ("slices",), ("parameters",))
 
 
 def _put(document: Any, place: Place, value: str) -> None:
