@@ -72,13 +72,30 @@ def make_tokenizer(folder: Path) -> None:
 def _config(family: str, tied: bool, layers: int, settings: dict[str, Any]) -> Any:
     from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
-    shared: dict[str, Any] = {"vocab_size": VOCABULARY, "tie_word_embeddings": tied, "eos_token_id": 0, "bos_token_id": 0}
+    shared: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "tie_word_embeddings": tied,
+        "eos_token_id": 0,
+        "bos_token_id": 0,
+    }
     if family == "gpt2":
         return GPT2Config(**{"n_embd": 16, "n_layer": layers, "n_head": 2, "n_positions": 64, **shared, **settings})
     known = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
-    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     return known[family](
-        **{"num_hidden_layers": layers, "max_position_embeddings": 256, "pad_token_id": 0, **sizes, **shared, **settings}
+        **{
+            "num_hidden_layers": layers,
+            "max_position_embeddings": 256,
+            "pad_token_id": 0,
+            **sizes,
+            **shared,
+            **settings,
+        }
     )
 
 

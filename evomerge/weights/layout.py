@@ -109,6 +109,14 @@ class Layout:
         groups = {"attention": _ATTENTION, "mlp": _MLP}
         return {group: tuple(f".{word}." for word in words if word in parts) for group, words in groups.items()}
 
+    @cached_property
+    def by_layer(self) -> dict[int | None, tuple[str, ...]]:
+        """Names of tensors and buffers per layer; under None those outside the layers."""
+        groups: dict[int | None, list[str]] = {}
+        for name in (*self.tensors, *self.buffers):
+            groups.setdefault(self.layer_of(name), []).append(name)
+        return {layer: tuple(names) for layer, names in groups.items()}
+
     def layer_of(self, name: str) -> int | None:
         """Return the layer (0, 1, ...) that a tensor belongs to, or None outside the layers."""
         match = _LAYER.search(name)

@@ -60,7 +60,7 @@ def parse_reference(text: str) -> ModelReference:
     >>> parse_reference("org/base@4f2a+org/lora")
     ModelReference(path='org/base', revision='4f2a', adapter='org/lora', adapter_revision=None)
     """
-    if Path(text).expanduser().is_dir():
+    if text and Path(text).expanduser().is_dir():
         return ModelReference(text)
     parts = text.split("+")
     if len(parts) > 2:

@@ -141,5 +141,5 @@ def test_an_adapter_of_another_width_is_refused(llama: Any, tmp_path: Path) -> N
 def test_a_tied_head_cannot_have_an_adapter_of_its_own(families: Any, tmp_path: Path) -> None:
     untied, tied = families("llama", False).base, families("llama", True).base
     make_adapter(untied, tmp_path / "adapter", target_modules=["lm_head"])
-    with pytest.raises(WeightsError, match="its output head is tied to the embedding"):
+    with pytest.raises(WeightsError, match=r"its output head is tied to the embedding"):
         Reader(f"{tied}+{tmp_path / 'adapter'}")

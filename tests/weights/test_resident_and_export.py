@@ -342,7 +342,7 @@ def test_one_tensor_is_in_memory_at_a_time(llama: Any, tmp_path: Path, monkeypat
 
 def test_resident_needs_a_model_that_it_has_loaded(llama: Any) -> None:
     resident = Resident(llama.all[:2])
-    with pytest.raises(WeightsError, match="recipe names model '.*two', loaded are: .*base"):
+    with pytest.raises(WeightsError, match=r"recipe names model '.*two', loaded are: .*base"):
         resident.write(llama.recipe())
 
 
@@ -350,9 +350,9 @@ def test_a_recipe_of_another_revision_is_refused(llama: Any, tmp_path: Path) -> 
     recipe = llama.recipe().with_revisions({str(llama.one): "0" * 40})
     with pytest.raises(WeightsError, match=r"expected revision 0+, found [0-9a-f]{40}"):
         export(recipe, tmp_path / "out")
-    with pytest.raises(WeightsError, match="the recipe was made with revision 0+"):
+    with pytest.raises(WeightsError, match=r"the recipe was made with revision 0+"):
         Resident(llama.all).write(recipe)
-    with pytest.raises(WeightsError, match="expected revision 0+"):
+    with pytest.raises(WeightsError, match=r"expected revision 0+"):
         Resident(llama.all, revisions={str(llama.one): "0" * 40})
     assert not (tmp_path / "out").exists()
 
