@@ -56,12 +56,13 @@ class Forest:
         return len(self.root) + sum(len(row.tokens) for row in self.rows)
 
 
-def plant(sequences: Sequence[Likelihood], budget: int) -> Forest:
+def plant(sequences: Sequence[Likelihood], budget: int, ceiling: int) -> Forest:
     """Return the forest of some sequences.
 
     Args:
         sequences: at least one; equal ones share all their tokens.
-        budget: tokens per row; a longer sequence has a row of its own.
+        budget: tokens per row that are aimed at. A row grows beyond for sequences that would repeat most of it.
+        ceiling: tokens per row at most, unless one sequence alone is longer.
     """
     order = sorted(range(len(sequences)), key=lambda number: sequences[number].inputs)
     root = _root(sequences, order)
@@ -72,7 +73,9 @@ def plant(sequences: Sequence[Likelihood], budget: int) -> Forest:
     for number in order:
         inputs = sequences[number].inputs[len(root) :]
         fresh = len(inputs) - (_common(previous, inputs) if pending else 0)
-        if pending and size + fresh > budget:
+        # Three quarters: a little above the budget, attending to strangers costs less than repeating a prefix.
+        repeats = 4 * fresh <= len(inputs)
+        if pending and size + fresh > (ceiling if repeats else budget):
             rows.append(_row(sequences, pending, len(root)))
             pending, size, fresh = [], 0, len(inputs)
         pending.append(number)

@@ -39,6 +39,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}  # relative, of a log likelihood; others below
 COARSE = 2e-2  # bfloat16 and float16
+UNBOUNDED = 1 << 30  # tokens: the trial is one row
 TRIAL_STEPS = 3  # tokens that are written to compare cached steps with plain passes
 # What models raise that do not know masks, positions or caches of this form.
 _REFUSALS = (TypeError, ValueError, AttributeError, IndexError, RuntimeError, NotImplementedError)
@@ -75,7 +76,7 @@ def measured_doubt(model: Any, sequences: Sequence[Likelihood], device: torch.de
     if not all(math.isfinite(value) for value in plain):
         return None
     try:
-        packed = PlacedForest(plant(_with_neighbours(chosen), 10**9), device).score(model)
+        packed = PlacedForest(plant(_with_neighbours(chosen), UNBOUNDED, UNBOUNDED), device).score(model)
     except _REFUSALS as error:
         return f"the model does not take packed sequences ({type(error).__name__}: {str(error).splitlines()[0]})"
     bound = TOLERANCE.get(model.dtype, COARSE)

@@ -21,6 +21,7 @@ Output = Any  # (log likelihood, is greedy), a log likelihood, or a text
 
 # Bytes that one pass may take beyond the weights where the device does not tell what is free.
 MEMORY_ON_CPU = 1 << 30
+ROW_ON_CPU = 384  # tokens; measured flat between 256 and 512 for models of width 64 to 512
 
 
 class Way(Protocol):
@@ -91,8 +92,8 @@ class PackedLikelihoods:
         self._counts = [len(one.parts) for one in encoded]
         self._repeats = [request.repeats or 1 for request in requests]
         self._parts = [part for one in encoded for part in one.parts]
-        self._budget = row_tokens(resident.model, resident.device)
-        self._forest = PlacedForest(plant(self._parts, self._budget), resident.device)
+        self._budget, self._ceiling = row_tokens(resident.model, resident.device)
+        self._plant()
 
     def answer(self) -> list[list[Output]]:
         """Return the outputs per request and repeat."""
@@ -105,12 +106,16 @@ class PackedLikelihoods:
 
     def shrink(self) -> bool:
         """Halve the tokens of a row, down to one sequence per row."""
-        longest = max(len(part.inputs) for part in self._parts)
-        if self._budget <= longest:
+        if self._ceiling <= 1:
             return False
-        self._budget //= 2
-        self._forest = PlacedForest(plant(self._parts, self._budget), self._resident.device)
+        # Rows may be longer than the ceiling because of one sequence; go below what they really hold.
+        self._ceiling = min(self._ceiling, self._forest.longest) // 2
+        self._budget = min(self._budget, self._ceiling)
+        self._plant()
         return True
+
+    def _plant(self) -> None:
+        self._forest = PlacedForest(plant(self._parts, self._budget, self._ceiling), self._resident.device)
 
 
 class WrittenAnswers:
@@ -154,16 +159,18 @@ class WrittenAnswers:
         return before > 1
 
 
-def row_tokens(model: Any, device: torch.device) -> int:
-    """Return how many tokens a row holds.
+def row_tokens(model: Any, device: torch.device) -> tuple[int, int]:
+    """Return how many tokens a row should hold, and how many at most.
 
-    Long rows share more and keep the device busy; their attention costs grow with their length, and at twice the
-    model's width it is a third of the work. The logits of a row must fit too.
+    Long rows share more and keep an accelerator busy; what their attention costs grows with their length, and at
+    twice the model's width it is a third of the work. On a CPU nothing is gained beyond a few hundred tokens. The
+    logits of a row must fit in memory.
     """
     config = getattr(model.config, "get_text_config", lambda: model.config)()
-    width = getattr(config, "hidden_size", 1024)
+    aim = ROW_ON_CPU if device.type == "cpu" else max(1024, min(2 * getattr(config, "hidden_size", 1024), 4096))
     row_of_logits = 8 * model.get_output_embeddings().weight.shape[0]  # bytes per token: logits and their softmax
-    return int(max(64, min(max(512, 2 * width), 4096, free_memory(device) // row_of_logits)))
+    ceiling = max(64, min(4 * aim, free_memory(device) // row_of_logits))
+    return min(aim, ceiling), ceiling
 
 
 def written_at_once(model: Any, length: int, device: torch.device) -> int:
