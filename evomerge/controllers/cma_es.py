@@ -17,7 +17,6 @@ from evomerge.errors import InputError
 DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn than searches last
 SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
-_HUGE = 1e100  # pycma computes ranges of values, which must not overflow
 
 
 def cma_es(
@@ -84,7 +83,7 @@ class CmaEs:
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the distribution moves when the generation's last one arrives."""
         values = self._tally.take_back(index, fitness)
-        self._values[index] = None if values is None else float(np.dot(np.clip(values, -_HUGE, _HUGE), self._weights))
+        self._values[index] = None if values is None else float(np.dot(values, self._weights))
         if not self._tally.waiting:
             self._learn()
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from evomerge.errors import InputError
 
+HUGE = 1e100  # fitness is cut here: the libraries square values, which must not overflow
+
 
 class Tally:
     """Counts proposals and refuses a tell that cannot be right. Memory grows only with what waits to be told."""
@@ -24,7 +26,7 @@ class Tally:
         return indices
 
     def take_back(self, index: int, fitness: Sequence[float] | None) -> tuple[float, ...] | None:
-        """Return the fitness as floats, having checked it; the proposal is no longer waiting.
+        """Return the fitness as floats of at most `HUGE` size, having checked it; the proposal no longer waits.
 
         Raises:
             InputError: the proposal was never asked or was told before, or the fitness is not m finite numbers.
@@ -40,4 +42,4 @@ class Tally:
             if not all(math.isfinite(value) for value in values):
                 raise InputError(f"fitness of proposal {index} must be finite, got {values}; tell None for a failure")
         self.waiting.discard(index)
-        return values
+        return None if values is None else tuple(min(max(value, -HUGE), HUGE) for value in values)
