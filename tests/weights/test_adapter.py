@@ -18,7 +18,8 @@ from evomerge.weights.reference import revision_of
 from evomerge.weights.resident import Resident
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+# PEFT still asks transformers for an attribute under its old name
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 LLAMA_TARGETS = ["q_proj", "v_proj", "down_proj"]
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
