@@ -28,7 +28,7 @@ from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
 from evomerge.searchfile.yaml_places import Document, read_document
 from evomerge.space.expansion import expand
 from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
-from evomerge.space.markers import is_marker
+from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem, located
 
 
@@ -135,6 +135,9 @@ def _checked_merge(
         _put(result, at, resolved)
     if isinstance(result.get("merge_method"), Mapping) or result.get("merge_method") in CATALOGUE:
         problems += expand(result, place=place).problems
+    else:  # without a known method a marker can still be wrong in itself
+        for at in _markers(result, ()):
+            problems += read_marker(_at(result, at), (*place, *at))[1]
     return result
 
 
@@ -148,6 +151,12 @@ def _put(document: Any, place: Place, value: str) -> None:
     for step in place[:-1]:
         document = document[step]
     document[place[-1]] = value
+
+
+def _at(document: Any, place: Place) -> Any:
+    for step in place:
+        document = document[step]
+    return document
 
 
 def _markers(node: Any, place: Place) -> list[Place]:
