@@ -91,7 +91,9 @@ def test_imports_only_from_lower_floors(path: Path) -> None:
     if here in {"__init__", "__main__"}:
         return
     height = floor_of(here)
-    assert height is not None, f"evomerge/{here} has no floor; put it on one in tests/test_layers.py and CONTRIBUTING.md"
+    assert height is not None, (
+        f"evomerge/{here} has no floor; put it on one in tests/test_layers.py and CONTRIBUTING.md"
+    )
     for name in imports(path):
         parts = name.split(".")
         if parts[0] != "evomerge" or len(parts) < 2 or parts[1] == here or parts[1] == "__version__":

@@ -115,9 +115,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     if application != APPLICATION_ID:
         raise RunError(f"{path} is not an evomerge archive, or its search was killed before it began; start it again")
     if version != VERSION:
-        raise RunError(
-            f"{path} has schema version {version}; this evomerge reads {VERSION}: use the version that wrote it"
-        )
+        raise RunError(f"{path} has schema version {version}, this evomerge reads {VERSION}; use the one that wrote it")
     if problem != "ok":
         raise RunError(_damaged(path, problem))
 

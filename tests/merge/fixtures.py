@@ -27,7 +27,14 @@ def spread(name: str, values: dict[str, Any], models: int) -> dict[str, Any]:
     }
 
 
-def run(name: str, base: Tensor | None, models: Sequence[Tensor], keys: Sequence[int] = (), role: str = "matrix", **values: Any) -> Tensor:
+def run(
+    name: str,
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    keys: Sequence[int] = (),
+    role: str = "matrix",
+    **values: Any,
+) -> Tensor:
     """Merge from weights, whatever the method wants: task vectors are made here; single values are repeated."""
     inputs = [model - base for model in models] if CATALOGUE[name].inputs == "deltas" and base is not None else models
     keys = keys or (range(1, len(models) + 1) if CATALOGUE[name].random else ())

@@ -50,7 +50,9 @@ def rows(*methods: str) -> list[dict]:
 
 
 def close(actual: Tensor, expected: list[float], atol: float) -> None:
-    torch.testing.assert_close(actual.double().flatten(), torch.tensor(expected, dtype=torch.float64), atol=atol, rtol=0)
+    torch.testing.assert_close(
+        actual.double().flatten(), torch.tensor(expected, dtype=torch.float64), atol=atol, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("dtype", "atol"), DTYPES, ids=["float64", "float32"])
