@@ -21,12 +21,12 @@ __version__ = "0.1.0"
 
 # public name -> the module that holds it
 _DOORS = {
-    "search": "evomerge.run",
-    "resume": "evomerge.run",
-    "check": "evomerge.check",
-    "score": "evomerge.verbs",
-    "replay": "evomerge.verbs",
-    "merge_recipe": "evomerge.verbs",
+    "search": "evomerge.run.session",
+    "resume": "evomerge.run.session",
+    "check": "evomerge.run.check",
+    "score": "evomerge.run.verbs",
+    "replay": "evomerge.run.verbs",
+    "merge_recipe": "evomerge.run.verbs",
     "open_run": "evomerge.results",
     "Run": "evomerge.results",
     "Recipe": "evomerge.recipe",

@@ -91,7 +91,7 @@ def _check(verbs: Any) -> None:
 
 
 def _run_check(arguments: argparse.Namespace) -> int:
-    from evomerge.check import check
+    from evomerge.run.check import check
 
     report = check(arguments.file)
     print(json.dumps(report.to_mapping(), indent=2) if arguments.json else report.text())
@@ -124,8 +124,8 @@ evomerge search mine.yaml --candidates 20 --seed 1     a first look
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
-    from evomerge.progress import progress_printer
-    from evomerge.run import search
+    from evomerge.run.progress import progress_printer
+    from evomerge.run.session import search
 
     run = search(
         arguments.file,
@@ -155,8 +155,8 @@ evomerge resume runs/quickstart --candidates 500
 
 
 def _run_resume(arguments: argparse.Namespace) -> int:
-    from evomerge.progress import progress_printer
-    from evomerge.run import resume
+    from evomerge.run.progress import progress_printer
+    from evomerge.run.session import resume
 
     run = resume(
         arguments.folder,
@@ -223,7 +223,7 @@ evomerge trials runs/quickstart --csv - | head
 
 def _run_trials(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
-    from evomerge.tables import print_table, write_csv, write_json, write_parquet
+    from evomerge.results.tables import print_table, write_csv, write_json, write_parquet
 
     table = open_run(arguments.folder).trials()
     if arguments.csv:
@@ -257,7 +257,7 @@ evomerge front runs/quickstart --json
 
 def _run_front(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
-    from evomerge.tables import print_table, write_csv
+    from evomerge.results.tables import print_table, write_csv
 
     run = open_run(arguments.folder)
     if arguments.plot:
@@ -290,7 +290,9 @@ evomerge export runs/quickstart --to best.yaml --as mergekit
 """,
         _run_export,
     )
-    parser.add_argument("--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)")
+    parser.add_argument(
+        "--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)"
+    )
     parser.add_argument(
         "--pick",
         default="best",
@@ -321,7 +323,7 @@ def _merge(verbs: Any) -> None:
 
 
 def _run_merge(arguments: argparse.Namespace) -> int:
-    from evomerge.verbs import merge_recipe
+    from evomerge.run.verbs import merge_recipe
 
     print(merge_recipe(arguments.recipe, arguments.to), file=sys.stderr)
     return DONE
@@ -339,16 +341,20 @@ evomerge score recipe.yaml --tasks add --include examples/tasks --json
         _run_score,
     )
     parser.add_argument("model", metavar="MODEL_OR_RECIPE", help="folder, hub id, or recipe YAML")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="lm-eval task names, with ':metric' if not the first")
+    parser.add_argument(
+        "--tasks", required=True, metavar="A,B", help="lm-eval task names, with ':metric' if not the first"
+    )
     parser.add_argument("--include", action="append", default=[], metavar="DIR", help="where else lm-eval finds tasks")
-    parser.add_argument("--items", type=int, metavar="N", help="the first N pinned items a search would ask; default: all")
+    parser.add_argument(
+        "--items", type=int, metavar="N", help="the first N pinned items a search would ask; default: all"
+    )
     parser.add_argument("--num-fewshot", type=int, metavar="K", help="examples before each question")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default: chosen from memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _run_score(arguments: argparse.Namespace) -> int:
-    from evomerge.verbs import score
+    from evomerge.run.verbs import score
 
     result = score(
         arguments.model,
@@ -375,7 +381,7 @@ def _replay(verbs: Any) -> None:
 
 
 def _run_replay(arguments: argparse.Namespace) -> int:
-    from evomerge.verbs import replay
+    from evomerge.run.verbs import replay
 
     result = replay(arguments.folder, arguments.candidate)
     print(json.dumps(result.to_mapping(), indent=2) if arguments.json else result.text())

@@ -22,6 +22,8 @@ FLOORS = [
     ["controllers", "weights", "scoring", "archive"],
     ["pool"],
     ["loop"],
+    ["searchfile"],
+    ["results"],
     ["run", "figures", "report"],
     ["cli"],
 ]
@@ -44,7 +46,7 @@ DOORS = {
     "vl_convert": {"figures/"},
 }
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
-LIGHT = ["errors", "recipe", "space", "candidate", "archive", "controllers", "loop", "cli"]
+LIGHT = ["errors", "recipe", "space", "candidate", "archive", "controllers", "loop", "searchfile", "results", "cli"]
 
 
 def modules() -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 
 from evomerge.errors import RunError
@@ -30,7 +31,7 @@ class WriterLock:
                 f"run folder {folder} cannot be written ({error.strerror}); make it writable or choose another one"
             ) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_patiently(self._descriptor)
         except BlockingIOError:
             holder = _read_holder(self._descriptor)
             os.close(self._descriptor)
@@ -56,6 +57,40 @@ class WriterLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)  # closing the last descriptor unlocks
             self._descriptor = -1
+
+
+def _lock_patiently(descriptor: int) -> None:
+    """Take the exclusive lock; wait a moment for a reader that only asks whether somebody writes."""
+    import fcntl
+
+    for attempt in range(10):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if attempt == 9:
+                raise
+            time.sleep(0.02)
+
+
+def holder_of(folder: Path) -> str | None:
+    """Return who writes to a run folder now, as in 'process 7 on host'; None where nobody does. Takes no lock."""
+    import fcntl
+
+    try:
+        descriptor = os.open(folder / FILE_NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        # A shared lock is refused while the writer has its own, and is given back at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_holder(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _write_holder(descriptor: int) -> None:

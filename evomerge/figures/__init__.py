@@ -1,9 +1,9 @@
 """Figures of a run. Each function returns an Altair chart: interactive in notebooks, saved without a browser.
 
-    from evomerge import figures, open_run
+from evomerge import figures, open_run
 
-    chart = figures.front(open_run("runs/quickstart"))
-    figures.save(chart, "front.svg")
+chart = figures.front(open_run("runs/quickstart"))
+figures.save(chart, "front.svg")
 """
 
 from evomerge.figures.front import front

@@ -29,7 +29,10 @@ def front(run: Run) -> alt.Chart:
     names = [objective.name for objective in run.objectives]
     if not (frame["kind"] != "parent").any():
         raise InputError("no candidate has scores yet, so there is no front to draw")
-    title = {"text": f"Pareto front of {run.folder.name}", "subtitle": f"{(frame['kind'] == 'front').sum()} candidates on the front"}
+    title = {
+        "text": f"Pareto front of {run.folder.name}",
+        "subtitle": f"{(frame['kind'] == 'front').sum()} candidates on the front",
+    }
     if len(names) == 1:
         return styled(_single(frame, names[0]).properties(title=title, width=520, height=320))
     if len(names) == 2:
@@ -51,7 +54,9 @@ def front_frame(run: Run) -> pd.DataFrame:
     )
     parents = run.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
-    return pd.concat([frame for frame in (people, parents) if len(frame)], ignore_index=True)[["name", "kind", *columns]]
+    return pd.concat([frame for frame in (people, parents) if len(frame)], ignore_index=True)[
+        ["name", "kind", *columns]
+    ]
 
 
 def _kinds(library: Any) -> Any:
@@ -74,8 +79,15 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
         x=library.X("x:Q", title=x, scale=zero),
         y=library.Y("y:Q", title=y, scale=zero),
         color=_kinds(library),
-        shape=library.Shape("kind:N", scale=library.Scale(domain=list(KINDS), range=["circle", "cross", "diamond"]), title=None),
-        tooltip=["name", "kind", library.Tooltip("x:Q", title=x, format=".4f"), library.Tooltip("y:Q", title=y, format=".4f")],
+        shape=library.Shape(
+            "kind:N", scale=library.Scale(domain=list(KINDS), range=["circle", "cross", "diamond"]), title=None
+        ),
+        tooltip=[
+            "name",
+            "kind",
+            library.Tooltip("x:Q", title=x, format=".4f"),
+            library.Tooltip("y:Q", title=y, format=".4f"),
+        ],
     )
     bars = library.Chart(shown).mark_rule(opacity=0.35).encode(color=_kinds(library))
     across = bars.encode(x="x_low:Q", x2="x_high:Q", y="y:Q")
@@ -96,7 +108,10 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
 def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
     library = altair()
     long = frame.melt(
-        id_vars=["name", "kind"], value_vars=[f"score.{name}" for name in names], var_name="objective", value_name="score"
+        id_vars=["name", "kind"],
+        value_vars=[f"score.{name}" for name in names],
+        var_name="objective",
+        value_name="score",
     )
     long["objective"] = long["objective"].str.removeprefix("score.")
     low, high = long.groupby("objective")["score"].min(), long.groupby("objective")["score"].max()

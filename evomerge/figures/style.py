@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import ExtraMissing, InputError
 
@@ -15,7 +15,7 @@ INK, ORANGE, BLUE, GREEN, GREY = "#222222", "#D55E00", "#0072B2", "#009E73", "#A
 ENDINGS = ("png", "svg", "pdf", "html", "json")
 
 
-def altair() -> alt:  # type: ignore[valid-type]
+def altair() -> Any:
     """Return the plotting library, or say which extra brings it."""
     try:
         import altair
@@ -28,7 +28,9 @@ def styled(chart: alt.Chart) -> alt.Chart:
     """Return `chart` in the house's look."""
     return (
         chart.configure_view(stroke=None)
-        .configure_axis(grid=True, gridColor="#ECECEC", domainColor=INK, labelFontSize=12, titleFontSize=13, titleColor=INK)
+        .configure_axis(
+            grid=True, gridColor="#ECECEC", domainColor=INK, labelFontSize=12, titleFontSize=13, titleColor=INK
+        )
         .configure_legend(labelFontSize=12, titleFontSize=12, symbolSize=80, orient="bottom")
         .configure_title(fontSize=15, anchor="start", color=INK, subtitleColor="#555555", subtitleFontSize=12)
     )
@@ -44,7 +46,9 @@ def save(chart: alt.Chart, path: str | Path) -> None:
     target = Path(path)
     ending = target.suffix.lstrip(".").lower()
     if ending not in ENDINGS:
-        raise InputError(f"figure {str(path)!r} must end in one of {', '.join('.' + e for e in ENDINGS)}, got {target.suffix!r}")
+        raise InputError(
+            f"figure {str(path)!r} must end in one of {', '.join('.' + e for e in ENDINGS)}, got {target.suffix!r}"
+        )
     if not target.resolve().parent.is_dir():
         raise InputError(f"figure {str(path)!r}: the folder {target.resolve().parent} does not exist; create it first")
     try:
@@ -53,5 +57,7 @@ def save(chart: alt.Chart, path: str | Path) -> None:
         raise ExtraMissing("vl-convert-python", "figures") from error
     if ending == "html":
         chart.save(str(target), inline=True)
+    elif ending == "png":
+        chart.save(str(target), scale_factor=2)
     else:
-        chart.save(str(target), format=ending, **({"scale_factor": 2} if ending == "png" else {}))
+        chart.save(str(target))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import sum_of
+from evomerge.merge.reductions import divide_, sum_of
 
 # A sum of weights closer to zero than this is not divided by; the constant is mergekit's.
 _TINY_WEIGHT = 1e-8
@@ -55,16 +55,19 @@ def disjoint_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize
     merged = agreeing_sum(deltas, signs)
     if normalize:
         merged.div_(agreeing_weight(deltas, signs, weights))
-    return merged
+    return merged.add_(0.0)  # no negative zeros: block kernels come to zero another way
 
 
 def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
     """Return the sum of deltas, each already multiplied by its weight, divided by those weights if `normalize`."""
     merged = sum_of(deltas)
-    if normalize:
-        divisor = float(sum_of([torch.tensor(w, dtype=merged.dtype) for w in weights]))
-        merged.div_(divisor if abs(divisor) >= _TINY_WEIGHT else 1.0)
-    return merged
+    return divide_(merged, weight_divisor(weights, merged.dtype)) if normalize else merged
+
+
+def weight_divisor(weights: Sequence[float], dtype: torch.dtype) -> float:
+    """Return the sum of weights in the given precision, or 1 where it is too close to zero to divide by."""
+    divisor = float(sum_of([torch.tensor(w, dtype=dtype) for w in weights]))
+    return divisor if abs(divisor) >= _TINY_WEIGHT else 1.0
 
 
 def counted_merge(deltas: Sequence[Tensor], normalize: bool) -> Tensor:

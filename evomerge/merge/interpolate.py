@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.reductions import dot, norm, sum_of, weighted_sum
+from evomerge.merge.reductions import divide_, dot, norm, sum_of, weighted_sum
 
 # Above this |cosine| two vectors count as collinear and slerp becomes lerp; the constant is mergekit's.
 _COLLINEAR = 0.9995
@@ -33,7 +33,7 @@ def linear(base: Tensor | None, inputs: Sequence[Tensor], *, weight: Sequence[fl
     Source: model soups, Wortsman et al. 2022, arXiv:2203.05482.
     """
     total = weighted_sum(inputs, weight)
-    return total.div_(_divisor("linear", weight)) if normalize else total
+    return divide_(total, _divisor("linear", weight)) if normalize else total
 
 
 def slerp(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
@@ -83,7 +83,9 @@ def nuslerp(
     t = 0.5 if abs(total) < 1e-6 else weight[1] / total
     left, right = inputs if base is None else (inputs[0] - base, inputs[1] - base)
     if nuslerp_flatten:
-        merged = _slerp_last_axis(left.reshape(1, -1), right.reshape(1, -1), t).reshape(left.shape)
+        cosine = dot(left, right) / max(norm(left), _ROW_NORM) / max(norm(right), _ROW_NORM)
+        cosines = torch.tensor(cosine, dtype=torch.float64, device=left.device)
+        merged = _slerp_by_cosine(left, right, t, cosines)
     elif nuslerp_row_wise:
         merged = _slerp_last_axis(left.transpose(0, -1), right.transpose(0, -1), t).transpose(0, -1).contiguous()
     else:
@@ -92,10 +94,19 @@ def nuslerp(
 
 
 def _slerp_last_axis(left: Tensor, right: Tensor, t: float) -> Tensor:
-    lengths = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64) for x in (left, right)]
-    product = (left * right).sum(dim=-1, keepdim=True, dtype=torch.float64)
-    cosine = (product / lengths[0].clamp(min=_ROW_NORM) / lengths[1].clamp(min=_ROW_NORM)).clamp(-1, 1)
-    collinear = 1 - cosine.square() <= _ROW_COLLINEAR
+    # unit vectors first: vectors of one element must come out as exactly plus or minus one
+    units = [
+        x / torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64).clamp(min=_ROW_NORM).to(x.dtype)
+        for x in (left, right)
+    ]
+    return _slerp_by_cosine(left, right, t, (units[0] * units[1]).sum(dim=-1, keepdim=True, dtype=torch.float64))
+
+
+def _slerp_by_cosine(left: Tensor, right: Tensor, t: float, cosine: Tensor) -> Tensor:
+    """Return the slerp of two tensors given their cosines, float64, which broadcast against them."""
+    cosine = cosine.clamp(-1, 1)
+    # to float32: where mergekit, in that precision, sees a sine of zero, so do we
+    collinear = 1 - cosine.float().double().square() <= _ROW_COLLINEAR
     angle = torch.acos(torch.where(collinear, 0.0, cosine))
     share_left = torch.where(collinear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
     share_right = torch.where(collinear, t, torch.sin(t * angle) / torch.sin(angle))
@@ -222,7 +233,7 @@ def model_stock(base: Tensor, inputs: Sequence[Tensor], *, filter_wise: bool, cl
     t = torch.where(singular, 0.0, n * ratio / torch.where(singular, 1.0, divisor))
     if clamp:
         t = t.clamp(0, 1)
-    return base + (sum_of(inputs) / n) * (t * lambda_).to(base.dtype)
+    return base + divide_(sum_of(inputs), n) * (t * lambda_).to(base.dtype)
 
 
 def _mean_row_cosine(deltas: Sequence[Tensor]) -> Tensor:

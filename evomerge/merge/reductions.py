@@ -2,21 +2,24 @@
 
 Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right, one rounding per step, with
 multiply and add kept apart (a fused multiply-add rounds once less, and whether the processor uses one depends on where
-a block starts). Sums *over elements* (norms, dot products, means) are float64, in chunks of fixed length.
+a block starts). Sums *over elements* (norms, dot products, means) are float64, in chunks of fixed length that are too
+short for torch to share among threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-# Elements per float64 chunk: bounds scratch memory (8 MB each) whatever the size of the tensor.
-CHUNK = 1 << 20
+# torch splits a sum over 32768 elements and more among its threads, and the split changes the last bits.
+SERIAL_CHUNK = 1 << 14
+# On an accelerator each chunk is a kernel launch; longer ones, and one read of the result.
+_DEVICE_CHUNK = 1 << 24
 
 
-def chunks(count: int, size: int = CHUNK) -> Iterator[slice]:
+def chunks(count: int, size: int) -> Iterator[slice]:
     """Yield the slices of length `size` (the last one shorter) that cover `range(count)`."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
@@ -43,10 +46,17 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def divide_(tensor: Tensor, divisor: float) -> Tensor:
+    """Divide a tensor in place by a number, and return it.
+
+    Dividing by a plain number, an accelerator multiplies by its reciprocal instead, which rounds differently.
+    """
+    return tensor.div_(torch.full((), divisor, dtype=tensor.dtype, device=tensor.device))
+
+
 def dot(left: Tensor, right: Tensor) -> float:
     """Return the float64 dot product of two tensors of equal size, taken as flat vectors."""
-    x, y = left.reshape(-1), right.reshape(-1)
-    return sum(float(torch.dot(x[part].double(), y[part].double())) for part in chunks(x.numel()))
+    return _chunked_sum(lambda x, y: (x.double() * y.double()).sum(), left, right)
 
 
 def norm(tensor: Tensor) -> float:
@@ -56,18 +66,28 @@ def norm(tensor: Tensor) -> float:
 
 def absolute_sum(tensor: Tensor) -> float:
     """Return the float64 sum of absolute values of a tensor (its L1 norm)."""
-    flat = tensor.reshape(-1)
-    return sum(float(flat[part].abs().sum(dtype=torch.float64)) for part in chunks(flat.numel()))
+    return _chunked_sum(lambda x: x.abs().sum(dtype=torch.float64), tensor)
+
+
+def mean(tensor: Tensor) -> float:
+    """Return the float64 mean of a tensor's elements."""
+    return _chunked_sum(lambda x: x.sum(dtype=torch.float64), tensor) / tensor.numel()
 
 
 def standard_deviation(tensor: Tensor) -> float:
     """Return the float64 population standard deviation of a tensor's elements."""
-    flat = tensor.reshape(-1)
-    mean = sum(float(flat[part].double().sum()) for part in chunks(flat.numel())) / flat.numel()
-    squares = sum(float((flat[part].double() - mean).square_().sum()) for part in chunks(flat.numel()))
-    return (squares / flat.numel()) ** 0.5
+    center = mean(tensor)
+    return (_chunked_sum(lambda x: (x.double() - center).square_().sum(), tensor) / tensor.numel()) ** 0.5
 
 
 def order_statistic(values: Tensor, index: int) -> Tensor:
     """Return the element at `index` of the ascending sorted values, a tensor without axes."""
     return values.reshape(-1).kthvalue(index + 1).values
+
+
+def _chunked_sum(part: Callable[..., Tensor], *tensors: Tensor) -> float:
+    """Return the sum of `part` over corresponding chunks of the flattened tensors, added left to right in float64."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    size = SERIAL_CHUNK if flat[0].device.type == "cpu" else _DEVICE_CHUNK
+    parts = [part(*(tensor[piece] for tensor in flat)) for piece in chunks(flat[0].numel(), size)]
+    return sum(torch.stack(parts).tolist()) if parts else 0.0

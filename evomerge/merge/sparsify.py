@@ -18,7 +18,7 @@ from evomerge.merge.masks import bernoulli
 from evomerge.merge.reductions import absolute_sum, standard_deviation
 
 # Below this L1 norm a delta is left as it is rather than rescaled; the constant is mergekit's.
-_TINY_NORM = 1e-7
+TINY_NORM = 1e-7
 
 
 def kept_count(density: float, count: int) -> int:
@@ -78,7 +78,7 @@ def keep_random(delta: Tensor, density: float, key: int) -> Tensor:
 def rescale_l1(kept: Tensor, delta: Tensor) -> Tensor:
     """Return `kept` scaled so that its L1 norm is that of `delta`; as it is where either norm is below 1e-7."""
     before, after = absolute_sum(delta), absolute_sum(kept)
-    if before < _TINY_NORM or after < _TINY_NORM:
+    if before < TINY_NORM or after < TINY_NORM:
         return kept
     return kept * (before / after)
 
@@ -91,7 +91,7 @@ def drop_random(
     if rescale_norm == "l1":
         return [rescale_l1(k, delta) if d < 1 else k for k, delta, d in zip(kept, deltas, density, strict=True)]
     if rescale_norm == "inv":
-        return [k / d if 0 < d < 1 else k for k, d in zip(kept, density, strict=True)]
+        return [k * (1 / d) if 0 < d < 1 else k for k, d in zip(kept, density, strict=True)]
     return kept
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.reductions import standard_deviation, sum_of, weighted_sum
+from evomerge.merge.reductions import divide_, mean, standard_deviation, sum_of, weighted_sum
 
 # Singular values below this share of the largest are numerical zeros even in float64.
 _RANK_TOLERANCE = 1e-10
@@ -215,11 +215,11 @@ def _is_matrix(tensor: Tensor, role: str) -> bool:
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    return sum_of(tensors) / len(tensors)
+    return divide_(sum_of(tensors), len(tensors))
 
 
 def _outlier_sum(delta: Tensor, sigma: float) -> float:
-    far = (delta - delta.mean()).abs() > sigma * standard_deviation(delta)
+    far = (delta - mean(delta)).abs() > sigma * standard_deviation(delta)
     return float((delta.abs() * far).sum(dtype=torch.float64))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from evomerge.merge.reductions import chunks, dot
 
 _BINS = 1 << 16
+_CHUNK = 1 << 20  # bounds scratch memory
 
 
 def squared_norm(deltas: Iterable[Tensor]) -> float:
@@ -53,7 +54,7 @@ def _histogram(tensors: Iterable[Tensor], upper: int | None) -> Tensor:
     counts = torch.zeros(_BINS, dtype=torch.int64)
     for tensor in tensors:
         flat = tensor.reshape(-1)
-        for part in chunks(flat.numel()):
+        for part in chunks(flat.numel(), _CHUNK):
             bits = flat[part].to(torch.float32).abs().view(torch.int32)
             high = bits >> 16
             values = high if upper is None else (bits & (_BINS - 1))[high == upper]

@@ -7,12 +7,15 @@ Infinite scores compare as usual.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evomerge.pareto.checks import Array, Mask, score_table
+
+# Rows compared with the front at once; bounds memory at this many times the front's size in bytes.
+BLOCK_ROWS = 256
 
 
 def dominates(a: ArrayLike, b: ArrayLike) -> Mask:
@@ -71,8 +74,8 @@ def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
     if usable.size:
         unique, group = np.unique(table[usable], axis=0, return_inverse=True)
         # np.unique sorts ascending, so the reversed rows come best-first in lexicographic order
-        distinct = _ranks_2d(unique[::-1]) if table.shape[1] <= 2 else _ranks_many(unique[::-1])
-        ranks[usable] = distinct[::-1][group.reshape(-1)]
+        ranked = {1: _ranks_2d, 2: _ranks_2d, 3: _ranks_3d}.get(table.shape[1], _ranks_many)
+        ranks[usable] = ranked(unique[::-1])[::-1][group.reshape(-1)]
     failed = np.isnan(table).any(axis=1)
     ranks[failed] = ranks[usable].max() + 1 if usable.size else 0
     return ranks
@@ -120,18 +123,31 @@ def _distinct_front(rows: Array) -> Mask:
         keep = last > best_before
         keep[0] = True  # also when it is -inf itself
         return np.asarray(keep[::-1])
-    # Strong rows first, so that few comparisons empty the list; correct in any order.
-    order = np.argsort(-np.argsort(np.argsort(rows, axis=0), axis=0).sum(axis=1), kind="stable")
-    left, position = order, 0
-    while position < left.size:
-        here = rows[left[position]]
-        stays = (rows[left] > here).any(axis=1)
-        stays[position] = True
-        position = int(stays[:position].sum()) + 1
-        left = left[stays]
+    if rows.shape[1] == 3:
+        return np.asarray((_ranks_3d(rows[::-1], deepest=1) == 0)[::-1])
+    # With dense ranks per objective, a dominating row has the higher sum: nobody is dominated by a later row.
+    ranks = np.stack([np.unique(column, return_inverse=True)[1].reshape(-1) for column in rows.T], axis=1)
+    order = np.argsort(-ranks.sum(axis=1), kind="stable")
+    front = np.empty((rows.shape[1], 0), dtype=ranks.dtype)  # one contiguous row per objective: compared fastest
     keep = np.zeros(len(rows), dtype=bool)
-    keep[left] = True
+    for start in range(0, len(order), BLOCK_ROWS):
+        block = order[start : start + BLOCK_ROWS]
+        block = block[~_covered(ranks[block], front)]
+        # two distinct rows never cover each other, so covered by more than itself means dominated
+        block = block[~_covered(ranks[block], ranks[block].T, itself=True)]
+        keep[block] = True
+        front = np.concatenate([front, ranks[block].T], axis=1)
     return keep
+
+
+def _covered(rows: NDArray[np.int64], columns: NDArray[np.int64], *, itself: bool = False) -> Mask:
+    """Return which rows (b, m) some entry of `columns` (m, f) reaches in every objective; `itself` is not counted."""
+    reached = np.ones((len(rows), columns.shape[1]), dtype=bool)
+    for value, column in zip(rows.T, columns, strict=True):
+        reached &= column[None, :] >= value[:, None]
+    if itself:
+        np.fill_diagonal(reached, False)
+    return np.asarray(reached.any(axis=1))
 
 
 def _ranks_2d(rows: Array) -> NDArray[np.int64]:
@@ -146,6 +162,38 @@ def _ranks_2d(rows: Array) -> NDArray[np.int64]:
         else:
             negated_tops[rank] = -value
         ranks[index] = rank
+    return ranks
+
+
+def _ranks_3d(rows: Array, deepest: int | None = None) -> NDArray[np.int64]:
+    """Return front numbers of distinct rows, best first in lexicographic order, of three objectives.
+
+    Each front keeps the staircase of its last two objectives: the first of them rises, the second falls. The first
+    stair at or right of a row is the highest there, so it alone decides. Fronts from number `deepest` on are lumped.
+    """
+    ranks = np.zeros(len(rows), dtype=np.int64)
+    stairs: list[tuple[list[float], list[float]]] = []
+    for index, (y, z) in enumerate(rows[:, 1:].tolist()):
+        low, high = 0, len(stairs)
+        while low < high:  # if a front dominates the row, so does every front before it
+            middle = (low + high) // 2
+            ys, zs = stairs[middle]
+            place = bisect_left(ys, y)
+            if place < len(ys) and zs[place] >= z:
+                low = middle + 1
+            else:
+                high = middle
+        ranks[index] = low
+        if low == deepest:
+            continue
+        if low == len(stairs):
+            stairs.append(([], []))
+        ys, zs = stairs[low]
+        right = bisect_right(ys, y)
+        left = right
+        while left > 0 and zs[left - 1] <= z:
+            left -= 1
+        ys[left:right], zs[left:right] = [y], [z]
     return ranks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import chdtr
 
 from evomerge.pareto.checks import Array
 from evomerge.pareto.features import Complexity, centred_features
@@ -14,6 +15,8 @@ from evomerge.pareto.regression import RidgeFit, ridge_fit
 
 # Known noise is believed as if this many residuals had already confirmed it.
 NOISE_PRIOR_DOF = 10.0
+# Residuals this improbably small under the stated noise show that candidates share their errors.
+PAIRED_LEVEL = 0.05
 # A simpler model must lower the mean squared leave-one-out error by this share to replace a richer one. Among models
 # that the data can afford, choosing the simpler of near equals costs coverage: its intervals do not know of the choice.
 PARSIMONY = 0.2
@@ -111,7 +114,7 @@ def _damped(
 def _misfit(data: Observations, step: Solution, variance: Array, misfit: float) -> float:
     """Return the next misfit variance, the moment estimate of random-effects regression (Paule and Mandel 1982)."""
     left = 1.0 - step.fit.hat
-    if not data.noise_known or float(left.sum()) < 1.0:
+    if not data.noise_known or data.shared or float(left.sum()) < 1.0:
         return 0.0
     excess = float(step.weights @ step.fit.residuals**2 - left.sum())
     return max(0.0, misfit + excess / float(step.weights @ left))
@@ -121,13 +124,17 @@ def posterior(data: Observations, solution: Solution, misfit: float) -> tuple[Ar
     """Return the coefficients' covariance, its degrees of freedom, and the misfit's sd, all on the link scale."""
     freedom = len(data.y) - solution.fit.effective_parameters
     squares = float(solution.weights @ solution.fit.residuals**2)
-    if data.noise_known:
-        if misfit > 0:
-            return solution.fit.inverse, max(freedom, 1.0), float(np.sqrt(misfit))
-        # Candidates that answer the same items err together, so residuals may be smaller than the stated noise.
-        freedom = max(freedom, 0.0)
-        scale = min(1.0, (NOISE_PRIOR_DOF + squares) / (NOISE_PRIOR_DOF + freedom))
-        return scale * solution.fit.inverse, freedom + NOISE_PRIOR_DOF, 0.0
+    if data.noise_known and not data.shared:
+        if misfit == 0 and freedom >= 1 and chdtr(freedom, squares) < PAIRED_LEVEL:
+            # Residuals too small for the stated noise: the candidates answered the same items and err together. What
+            # they share moves the whole surface and cannot be seen; the residuals may then all be misfit.
+            scale = squares / freedom
+            spread = np.sqrt(scale * len(data.y) / solution.weights.sum())
+            return solution.fit.inverse, freedom + NOISE_PRIOR_DOF, float(spread)
+        believed = 0.0 if misfit > 0 else NOISE_PRIOR_DOF
+        return solution.fit.inverse, max(freedom, 1.0) + believed, float(np.sqrt(misfit))
+    if freedom < 0.5 and data.noise_known:
+        return solution.fit.inverse, NOISE_PRIOR_DOF, 0.0  # nothing but the stated noise to go by
     if freedom < 0.5:
         return solution.fit.inverse, 0.0, float("inf")
     scale = squares / freedom

@@ -24,6 +24,7 @@ class Observations:
     items: Array | None  # (n,) number (or effective number) of items behind y
     variance: Array | None  # (n,) squared standard error of y, where it does not follow from items
     noise_known: bool  # whether the noise is known in size, not only relative to the other rows
+    shared: bool  # whether all rows answered the same items, so that their errors are largely common
     used: Mask  # (rows given,) which of them these are
 
     def response_variance(self, link: Link, mean: Array) -> Array:
@@ -58,6 +59,7 @@ def observations(
     *,
     items: ArrayLike | None = None,
     stderr: ArrayLike | None = None,
+    shared_items: bool = False,
     name: str = "y",
 ) -> Observations:
     """Return the usable rows of one objective, checked.
@@ -69,6 +71,7 @@ def observations(
         items: (n,) or scalar, number of items behind each metric. Fixes the noise of a share; for other links it
             only says which rows are surer.
         stderr: (n,) or scalar standard errors. Zeros everywhere mean that the noise is not known.
+        shared_items: whether every row answered the same items.
         name: what to call `y` in messages.
 
     Raises:
@@ -100,7 +103,7 @@ def observations(
     elif errors is not None:
         variance = np.maximum(errors**2, np.median(errors[errors > 0] ** 2) / LARGEST_WEIGHT_RATIO)
     known = variance is not None or (link.name == "logit" and count is not None)
-    return Observations(points[used], metric, count, variance, known, used)
+    return Observations(points[used], metric, count, variance, known, shared_items, used)
 
 
 def box_around(c: ArrayLike, box: ArrayLike | None = None) -> Array:

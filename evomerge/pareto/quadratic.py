@@ -4,7 +4,7 @@ Around the base model, and often far from it, a metric of a merged model is clos
 coefficients, on the scale of a link (`links`). One surrogate is fitted per objective. How rich it may be grows with
 the data, and leave-one-out error decides whether the richness pays.
 
-Source: Li, Lin et al. 2024, 'MAP: Low-compute Model Merging with Amortized Pareto Fronts via Quadratic
+Source: Li et al. 2024, 'MAP: Low-compute Model Merging with Amortized Pareto Fronts via Quadratic
 Approximation'. Ours: closed-form weighted ridge with the noise of each measurement, instead of an unweighted
 Levenberg-Marquardt fit; leave-one-out choice of ridge and complexity; what the quadratic cannot express is estimated
 as misfit and widens every interval.
@@ -40,6 +40,7 @@ def fit(
     link: LinkName = "identity",
     items: ArrayLike | None = None,
     stderr: ArrayLike | None = None,
+    shared_items: bool = False,
     complexity: Complexity | Literal["auto"] = "auto",
     ridge: float | Literal["auto"] = "auto",
     box: ArrayLike | None = None,
@@ -54,9 +55,12 @@ def fit(
         link: 'logit' for shares in [0, 1], 'softplus' for positive metrics, 'identity' otherwise.
         items: (n,) or scalar, items behind each metric: the noise of a share, or relative weights.
         stderr: (n,) or scalar standard errors instead. Without either the noise is learned from the residuals.
+        shared_items: whether every row answered the same items. Their common error then does not show in the
+            residuals, so all of these may be misfit; intervals are for the score on those items. The noise still
+            gives the weights.
         complexity: 'constant', 'linear', 'diagonal' (no products), 'full', or 'auto': of those with at least
             `POINTS_PER_COEFFICIENT` distinct points per coefficient the richest, unless a simpler one has a clearly
-            lower leave-one-out error. A constant objective is fitted by a constant. What was decided is in `diagnostics.notes`.
+            lower leave-one-out error. A constant objective is fitted by a constant. Decisions: `diagnostics.notes`.
         ridge: penalty relative to the mean weight (the constant is free), or 'auto': of `RIDGES` by leave-one-out.
         box: (K, 2) region of interest, default [0, 1] widened to hold all points. Scales the ridge, bounds fronts.
         refine: finish with damped Gauss-Newton steps on the metric's own scale, which removes the bias of
@@ -68,7 +72,7 @@ def fit(
             coefficients than distinct points and no positive ridge.
     """
     chosen_link = link_named(link)
-    data = observations(c, y, chosen_link, items=items, stderr=stderr, name=name)
+    data = observations(c, y, chosen_link, items=items, stderr=stderr, shared_items=shared_items, name=name)
     bounds = box_around(c, box)
     if ridge != "auto" and not ridge >= 0:
         raise InputError(f"ridge must be at least 0 or 'auto', got {ridge}")
@@ -102,6 +106,7 @@ def fit_objectives(
     links: Sequence[LinkName] | LinkName = "identity",
     items: ArrayLike | None = None,
     stderr: ArrayLike | None = None,
+    shared_items: bool = False,
     complexity: Complexity | Literal["auto"] = "auto",
     ridge: float | Literal["auto"] = "auto",
     box: ArrayLike | None = None,
@@ -115,6 +120,7 @@ def fit_objectives(
         links: one link for all objectives or T of them.
         items: items behind each score, broadcast to (n, T); or
         stderr: standard errors, broadcast to (n, T).
+        shared_items: as for `fit`.
         complexity: as for `fit`, chosen per objective when 'auto'.
         ridge: as for `fit`.
         box: as for `fit`.
@@ -139,6 +145,7 @@ def fit_objectives(
             link=each[t],
             items=None if counts is None else counts[:, t],
             stderr=None if errors is None else errors[:, t],
+            shared_items=shared_items,
             complexity=complexity,
             ridge=ridge,
             box=bounds,

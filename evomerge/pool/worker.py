@@ -5,7 +5,6 @@ A plain class. The local pool calls it in this process, the Ray pool inside an a
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +19,9 @@ from evomerge.weights.resident import Resident
 class WorkerSpec:
     """Everything that builds a worker, as plain data that travels to any node."""
 
-    models: tuple[str, ...]  # every model that a recipe of this run may name; the first gives config and tokenizer
-    base: str
+    models: tuple[str, ...]  # every model that a recipe may name; the first gives configuration and tokenizer
     tasks: tuple[str, ...]
     task_settings: TaskSettings
-    items: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> every item that may be asked
     revisions: Mapping[str, str] = field(default_factory=dict)  # model -> revision that it must have here too
     batch_size: int | None = None  # None: chosen from memory
     device: str | None = None  # None: the GPU that this process may use, else the CPU
@@ -43,11 +40,10 @@ class Worker:
 
         if spec.threads is not None and spec.device in (None, "cpu"):
             torch.set_num_threads(spec.threads)
-        self.name = socket.gethostname()
-        self._resident = Resident(spec.models, base=spec.base, device=spec.device, revisions=spec.revisions)
+        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions)
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
         self._scorer = ResidentScorer(
-            self._resident.model, self._resident.tokenizer, tasks, items=spec.items, batch_size=spec.batch_size
+            self._resident.model, self._resident.tokenizer, tasks, batch_size=spec.batch_size or "auto"
         )
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
@@ -67,7 +63,6 @@ class Worker:
         yield Outcome(
             job.candidate.number,
             job.split,
-            worker=self.name,
             seconds=time.monotonic() - started,
             stages=stages,
             fingerprint=fingerprint,

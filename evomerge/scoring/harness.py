@@ -7,7 +7,9 @@ logging stay inside this door.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
+import importlib.util
 import io
 import json
 import logging
@@ -15,28 +17,20 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import ExtraMissing, TaskError, near
 from evomerge.scoring.chance import borrowed_generators
-from evomerge.scoring.documents import Catalogue, Document, catalogue
+from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
+from evomerge.scoring.loading import Leaf, Loading
 from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.task_files import CodeReference, broken_files, local_data, read_task_file
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
 
 SHOWN_CHARACTERS = 200  # of a generated answer, kept with its response
-
-try:
-    import datasets
-    from lm_eval.api.registry import get_aggregation
-    from lm_eval.filters import build_filter_ensemble
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-except ImportError as error:
-    raise ExtraMissing(error.name or "lm_eval", "lm-eval") from error
 
 
 @dataclass(frozen=True)
@@ -53,20 +47,10 @@ class Prompt:
         return str(self.requests[0].request_type)
 
 
-@dataclass(frozen=True)
-class _Leaf:
-    """One loaded task: lm-eval's object, its documents as lm-eval sees them, and how they are named."""
-
-    task: Any
-    contents: tuple[Any, ...]
-    catalogue: Catalogue
-    source: str
-
-
 class TaskSet:
     """The tasks of a run, loaded once per process. Groups and tags are expanded to their tasks."""
 
-    def __init__(self, leaves: Mapping[str, _Leaf], groups: Mapping[str, tuple[str, ...]], settings: TaskSettings):
+    def __init__(self, leaves: Mapping[str, Leaf], groups: Mapping[str, tuple[str, ...]], settings: TaskSettings):
         self._leaves = dict(leaves)
         self._groups = dict(groups)
         self.settings = settings
@@ -84,8 +68,15 @@ class TaskSet:
                 missing, and datasets that would have to come from a hub that cannot be reached.
         """
         settings = settings or TaskSettings()
+        _require("lm_eval", "datasets")
+        from lm_eval.tasks import TaskManager
+
+        def manager(folders: list[str], defaults: bool) -> TaskManager:
+            return TaskManager(include_path=folders or None, include_defaults=defaults, metadata=settings["metadata"])
+
         with _quiet(), _seeded(settings), tempfile.TemporaryDirectory(prefix="evomerge-data-") as scratch:
-            return _Loading(settings, scratch).load(list(dict.fromkeys(names)))
+            leaves, groups = Loading(settings, scratch, manager).load(list(dict.fromkeys(names)))
+        return cls(leaves, groups, settings)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -200,6 +191,8 @@ class TaskSet:
             outputs: per prompt and request the model's outputs, as many as the task repeats a request: pairs
                 (log likelihood, is greedy) or generated texts.
         """
+        from lm_eval.filters import build_filter_ensemble
+
         leaf = self._leaf(task)
         asked = [
             [
@@ -224,13 +217,15 @@ class TaskSet:
                     ]
         return tuple(responses)
 
-    def _leaf(self, task: str) -> _Leaf:
+    def _leaf(self, task: str) -> Leaf:
         if task not in self._leaves:
             raise TaskError(f"task {task!r} was not loaded. {near(task, self._leaves)}")
         return self._leaves[task]
 
     def _refusal(self, task: str, metric: str) -> str | None:
         """Return why a metric cannot be a score here, or None."""
+        from lm_eval.api.registry import get_aggregation
+
         aggregation = self._leaf(task).task.aggregation()[metric]
         if metric == "likelihood":  # its items are pairs, though lm-eval lists it as a mean
             return "is not a number per item"
@@ -250,7 +245,7 @@ class TaskSet:
         return asker.apply_chat_template
 
     def _requests(
-        self, leaf: _Leaf, wanted: set[int], template: Callable[..., str] | None
+        self, leaf: Leaf, wanted: set[int], template: Callable[..., str] | None
     ) -> dict[int, tuple[Any, ...]]:
         task, shots = leaf.task, leaf.task.get_config("num_fewshot") or 0
         chat = template is not None
@@ -283,7 +278,8 @@ class TaskSet:
 
 def asker(model: Any, tokenizer: Any, settings: TaskSettings, batch_size: int) -> HFLM:
     """Return lm-eval's own adapter around a model in memory; it asks exactly as lm-eval's `hf` model does."""
-    import copy
+    _require("lm_eval", "torch", "transformers")
+    from lm_eval.models.huggingface import HFLM
 
     arguments = dict(settings["model_args"] or {})
     with _quiet(), _seeded(settings):
@@ -299,184 +295,28 @@ def ask(asker: HFLM, requests: Sequence[Any], settings: TaskSettings) -> list[li
     return [[next(outputs) for _ in range(request.repeats or 1)] for request in requests]
 
 
-class _Loading:
-    """One call of `TaskSet.load`: finds names, resolves paths, and gathers every problem before it raises."""
+def writing(asker: HFLM, arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Any]]:
+    """Return (stop strings, new tokens at most, other arguments) of a written answer as lm-eval's adapter reads it."""
+    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
-    def __init__(self, settings: TaskSettings, scratch: str) -> None:
-        self._settings = settings
-        self._scratch = scratch
-        self._folders = list(settings.include)
-        self._problems: list[str] = []
-
-    def load(self, names: list[str]) -> TaskSet:
-        names = [self._path_or_name(name) for name in names]
-        missing = [folder for folder in self._folders if not Path(folder).expanduser().is_dir()]
-        if missing:
-            raise TaskError(f"tasks.include: no folder {', '.join(repr(folder) for folder in missing)}")
-        self._names = names
-        unknown = [name for name in names if name not in self._index]
-        if unknown:
-            raise TaskError(self._unknown(unknown))
-        leaves: dict[str, _Leaf] = {}
-        groups: dict[str, tuple[str, ...]] = {}
-        for name in names:
-            loaded = self._attempt(name)
-            leaves |= loaded
-            if list(loaded) != [name]:
-                groups[name] = tuple(loaded)
-        if self._problems:
-            raise TaskError("\n".join(self._problems))
-        return TaskSet(leaves, groups, self._settings)
-
-    @cached_property
-    def _manager(self) -> TaskManager:
-        # Reading lm-eval's own 14,000 tasks takes seconds; they are left out where the folders given have all names.
-        folders = [str(Path(folder).expanduser()) for folder in self._folders]
-        metadata = self._settings["metadata"]
-        own = TaskManager(include_path=folders, include_defaults=False, metadata=metadata) if folders else None
-        if own is not None and all(_complete(own.task_index, name) for name in self._names):
-            return own
-        return TaskManager(include_path=folders or None, metadata=metadata)
-
-    @property
-    def _index(self) -> Mapping[str, Any]:
-        return self._manager.task_index
-
-    def _path_or_name(self, name: str) -> str:
-        """Return the task's name for the path of a task file, whose folder then counts as included."""
-        if not name.endswith((".yaml", ".yml")):
-            return name
-        config = read_task_file(Path(name)).config if Path(name).is_file() else {}
-        found = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
-        if not isinstance(found, str):
-            raise TaskError(f"{name}: no such task file, or it names no task")
-        self._folders.append(str(Path(name).parent))
-        return found
-
-    def _unknown(self, names: list[str]) -> str:
-        lines = []
-        for name in names:
-            # lm-eval knows thousands of names; the near ones are enough.
-            hint = near(name, self._index).partition("Known:")[0]
-            own = [known for known, entry in self._index.items() if _is_below(entry.yaml_path, self._folders)]
-            known = f"Tasks in the included folders: {', '.join(own)}." if own else ""
-            lines.append(f"unknown task {name!r}. {hint}{known}".rstrip())
-        return "\n".join([*lines, *broken_files(self._folders)])
-
-    def _attempt(self, name: str) -> dict[str, _Leaf]:
-        try:
-            return self._load(name, {})
-        except TaskError as error:
-            self._problems.append(str(error))
-        except Exception as error:  # lm-eval and datasets raise anything; the task is named and the cause kept
-            self._problems.append(self._explained(name, error))
-        return {}
-
-    def _load(self, name: str, overrides: Mapping[str, Any]) -> dict[str, _Leaf]:
-        entry = self._index[name]
-        kind = entry.kind.name
-        if kind == "TAG":
-            return self._merged((member, overrides) for member in sorted(entry.tags))
-        if kind == "GROUP":
-            return self._group(name, Path(entry.yaml_path), overrides)
-        file = read_task_file(Path(entry.yaml_path)) if entry.yaml_path else None
-        if file is not None and "dataset_kwargs" not in overrides:
-            overrides = {**overrides, **local_data(file)}
-        overrides = self._with_scratch(overrides)
-        # A group of one is how lm-eval's public loader takes a registered task with changes.
-        spec = {"group": f"only::{name}", "task": [{**overrides, "task": name}]} if overrides else name
-        return self._leaves(self._manager.load([spec])["tasks"], str(entry.yaml_path))
-
-    def _group(self, name: str, path: Path, overrides: Mapping[str, Any]) -> dict[str, _Leaf]:
-        config = read_task_file(path).config
-        members = config.get("task")
-        structure = {"group", "group_alias", "task", "tag", "aggregate_metric_list", "metadata", "version"}
-        shared = {key: value for key, value in config.items() if key not in structure} | dict(overrides)
-        listed = _members(members) if isinstance(members, list) else None
-        code = any(isinstance(value, CodeReference) for value in _walk([members, shared]))
-        if listed is None or code or any(member not in self._index for member, _ in listed):
-            return self._leaves(self._manager.load([name])["tasks"], str(path))  # defined in place: lm-eval's own way
-        return self._merged((member, {**shared, **own}) for member, own in listed)
-
-    def _merged(self, members: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, _Leaf]:
-        loaded: dict[str, _Leaf] = {}
-        for member, overrides in members:
-            loaded |= self._load(member, overrides)
-        return loaded
-
-    def _with_scratch(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """Read local files afresh: a cache keyed by name and time has served old contents of a changed file."""
-        if "dataset_kwargs" not in overrides:
-            return dict(overrides)
-        fresh = {"cache_dir": self._scratch, "keep_in_memory": True}
-        return {**overrides, "dataset_kwargs": {**overrides["dataset_kwargs"], **fresh}}
-
-    def _leaves(self, tasks: Mapping[str, Any], source: str) -> dict[str, _Leaf]:
-        leaves = {}
-        for name, task in tasks.items():
-            self._configure(name, task)
-            contents = tuple(task.eval_docs)
-            if not contents:
-                raise TaskError(f"task {name!r} ({source}) has no documents")
-            leaves[name] = _Leaf(task, contents, catalogue(name, contents), source)
-        return leaves
-
-    def _configure(self, name: str, task: Any) -> None:
-        """Apply the settings as `simple_evaluate` does, and refuse what it would refuse."""
-        if getattr(task, "UNSAFE_CODE", False) and not self._settings["confirm_run_unsafe_code"]:
-            raise TaskError(
-                f"task {name!r} runs code that the model writes; set lm_eval: {{confirm_run_unsafe_code: true}}"
-                " to allow it"
-            )
-        if getattr(task, "MULTIMODAL", False):
-            raise TaskError(f"task {name!r} needs images or sound, which a merge of text models cannot answer")
-        changes = self._settings["gen_kwargs"]
-        if changes and task.get_config("output_type") == "generate_until":
-            task.set_config(key="generation_kwargs", value=dict(changes), update=True)
-        shots = self._settings["num_fewshot"]
-        if task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=shots or 0)
-        elif shots is not None and task.get_config("num_fewshot") != 0:  # lm-eval: an explicit 0 is the task's word
-            task.set_config(key="num_fewshot", value=shots)
-
-    def _explained(self, name: str, error: Exception) -> str:
-        entry = self._index[name]
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        offline = {"ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError"}
-        if kinds & (offline | {"OfflineModeIsEnabled", "RequestException"}):
-            config = read_task_file(Path(entry.yaml_path)).config if entry.yaml_path else {}
-            data = config.get("dataset_path")
-            return (
-                f"task {name!r} needs the network: its dataset {data!r} is on the Hugging Face hub, which cannot be "
-                f"reached ({error}). Load the task once on a machine with network and copy its cache (HF_HOME), or "
-                "write a task file whose data_files are local"
-            )
-        return f"task {name!r} ({entry.yaml_path}) cannot be loaded: {type(error).__name__}: {error}"
+    with _quiet():
+        known = dict(normalize_gen_kwargs(dict(arguments), asker.max_gen_toks))
+    end = asker.tok_decode(asker.eot_token_id, skip_special_tokens=False)
+    until = handle_stop_sequences(known.pop("until", None), eos=end)
+    return tuple(until), int(known.pop("max_gen_toks")), known
 
 
-def _members(members: Sequence[Any]) -> list[tuple[str, dict[str, Any]]] | None:
-    """Return (name, overrides) per member of a group; None where a member is a group defined in place."""
-    listed: list[tuple[str, dict[str, Any]]] = []
-    for member in members:
-        if isinstance(member, str):
-            listed.append((member, {}))
-        elif isinstance(member, Mapping) and isinstance(member.get("task"), str) and "group" not in member:
-            listed.append((member["task"], {key: value for key, value in member.items() if key != "task"}))
-        else:
-            return None
-    return listed
+def rolling_windows(asker: HFLM, text: str) -> list[tuple[list[int], list[int]]]:
+    """Return (tokens before, tokens scored) per window over a text, as lm-eval's adapter cuts it."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-
-def _complete(index: Mapping[str, Any], name: str) -> bool:
-    """True where `index` has a task, and everything that a group refers to."""
-    if name not in index:
-        return False
-    entry = index[name]
-    if entry.kind.name != "GROUP":
-        return True
-    members = (entry.cfg or {}).get("task")
-    listed = _members(members) if isinstance(members, list) else None
-    return listed is not None and all(_complete(index, member) for member, _ in listed)
+    windows = get_rolling_token_windows(
+        token_list=asker.tok_encode(text),
+        prefix_token=asker.prefix_token_id,
+        max_seq_len=asker.max_length,
+        context_len=1,
+    )
+    return [make_disjoint_window(window) for window in windows]
 
 
 def _filters(task: Any) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
@@ -514,26 +354,16 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _is_below(path: Any, folders: Iterable[str]) -> bool:
-    if path is None:
-        return False
-    own = Path(path).resolve()
-    return any(Path(folder).expanduser().resolve() in own.parents for folder in folders)
-
-
-def _walk(node: Any) -> Iterator[Any]:
-    yield node
-    if isinstance(node, Mapping):
-        for value in node.values():
-            yield from _walk(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _walk(value)
-
-
 def _named(value: Any) -> str:
     """Return a stable text for a function or object inside a task's settings; its address would change per process."""
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+
+
+def _require(*packages: str) -> None:
+    """Raise ExtraMissing for the first package that is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ExtraMissing(package, "lm-eval")
 
 
 def _seeded(settings: TaskSettings) -> contextlib.AbstractContextManager[None]:
@@ -544,6 +374,8 @@ def _seeded(settings: TaskSettings) -> contextlib.AbstractContextManager[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and advice meant for a command line off the terminal; errors are raised, not printed."""
+    import datasets
+
     logger = logging.getLogger("lm_eval")
     level, bars = logger.level, datasets.utils.are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)

@@ -74,6 +74,17 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def read(self, value: Any, place: Place, problems: list[Problem]) -> bool:
+        """Return the bool."""
+        if not isinstance(value, bool):
+            problems.append(Problem(place, f"must be true or false, got {value!r}"))
+        return bool(value)
+
+
+@dataclass(frozen=True)
 class Many:
     """A list of at least one entry of one form."""
 

@@ -12,7 +12,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import SearchFileError
+from evomerge.controllers.registry import option_names
+from evomerge.errors import ExtraMissing, SearchFileError, near
+from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.searchfile.grammar import Text
 from evomerge.searchfile.requests import (
@@ -22,7 +24,7 @@ from evomerge.searchfile.requests import (
     ScoringRequest,
     SearchFile,
 )
-from evomerge.searchfile.sections import SEARCH_FILE
+from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
 from evomerge.searchfile.yaml_places import Document, read_document
 from evomerge.space.expansion import expand
 from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
@@ -47,6 +49,7 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     scoring = _scoring(content["scoring"], content["objectives"] or (), folder, problems)
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
+    _check_options(controller, problems)
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping) and not set(document.value["budget"]) & set(budget):
         problems.append(Problem(("budget",), "candidates, hours or both are needed, as in {candidates: 300}"))
@@ -118,8 +121,7 @@ def _checked_merge(
     result = deepcopy(dict(merge))
     form = check_form(result, place, recipe=recipe)
     problems += form
-    # a misspelt key leaves the rest readable, so that its mistakes are found in the same pass
-    if any(not problem.message.startswith("unknown key") for problem in form):
+    if not all(_is_shallow(problem, place) for problem in form):
         return result
     if not recipe and not list(_markers(result, ())):
         text = (
@@ -131,8 +133,15 @@ def _checked_merge(
         if wrong:
             problems.append(Problem((*place, *at), wrong))
         _put(result, at, resolved)
-    problems += expand(result, place=place).problems
+    if isinstance(result.get("merge_method"), Mapping) or result.get("merge_method") in CATALOGUE:
+        problems += expand(result, place=place).problems
     return result
+
+
+def _is_shallow(problem: Problem, place: Place) -> bool:
+    """True for a mistake that leaves the models and parameters readable, so that theirs are found in the same pass."""
+    inner = problem.place[len(place) :]
+    return problem.message.startswith("unknown key") or inner[:1] not in ((), ("models",), ("slices",), ("parameters",))
 
 
 def _put(document: Any, place: Place, value: str) -> None:
@@ -170,6 +179,9 @@ def _scoring(
             known = Text(tuple(dict.fromkeys(tasks)), what="task among the objectives")
             known.read(task, (*place, task), problems)
             Text(what="task").read(other, (*place, task), problems)
+    elif isinstance(holdout, tuple) and holdout and len(holdout) != len(set(tasks)):
+        text = f"must name one task for each of the {len(set(tasks))} tasks of the objectives, got {len(holdout)}"
+        problems.append(Problem(place, text))
     if content["bank"] is not None:
         bank = os.path.normpath(os.path.join(folder, content["bank"]))
         if not os.path.isfile(bank):
@@ -187,6 +199,19 @@ def _include(content: dict[str, Any] | None, folder: str, problems: list[Problem
             problems.append(Problem(("tasks", "include", index), text))
         folders.append(path)
     return tuple(folders)
+
+
+def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> None:
+    name = controller.get("name", "cma-es")
+    if name not in CONTROLLERS:
+        return
+    try:
+        known = option_names(name)
+    except ExtraMissing:  # its library is not installed here, so its options cannot be read
+        return
+    for key in controller:
+        if key not in ("name", *known):
+            problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
 
 
 def _controller(content: dict[str, Any]) -> ControllerRequest:

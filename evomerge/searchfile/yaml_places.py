@@ -67,6 +67,8 @@ class _Reader:
             if not any(problem.message.startswith(what) for problem in self.problems):
                 self.problems.append(Problem(place, f"{what}; write it without anchors"))
             return None
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
+            return self._refuse_tag(node, place)
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -102,6 +104,9 @@ class _Reader:
                     result[key] = value
         return result
 
+    def _refuse_tag(self, node: yaml.Node, place: Place) -> None:
+        self.problems.append(Problem(place, f"tag {node.tag!r} is not supported; write a plain value"))
+
     def _merged(self, node: yaml.Node, place: Place) -> list[yaml.MappingNode]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         good = [entry for entry in nodes if isinstance(entry, yaml.MappingNode) and id(entry) not in self._open]
@@ -121,10 +126,9 @@ class _Reader:
         if node.tag in (f"{_TAG}str", f"{_TAG}timestamp"):
             return text
         if node.tag not in {f"{_TAG}{name}" for name in ("null", "bool", "int", "float")}:
-            self.problems.append(Problem(place, f"tag {node.tag!r} is not supported; write a plain value"))
-            return None
+            return self._refuse_tag(node, place)
         try:
             return yaml.constructor.SafeConstructor().construct_object(node)
         except ValueError:
-            self.problems.append(Problem(place, f"{text!r} is not a {node.tag.removeprefix(_TAG)}"))
+            self.problems.append(Problem(place, f"{text!r} is not of the type {node.tag.removeprefix(_TAG)}"))
             return None

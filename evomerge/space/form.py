@@ -64,6 +64,10 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
     seed = document.get("mask_seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(Problem((*place, "mask_seed"), f"must be a whole number of at least 0, got {seed!r}"))
+    revisions = document.get("revisions") or {}
+    if not isinstance(revisions, Mapping) or not all(isinstance(entry, str) for entry in revisions.values()):
+        text = f"must map model names to content or commit ids, got {revisions!r}"
+        problems.append(Problem((*place, "revisions"), text))
     problems += _parameters(document, place)
     return problems
 
@@ -139,7 +143,7 @@ def _unknown(entry: Mapping[str, Any], known: tuple[str, ...], place: Place) -> 
 
 def _method(value: Any, place: Place) -> list[Problem]:
     if value is None:
-        return [Problem(place[:-1], f"merge_method is missing. Known: {', '.join(CATALOGUE)}.")]
+        return [Problem(place, f"merge_method is missing. Known: {', '.join(CATALOGUE)}.")]
     if is_marker(value):
         return []  # its choices are checked where the marker is read
     if not isinstance(value, str) or value not in CATALOGUE:

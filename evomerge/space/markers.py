@@ -113,7 +113,7 @@ def _read_range(search: Sequence[float], raw: Mapping[str, Any], place: Place, p
         wrong("search", f"integer: true needs whole numbers, got {list(search)}")
     if raw.get("scale", "log") not in ("log", "linear"):
         wrong("scale", f"must be log or linear, got {raw['scale']!r}")
-    start = raw.get("start")
+    start = raw.get("start") if len(problems) == before else None  # nothing lies in an impossible range
     if start is not None and not (is_number(start) and low <= start <= high):
         wrong("start", f"must be a number in [{low:g}, {high:g}], got {start!r}")
     elif start is not None and integer is True and start != int(start):

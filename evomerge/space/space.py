@@ -17,8 +17,9 @@ import numpy as np
 from evomerge.errors import InputError, SearchFileError
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, Scalar, recipe_from_mapping
-from evomerge.space.expansion import Ref, expand
+from evomerge.space.expansion import expand
 from evomerge.space.form import check_form
+from evomerge.space.gaps import Ref
 from evomerge.space.genes import Gene
 from evomerge.space.problems import dotted, located
 

@@ -25,9 +25,20 @@ _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.(?:lora_(?P<linear>[AB])\.weight|lora_embedding_(?P<embedding>[AB]))$")
 # Variants of LoRA whose weights are not base + scale * B @ A.
 _VARIANTS = (
-    "use_dora lora_bias layer_replication target_parameters trainable_token_indices use_qalora use_bdlora "
-    "arrow_config kasa_config velora_config monteclora_config alora_invocation_tokens megatron_config"
-).split()
+    "use_dora",
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "alora_invocation_tokens",
+    "megatron_config",
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,9 @@ class Adapter:
     def _check_kind(self) -> None:
         kind = self._config.get("peft_type")
         if kind != "LORA":
-            raise WeightsError(f"adapter '{self.folder}': expected peft_type LORA, got {kind!r}; merge it with PEFT first")
+            raise WeightsError(
+                f"adapter '{self.folder}': expected peft_type LORA, got {kind!r}; merge it with PEFT first"
+            )
         variants = [key for key in _VARIANTS if self._config.get(key)]
         if variants:
             raise WeightsError(
@@ -110,7 +123,9 @@ class Adapter:
                 self._replacements[self._target(stored, layout, stored)] = stored
         for name, pair in pairs.items():
             if set(pair) != {"A", "B"}:
-                raise WeightsError(f"adapter '{self.folder}': expected lora_A and lora_B of '{name}', found {sorted(pair)}")
+                raise WeightsError(
+                    f"adapter '{self.folder}': expected lora_A and lora_B of '{name}', found {sorted(pair)}"
+                )
             shapes = {letter: infos[stored].shape for letter, stored in pair.items()}
             self._factors[name] = self._factors_of(name, pair, shapes, layout)
         for name, stored in self._replacements.items():
@@ -145,9 +160,8 @@ class Adapter:
         )
 
     def _misfit(self, name: str, shape: tuple[int, ...], layout: Layout) -> WeightsError:
-        return WeightsError(
-            f"tensor '{name}': '{layout.local.folder}' is {layout.tensors[name].shape}, adapter '{self.folder}' is {shape}"
-        )
+        model = f"'{layout.local.folder}' is {layout.tensors[name].shape}"
+        return WeightsError(f"tensor '{name}': {model}, adapter '{self.folder}' is {shape}")
 
 
 def _by_pattern(patterns: Mapping[str, Any], stored: str, default: float) -> float:

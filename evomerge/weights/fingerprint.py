@@ -21,6 +21,7 @@ from torch import Tensor
 FINGERPRINT_DIGITS = 32
 
 _ROW = 4096  # words of 8 bytes that share one row of keys; part of the fingerprint's definition
+_SHIFT = 29
 _CPU_ROWS = 32  # rows per step: 1 MiB, stays in a core's cache
 _DEVICE_ROWS = 8192  # 256 MiB: enough to fill a GPU
 _MASK64 = (1 << 64) - 1
@@ -48,10 +49,11 @@ def describe(tensor: Tensor) -> str:
 
 
 def tensor_hash(tensor: Tensor) -> int:
-    """Return the sum over 8-byte words of (word + its upper half) times a key of its place, modulo 2**64.
+    """Return the sum over 8-byte words of (word + word >> 29) times an odd key of its place, modulo 2**64.
 
-    The upper half is added so that a word's top bit (every other float32's sign) also moves the middle bits: times an
-    odd key, the top bit alone would be the top bit again, and two flipped signs would cancel.
+    The shifted word is added so that the top bit (every other float32's sign) also moves lower bits: times an odd key,
+    the top bit alone stays the top bit, and two flipped signs would cancel. The shift is 29, not 32, because the signs
+    of the two float32 numbers of one word, 32 bits apart, would cancel again.
     """
     words = _words(tensor)
     if words.numel() == 0:
@@ -70,13 +72,13 @@ def tensor_hash(tensor: Tensor) -> int:
     if whole < rows:
         tail = words[whole * _ROW :].unsqueeze(0)
         sums[whole:] = _weigh(tail, keys[: tail.shape[1]], torch.empty_like(tail))
-    mixed_sums = sums + (sums >> 32)
+    mixed_sums = sums + (sums >> _SHIFT)
     return int((mixed_sums * _odd_keys(rows, 1, device)).sum()) & _MASK64
 
 
 def _weigh(block: Tensor, keys: Tensor, scratch: Tensor) -> Tensor:
     """Return one sum per row of `block`, (rows, words) -> (rows,); integer overflow wraps, which is what is wanted."""
-    torch.bitwise_right_shift(block, 32, out=scratch)
+    torch.bitwise_right_shift(block, _SHIFT, out=scratch)
     return scratch.add_(block).mul_(keys).sum(1)
 
 

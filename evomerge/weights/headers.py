@@ -93,7 +93,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def _info(entry: dict[str, Any], path: Path) -> TensorInfo:
     word = entry["dtype"]
     if word not in DTYPES:
-        raise WeightsError(f"'{path}' holds tensors of dtype {word}, which is not supported; known: {', '.join(DTYPES)}")
+        raise WeightsError(
+            f"'{path}' holds tensors of dtype {word}, which is not supported; known: {', '.join(DTYPES)}"
+        )
     return TensorInfo(tuple(int(length) for length in entry["shape"]), DTYPES[word][0], path.name)
 
 

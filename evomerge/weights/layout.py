@@ -31,16 +31,20 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|embeddings?|word_embeddin
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?)\.")
 _ROUTER = re.compile(r"\.(gate|router|gate\.wg|router\.layer)\.(weight|bias)$")
 # Tables that old checkpoints store beside their weights: computed from the configuration, never trained.
-_TABLE = re.compile(r"(rotary_emb\.inv_freq|\.attn\.masked_bias|\.attention\.masked_bias|^(transformer\.)?h\.\d+\.attn\.bias)$")
+_TABLE = re.compile(
+    r"(rotary_emb\.inv_freq|\.attn\.masked_bias|\.attention\.masked_bias|^(transformer\.)?h\.\d+\.attn\.bias)$"
+)
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "temporal_block")
 _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "mlp_moe", "fc")
 
 # What may differ between two configurations of one architecture without changing what the model computes.
 _CONFIG_NOISE = frozenset(
-    "_name_or_path _attn_implementation transformers_version torch_dtype dtype use_cache architectures auto_map "
-    "bos_token_id eos_token_id pad_token_id max_position_embeddings vocab_size initializer_range task_specific_params "
-    "attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop summary_type finetuning_task unsloth_version "
-    "unsloth_fixed return_dict output_attentions output_hidden_states id2label label2id pretraining_tp n_ctx".split()
+    """
+    _name_or_path _attn_implementation transformers_version torch_dtype dtype use_cache architectures auto_map
+    bos_token_id eos_token_id pad_token_id max_position_embeddings vocab_size initializer_range task_specific_params
+    attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop summary_type finetuning_task unsloth_version
+    unsloth_fixed return_dict output_attentions output_hidden_states id2label label2id pretraining_tp n_ctx
+    """.split()  # noqa: SIM905
 )
 
 
@@ -104,6 +108,14 @@ class Layout:
         }
         groups = {"attention": _ATTENTION, "mlp": _MLP}
         return {group: tuple(f".{word}." for word in words if word in parts) for group, words in groups.items()}
+
+    @cached_property
+    def by_layer(self) -> dict[int | None, tuple[str, ...]]:
+        """Names of tensors and buffers per layer; under None those outside the layers."""
+        groups: dict[int | None, list[str]] = {}
+        for name in (*self.tensors, *self.buffers):
+            groups.setdefault(self.layer_of(name), []).append(name)
+        return {layer: tuple(names) for layer, names in groups.items()}
 
     def layer_of(self, name: str) -> int | None:
         """Return the layer (0, 1, ...) that a tensor belongs to, or None outside the layers."""
@@ -171,7 +183,9 @@ def compare_layouts(base: Layout, others: Sequence[Layout]) -> list[str]:
     problems: list[str] = []
     for other in others:
         if other.layers != base.layers:
-            problems.append(f"layers: base '{base.reference}' has {base.layers}, '{other.reference}' has {other.layers}")
+            problems.append(
+                f"layers: base '{base.reference}' has {base.layers}, '{other.reference}' has {other.layers}"
+            )
             continue
         problems += _name_problems(base, other)
         for name, info in base.tensors.items():
@@ -197,7 +211,7 @@ def vocabulary_difference(base: Layout, other: Layout) -> str | None:
         return None
     return (
         f"tokenizer: '{other.reference}' gives {len(moved)} tokens other ids than base '{base.reference}', e.g. "
-        f"{moved[0]!r}: {ours[moved[0]]} in the base, {theirs[moved[0]]} in the other; merged embeddings would mix tokens"
+        f"{moved[0]!r}: {ours[moved[0]]} in the base, {theirs[moved[0]]} in the other; merging would mix tokens"
     )
 
 

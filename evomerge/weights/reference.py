@@ -60,7 +60,7 @@ def parse_reference(text: str) -> ModelReference:
     >>> parse_reference("org/base@4f2a+org/lora")
     ModelReference(path='org/base', revision='4f2a', adapter='org/lora', adapter_revision=None)
     """
-    if Path(text).expanduser().is_dir():
+    if text and Path(text).expanduser().is_dir():
         return ModelReference(text)
     parts = text.split("+")
     if len(parts) > 2:
@@ -171,7 +171,7 @@ def _check_weights(folder: Path, reference: str) -> None:
     if any(path for pattern in _PICKLED for path in folder.glob(pattern)):
         raise WeightsError(
             f"model {reference!r}: only safetensors weights are read, '{folder}' holds {_listing(folder)}. Convert it: "
-            f"python -c \"from transformers import AutoModelForCausalLM as M; "
+            f'python -c "from transformers import AutoModelForCausalLM as M; '
             f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
         )
     raise WeightsError(f"model {reference!r}: expected *.safetensors in '{folder}', found {_listing(folder)}")

@@ -81,7 +81,9 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
     """
     entry = method(recipe.method)
     if recipe.route is not None:
-        raise WeightsError("recipes with a route change the order of layers at run time; merging their weights is not supported")
+        raise WeightsError(
+            "recipes with a route change the order of layers at run time; merging their weights is not supported"
+        )
     for name in (recipe.dtype, recipe.out_dtype):
         if name is not None and name not in DTYPES:
             raise WeightsError(f"unknown dtype {name!r} of the merged weights. {near(name, DTYPES)}")
@@ -108,7 +110,9 @@ def _range(source: Source, layouts: Mapping[str, Layout]) -> tuple[int, int]:
     layers = layouts[source.model].layers
     first, end = source.layers or (0, layers)
     if not 0 <= first < end <= layers:
-        raise WeightsError(f"layer_range of '{source.model}': expected 0 <= first < end <= {layers}, got [{first}, {end}]")
+        raise WeightsError(
+            f"layer_range of '{source.model}': expected 0 <= first < end <= {layers}, got [{first}, {end}]"
+        )
     return first, end
 
 
@@ -133,22 +137,27 @@ def _places(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Place]:
 
 def _outside(part: Slice, layouts: Mapping[str, Layout], *, before: bool) -> Iterator[_Place]:
     """Yield the places of tensors before the first layer, or after the last; their depth is 0, as in mergekit."""
-    first = layouts[part.sources[0].model]
-    for name in (*first.tensors, *first.buffers):
-        if first.layer_of(name) is None and first.before_layers(name) == before:
+    every = [layouts[source.model] for source in part.sources]
+    # what any source has is asked of all: a tensor that the first one lacks must not vanish silently
+    for name in dict.fromkeys(name for layout in every for name in layout.by_layer.get(None, ())):
+        if every[0].before_layers(name) == before:
             yield _Place(part, name, tuple((source, name) for source in part.sources), 0.0)
 
 
 def _layer(
     part: Slice, layers: Sequence[int], output: int, depth: float, layouts: Mapping[str, Layout]
 ) -> Iterator[_Place]:
-    first = layouts[part.sources[0].model]
-    for name in (*first.tensors, *first.buffers):
-        if first.layer_of(name) == layers[0]:
-            inputs = tuple(
-                (source, first.in_layer(name, layer)) for source, layer in zip(part.sources, layers, strict=True)
-            )
-            yield _Place(part, first.in_layer(name, output), inputs, depth)
+    every = [layouts[source.model] for source in part.sources]
+    names = (
+        layout.in_layer(name, output)
+        for layout, layer in zip(every, layers, strict=True)
+        for name in layout.by_layer[layer]
+    )
+    for name in dict.fromkeys(names):
+        inputs = tuple(
+            (source, every[0].in_layer(name, layer)) for source, layer in zip(part.sources, layers, strict=True)
+        )
+        yield _Place(part, name, inputs, depth)
 
 
 def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> Step:
@@ -239,14 +248,13 @@ def _lookup(scopes: Sequence[Parameters], parameter: str, tensor: str, depth: fl
 
 
 def _check_shapes(place: _Place, layouts: Mapping[str, Layout]) -> None:
-    (first, first_name), *others = place.inputs
-    expected = _shape(layouts[first.model], first_name)
-    for source, name in others:
-        found = _shape(layouts[source.model], name)
-        if found is None:
-            raise WeightsError(f"tensor '{name}': '{first.model}' has it, '{source.model}' lacks it")
-        if found != expected:
-            raise WeightsError(f"tensor '{name}': '{first.model}' is {expected}, '{source.model}' is {found}")
+    shapes = [(source.model, name, _shape(layouts[source.model], name)) for source, name in place.inputs]
+    owner, _, expected = next(entry for entry in shapes if entry[2] is not None)
+    for model, name, shape in shapes:
+        if shape is None:
+            raise WeightsError(f"tensor '{name}': '{owner}' has it, '{model}' lacks it")
+        if shape != expected:
+            raise WeightsError(f"tensor '{name}': '{owner}' is {expected}, '{model}' is {shape}")
 
 
 def _shape(layout: Layout, name: str) -> tuple[int, ...] | None:
@@ -260,6 +268,6 @@ def _check_heads(recipe: Recipe, layouts: Mapping[str, Layout]) -> None:
         if layouts[other].tied != layouts[donor].tied:
             words = {True: "ties its output head to the embedding", False: "has an output head of its own"}
             raise WeightsError(
-                f"'{donor}' {words[layouts[donor].tied]}, '{other}' {words[layouts[other].tied]}; only models that agree "
-                "can be merged (tie_word_embeddings in config.json)"
+                f"'{donor}' {words[layouts[donor].tied]}, '{other}' {words[layouts[other].tied]}; only models that "
+                "agree can be merged (tie_word_embeddings in config.json)"
             )

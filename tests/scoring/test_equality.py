@@ -43,6 +43,7 @@ def test_every_metric_of_every_item_is_lm_evals(both, task_set, task):
     theirs, scorer = both
     ids = [document.id for document in task_set.documents(task)]
     responses = scorer.answers(task, ids)
+    assert scorer.fallbacks == {}  # the shared prefixes are what is tested
     assert {response.item for response in responses} == set(ids)
     for filter in task_set.filters(task):
         for metric in task_set.metrics(task):

@@ -19,7 +19,7 @@ BEST_FINALISTS = 3  # by overall fitness
 MOST_FINALISTS = 8  # with the best on each objective
 
 
-def overall(fitness: Sequence[float], objectives: Sequence[Objective]) -> float:
+def overall(fitness: Sequence[float] | np.ndarray, objectives: Sequence[Objective]) -> float:
     """Return the weighted mean of fitness (m,): the one number by which the best candidate is named."""
     weights = np.array([objective.weight for objective in objectives], dtype=float)
     return float(np.dot(fitness, weights) / weights.sum())
@@ -100,13 +100,17 @@ def _preference(text: str, objectives: tuple[Objective, ...]) -> list[float]:
     for part in text.split(","):
         name, separator, value = part.partition("=")
         if not separator:
-            raise InputError(f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'")
+            raise InputError(
+                f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'"
+            )
         if name.strip() not in weights:
             raise InputError(f"--pick {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
         try:
             weights[name.strip()] = float(value)
         except ValueError:
-            raise InputError(f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}") from None
+            raise InputError(
+                f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
+            ) from None
     return [weights[name] for name in names]
 
 

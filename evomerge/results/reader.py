@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.archive import ARCHIVE_NAME, Archive
-from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Split
+from evomerge.archive import FILE_NAME, Archive, holder_of
+from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError, RunError
-from evomerge.evaluations import best_number, front_numbers, overall, pick_number, reference_point
-from evomerge.finals import Final, compare_finals
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
+from evomerge.results.evaluations import (
+    best_number,
+    evaluation_of,
+    front_numbers,
+    overall,
+    pick_number,
+    reference_point,
+)
+from evomerge.results.finals import Final, compare_finals
 from evomerge.space import SearchSpace, build_space
 
 if TYPE_CHECKING:
@@ -32,8 +39,8 @@ def open_run(folder: str | Path) -> Run:
         RunError: the folder does not exist or holds no run.
     """
     path = Path(folder)
-    if not (path / ARCHIVE_NAME).is_file():
-        found = "the folder does not exist" if not path.is_dir() else f"it holds no {ARCHIVE_NAME}"
+    if not (path / FILE_NAME).is_file():
+        found = "the folder does not exist" if not path.is_dir() else f"it holds no {FILE_NAME}"
         raise RunError(f"no run in {str(folder)!r}: {found}. Start one with: evomerge search FILE --out {folder}")
     return Run(path)
 
@@ -43,6 +50,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._known: dict[int, Evaluation] = {}  # on search items; answers are never changed, so neither are these
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.state}, {len(self.candidates())} candidates)"
@@ -67,21 +75,27 @@ class Run:
             self.facts["merge"],
             layers=self.facts["layers"],
             modules={name: tuple(found) for name, found in self.facts["modules"].items()},
-            mask_seed=self.facts["mask_seed"],
+            mask_seed=self.facts["seed"],
             revisions=self.facts["revisions"],
         )
 
     # --- what came of it ----------------------------------------------------------------------------------------
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates, or the parents, in order."""
+        """Return the proposed candidates, or the parents with the base first, in order."""
         with self._archive() as archive:
-            return archive.candidates(kind)
+            return sorted(archive.candidates(kind), key=lambda candidate: abs(candidate.number))
 
-    def evaluations(self, split: Split = "search", kind: Kind = "search") -> dict[int, Evaluation]:
-        """Return the evaluations of those candidates, or parents, whose outcome is known."""
+    def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
+        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
         with self._archive() as archive:
-            return archive.evaluations(self.objectives, split=split, kind=kind)
+            finished = {o.number: o for o in self._outcomes(archive) if (o.number < 0) == (kind == "parent")}
+            for number, outcome in finished.items():
+                if outcome.failure is not None:
+                    self._known[number] = Evaluation(number, {}, outcome.failure)
+                elif number not in self._known or self._known[number].failure is not None:
+                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
+        return {number: self._known[number] for number in sorted(finished)}
 
     def trials(self) -> pd.DataFrame:
         """Return one row per candidate.
@@ -92,15 +106,17 @@ class Run:
         """
         import pandas as pd
 
+        evaluations = self.evaluations()
         with self._archive() as archive:
-            candidates = archive.candidates("search")
-            outcomes = {outcome.number: outcome for outcome in archive.outcomes("search")}
-            evaluations = archive.evaluations(self.objectives, split="search", kind="search")
-            submitted = archive.submitted() if archive.writer() else set()
+            candidates = list(archive.candidates("search"))
+            outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
+            submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
         rows = []
         for candidate in candidates:
             number, outcome = candidate.number, outcomes.get(candidate.number)
-            status = ("done" if outcome.done else "failed") if outcome else "running" if number in submitted else "pending"
+            status = (
+                ("done" if outcome.done else "failed") if outcome else "running" if number in submitted else "pending"
+            )
             row: dict[str, Any] = {
                 "candidate": number,
                 "status": status,
@@ -121,9 +137,7 @@ class Run:
         import pandas as pd
 
         with self._archive() as archive:
-            rows = [
-                (number, r.task, r.item, r.metric, r.value, r.answer) for number, r in archive.numbered_responses(split)
-            ]
+            rows = [(number, r.task, r.item, r.metric, r.value, r.answer) for number, r in archive.response_rows(split)]
         return pd.DataFrame(rows, columns=["candidate", "task", "item", "metric", "value", "answer"])
 
     def events(self) -> pd.DataFrame:
@@ -141,7 +155,11 @@ class Run:
 
         evaluations = self.evaluations(kind="parent")
         rows = [
-            {"candidate": p.number, "name": p.name, **self._scores(evaluations.get(p.number), ("score", "stderr", "items"))}
+            {
+                "candidate": p.number,
+                "name": p.name,
+                **self._scores(evaluations.get(p.number), ("score", "stderr", "items")),
+            }
             for p in self.candidates("parent")
         ]
         return pd.DataFrame(rows, columns=["candidate", "name", *self._score_columns()])
@@ -151,8 +169,12 @@ class Run:
         import pandas as pd
 
         with self._archive() as archive:
-            failed = [outcome for outcome in archive.outcomes("search") if outcome.failure]
-        rows = [(o.number, o.failure.kind, o.failure.message, o.worker, o.seconds, o.failure.traceback) for o in failed if o.failure]
+            failed = [outcome for outcome in self._outcomes(archive) if outcome.failure]
+        rows = [
+            (o.number, o.failure.kind, o.failure.message, o.worker, o.seconds, o.failure.traceback)
+            for o in failed
+            if o.failure
+        ]
         return pd.DataFrame(rows, columns=["candidate", "kind", "message", "worker", "seconds", "traceback"])
 
     # --- the front ----------------------------------------------------------------------------------------------
@@ -200,7 +222,9 @@ class Run:
 
     def pick(self, pick: str = "best") -> Candidate:
         """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
-        evaluations = {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.evaluations()
+        evaluations = (
+            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.evaluations()
+        )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 
     def candidate(self, number: int) -> Candidate:
@@ -210,27 +234,43 @@ class Run:
                 return candidate
         raise InputError(f"no candidate {number} in {str(self.folder)!r}; see: evomerge trials {self.folder}")
 
+    def fingerprint(self, number: int) -> str:
+        """Return the fingerprint of the weights that were scored; '' where nothing was."""
+        with self._archive() as archive:
+            outcome = archive.outcome(number)
+        return outcome.fingerprint if outcome else ""
+
+    def responses(self, number: int, split: Split = "search") -> tuple[Response, ...]:
+        """Return the answers of one candidate or parent."""
+        with self._archive() as archive:
+            return archive.responses(split, number)
+
     def recipe(self, pick: str = "best") -> Recipe:
         """Return the recipe of the picked candidate."""
         return self.pick(pick).recipe
 
     def finals(self) -> list[Final]:
         """Return finalists and parents on the held-out items, with paired intervals against the best parent."""
+        plan, stands_in = self.facts["items"]["holdout"], self.facts["items"]["stands_in"]
         with self._archive() as archive:
-            responses = archive.numbered_responses("holdout")
-            people = [*archive.candidates("parent"), *archive.candidates("search")]
-        names = {candidate.number: candidate.name or f"candidate {candidate.number}" for candidate in people}
-        return compare_finals(list(responses), names, self.objectives)
+            people = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
+            done = [c for c in people if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]
+            responses = {c.number: archive.responses("holdout", c.number) for c in done} if plan else {}
+        names = {c.number: f"parent {c.name}" if c.kind == "parent" else f"candidate {c.number}" for c in people}
+        return compare_finals(responses, names, self.objectives, stands_in)
 
     # --- how it went --------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> str:
         """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
+        if holder_of(self.folder):
+            return "running"
         with self._archive() as archive:
-            if archive.writer():
-                return "running"
-            return archive.state()
+            last = [event.kind for event in archive.events("asked", "submitted", "resumed", "interrupted", "ended")][
+                -1:
+            ]
+        return {"ended": "finished", "interrupted": "interrupted"}.get(last[0] if last else "", "stopped")
 
     @property
     def has_result(self) -> bool:
@@ -241,17 +281,20 @@ class Run:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
         evaluations = self.evaluations()
         with self._archive() as archive:
-            outcomes = archive.outcomes("search")
-            asked = len(archive.candidates("search"))
-            seconds = archive.active_seconds()
-            last = [o for o in outcomes if o.failure][-3:]
+            outcomes = self._outcomes(archive)
+            asked = archive.count("search")
+            seconds = archive.seconds()
+            given = [
+                event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload
+            ]
+        last = [outcome for outcome in outcomes if outcome.failure][-3:]
         best = best_number(evaluations, self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
         fitness = evaluations[best].fitness(self.objectives) if best is not None else None
         return {
             "state": self.state,
             "candidates": asked,
-            "budget": self.facts["budget"],
+            "budget": {**self.facts["budget"], **({"candidates": given[-1]} if given else {})},
             "done": sum(o.done for o in outcomes if o.number >= 0),
             "failed": sum(not o.done for o in outcomes if o.number >= 0),
             "best": None
@@ -267,18 +310,20 @@ class Run:
             "seconds": seconds,
             "busy_seconds": busy,
             "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
-            "last_failures": [{"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure],
+            "last_failures": [
+                {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
+            ],
         }
 
     def status_text(self) -> str:
         """Return the status for people."""
-        from evomerge.summaries import status_text
+        from evomerge.results.summaries import status_text
 
         return status_text(self)
 
     def summary(self) -> str:
         """Return what the end of a search prints: the front, the verdict on held-out items, what to type next."""
-        from evomerge.summaries import summary_text
+        from evomerge.results.summaries import summary_text
 
         return summary_text(self)
 
@@ -288,7 +333,7 @@ class Run:
         Returns:
             A sentence that says what was written.
         """
-        from evomerge.exporting import export_candidate
+        from evomerge.results.exporting import export_candidate
 
         return export_candidate(self, to, pick=pick, form=form)
 
@@ -297,6 +342,12 @@ class Run:
     def _archive(self) -> Archive:
         return Archive.open(self.folder, read_only=True)
 
+    @staticmethod
+    def _outcomes(archive: Archive) -> list[Outcome]:
+        """Return the last outcome of every finished candidate and parent on the search items, by number."""
+        last = {outcome.number: outcome for outcome in archive.outcomes() if outcome.split == "search"}
+        return [last[number] for number in sorted(last)]
+
     def _score_columns(self, kinds: tuple[str, ...] = ("score", "stderr", "items")) -> list[str]:
         return [f"{kind}.{objective.name}" for kind in kinds for objective in self.objectives]
 
@@ -304,7 +355,9 @@ class Run:
         field = {"score": "value", "stderr": "stderr", "items": "items"}
         scores = evaluation.scores if evaluation else {}
         return {
-            f"{kind}.{o.name}": getattr(scores[o.name], field[kind]) if o.name in scores else (0 if kind == "items" else np.nan)
+            f"{kind}.{o.name}": getattr(scores[o.name], field[kind])
+            if o.name in scores
+            else (0 if kind == "items" else np.nan)
             for kind in kinds
             for o in self.objectives
         }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.candidate import Objective, Response, Score
-from evomerge.evaluations import evaluation_of
+from evomerge.results.evaluations import evaluation_of
 from evomerge.scoring.comparison import Difference, gain_over_best
 
 

@@ -10,12 +10,14 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
-from evomerge.evaluations import evaluation_of, finalists
 from evomerge.loop import Budget, Progress, StopReason, evaluate, run_search
 from evomerge.pool.protocol import Pool
-from evomerge.preparation import Preparation, from_facts, prepare, verify
 from evomerge.results import Run, open_run
+from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.searchfile import SearchFile, load_search_file
+
+UNLIMITED = 2**31  # candidates, where only time is limited
 
 
 class Reporter:
@@ -129,6 +131,8 @@ def _drive(
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
             reason = evaluate(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout)
+        if reason.finished:
+            archive.put_event("ended")
     finally:
         pool.close()
     _raise_if_wrong(reason, archive.path.parent)
@@ -177,7 +181,8 @@ def _budget(archive: Archive) -> Budget:
     facts = archive.facts["budget"]
     given = [event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload]
     seconds = None if facts["hours"] is None else 3600.0 * facts["hours"]
-    return Budget(given[-1] if given else facts["candidates"], seconds)
+    candidates = given[-1] if given else facts["candidates"]
+    return Budget(UNLIMITED if candidates is None else candidates, seconds)
 
 
 def _overridden(search_file: SearchFile, candidates: int | None, seed: int | None) -> SearchFile:
@@ -192,7 +197,9 @@ def _require_free(folder: Path) -> None:
     """Refuse a folder that holds a run before any work is done for it."""
     path = folder / FILE_NAME
     if path.exists() and path.stat().st_size:
-        raise RunError(f"{folder} already holds a search; go on with it: evomerge resume {folder}, or choose another --out")
+        raise RunError(
+            f"{folder} already holds a search; go on with it: evomerge resume {folder}, or choose another --out"
+        )
     if folder.exists() and not folder.is_dir():
         raise RunError(f"run folder {folder} is a file; choose another --out")
 

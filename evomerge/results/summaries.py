@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evomerge.finals import Final
+from evomerge.results.finals import Final
 
 if TYPE_CHECKING:
     from evomerge.results import Run
@@ -46,7 +46,9 @@ def summary_text(run: Run) -> str:
         "",
     ]
     if state == "interrupted":
-        return "\n".join([*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"])
+        return "\n".join(
+            [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
+        )
     if finals := run.finals():
         lines += [*finals_lines(finals), ""]
     return "\n".join([*lines, "next:", *next_lines(run)])
