@@ -341,7 +341,7 @@ def test_events_tell_the_story(folder: Path) -> None:
         kinds = [event.kind for event in archive.events()]
     assert kinds.count("asked") == 1
     assert [kinds.count(kind) for kind in ("submitted", "answered", "finished", "told")] == [4, 8, 4, 2]
-    assert kinds[-2:] == ["resumed", "stopped"]
+    assert kinds[-2:] == ["stopped", "stopped"]
 
 
 @pytest.mark.ray
