@@ -69,7 +69,7 @@ def damaged(draw, documents):
     return document
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged(DOCUMENTS))
 def test_damaged_search_files_are_read_or_refused(write, document):
     path = write(yaml.safe_dump(document))
