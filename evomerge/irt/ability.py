@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from evomerge.irt.curves import Array, log_likelihood, logits
+from evomerge.irt.curves import Array, IntArray, log_likelihood, logits
 
 MAX_NEWTON_STEPS = 100
 GRADIENT_TOLERANCE = 1e-9
@@ -55,12 +55,12 @@ def estimate_ability(
     y = np.where(seen, responses, 0.0)
     outer = (a[:, :, None] * a[:, None, :]).reshape(-1, d * d)
 
-    def objective(theta: Array, rows: Array) -> Array:
+    def objective(theta: Array, rows: IntArray) -> Array:
         gap = theta - centre[rows]
         penalty = 0.5 * np.einsum("md,mde,me->m", gap, precision[rows], gap)
         return log_likelihood(responses[rows], logits(theta, a, b)).sum(axis=1) - penalty
 
-    def hessian(p: Array, rows: Array) -> Array:
+    def hessian(p: Array, rows: IntArray) -> Array:
         return (np.where(seen[rows], p * (1.0 - p), 0.0) @ outer).reshape(-1, d, d) + precision[rows]
 
     theta = centre.copy()
@@ -86,4 +86,5 @@ def estimate_ability(
             length = np.where(short, length / 2.0, length)
         theta[active] += length[:, None] * step
     every = np.arange(models)
-    return Ability(theta, np.linalg.inv(hessian(expit(logits(theta, a, b)), every)))
+    covariance = np.linalg.inv(hessian(expit(logits(theta, a, b)), every))
+    return Ability(theta, np.asarray(covariance, dtype=np.float64))

@@ -1,7 +1,8 @@
 """Adaptive testing: the next items are those that tell most about the score, given the answers so far.
 
 The ability of a new model is one of many *particles* (abilities of calibration models, and some wilder ones), each
-with a weight. A discrete population needs no normal approximation at few answers, keeps the real population's shape, and makes
+with a weight. A discrete population needs no normal approximation at few answers, keeps the real population's shape,
+and makes
 the gain of every item exact.
 """
 
@@ -18,7 +19,8 @@ from evomerge.irt.curves import Array, IntArray, expected_probabilities, probabi
 from evomerge.irt.uncertainty import score_variance
 
 PARTICLES = 1000
-# A search goes beyond its calibration population: this share of the prior lies on abilities drawn that many times wider.
+# A search goes beyond its calibration population: this share of the prior lies on abilities drawn that many times
+# wider.
 WILD_SHARE = 0.05
 WILD_SCALE = 2.0
 # Below this many effective particles the normal approximation around the most probable ability is the better posterior.
@@ -57,7 +59,9 @@ def population(parameters: ItemParameters, weights: Array, rng: np.random.Genera
     wild = int(PARTICLES * WILD_SHARE)
     tame = PARTICLES - wild
     pick = np.concatenate([np.tile(np.arange(models), tame // models), rng.permutation(models)[: tame % models]])
-    noise = np.einsum("gde,ge->gd", np.linalg.cholesky(parameters.theta_covariance[pick]), rng.standard_normal((tame, d)))
+    noise = np.einsum(
+        "gde,ge->gd", np.linalg.cholesky(parameters.theta_covariance[pick]), rng.standard_normal((tame, d))
+    )
     centre = parameters.theta.mean(axis=0)
     scale = np.linalg.cholesky(np.atleast_2d(np.cov(parameters.theta.T, bias=True)) + np.eye(d) * 1e-6)
     far = centre + WILD_SCALE * rng.standard_normal((wild, d)) @ scale.T
@@ -97,7 +101,8 @@ def posterior_weights(log: Array) -> Array:
 def next_items(people: Population, answers: Array, allowed: Array, batch: int, log: Array | None = None) -> IntArray:
     """Return the items to ask next, `(models, batch)`, in order of choice.
 
-    Each is the one that lowers the variance of the score most: `cov(T, p_j)^2 / (p_j (1 - p_j))`, where p_j is averaged over
+    Each is the one that lowers the variance of the score most: `cov(T, p_j)^2 / (p_j (1 - p_j))`, where p_j is
+    averaged over
     the posterior. Within a batch no answers arrive, so the covariances are updated by the expected effect of each item.
 
     Args:
@@ -170,9 +175,7 @@ def believe(people: Population, answers: Array) -> ScoreBelief:
     return ScoreBelief(mean, np.sqrt(variance))
 
 
-def adaptive_test(
-    people: Population, complete: Array, n: int, batch: int = 1, core: IntArray | None = None
-) -> Array:
+def adaptive_test(people: Population, complete: Array, n: int, batch: int = 1, core: IntArray | None = None) -> Array:
     """Return the answers that an adaptive test of `n` items would have seen, nan elsewhere, `(models, items)`.
 
     Args:

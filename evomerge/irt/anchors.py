@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from evomerge.irt.curves import Array, IntArray
@@ -32,7 +34,7 @@ def stratified_items(order_by: Array, n: int, rng: np.random.Generator, strata: 
     first = np.zeros(items) if strata is None else np.unique(strata, return_inverse=True)[1].astype(float)
     order = np.lexsort((rng.random(items), order_by, first))
     edges = (np.arange(n + 1) * items) // n
-    return order[[rng.integers(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]]
+    return order[[rng.integers(low, high) for low, high in itertools.pairwise(edges)]]
 
 
 def correctness_features(responses: Array, rng: np.random.Generator) -> Array:
@@ -68,7 +70,8 @@ def cluster_anchors(features: Array, weights: Array, n: int, rng: np.random.Gene
 
     Returns:
         Distinct indices `(n,)` and anchor weights `(n,)`, which sum to 1. Fewer distinct rows than `n` leave some
-        clusters empty: their anchors are drawn among the free items, and the largest cluster's weight is shared with them
+        clusters empty: their anchors are drawn among the free items, and the largest cluster's weight is shared with
+        them
         by re-assigning every item to its nearest anchor.
 
     Source: Maia Polo et al. 2024, "tinyBenchmarks", arXiv:2402.14992.

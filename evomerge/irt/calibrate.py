@@ -122,7 +122,7 @@ def fit_items(responses: Array, d: int = 1, prior: ItemPrior = WIDE, steps: int 
     item_precision = np.broadcast_to(lambda0, (items, d + 1, d + 1))
     for _ in range(max(steps, 1)):
         outer = (a[:, :, None] * a[:, None, :]).reshape(items, d * d)
-        cov = np.linalg.inv((weight @ outer).reshape(models, d, d) + precision)
+        cov = _inverse((weight @ outer).reshape(models, d, d) + precision)
         mean = np.einsum("mde,me->md", cov, (kappa + weight * b) @ a)
         if prior.whiten:
             mean, cov, a, b = _whiten(mean, cov, a, b)
@@ -143,7 +143,7 @@ def fit_items(responses: Array, d: int = 1, prior: ItemPrior = WIDE, steps: int 
     return ItemParameters(
         a=a,
         b=b,
-        covariance=np.linalg.inv(item_precision),
+        covariance=_inverse(item_precision),
         ability_mean=np.zeros(d) if prior.whiten else mean.mean(axis=0),
         ability_precision=precision,
         theta=mean,
@@ -151,10 +151,14 @@ def fit_items(responses: Array, d: int = 1, prior: ItemPrior = WIDE, steps: int 
     )
 
 
+def _inverse(matrices: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+
+
 def _whiten(mean: Array, cov: Array, a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
     """Return the same probabilities with abilities of mean 0 and covariance I."""
     shift = mean.mean(axis=0)
     spread = np.cov(mean.T, bias=True).reshape(len(shift), -1) + cov.mean(axis=0)
-    root = np.real(sqrtm(spread))
+    root: Array = np.real(sqrtm(spread)).astype(np.float64)
     inverse = np.linalg.inv(root)
     return (mean - shift) @ inverse.T, inverse @ cov @ inverse.T, a @ root, b - a @ shift

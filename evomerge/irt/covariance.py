@@ -1,4 +1,4 @@
-"""How the answers to different items vary together over models: sample covariance shrunk to what a one-factor curve implies."""
+"""How answers to different items vary together over models: a sample covariance shrunk to a one-factor curve's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array, IntArray, probabilities
 
-# Sample covariance gets the weight M / (M + this). Between 8 and 1000 calibration models of three tables this did as well
+# Sample covariance gets the weight M / (M + this). Between 8 and 1000 calibration models of three tables this did as
+# well
 # or better than the data-driven intensity of Ledoit and Wolf (2004), whose own estimate is noise below 100 models.
-TARGET_MODELS = 50.0
+TARGET_MODELS = 30.0
 # Variances of single items are shrunk to the Bernoulli value with this many pseudo-models.
-VARIANCE_MODELS = 10.0
+VARIANCE_MODELS = 30.0
 # Share of an item's variance that no other item can explain, at least.
 NOISE_FLOOR = 0.01
 MAX_FACTORS = 300

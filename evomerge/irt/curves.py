@@ -13,7 +13,8 @@ from scipy.special import expit
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Variance of the logistic against the normal: sigmoid(z) with z ~ N(m, v) averages to about sigmoid(m / sqrt(1 + pi v / 8)).
+# Variance of the logistic against the normal: sigmoid(z) with z ~ N(m, v) averages to about sigmoid(m / sqrt(1 + pi v
+# / 8)).
 PROBIT_SCALE = np.pi / 8.0
 
 

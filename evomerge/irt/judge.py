@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.irt.adaptive import adaptive_test, believe, population
-from evomerge.irt.curves import Array
+from evomerge.irt.curves import Array, IntArray
 from evomerge.irt.ladder import FEW_MODELS, Rung
 from evomerge.irt.performance import best_share
 from evomerge.irt.readings import (
@@ -83,7 +84,7 @@ def batch_size(n: int) -> int:
     return max(1, n // ROUNDS)
 
 
-def folds(models: int, complete: Array, rng: np.random.Generator) -> list[Array]:
+def folds(models: int, complete: NDArray[np.bool_], rng: np.random.Generator) -> list[IntArray]:
     """Return groups of model indices to leave out: one group of many, or every model once in some group.
 
     Args:
@@ -119,7 +120,7 @@ def judge(
         parts += [p for p in MIXTURES.get(recipe, (recipe,)) if p not in parts]
     errors: dict[Recipe, list[Array]] = {part: [] for part in parts}
     sds: dict[Recipe, list[Array]] = {part: [] for part in parts}
-    complete = ~np.isnan(responses).any(axis=1)
+    complete = np.logical_not(np.isnan(responses).any(axis=1))
     for out in folds(len(responses), complete, rng):
         known = learn(np.delete(responses, out, axis=0), weights, rung)
         truth = responses[out] @ weights

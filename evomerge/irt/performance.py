@@ -63,7 +63,8 @@ def p_irt(answers: Array, predicted: Array, weights: Array, chosen: IntArray) ->
 def gp_irt(anchor_estimate: Array, model_estimate: Array, share: float) -> Array:
     """Return `share * anchor_estimate + (1 - share) * model_estimate`.
 
-    Source: Maia Polo et al. 2024, arXiv:2402.14992, section 4.3. For mp-IRT instead of p-IRT the same mixture is gmp-IRT,
+    Source: Maia Polo et al. 2024, arXiv:2402.14992, section 4.3. For mp-IRT instead of p-IRT the same mixture is
+    gmp-IRT,
     Mencattini et al. 2025, "MERGE^3", arXiv:2502.10436.
     """
     return share * anchor_estimate + (1.0 - share) * model_estimate
@@ -98,7 +99,9 @@ def best_share(first_error: Array, second_error: Array) -> float:
     return float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
 
 
-def difference(answers: Array, predicted: Array, weights: Array, chosen: IntArray, shares: Array | None = None) -> Array:
+def difference(
+    answers: Array, predicted: Array, weights: Array, chosen: IntArray, shares: Array | None = None
+) -> Array:
     """Return the mean of a prediction known for all items, plus the mean miss on the items seen, `(models,)`.
 
     Unbiased for random items however wrong the prediction; as precise as the prediction is good.

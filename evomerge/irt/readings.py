@@ -92,6 +92,34 @@ def learn(responses: Array, weights: Array, rung: Rung, items: ItemParameters | 
     return Calibration(responses, weights, fitted, covariance, covariance.mean)
 
 
+def population_scores(calibration: Calibration) -> Array:
+    """Return the scores of the calibration models that answered every item, `(models,)`."""
+    complete = ~np.isnan(calibration.responses).any(axis=1)
+    return calibration.responses[complete] @ calibration.weights
+
+
+def restrict(calibration: Calibration, columns: IntArray) -> Calibration:
+    """Return a calibration for some of the items, their weights scaled to sum 1."""
+    p, c = calibration.items, calibration.covariance
+    weights = calibration.weights[columns]
+    parameters = ItemParameters(
+        p.a[columns],
+        p.b[columns],
+        p.covariance[columns],
+        p.ability_mean,
+        p.ability_precision,
+        p.theta,
+        p.theta_covariance,
+    )
+    return Calibration(
+        calibration.responses[:, columns],
+        weights / weights.sum(),
+        parameters,
+        ItemCovariance(c.mean[columns], c.factors[:, columns], c.noise[columns]),
+        calibration.easiness[columns],
+    )
+
+
 def choose_items(calibration: Calibration, design: str, n: int, rng: np.random.Generator) -> tuple[IntArray, Array]:
     """Return the items that every model answers, `(n,)`, and the share of the score each stands for, `(n,)`.
 
@@ -133,9 +161,7 @@ def read(calibration: Calibration, method: str, chosen: IntArray, shares: Array,
         line = linear_readout(calibration.covariance, weights, chosen)
         estimate = np.clip(line.intercept + answers @ line.slopes, 0.0, 1.0)
         return Reading(estimate, np.full(len(answers), np.sqrt(line.variance)))
-    ability = estimate_ability(
-        answers, items.a[chosen], items.b[chosen], items.ability_mean, items.ability_precision
-    )
+    ability = estimate_ability(answers, items.a[chosen], items.b[chosen], items.ability_mean, items.ability_precision)
     predicted = probabilities(ability.mean, items.a, items.b)
     if method == "difference":
         estimate = np.clip(difference(answers, predicted, weights, chosen, shares), 0.0, 1.0)

@@ -10,17 +10,19 @@ from evomerge.irt.ability import Ability
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array, logits
 
-# With fewer left-out models than this, the quantile of their errors is replaced by a t interval around a shrunken variance.
+# With fewer left-out models than this, the quantile of their errors is replaced by a t interval around a shrunken
+# variance.
 QUANTILE_MODELS = 20
 # The model's own variance counts as this many left-out models.
-PRIOR_MODELS = 4.0
+PRIOR_MODELS = 10.0
 
 
 def score_variance(ability: Ability, items: ItemParameters, answers: Array, weights: Array) -> Array:
     """Return the variance of the p-IRT estimate, `(models,)`.
 
     Three parts: chance of the unseen answers, `sum w^2 p (1 - p)`; error of the ability, `g' Sigma g` with
-    `g = sum w p (1 - p) a` over the unseen; and error of the item parameters, by the delta method through both the unseen
+    `g = sum w p (1 - p) a` over the unseen; and error of the item parameters, by the delta method through both the
+    unseen
     items' predictions and the seen items' pull on the ability.
 
     Args:
@@ -67,7 +69,8 @@ def raw_variance(answers: Array, items: int) -> Array:
 def conformal_factor(errors: Array, sds: Array, level: float = 0.9) -> float:
     """Return what to multiply standard errors with so that normal intervals cover left-out models at `level`.
 
-    With `QUANTILE_MODELS` or more left-out models: the finite-sample quantile of |error| / sd over the normal one (split
+    With `QUANTILE_MODELS` or more left-out models: the finite-sample quantile of |error| / sd over the normal one
+    (split
     conformal prediction). With fewer there is no such quantile: the mean square of error / sd, shrunk to 1, with a
     t interval for the few degrees of freedom.
 
