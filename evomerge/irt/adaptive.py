@@ -24,7 +24,7 @@ PARTICLES = 1000
 WILD_SHARE = 0.05
 WILD_SCALE = 2.0
 # Below this many effective particles the normal approximation around the most probable ability is the better posterior.
-MIN_EFFECTIVE = 30.0
+MIN_EFFECTIVE = 5.0
 # Keeps one surprising answer from deciding alone: no item is believed more than this.
 LAPSE = 1e-3
 # Stopping on fewer answers than this trusts the model more than the data.
@@ -41,10 +41,8 @@ class Population:
     theta: Array  # (G, d)
     log_prior: Array  # (G,)
     right: Array  # (G, items): probabilities of a right answer
-    right_score: Array  # (G, items): the same times the particle's expected score
     log_odds: Array  # (G, items)
     log_wrong: Array  # (G, items): log-probabilities of a wrong answer
-    score: Array  # (G,): expected score
 
 
 def population(parameters: ItemParameters, weights: Array, rng: np.random.Generator) -> Population:
@@ -67,17 +65,14 @@ def population(parameters: ItemParameters, weights: Array, rng: np.random.Genera
     far = centre + WILD_SCALE * rng.standard_normal((wild, d)) @ scale.T
     theta = np.concatenate([parameters.theta[pick] + noise, far])
     right = np.clip(probabilities(theta, parameters.a, parameters.b), LAPSE, 1.0 - LAPSE)
-    score = right @ weights
     return Population(
         parameters,
         weights,
         theta,
         np.full(PARTICLES, -np.log(PARTICLES)),
         right,
-        right * score[:, None],
         np.log(right) - np.log1p(-right),
         np.log1p(-right),
-        score,
     )
 
 
@@ -101,9 +96,10 @@ def posterior_weights(log: Array) -> Array:
 def next_items(people: Population, answers: Array, allowed: Array, batch: int, log: Array | None = None) -> IntArray:
     """Return the items to ask next, `(models, batch)`, in order of choice.
 
-    Each is the one that lowers the variance of the score most: `cov(T, p_j)^2 / (p_j (1 - p_j))`, where p_j is
-    averaged over
-    the posterior. Within a batch no answers arrive, so the covariances are updated by the expected effect of each item.
+    Each is the one that lowers the variance of the unseen part U of the score most: `cov(U, y_j)^2 / (p_j (1 - p_j))`,
+    with p_j averaged over the posterior, and the item's own chance, `w_j p_j (1 - p_j)`, in the covariance. Within a
+    batch
+    no answers arrive, so the covariances are updated by the expected effect of each item.
 
     Args:
         people: prior.
@@ -114,8 +110,10 @@ def next_items(people: Population, answers: Array, allowed: Array, batch: int, l
     """
     weight = posterior_weights(log_posterior(people, answers) if log is None else log)
     p = weight @ people.right
-    with_score = weight @ people.right_score - p * (weight @ people.score)[:, None]
+    unseen = np.where(np.isnan(answers), people.weights, 0.0) @ people.right.T  # (models, G): expected unseen score
     variance = p * (1.0 - p)
+    weighted = weight * unseen
+    with_score = weighted @ people.right - p * weighted.sum(axis=1, keepdims=True) + people.weights * variance
     free = allowed & np.isnan(answers)
     every = np.arange(len(p))
     out = np.empty((len(p), batch), dtype=int)
