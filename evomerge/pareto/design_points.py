@@ -11,6 +11,7 @@ from evomerge.pareto.checks import Array, at_least, score_table
 from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.pareto.observations import box_around
 from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
+from evomerge.pareto.regression import row_forms
 
 # Sobol points from which a D-optimal design of n points is chosen: this many per point, and at least the second number.
 POOL_PER_POINT, SMALLEST_POOL = 8, 256
@@ -98,7 +99,7 @@ def d_optimal(
     free = np.ones(len(basis), dtype=bool)
     chosen: list[int] = []
     for _ in range(count):
-        gain = np.einsum("np,pq,nq->n", basis, inverse, basis)
+        gain = row_forms(basis, inverse)
         best = int(np.argmax(np.where(free, gain, -np.inf)))
         chosen.append(best)
         free[best] = False
@@ -156,10 +157,10 @@ def _with_row(inverse: Array, row: Array, sign: float) -> Array:
 def _exchanged(basis: Array, inverse: Array, chosen: list[int], free: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the choice after swapping the least useful point for a better one until none is better."""
     for _ in range(MOST_EXCHANGES if chosen and free.any() else 0):
-        leverage = np.einsum("np,pq,nq->n", basis, inverse, basis)
+        leverage = row_forms(basis, inverse)
         worst = int(np.argmin(leverage[chosen]))
         without = _with_row(inverse, basis[chosen[worst]], -1.0)
-        gain = np.einsum("np,pq,nq->n", basis, without, basis)
+        gain = row_forms(basis, without)
         best = int(np.argmax(np.where(free, gain, -np.inf)))
         if gain[best] <= gain[chosen[worst]] * (1 + 1e-9):
             break

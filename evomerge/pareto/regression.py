@@ -65,3 +65,35 @@ def ridge_fit(matrix: Array, z: Array, weights: Array, penalty: Array) -> RidgeF
         residuals=z - matrix @ coefficients,
         condition=float(kept[0] / kept[-1]) if rank == p else float("inf"),
     )
+
+
+def leave_one_out_path(matrix: Array, z: Array, weights: Array, ridges: tuple[float, ...]) -> Array:
+    """Return leave-one-out errors for many ridges at once, (r, n); infinite where a row stands alone.
+
+    The last column of the matrix is the constant and free; all other coefficients share the penalty
+    ridge * sum(weights). Equal to `ridge_fit(...).leave_one_out` for each, from a single decomposition.
+
+    Args:
+        matrix: (n, p), its last column ones.
+        z: (n,).
+        weights: (n,), above 0.
+        ridges: r penalties, at least 0.
+    """
+    share = weights / weights.sum()
+    root = np.sqrt(weights)
+    # Centring by the weighted means takes the free constant out; its own leverage is the share.
+    centred = root[:, None] * (matrix[:, :-1] - share @ matrix[:, :-1])
+    target = root * (z - share @ z)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    kept = singular > RANK_TOLERANCE * max(float(singular.max(initial=0.0)), 1e-300)
+    left, squared = left[:, kept], singular[kept] ** 2
+    shrink = squared / (squared + np.asarray(ridges)[:, None] * weights.sum())  # (r, k)
+    fitted = (shrink * (left.T @ target)) @ left.T  # (r, n), still times root
+    alone = 1.0 - np.minimum(shrink @ (left**2).T + share, 1.0)
+    error = (target - fitted) / root
+    return np.where(alone < 1e-10, np.inf, error / np.where(alone < 1e-10, 1.0, alone))
+
+
+def row_forms(rows: Array, matrix: Array) -> Array:
+    """Return x'M x for each row x, (n, p) and (p, p) -> (n,)."""
+    return np.asarray(((rows @ matrix) * rows).sum(axis=1))

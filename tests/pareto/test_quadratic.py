@@ -7,7 +7,7 @@ from evomerge.errors import InputError
 from evomerge.pareto.features import COMPLEXITIES, coefficient_count, feature_names, features, pack, uncentred, unpack
 from evomerge.pareto.links import LINKS, guess_link, link_named
 from evomerge.pareto.quadratic import fit, fit_objectives, used_rows
-from evomerge.pareto.regression import ridge_fit
+from evomerge.pareto.regression import leave_one_out_path, ridge_fit
 from evomerge.pareto.surrogate import draw_coefficients, extrapolates, leverage, predict
 
 
@@ -128,6 +128,18 @@ def test_leave_one_out_by_the_hat_matrix_equals_brute_force(penalty):
         rest = np.arange(20) != i
         without = ridge_fit(matrix[rest], z[rest], weights[rest], ridge).coefficients
         assert fast[i] == pytest.approx(z[i] - matrix[i] @ without)
+
+
+def test_the_ridge_path_equals_single_fits():
+    rng = np.random.default_rng(7)
+    ridges = (0.0, 1e-3, 1.0)
+    for n, complexity in ((20, "full"), (6, "full"), (4, "full"), (5, "constant")):
+        matrix, z, weights = features(rng.random((n, 2)), complexity), rng.normal(size=n), rng.random(n) + 0.1
+        for ridge, fast in zip(ridges, leave_one_out_path(matrix, z, weights, ridges), strict=True):
+            penalty = np.array([ridge * weights.sum()] * (matrix.shape[1] - 1) + [0.0])
+            slow = ridge_fit(matrix, z, weights, penalty).leave_one_out
+            assert np.isfinite(fast).tolist() == np.isfinite(slow).tolist()
+            assert fast[np.isfinite(fast)] == pytest.approx(slow[np.isfinite(slow)], rel=1e-6)
 
 
 def test_ridge_fit_is_the_minimum():
