@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import chdtr
@@ -103,9 +103,7 @@ def _damped(
     if share == 1.0:
         return proposed
     beta = start + share * (goal - start)
-    fit_there = RidgeFit(
-        beta, proposed.fit.inverse, proposed.fit.hat, proposed.working - matrix @ beta, proposed.fit.condition
-    )
+    fit_there = replace(proposed.fit, coefficients=beta, residuals=proposed.working - matrix @ beta)
     return Solution(fit_there, proposed.weights, proposed.working)
 
 

@@ -20,7 +20,8 @@ class RidgeFit:
     inverse: Array  # (p, p), (X'WX + penalty)^-1; times the noise scale, the posterior covariance
     hat: Array  # (n,) diagonal of the hat matrix, in [0, 1]
     residuals: Array  # (n,) z - X coefficients
-    condition: float  # condition number of the penalised weighted X; inf when its rank is short
+    factor: Array  # square root of X'WX + penalty, with its condition number
+    full_rank: bool  # whether weights and penalty determine all coefficients
 
     @property
     def leave_one_out(self) -> Array:
@@ -28,6 +29,11 @@ class RidgeFit:
         left = 1.0 - self.hat
         alone = left < 1e-10  # nothing else informs this row's direction
         return np.where(alone, np.inf, self.residuals / np.where(alone, 1.0, left))
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the penalised weighted X; inf when its rank is short."""
+        return float(np.linalg.cond(self.factor)) if self.full_rank else float("inf")
 
     @property
     def effective_parameters(self) -> float:
@@ -54,17 +60,27 @@ def ridge_fit(matrix: Array, z: Array, weights: Array, penalty: Array) -> RidgeF
     # The ridge as extra observations of zero: one least-squares problem, no squared condition number.
     extra = np.zeros((int(penalised.sum()), p))
     extra[np.arange(len(extra)), np.flatnonzero(penalised)] = np.sqrt(penalty[penalised])
-    left, singular, right = np.linalg.svd(np.vstack([root[:, None] * matrix, extra]), full_matrices=False)
-    rank = int((singular > RANK_TOLERANCE * singular[0]).sum()) if singular.size and singular[0] > 0 else 0
+    stacked = np.vstack([root[:, None] * matrix, extra])
+    if len(stacked) >= p:
+        left, factor = np.linalg.qr(stacked)
+        diagonal = np.abs(np.diag(factor))
+        if diagonal.min() > RANK_TOLERANCE * diagonal.max():
+            back = np.linalg.inv(factor)
+            coefficients = back @ (left[:n].T @ (root * z))
+            return _ridge_fit(coefficients, back @ back.T, left[:n], z - matrix @ coefficients, factor, True)
+    left, singular, right = np.linalg.svd(stacked, full_matrices=False)
+    rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
     left, kept, right = left[:, :rank], singular[:rank], right[:rank]
     coefficients = right.T @ ((left[:n].T @ (root * z)) / kept)
-    return RidgeFit(
-        coefficients=coefficients,
-        inverse=(right.T / kept**2) @ right,
-        hat=np.minimum((left[:n] ** 2).sum(axis=1), 1.0),
-        residuals=z - matrix @ coefficients,
-        condition=float(kept[0] / kept[-1]) if rank == p else float("inf"),
-    )
+    inverse = (right.T / kept**2) @ right
+    return _ridge_fit(coefficients, inverse, left[:n], z - matrix @ coefficients, kept[:, None] * right, rank == p)
+
+
+def _ridge_fit(
+    coefficients: Array, inverse: Array, orthogonal: Array, residuals: Array, factor: Array, full_rank: bool
+) -> RidgeFit:
+    hat = np.minimum((orthogonal**2).sum(axis=1), 1.0)
+    return RidgeFit(coefficients, inverse, hat, residuals, factor, full_rank)
 
 
 def leave_one_out_path(matrix: Array, z: Array, weights: Array, ridges: tuple[float, ...]) -> Array:
