@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evomerge.merge.catalogue import CATALOGUE, merge
-from tests.merge.fixtures import run, spread
-from tests.merge.test_catalogue import example, tensors
+
+from .fixtures import run, spread
+from .test_catalogue import example, tensors
 
 DELTA_METHODS = [name for name, entry in CATALOGUE.items() if entry.inputs == "deltas"]
 FULL = {  # settings at which a method keeps everything
