@@ -1,0 +1,133 @@
+"""What was proposed and what came of it: frozen values shared by the loop, the pools and the archive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evomerge.recipe import Recipe
+
+Kind = Literal["search", "parent"]  # parents are scored beside the search and are not counted in its budget
+Split = Literal["search", "holdout"]
+FailureKind = Literal["infrastructure", "candidate", "configuration"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One thing that is wanted: a metric of a task, with its direction already known.
+
+    Responses and scores are kept in the metric's own units; `fitness` turns them so that higher is better.
+    """
+
+    name: str  # the task's name, or task:metric where two objectives share a task
+    task: str
+    metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
+    goal: Literal["maximize", "minimize"] = "maximize"
+    weight: float = 1.0  # for controllers that need one number
+    filter: str = "none"  # lm-eval's filter name, as in 'exact_match,strict-match'
+
+    def fitness(self, score: float) -> float:
+        """Return `score` turned so that higher is better."""
+        return -score if self.goal == "minimize" else score
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A numbered point of the search space with the recipe that it decodes to; parents have no genotype."""
+
+    number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents
+    recipe: Recipe
+    genotype: tuple[float, ...] = ()  # (d,) in [0, 1]
+    kind: Kind = "search"
+    name: str = ""  # a parent's display name
+
+
+@dataclass(frozen=True)
+class Response:
+    """One model's score on one item of one task, in the metric's units (0 or 1 for right and wrong)."""
+
+    task: str
+    item: str  # the document's id, see scoring.items
+    metric: str  # with filter where it is not 'none': 'exact_match' or 'exact_match,strict-match'
+    value: float
+    answer: str = ""  # what the model said or chose, shortened; for people, never for scores
+
+
+@dataclass(frozen=True)
+class Score:
+    """An estimate of a task's metric over all its items, with its standard error in the same units."""
+
+    value: float
+    stderr: float
+    items: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the normal-theory interval of this level."""
+        from statistics import NormalDist
+
+        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
+        return self.value - reach, self.value + reach
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a candidate has no score: a kind with its policy, one sentence, and the traceback for the log."""
+
+    kind: FailureKind
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation to do: this candidate, on these pinned items."""
+
+    candidate: Candidate
+    split: Split
+    items: Mapping[str, tuple[str, ...]]  # task -> item ids still to answer; tasks already answered are absent
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All responses of one candidate to the job's items of one task; sent as soon as the task is done."""
+
+    number: int
+    split: Split
+    task: str
+    responses: tuple[Response, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one job: nothing, or the failure; who did it, how long each stage took, and on which weights."""
+
+    number: int
+    split: Split
+    failure: Failure | None = None
+    worker: str = ""
+    seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)  # merge, score, ... in seconds
+    fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
+
+    @property
+    def done(self) -> bool:
+        """True where every item was answered."""
+        return self.failure is None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the controller and the reader see of a candidate: a score per objective, or the failure."""
+
+    number: int
+    scores: Mapping[str, Score] = field(default_factory=dict)  # objective name -> score
+    failure: Failure | None = None
+
+    def fitness(self, objectives: tuple[Objective, ...]) -> tuple[float, ...] | None:
+        """Return the value to maximise per objective, or None for a failure."""
+        if self.failure is not None or any(objective.name not in self.scores for objective in objectives):
+            return None
+        values = tuple(objective.fitness(self.scores[objective.name].value) for objective in objectives)
+        return values if all(math.isfinite(value) for value in values) else None

@@ -1,0 +1,186 @@
+"""Is one model better than another on the same questions? Paired differences with intervals and p values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from evomerge.candidate import Objective, Response
+from evomerge.errors import InputError, TaskError
+from evomerge.scoring.estimate import values_of
+
+RESAMPLES = 10_000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much fitter one model is than another, averaged over tasks; positive is better, in the metric's units."""
+
+    value: float
+    low: float
+    high: float
+    p: float  # two-sided, of no difference
+    items: int
+    level: float = 0.95
+
+    @property
+    def distinguishable(self) -> bool:
+        """True where the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(
+    a: Iterable[Response],
+    b: Iterable[Response],
+    objectives: Objective | Sequence[Objective],
+    *,
+    level: float = 0.95,
+    method: Literal["analytic", "bootstrap"] = "analytic",
+    stands_in: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Difference:
+    """Return by how much model `a` is fitter than model `b` on the items that both answered.
+
+    Over several objectives the mean of their differences is taken, each weighing the same; objectives of one task
+    are averaged item by item first, since their responses to an item are not independent. Tasks are.
+
+    The analytic interval: where all differences of a task are -1, 0 or 1, the adjusted Wald interval for paired
+    proportions (Bonett & Price 2012, Journal of Educational and Behavioral Statistics 37:479), which stays honest
+    with few or no discordant items; otherwise Student's, from the deviation of the differences; over several tasks
+    variances add and degrees of freedom follow Welch and Satterthwaite. The p value of a single such 0/1 task is
+    McNemar's exact one, which can disagree with the interval at its edge; otherwise it belongs to the interval.
+    The bootstrap resamples items within tasks and takes percentiles; its p value is twice the smaller tail.
+
+    Args:
+        a: responses of one model.
+        b: responses of the other.
+        objectives: what is compared, with their directions.
+        level: of the interval, in (0, 1).
+        method: how the interval is computed.
+        stands_in: objective's task -> task of its held-out items, see `ItemPlan`.
+        seed: of the bootstrap's own generator.
+
+    Raises:
+        TaskError: the models did not answer the same items of a task, or none.
+        InputError: the level is outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level must be in (0, 1), got {level}; 95% is 0.95")
+    wanted = (objectives,) if isinstance(objectives, Objective) else tuple(objectives)
+    tasks = _differences(tuple(a), tuple(b), wanted, stands_in or {})
+    if method == "bootstrap":
+        return _bootstrapped(tasks, level, seed)
+    return _analytic(tasks, level)
+
+
+def gain_over_best(
+    model: Iterable[Response],
+    parents: Mapping[str, Sequence[Response]],
+    objectives: Sequence[Objective],
+    *,
+    level: float = 0.95,
+    stands_in: Mapping[str, str] | None = None,
+) -> tuple[str, Difference]:
+    """Return the parent that did best on these items, and how much fitter `model` is than it.
+
+    With several parents the best is picked by the very answers that it is then compared on. That flatters the
+    parent (its luck helped to choose it), so the gain is underestimated if anything: the choice is conservative,
+    and no correction for multiple parents is made.
+
+    Raises:
+        TaskError: there is no parent, or the models did not answer the same items.
+    """
+    if not parents:
+        raise TaskError("there is no parent to compare with")
+    answers = tuple(model)
+    gains = {
+        name: paired_difference(answers, responses, objectives, level=level, stands_in=stands_in)
+        for name, responses in parents.items()
+    }
+    best = min(gains, key=lambda name: gains[name].value)
+    return best, gains[best]
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Return the exact two-sided p value for `better` against `worse` discordant items (binomial with share 1/2).
+
+    >>> mcnemar(5, 0)
+    0.0625
+    """
+    discordant = better + worse
+    tail = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def _differences(
+    a: Sequence[Response], b: Sequence[Response], objectives: Sequence[Objective], stands_in: Mapping[str, str]
+) -> list[tuple[float, np.ndarray]]:
+    """Return (share of the total, differences per item (n,)) per task."""
+    if not objectives:
+        raise TaskError("there is no objective to compare on")
+    tasks: dict[str, list[np.ndarray]] = {}
+    for objective in objectives:
+        task = stands_in.get(objective.task, objective.task)
+        left, right = values_of(a, objective, task), values_of(b, objective, task)
+        if left.keys() != right.keys() or not left:
+            raise TaskError(
+                f"task {task!r}: the models must have answered the same items to be compared; "
+                f"{len(left.keys() & right.keys())} are common, {len(left.keys() ^ right.keys())} are not"
+            )
+        pairs = [objective.fitness(left[item]) - objective.fitness(right[item]) for item in sorted(left)]
+        tasks.setdefault(task, []).append(np.array(pairs))
+    # Weighted by the number of objectives, so that the mean over objectives is what is reported.
+    return [(len(parts) / len(objectives), np.mean(parts, axis=0)) for parts in tasks.values()]
+
+
+def _analytic(tasks: Sequence[tuple[float, np.ndarray]], level: float) -> Difference:
+    from scipy import stats
+
+    centre = variance = spread = value = 0.0
+    for share, pairs in tasks:
+        middle, error, freedom = _moments(pairs)
+        value += share * float(pairs.mean())
+        centre += share * middle
+        variance += share**2 * error
+        spread += (share**2 * error) ** 2 / freedom
+    freedom = variance**2 / spread if spread > 0 else math.inf
+    reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(variance)
+    if len(tasks) == 1 and _is_ternary(tasks[0][1]):
+        p = mcnemar(int((tasks[0][1] > 0).sum()), int((tasks[0][1] < 0).sum()))
+    else:
+        p = float(2 * stats.t.sf(abs(centre) / math.sqrt(variance), freedom)) if variance > 0 else float(centre == 0)
+    return Difference(value, centre - reach, centre + reach, p, sum(len(pairs) for _, pairs in tasks), level)
+
+
+def _moments(pairs: np.ndarray) -> tuple[float, float, float]:
+    """Return centre, squared standard error and degrees of freedom of the mean of `pairs` (n,)."""
+    count = len(pairs)
+    if _is_ternary(pairs):
+        better = (int((pairs > 0).sum()) + 1) / (count + 2)
+        worse = (int((pairs < 0).sum()) + 1) / (count + 2)
+        return better - worse, (better + worse - (better - worse) ** 2) / (count + 2), math.inf
+    if count < 2:
+        return float(pairs.mean()), math.inf, 1.0
+    return float(pairs.mean()), float(pairs.var(ddof=1)) / count, count - 1.0
+
+
+def _is_ternary(pairs: np.ndarray) -> bool:
+    return bool(np.isin(pairs, (-1.0, 0.0, 1.0)).all())
+
+
+def _bootstrapped(tasks: Sequence[tuple[float, np.ndarray]], level: float, seed: int) -> Difference:
+    generator = np.random.default_rng(seed)
+    means = np.zeros(RESAMPLES)
+    for share, pairs in tasks:
+        for start in range(0, RESAMPLES, 500):  # bounded memory: 500 resamples at a time
+            chosen = generator.integers(len(pairs), size=(min(500, RESAMPLES - start), len(pairs)))
+            means[start : start + 500] += share * pairs[chosen].mean(axis=1)
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    value = sum(share * float(pairs.mean()) for share, pairs in tasks)
+    # One more on each side: a p value of 0 would claim more than a finite number of resamples can show.
+    tail = (min(int((means <= 0).sum()), int((means >= 0).sum())) + 1) / (RESAMPLES + 1)
+    return Difference(value, float(low), float(high), min(1.0, 2 * tail), sum(len(pairs) for _, pairs in tasks), level)

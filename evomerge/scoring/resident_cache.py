@@ -1,0 +1,36 @@
+"""A key/value cache that several passes start from without changing it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+
+def compute_root(model: Any, tokens: tuple[int, ...], device: torch.device) -> Any:
+    """Return the model's key/value cache after `tokens`, for one sequence."""
+    ids = torch.tensor([tokens], device=device)
+    arguments: dict[str, Any] = {"logits_to_keep": 1} if keeps_logits(model) else {}
+    return model(input_ids=ids, use_cache=True, **arguments).past_key_values
+
+
+def fork(cache: Any) -> Any:
+    """Return a cache that can be extended while `cache` stays as it is.
+
+    A layer of a growing cache never writes into its tensors, it replaces them; so the layers are copied and the
+    tensors are shared. Caches of any other make are copied whole.
+    """
+    layers = getattr(cache, "layers", None)
+    if layers is None or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
+        return copy.deepcopy(cache)
+    forked = copy.copy(cache)
+    forked.layers = [copy.copy(layer) for layer in layers]
+    return forked
+
+
+def keeps_logits(model: Any) -> bool:
+    """True where the model can be told at which places logits are wanted."""
+    import inspect
+
+    return "logits_to_keep" in inspect.signature(model.forward).parameters

@@ -1,0 +1,151 @@
+"""Answers of the resident model: lm-eval's, item by item, whatever weights are in it at the moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from evomerge.candidate import Response
+from evomerge.errors import CandidateError, InfrastructureError, InputError
+from evomerge.scoring import harness
+from evomerge.scoring.asking import Encoder
+from evomerge.scoring.items import ItemPlan
+from evomerge.scoring.ways import Output, Resident, Way, ways
+
+PLAIN_BATCH = 8  # sequences at a time on the plain path, where the batch size is "auto"
+REMEMBERED_SETS = 16  # item sets whose packed requests are kept
+
+
+class ResidentScorer:
+    """Asks one model in memory; prompts are built, tokenized and packed once and used for every candidate.
+
+    The model is the caller's: its weights may change between calls, its tokenizer and shape may not. Answers equal
+    those of `lm_eval.simple_evaluate` on the same weights saved as a folder: choices and texts exactly, log
+    likelihoods up to the rounding of sums taken in another order. In bfloat16 that rounding is as coarse as between
+    two batch sizes of lm-eval itself, and near ties may fall either way.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        task_set: harness.TaskSet,
+        plan: ItemPlan | None = None,
+        batch_size: int | str | None = "auto",
+        device: str | torch.device | None = None,
+        fast: bool = True,
+    ) -> None:
+        """Build the prompts of a plan's search items.
+
+        Args:
+            model: transformers model on its device, in evaluation mode.
+            tokenizer: of the model.
+            task_set: loaded tasks.
+            plan: items whose prompts are built at once; others are built when first asked for.
+            batch_size: sequences at a time while answers are written; "auto" bounds their memory instead.
+            device: of the model's inputs; by default that of its embeddings.
+            fast: False asks through lm-eval's own adapter only.
+
+        Raises:
+            TaskError: a prompt cannot be built, as where a chat template is asked for and there is none.
+            InputError: the batch size is not a positive whole number or "auto".
+        """
+        size = batch_size if batch_size not in (None, "auto") else task_set.settings["batch_size"] or "auto"
+        if size != "auto" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise InputError(f"batch_size must be a whole number of at least 1, or 'auto', got {size!r}")
+        given = None if size == "auto" else int(size)
+        asker = harness.asker(model, tokenizer, task_set.settings, given or PLAIN_BATCH)
+        where = torch.device(device) if device is not None else model.get_input_embeddings().weight.device
+        self._resident = Resident(model, asker, Encoder(asker), task_set.settings, where, given, fast)
+        self._tasks = task_set
+        self._prompts: dict[str, dict[str, harness.Prompt]] = {}
+        self._ways: dict[tuple[str, tuple[str, ...]], list[tuple[tuple[int, ...], Way]]] = {}
+        self._truncated: dict[str, set[str]] = {}
+        self._fallbacks: dict[str, str] = {}
+        for task, items in (plan.search if plan is not None else {}).items():
+            self._prepare(task, items)
+
+    @property
+    def truncated(self) -> Mapping[str, int]:
+        """Task -> number of items asked so far whose prompt lost its beginning to fit the context."""
+        return {task: len(items) for task, items in self._truncated.items() if items}
+
+    @property
+    def fallbacks(self) -> Mapping[str, str]:
+        """Task -> why it is asked through lm-eval's own adapter instead of with shared prefixes."""
+        return dict(self._fallbacks)
+
+    def answers(self, task: str, item_ids: Iterable[str]) -> tuple[Response, ...]:
+        """Return the model's responses to some items of a task, for every per-item metric of the task.
+
+        Raises:
+            TaskError: the task or an item does not exist.
+            CandidateError: the model's outputs are not numbers (NaN or infinite).
+            InfrastructureError: memory does not suffice for one sequence.
+        """
+        items = tuple(dict.fromkeys(item_ids))
+        if not items:
+            return ()
+        given = self.outputs(task, items)
+        return self._tasks.grade(task, self._prepare(task, items), given)
+
+    def outputs(self, task: str, items: Iterable[str]) -> list[list[list[Output]]]:
+        """Return what the model said, before filters and metrics: per item, per request, per repeat."""
+        wanted = tuple(items)
+        prompts = self._prepare(task, wanted)
+        flat: list[list[Output]] = [[] for prompt in prompts for _ in prompt.requests]
+        for numbers, way in self._ways_of(task, wanted, prompts):
+            for number, output in zip(numbers, _answered(way), strict=True):
+                flat[number] = output
+        rest = iter(flat)
+        given = [[next(rest) for _ in prompt.requests] for prompt in prompts]
+        _check_finite(task, prompts, given)
+        return given
+
+    def _prepare(self, task: str, items: Sequence[str]) -> list[harness.Prompt]:
+        known = self._prompts.setdefault(task, {})
+        missing = [item for item in items if item not in known]
+        if missing:
+            known |= {prompt.item: prompt for prompt in self._tasks.prompts(task, missing, self._resident.asker)}
+        return [known[item] for item in items]
+
+    def _ways_of(
+        self, task: str, items: tuple[str, ...], prompts: Sequence[harness.Prompt]
+    ) -> list[tuple[tuple[int, ...], Way]]:
+        key = (task, items)
+        if key not in self._ways:
+            owners = [prompt.item for prompt in prompts for _ in prompt.requests]
+            found = ways(self._resident, [request for prompt in prompts for request in prompt.requests])
+            for numbers, way in found:
+                self._truncated.setdefault(task, set()).update(owners[numbers[place]] for place in way.truncated)
+                if way.fallback is not None:
+                    self._fallbacks[task] = way.fallback
+            self._ways[key] = found
+            while len(self._ways) > REMEMBERED_SETS:
+                del self._ways[next(iter(self._ways))]
+        return self._ways[key]
+
+
+def _answered(way: Way) -> list[list[Output]]:
+    """Return a way's outputs, in smaller passes where memory runs out."""
+    while True:
+        try:
+            return way.answer()
+        except torch.OutOfMemoryError as error:
+            message = str(error).splitlines()[0]
+        # Outside the handler, since the error's traceback holds the tensors of the failed pass.
+        if not way.shrink():
+            raise InfrastructureError(f"memory does not suffice for one sequence at a time: {message}")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _check_finite(task: str, prompts: Sequence[harness.Prompt], outputs: Sequence[Sequence[Sequence[Output]]]) -> None:
+    for prompt, answers in zip(prompts, outputs, strict=True):
+        for output in (output for repeats in answers for output in repeats):
+            value = output[0] if isinstance(output, tuple) else output
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CandidateError(f"task {task!r}, item {prompt.item!r}: the log likelihood of an answer is {value}")

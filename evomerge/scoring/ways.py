@@ -1,0 +1,237 @@
+"""The ways in which a set of requests is put to the resident model; each is prepared once and asked per candidate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from evomerge.scoring import harness
+from evomerge.scoring.asking import Encoded, Encoder
+from evomerge.scoring.generation import Stops, write
+from evomerge.scoring.likelihood import PlacedForest
+from evomerge.scoring.rows import plant
+from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring.soundness import architecture_doubt, generation_doubt, measured_doubt, writing_doubt
+
+Output = Any  # (log likelihood, is greedy), a log likelihood, or a text
+
+# Bytes that one pass may take beyond the weights where the device does not tell what is free.
+MEMORY_ON_CPU = 1 << 30
+ROW_ON_CPU = 384  # tokens; measured flat between 256 and 512 for models of width 64 to 512
+
+
+class Way(Protocol):
+    """Answers its requests with the weights that the model has at the moment."""
+
+    truncated: frozenset[int]  # requests that lost their beginning to fit the context, by their place here
+    fallback: str | None  # why the plain path is taken, or None
+
+    def answer(self) -> list[list[Output]]:
+        """Return the outputs per request and repeat."""
+        ...
+
+    def shrink(self) -> bool:
+        """Halve the memory of a pass; False where it cannot be less."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The model as it is asked: with lm-eval's adapter around it, its tokenizer, device and limits."""
+
+    model: Any
+    asker: Any
+    encoder: Encoder
+    settings: TaskSettings
+    device: torch.device
+    batch_size: int | None  # sequences written at a time; None bounds their memory
+    fast: bool = True
+
+
+def ways(resident: Resident, requests: Sequence[Any]) -> list[tuple[tuple[int, ...], Way]]:
+    """Return how some requests of one task are asked: their places and the way, per kind and generation settings."""
+    groups: dict[str, list[int]] = {}
+    for number, request in enumerate(requests):
+        settings = request.args[1] if request.request_type == "generate_until" else None
+        groups.setdefault(json.dumps([request.request_type, settings], default=str), []).append(number)
+    return [(tuple(numbers), _way(resident, [requests[number] for number in numbers])) for numbers in groups.values()]
+
+
+class PlainRequests:
+    """Requests that lm-eval's own adapter asks."""
+
+    truncated: frozenset[int] = frozenset()
+
+    def __init__(self, resident: Resident, requests: Sequence[Any], reason: str) -> None:
+        self.fallback: str | None = reason
+        self._resident = resident
+        self._requests = list(requests)
+
+    def answer(self) -> list[list[Output]]:
+        """Return the outputs per request and repeat."""
+        return harness.ask(self._resident.asker, self._requests, self._resident.settings)
+
+    def shrink(self) -> bool:
+        """Return False: the adapter has its own batches."""
+        return False
+
+
+class PackedLikelihoods:
+    """Likelihood requests as one forest; a rolling request is the sum of its windows."""
+
+    fallback: str | None = None
+
+    def __init__(self, resident: Resident, requests: Sequence[Any], encoded: Sequence[Encoded]) -> None:
+        self.truncated = frozenset(place for place, one in enumerate(encoded) if one.truncated)
+        self._resident = resident
+        self._rolling = requests[0].request_type == "loglikelihood_rolling"
+        self._counts = [len(one.parts) for one in encoded]
+        self._repeats = [request.repeats or 1 for request in requests]
+        self._parts = [part for one in encoded for part in one.parts]
+        self._budget, self._ceiling = row_tokens(resident.model, resident.device)
+        self._plant()
+
+    def answer(self) -> list[list[Output]]:
+        """Return the outputs per request and repeat."""
+        scores = iter(self._forest.score(self._resident.model, self._resident.asker.softmax_dtype))
+        outputs = []
+        for count, repeats in zip(self._counts, self._repeats, strict=True):
+            own = [next(scores) for _ in range(count)]
+            outputs.append([sum(value for value, _ in own) if self._rolling else own[0]] * repeats)
+        return outputs
+
+    def shrink(self) -> bool:
+        """Halve the tokens of a row, down to one sequence per row."""
+        if self._ceiling <= 1:
+            return False
+        # Rows may be longer than the ceiling because of one sequence; go below what they really hold.
+        self._ceiling = min(self._ceiling, self._forest.longest) // 2
+        self._budget = min(self._budget, self._ceiling)
+        self._plant()
+        return True
+
+    def _plant(self) -> None:
+        self._forest = PlacedForest(plant(self._parts, self._budget, self._ceiling), self._resident.device)
+
+
+class WrittenAnswers:
+    """Greedy answers of one kind: the same stop strings and the same limit."""
+
+    fallback: str | None = None
+
+    def __init__(
+        self,
+        resident: Resident,
+        requests: Sequence[Any],
+        encoded: Sequence[Encoded],
+        strings: Sequence[str],
+        limit: int,
+    ) -> None:
+        self.truncated = frozenset(place for place, one in enumerate(encoded) if one.truncated)
+        ends = resident.model.generation_config.eos_token_id
+        self._resident = resident
+        self._stops = Stops(tuple(strings), frozenset([ends] if isinstance(ends, int) else ends), limit)
+        self._repeats = [request.repeats or 1 for request in requests]
+        self._prompts = [one.prompt for one in encoded]
+        longest = max(len(prompt) for prompt in self._prompts) + limit
+        self._batch = resident.batch_size or written_at_once(resident.model, longest, resident.device)
+
+    def answer(self) -> list[list[Output]]:
+        """Return the outputs per request and repeat."""
+        tokenizer = self._resident.asker.tokenizer
+        texts = write(
+            self._resident.model,
+            self._prompts,
+            self._stops,
+            lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True),
+            self._batch,
+            self._resident.device,
+        )
+        return [[text] * repeats for text, repeats in zip(texts, self._repeats, strict=True)]
+
+    def shrink(self) -> bool:
+        """Halve the sequences that are written together."""
+        self._batch, before = max(1, self._batch // 2), self._batch
+        return before > 1
+
+
+def row_tokens(model: Any, device: torch.device) -> tuple[int, int]:
+    """Return how many tokens a row should hold, and how many at most.
+
+    Long rows share more and keep an accelerator busy; what their attention costs grows with their length, and at
+    twice the model's width it is a third of the work. On a CPU nothing is gained beyond a few hundred tokens. The
+    logits of a row must fit in memory.
+    """
+    config = getattr(model.config, "get_text_config", lambda: model.config)()
+    aim = ROW_ON_CPU if device.type == "cpu" else max(1024, min(2 * getattr(config, "hidden_size", 1024), 4096))
+    row_of_logits = 8 * model.get_output_embeddings().weight.shape[0]  # bytes per token: logits and their softmax
+    ceiling = max(64, min(4 * aim, free_memory(device) // row_of_logits))
+    return min(aim, ceiling), ceiling
+
+
+def written_at_once(model: Any, length: int, device: torch.device) -> int:
+    """Return how many sequences of `length` tokens are written together, so that their cache fits in memory."""
+    config = getattr(model.config, "get_text_config", lambda: model.config)()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    per_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # Keys and values, and as much again while a longer cache replaces the one before.
+    per_token = 4 * config.num_hidden_layers * heads * per_head * model.dtype.itemsize
+    return int(max(1, min(256, free_memory(device) // (per_token * length))))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return bytes that a pass may take: a quarter of what is free on an accelerator, a constant on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] // 4)
+    return MEMORY_ON_CPU
+
+
+def _way(resident: Resident, requests: Sequence[Any]) -> Way:
+    kind = requests[0].request_type
+    asker = resident.asker
+    if not resident.fast:
+        return PlainRequests(resident, requests, "shared prefixes are switched off")
+    for name in ("mixed_precision_dtype", "think_end_token", "enable_thinking", "truncation"):
+        if getattr(asker, name, None):
+            return PlainRequests(resident, requests, f"model argument {name} is set")
+    return _writing(resident, requests) if kind == "generate_until" else _likelihoods(resident, requests)
+
+
+def _likelihoods(resident: Resident, requests: Sequence[Any]) -> Way:
+    encoder = resident.encoder
+    if requests[0].request_type == "loglikelihood_rolling":
+        encoded = [_rolling(resident, request.args[0]) for request in requests]
+    else:
+        encoded = [encoder.likelihood(*request.args[:2]) for request in requests]
+    parts = [part for one in encoded for part in one.parts]
+    longest = max(len(part.inputs) for part in parts)
+    doubt = architecture_doubt(resident.model, longest) or measured_doubt(resident.model, parts, resident.device)
+    if doubt is not None:
+        return PlainRequests(resident, requests, doubt)
+    return PackedLikelihoods(resident, requests, encoded)
+
+
+def _writing(resident: Resident, requests: Sequence[Any]) -> Way:
+    strings, limit, others = harness.writing(resident.asker, requests[0].args[1])
+    doubt = generation_doubt(resident.model, others)
+    if doubt is not None:
+        return PlainRequests(resident, requests, doubt)
+    encoded = [resident.encoder.prompt(request.args[0], limit) for request in requests]
+    prompts = [one.prompt for one in encoded]
+    longest = max(len(prompt) for prompt in prompts) + limit
+    doubt = architecture_doubt(resident.model, longest) or writing_doubt(resident.model, prompts, resident.device)
+    if doubt is not None:
+        return PlainRequests(resident, requests, doubt)
+    return WrittenAnswers(resident, requests, encoded, strings, limit)
+
+
+def _rolling(resident: Resident, text: str) -> Encoded:
+    windows = [
+        resident.encoder.window(before, after) for before, after in harness.rolling_windows(resident.asker, text)
+    ]
+    parts = tuple(part for window in windows for part in window.parts)
+    return Encoded(parts, truncated=any(window.truncated for window in windows))
