@@ -75,7 +75,7 @@ def test_weights_that_are_not_numbers_fail_the_candidate(tokenizer, task_set, ta
     good = scorer.outputs(task, ids(task_set, task)[:4])
     kept = model.model.layers[0].mlp.down_proj.weight.data.clone()
     model.model.layers[0].mlp.down_proj.weight.data.fill_(float("nan"))
-    with pytest.raises(CandidateError, match="NaN|nan"):
+    with pytest.raises(CandidateError, match=r"NaN|nan"):
         scorer.answers(task, ids(task_set, task)[:4])
     model.model.layers[0].mlp.down_proj.weight.data.copy_(kept)
     assert scorer.outputs(task, ids(task_set, task)[:4]) == good
@@ -224,6 +224,8 @@ def test_sampled_answers_are_lm_evals_and_fall_back_by_name(models, tokenizer, t
     first, again = (scorer.outputs("t_sums", ids(tasks, "t_sums")) for _ in range(2))
     assert first == again
     assert scorer.fallbacks == {"t_sums": "answers are sampled"}
+    theirs = evaluate(models["llama"], tokenizer, tmp_path, ["t_sums"], TASKS, **settings)
+    assert [item[0][0] for item in first] == [item[0] for item in outputs(theirs, "t_sums")]
     greedy = ResidentScorer(models["llama"], tokenizer, TaskSet.load(["t_sums"], TaskSettings((str(TASKS),))))
     assert greedy.outputs("t_sums", ids(tasks, "t_sums")) != first
 
