@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every controller is told about the search before it begins."""
+
+    dimensions: int  # d, length of a genotype
+    seed: int = 0
+    objectives: int = 1  # m, length of a fitness
+    weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
+    start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
+    budget: int | None = None  # how many candidates the search will ask for, where that is known
 
 
 class Controller(Protocol):
@@ -19,7 +32,8 @@ class Controller(Protocol):
         """Return the next batch of genotypes, each (d,) float64 in [0, 1].
 
         Called when every earlier proposal has been handed out. A generational controller returns [] while it waits
-        for tells; the loop then collects results and asks again.
+        for tells; the loop then collects results and asks again. An ask that returns [] changes nothing, so it need
+        not be replayed.
         """
         ...
 

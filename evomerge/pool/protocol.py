@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from evomerge.candidate import Answers, Job, Outcome
+from evomerge.candidate import Answers, Job, Outcome, Split
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A job was given to another worker after its machine failed; an outcome for it is still to come."""
+
+    number: int
+    split: Split
+    worker: str  # that failed
+    message: str
+
+
+Arrival = Answers | Outcome | Retry
 
 
 class Evaluator(Protocol):
     """What a worker does with a job; a plain class, the same in this process and under Ray."""
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield the answers of each task as it is done, then exactly one outcome; never raises for a bad candidate."""
+        """Yield the answers of each task as it is done, then exactly one outcome.
+
+        What it raises is turned into a failed outcome by `pool.edge`, which also checks what it yields.
+        """
+        ...
+
+
+class EvaluatorSpec(Protocol):
+    """Plain, picklable data from which a worker builds its evaluator, on whatever machine it runs."""
+
+    def build(self) -> Evaluator:
+        """Return a fresh evaluator; called once per worker."""
         ...
 
 
@@ -27,8 +52,12 @@ class Pool(Protocol):
         """Take one job; its results come back through `collect`."""
         ...
 
-    def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
-        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something)."""
+    def collect(self, timeout: float | None = None) -> Sequence[Arrival]:
+        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something).
+
+        Returns [] at once where there is nothing to wait for. Every job ends in exactly one outcome; an item is
+        answered at most once, however often its job had to be tried.
+        """
         ...
 
     def status(self) -> list[dict[str, Any]]:
@@ -36,5 +65,5 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop the workers that this pool started, and nothing else."""
+        """Stop the workers that this pool started, and nothing else; jobs under way are dropped. Safe to call twice."""
         ...

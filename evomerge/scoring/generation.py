@@ -160,11 +160,11 @@ class _Batch:
         for row, token in going:
             self._texts[row].append(token)
         self._going -= {row for row, token in going if token in stops.tokens}
-        if not any(stops.strings):
+        rows = [row for row, _ in going if row in self._going]
+        if not rows or not any(stops.strings):  # decoding no rows gives one empty text, not none
             return
         # The end of a text shows whether a stop string has just appeared; the whole text then decides.
         window = 2 * stops.longest + 8
-        rows = [row for row, _ in going if row in self._going]
         for row, tail in zip(rows, decode([self._texts[row][-window:] for row in rows]), strict=True):
             found = any(string and string in tail for string in stops.strings)
             if found and stops.complete(decode([self._texts[row]])[0]):

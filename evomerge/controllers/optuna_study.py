@@ -1,0 +1,148 @@
+"""TPE, Gaussian process, NSGA-II and NSGA-III, by Optuna: the only file that imports optuna.
+
+The study lives in memory and holds nothing that the archive does not; it is rebuilt by replay like every controller.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
+from optuna.trial import Trial, TrialState
+
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.tally import Tally
+from evomerge.errors import InputError
+
+_MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
+
+
+def tpe(setup: Setup, *, batch: int = 8, startup: int = 16) -> OptunaStudy:
+    """Return a tree-structured Parzen estimator, which models all genes jointly.
+
+    Args:
+        setup: dimensions, seed, objectives, start.
+        batch: proposals per ask, which are evaluated side by side; the larger, the older what each one knows.
+        startup: random proposals before the first modelled one.
+
+    Source: Bergstra et al. 2011; several objectives as in Ozaki et al. 2020.
+    """
+    with _quiet():
+        sampler = TPESampler(seed=_seed(setup), multivariate=True, constant_liar=True, n_startup_trials=startup)
+    return OptunaStudy(setup, sampler, batch)
+
+
+def gp(setup: Setup, *, batch: int = 4, startup: int = 16) -> OptunaStudy:
+    """Return Bayesian optimisation with a Gaussian process; for up to some tens of genes and hundreds of candidates.
+
+    Args:
+        setup: dimensions, seed, objectives, start.
+        batch: proposals per ask.
+        startup: random proposals before the first modelled one.
+    """
+    import torch  # noqa: F401  Optuna would fail at the first modelled proposal, hours into the search
+
+    with _quiet():
+        sampler = GPSampler(seed=_seed(setup), n_startup_trials=startup)
+    return OptunaStudy(setup, sampler, batch)
+
+
+def nsga_ii(setup: Setup, *, population: int = 24) -> OptunaStudy:
+    """Return NSGA-II with `population` proposals per generation.
+
+    Source: Deb et al. 2002.
+    """
+    return OptunaStudy(setup, NSGAIISampler(seed=_seed(setup), population_size=_at_least_two(population)), population)
+
+
+def nsga_iii(setup: Setup, *, population: int = 24) -> OptunaStudy:
+    """Return NSGA-III, for more than three objectives, with `population` proposals per generation.
+
+    Source: Deb and Jain 2014.
+    """
+    with _quiet():
+        sampler = NSGAIIISampler(seed=_seed(setup), population_size=_at_least_two(population))
+    return OptunaStudy(setup, sampler, population)
+
+
+class OptunaStudy:
+    """Proposes a batch, waits until all of it is told, and passes it on in the order of asking.
+
+    So the proposals do not depend on the order in which results arrive. Failures are told as failed trials, which
+    Optuna's samplers leave out.
+    """
+
+    def __init__(self, setup: Setup, sampler: BaseSampler, batch: int) -> None:
+        if batch < 1:
+            raise InputError(f"batch must be 1 or more proposals, got {batch}")
+        self._batch = batch
+        self._tally = Tally(setup.objectives)
+        self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
+        self._genes = {name: FloatDistribution(0.0, 1.0) for name in self._names}
+        self._trials: dict[int, Trial] = {}  # of the batch under way
+        self._values: dict[int, tuple[float, ...] | None] = {}
+        self._study = _quiet_study(sampler, setup.objectives)
+        if setup.start is not None:
+            self._study.enqueue_trial(dict(zip(self._names, setup.start, strict=True)))
+
+    def ask(self) -> list[np.ndarray]:
+        """Return a batch, or [] while one is not told completely."""
+        if self._tally.waiting:
+            return []
+        indices = self._tally.hand_out(self._batch)
+        with _quiet():
+            self._trials = {index: self._study.ask(dict(self._genes)) for index in indices}
+        points = [[trial.params[name] for name in self._names] for trial in self._trials.values()]
+        return [np.array(point, dtype=np.float64) for point in points]
+
+    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
+        """Learn one fitness; the study learns the batch when its last one arrives."""
+        self._values[index] = self._tally.take_back(index, fitness)
+        if self._tally.waiting:
+            return
+        for number, trial in self._trials.items():
+            values = self._values.pop(number)
+            with _quiet():
+                if values is None:
+                    self._study.tell(trial, state=TrialState.FAIL)
+                else:
+                    self._study.tell(trial, list(values))
+
+    def stop(self) -> dict[str, str]:
+        """Return {}: these samplers go on for as long as they are asked."""
+        return {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Optuna's notes that an argument is experimental, and NumPy's on the overflow of nearly equal values."""
+    with warnings.catch_warnings(), np.errstate(over="ignore"):
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _quiet_study(sampler: BaseSampler, objectives: int) -> optuna.Study:
+    """Return an in-memory study that maximises; creating one is the only moment at which Optuna logs."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+    finally:
+        logger.setLevel(level)
+
+
+def _seed(setup: Setup) -> int:
+    return int(np.random.SeedSequence(setup.seed).generate_state(1)[0]) % _MOST
+
+
+def _at_least_two(population: int) -> int:
+    if population < 2:
+        raise InputError(f"population must be 2 or more, got {population}")
+    return population

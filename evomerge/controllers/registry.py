@@ -1,0 +1,78 @@
+"""Controllers by name. Adding one is a factory in its own file and a line here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evomerge.controllers.protocol import Controller, Setup
+from evomerge.errors import ExtraMissing, InputError, near
+
+# name -> module and factory, imported when asked for: a search with Sobol points needs neither cma nor optuna
+FACTORIES = {
+    "random": ("uniform", "uniform"),
+    "sobol": ("sobol", "sobol"),
+    "latin": ("latin", "latin"),
+    "cma-es": ("cma_es", "cma_es"),
+    "tpe": ("optuna_study", "tpe"),
+    "gp": ("optuna_study", "gp"),
+    "nsga-ii": ("optuna_study", "nsga_ii"),
+    "nsga-iii": ("optuna_study", "nsga_iii"),
+}
+_EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
+
+
+def build(name: str, setup: Setup, options: Mapping[str, Any] | None = None) -> Controller:
+    """Return a fresh controller.
+
+    Args:
+        name: a key of `FACTORIES`.
+        setup: what the search is about.
+        options: keyword arguments of the factory, as written in the search file beside `name`.
+
+    Raises:
+        InputError: the name or an option is unknown, or the setup is impossible.
+        ExtraMissing: the controller's library is not installed.
+    """
+    factory = _factory(name)
+    known = option_names(name)
+    for key in options or {}:
+        if key not in known:
+            raise InputError(f"controller {name!r} has no option {key!r}. {near(key, known)}")
+    if setup.dimensions < 1:
+        raise InputError("the search space has no gene: nothing is marked with `search`, so there is nothing to search")
+    controller: Controller = factory(_checked(setup), **dict(options or {}))
+    return controller
+
+
+def option_names(name: str) -> list[str]:
+    """Return the options that controller `name` understands."""
+    parameters = inspect.signature(_factory(name)).parameters.items()
+    return [key for key, part in parameters if part.kind is part.KEYWORD_ONLY]
+
+
+def _factory(name: str) -> Callable[..., Controller]:
+    if name not in FACTORIES:
+        raise InputError(f"unknown controller {name!r}. {near(name, FACTORIES)}")
+    module, function = FACTORIES[name]
+    try:
+        found: Callable[..., Controller] = getattr(importlib.import_module(f"evomerge.controllers.{module}"), function)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRAS:
+            raise
+        raise ExtraMissing(package, _EXTRAS[package]) from error
+    return found
+
+
+def _checked(setup: Setup) -> Setup:
+    if setup.weights and len(setup.weights) != setup.objectives:
+        raise InputError(f"weights must have one value per objective ({setup.objectives}), got {len(setup.weights)}")
+    if setup.start is not None:
+        if len(setup.start) != setup.dimensions:
+            raise InputError(f"start must be a genotype of {setup.dimensions} genes, got {len(setup.start)}")
+        if not all(0.0 <= gene <= 1.0 for gene in setup.start):
+            raise InputError(f"start must lie in [0, 1] per gene, got {min(setup.start)} to {max(setup.start)}")
+    return setup

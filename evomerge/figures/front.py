@@ -1,0 +1,153 @@
+"""The Pareto front as a picture: two objectives as a plane, more as parallel axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import InputError
+from evomerge.figures.style import BLUE, GREY, INK, ORANGE, altair, styled
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+
+    from evomerge.results import Run
+
+KINDS = ("front", "dominated", "parent")
+
+
+def front(run: Run) -> alt.Chart:
+    """Return the front of `run` with dominated candidates and parents, on the search items.
+
+    Two objectives span a plane, with bars of one standard error; more objectives become parallel axes, one line per
+    candidate, each axis from its worst to its best value. `front_frame` is the frame behind it.
+
+    Raises:
+        InputError: no candidate has scores yet.
+    """
+    frame = front_frame(run)
+    names = [objective.name for objective in run.objectives]
+    if not (frame["kind"] != "parent").any():
+        raise InputError("no candidate has scores yet, so there is no front to draw")
+    title = {
+        "text": f"Pareto front of {run.folder.name}",
+        "subtitle": f"{(frame['kind'] == 'front').sum()} candidates on the front",
+    }
+    if len(names) == 1:
+        return styled(_single(frame, names[0]).properties(title=title, width=520, height=320))
+    if len(names) == 2:
+        return styled(_plane(frame, names).properties(title=title, width=520, height=400))
+    return styled(_parallel(frame, names).properties(title=title, width=110 * len(names), height=360))
+
+
+def front_frame(run: Run) -> pd.DataFrame:
+    """Return one row per scored candidate and parent: name, kind (front, dominated, parent), score.*, stderr.*."""
+    import pandas as pd
+
+    trials = run.trials()
+    scored = trials[trials["status"] == "done"]
+    on_front = set(run.front()["candidate"])
+    columns = [f"{kind}.{o.name}" for kind in ("score", "stderr") for o in run.objectives]
+    people = scored[columns].assign(
+        name=[f"candidate {n}" for n in scored["candidate"]],
+        kind=["front" if n in on_front else "dominated" for n in scored["candidate"]],
+    )
+    parents = run.parents()
+    parents = parents[columns].assign(name=parents["name"], kind="parent")
+    return pd.concat([frame for frame in (people, parents) if len(frame)], ignore_index=True)[
+        ["name", "kind", *columns]
+    ]
+
+
+def _kinds(library: Any) -> Any:
+    scale = library.Scale(domain=list(KINDS), range=[ORANGE, GREY, BLUE])
+    return library.Color("kind:N", scale=scale, title=None)
+
+
+def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
+    library = altair()
+    # Vega reads '.' in a field name as a path; the frame keeps its names, the chart gets plain ones
+    x, y = names
+    plain = frame.rename(columns={f"score.{x}": "x", f"score.{y}": "y"})
+    for axis, name in (("x", x), ("y", y)):
+        error = frame[f"stderr.{name}"]
+        plain[f"{axis}_low"], plain[f"{axis}_high"] = plain[axis] - error, plain[axis] + error
+    shown = plain[plain["kind"] != "dominated"]
+    zero = library.Scale(zero=False)
+    base = library.Chart(plain)
+    points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
+        x=library.X("x:Q", title=x, scale=zero),
+        y=library.Y("y:Q", title=y, scale=zero),
+        color=_kinds(library),
+        shape=library.Shape(
+            "kind:N", scale=library.Scale(domain=list(KINDS), range=["circle", "cross", "diamond"]), title=None
+        ),
+        tooltip=[
+            "name",
+            "kind",
+            library.Tooltip("x:Q", title=x, format=".4f"),
+            library.Tooltip("y:Q", title=y, format=".4f"),
+        ],
+    )
+    bars = library.Chart(shown).mark_rule(opacity=0.35).encode(color=_kinds(library))
+    across = bars.encode(x="x_low:Q", x2="x_high:Q", y="y:Q")
+    upright = bars.encode(x="x:Q", y="y_low:Q", y2="y_high:Q")
+    steps = (
+        library.Chart(plain[plain["kind"] == "front"].sort_values("x"))
+        .mark_line(interpolate="step-before", color=ORANGE, opacity=0.5)
+        .encode(x="x:Q", y="y:Q", order="x:Q")
+    )
+    names_of_parents = (
+        library.Chart(plain[plain["kind"] == "parent"])
+        .mark_text(align="left", dx=9, dy=-7, color=INK)
+        .encode(x="x:Q", y="y:Q", text="name:N")
+    )
+    return library.layer(steps, across, upright, points, names_of_parents)
+
+
+def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
+    library = altair()
+    long = frame.melt(
+        id_vars=["name", "kind"],
+        value_vars=[f"score.{name}" for name in names],
+        var_name="objective",
+        value_name="score",
+    )
+    long["objective"] = long["objective"].str.removeprefix("score.")
+    low, high = long.groupby("objective")["score"].min(), long.groupby("objective")["score"].max()
+    span = (high - low).where(high > low, 1.0)
+    long["height"] = (long["score"] - long["objective"].map(low)) / long["objective"].map(span)
+    ends = [f"{name} ({low[name]:.2g} to {high[name]:.2g})" for name in names]
+    long["axis"] = long["objective"].map(dict(zip(names, ends, strict=True)))
+    order = {"dominated": 0, "parent": 1, "front": 2}
+    long["layer"] = long["kind"].map(order)
+    encoding = {
+        "x": library.X("axis:N", sort=ends, title=None, axis=library.Axis(labelAngle=-20)),
+        "y": library.Y("height:Q", axis=None),
+        "color": _kinds(library),
+        "detail": "name:N",
+        "tooltip": ["name", "kind", "objective", library.Tooltip("score:Q", format=".4f")],
+    }
+    layers = [
+        library.Chart(long[long["kind"] == kind])
+        .mark_line(point=True, opacity=opacity, strokeDash=dash)
+        .encode(**encoding)
+        for kind, opacity, dash in (("dominated", 0.15, [1, 0]), ("parent", 0.9, [6, 3]), ("front", 0.8, [1, 0]))
+        if (long["kind"] == kind).any()
+    ]
+    return library.layer(*layers)
+
+
+def _single(frame: pd.DataFrame, name: str) -> Any:
+    library = altair()
+    plain = frame.rename(columns={f"score.{name}": "y"}).reset_index(names="order")
+    return (
+        library.Chart(plain)
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=library.X("order:Q", title="candidate"),
+            y=library.Y("y:Q", title=name, scale=library.Scale(zero=False)),
+            color=_kinds(library),
+            tooltip=["name", "kind", library.Tooltip("y:Q", title=name, format=".4f")],
+        )
+    )

@@ -1,0 +1,82 @@
+"""Reconciling task vectors that disagree: sign election and the mean of those who agree.
+
+Functions take deltas that are already thinned and multiplied by their weights, and return one delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evomerge.merge.reductions import divide_, sum_of
+
+# A sum of weights closer to zero than this is not divided by; the constant is mergekit's.
+_TINY_WEIGHT = 1e-8
+
+
+def times(deltas: Sequence[Tensor], weight: Sequence[float]) -> list[Tensor]:
+    """Return each delta multiplied by its weight."""
+    return [delta * w for delta, w in zip(deltas, weight, strict=True)]
+
+
+def elect_signs(deltas: Sequence[Tensor]) -> Tensor:
+    """Return +1 or -1 per element: the sign of the sum over models, a sum of zero electing +1."""
+    total = sum_of(deltas)
+    return torch.where(total >= 0, 1.0, -1.0).to(total.dtype)
+
+
+def agreeing_sum(deltas: Sequence[Tensor], signs: Tensor) -> Tensor:
+    """Return the sum over models of the entries whose sign is the elected one; zeros agree with nobody."""
+    return sum_of([delta * (delta.sign() == signs) for delta in deltas])
+
+
+def agreeing_weight(deltas: Sequence[Tensor], signs: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return, per element, the sum of weights of the models that `agreeing_sum` adds; 1 where it would be 0."""
+    counted = [(delta.sign() == signs).to(signs.dtype) * w for delta, w in zip(deltas, weights, strict=True)]
+    divisor = sum_of(counted)
+    return divisor.masked_fill_(divisor == 0, 1.0)
+
+
+def disjoint_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
+    """Return the sum of the entries that agree with the elected sign, divided by their weights if `normalize`.
+
+    Args:
+        deltas: thinned deltas, each already multiplied by its weight, all of one shape.
+        weights: those weights; used as divisors only.
+        normalize: divide each element by the sum of weights of the models that agree there. The weights are then
+            relative: one model alone comes back whole whatever its weight, even a negative one.
+
+    Source: the elect and disjoint-merge steps of TIES-Merging, Yadav et al. 2023, arXiv:2306.01708, with mergekit's
+    rules (a zero sum elects +; the divisor is a sum of weights, not a count).
+    """
+    signs = elect_signs(deltas)
+    merged = agreeing_sum(deltas, signs)
+    if normalize:
+        merged.div_(agreeing_weight(deltas, signs, weights))
+    return merged.add_(0.0)  # no negative zeros: block kernels come to zero another way
+
+
+def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
+    """Return the sum of deltas, each already multiplied by its weight, divided by those weights if `normalize`."""
+    merged = sum_of(deltas)
+    return divide_(merged, weight_divisor(weights, merged.dtype)) if normalize else merged
+
+
+def weight_divisor(weights: Sequence[float], dtype: torch.dtype) -> float:
+    """Return the sum of weights in the given precision, or 1 where it is too close to zero to divide by."""
+    divisor = float(sum_of([torch.tensor(w, dtype=dtype) for w in weights]))
+    return divisor if abs(divisor) >= _TINY_WEIGHT else 1.0
+
+
+def counted_merge(deltas: Sequence[Tensor], normalize: bool) -> Tensor:
+    """Return the disjoint merge by the rules of the TIES paper's code: ties follow the majority, means count models.
+
+    An element whose sum over models is zero takes the sign of the sum of all elected signs in this tensor.
+    """
+    total = sum_of(deltas)
+    majority = 1.0 if float(total.sign().double().sum()) >= 0 else -1.0
+    signs = torch.where(total == 0, majority, total.sign())
+    merged = agreeing_sum(deltas, signs)
+    return merged.div_(agreeing_weight(deltas, signs, [1.0] * len(deltas))) if normalize else merged

@@ -1,0 +1,131 @@
+"""The rules that choose the next points from a pool; `bayesian` says when each applies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
+
+from evomerge.pareto.checks import Array, Mask, vector
+from evomerge.pareto.design_points import sobol_points
+from evomerge.pareto.dominance import dominates, non_dominated
+from evomerge.pareto.surrogate import Surrogate, draw_coefficients, link_sd
+
+# Volume is sampled at this many points per draw; its relative error is a few percent, the same for all candidates.
+VOLUME_SAMPLES = 512
+# A point may still be on the front if its prediction plus this many sds is not dominated.
+OPTIMISM_SDS = 2.0
+
+
+def distance(points: Array, others: Array, box: Array) -> Array:
+    """Return the distance of each point to the nearest of the others, in widths of the box."""
+    width = box[:, 1] - box[:, 0]
+    gaps = (points[:, None] - others[None]) / width  # (N, n, K)
+    return np.asarray(np.sqrt((gaps**2).sum(axis=2)).min(axis=1))
+
+
+def by_hypervolume(
+    fits: Sequence[Surrogate],
+    pool: Array,
+    known: Array,
+    count: int,
+    rng: Generator,
+    reference: ArrayLike | None,
+    draws: int,
+) -> tuple[list[int], list[float], float]:
+    """Return pool indices, their expected gains, and the expected volume so far; fewer if no gain is left."""
+    at_pool, at_known = np.empty((draws, len(pool), len(fits))), np.empty((draws, len(known), len(fits)))
+    for t, fit in enumerate(fits):
+        coefficients = draw_coefficients(fit, rng, draws)
+        at_pool[:, :, t] = fit.link.inverse(coefficients @ fit.basis(pool).T)
+        at_known[:, :, t] = fit.link.inverse(coefficients @ fit.basis(known).T)
+    fitted = np.stack([fit.link.inverse(fit.basis(known) @ fit.centred) for fit in fits], axis=1)
+    floor = fitted.min(axis=0) if reference is None else vector(reference, len(fits), "reference")
+    unit = sobol_points(VOLUME_SAMPLES, len(fits), rng)
+    reached = np.zeros((draws, VOLUME_SAMPLES, len(pool)), dtype=np.float32)  # by which candidate is a sample dominated
+    open_still = np.zeros((draws, VOLUME_SAMPLES), dtype=np.float32)  # samples that nothing evaluated dominates
+    cell = np.zeros(draws)
+    for s in range(draws):
+        ceiling = np.maximum(np.maximum(at_pool[s].max(axis=0), at_known[s].max(axis=0)), floor)
+        samples = floor + unit * (ceiling - floor)
+        cell[s] = float(np.prod(ceiling - floor)) / VOLUME_SAMPLES
+        front = at_known[s][non_dominated(at_known[s], duplicates=False)]
+        open_still[s] = ~(samples[:, None] <= front[None]).all(axis=2).any(axis=1)
+        reached[s] = (samples[:, None] <= at_pool[s][None]).all(axis=2)
+    volume = float(np.mean(cell * (VOLUME_SAMPLES - open_still.sum(axis=1))))
+    chosen: list[int] = []
+    gains: list[float] = []
+    while len(chosen) < count:
+        gain = np.einsum("s,sn->n", cell, np.matmul(open_still[:, None], reached)[:, 0]) / draws
+        gain[chosen] = 0.0
+        best = int(np.argmax(gain))
+        if gain[best] <= 0:
+            break
+        chosen.append(best)
+        gains.append(float(gain[best]))
+        open_still *= 1.0 - reached[:, :, best]
+    return chosen, gains, volume
+
+
+def by_uncertainty(fits: Sequence[Surrogate], pool: Array, taken: list[int], count: int, weights: Array) -> list[int]:
+    """Return pool indices of the largest summed predictive sd among points that may be on the front."""
+    bases = [fit.basis(pool) for fit in fits]
+    means = np.stack([basis @ fit.centred for basis, fit in zip(bases, fits, strict=True)], axis=1)
+    sds = np.stack([link_sd(fit, basis) for basis, fit in zip(bases, fits, strict=True)], axis=1)
+    sds = np.where(np.isfinite(sds), sds, 0.0)
+    front = means[non_dominated(means, duplicates=False)]
+    hopeful = means + OPTIMISM_SDS * sds
+    free = np.ones(len(pool), dtype=bool)
+    free[taken] = False
+    may_win = free & ~np.asarray(dominates(front[None], hopeful[:, None])).any(axis=1)
+    allowed: Mask = may_win if int(may_win.sum()) >= count else free
+    scale = np.ptp(means, axis=0)
+    scale = weights / np.where(scale > 0, scale, 1.0)
+    covariances = [fit.covariance for fit in fits]
+    chosen: list[int] = []
+    for _ in range(count):
+        variance = [np.einsum("np,pq,nq->n", basis, c, basis) for basis, c in zip(bases, covariances, strict=True)]
+        score = np.sqrt(np.maximum(np.stack(variance, axis=1), 0.0)) @ scale
+        best = int(np.argmax(np.where(allowed, score, -np.inf)))
+        chosen.append(best)
+        allowed[best] = False
+        for t, basis in enumerate(bases):
+            # as if measured as well as the design's typical point is known by now
+            direction = covariances[t] @ basis[best]
+            noise = max(float(np.mean(variance[t])), 1e-300)
+            covariances[t] = covariances[t] - np.outer(direction, direction) / (noise + basis[best] @ direction)
+    return chosen
+
+
+def by_draws(fits: Sequence[Surrogate], pool: Array, known: Array, count: int, rng: Generator) -> list[int]:
+    """Return, for one coefficient draw each, the pool index of the front's point farthest from all seen ones."""
+    bases = [fit.basis(pool) for fit in fits]
+    coefficients = [draw_coefficients(fit, rng, count) for fit in fits]
+    seen, free = known, np.ones(len(pool), dtype=bool)
+    chosen: list[int] = []
+    for s in range(count):
+        values = np.stack([basis @ beta[s] for basis, beta in zip(bases, coefficients, strict=True)], axis=1)
+        members = np.flatnonzero(non_dominated(np.where(free[:, None], values, np.nan)))
+        lonely = distance(pool[members], seen, fits[0].box) if len(seen) else np.zeros(len(members))
+        best = int(members[np.argmax(lonely)])
+        chosen.append(best)
+        free[best] = False
+        seen = np.vstack([seen, pool[best]])
+    return chosen
+
+
+def farthest(pool: Array, known: Array, count: int) -> list[int]:
+    """Return pool indices that fill the space, each the farthest from everything known and chosen."""
+    width = np.maximum(np.ptp(pool, axis=0), 1e-300)
+    nearest = np.full(len(pool), np.inf)
+    for row in known:
+        nearest = np.minimum(nearest, (((pool - row) / width) ** 2).sum(axis=1))
+    chosen: list[int] = []
+    for _ in range(count):
+        best = int(np.argmax(nearest))
+        chosen.append(best)
+        nearest = np.minimum(nearest, (((pool - pool[best]) / width) ** 2).sum(axis=1))
+        nearest[best] = -1.0
+    return chosen

@@ -1,0 +1,147 @@
+"""The weighted, penalised, link-aware least squares behind one surrogate: choose, solve, and judge the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtr
+
+from evomerge.pareto.checks import Array
+from evomerge.pareto.features import Complexity, centred_features
+from evomerge.pareto.links import Link
+from evomerge.pareto.observations import Observations
+from evomerge.pareto.regression import RidgeFit, ridge_fit
+
+# Known noise is believed as if this many residuals had already confirmed it.
+NOISE_PRIOR_DOF = 10.0
+# Residuals this improbably small under the stated noise show that candidates share their errors.
+PAIRED_LEVEL = 0.05
+# A simpler model must lower the mean squared leave-one-out error by this share to replace a richer one. Among models
+# that the data can afford, choosing the simpler of near equals costs coverage: its intervals do not know of the choice.
+PARSIMONY = 0.2
+# Gauss-Newton steps, each with a fresh misfit estimate; most fits settle in under ten.
+MOST_STEPS = 30
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One weighted least-squares step on the link scale."""
+
+    fit: RidgeFit
+    weights: Array  # (n,) link-scale weights of the last step
+    working: Array  # (n,) link-scale target of the last step
+
+
+def select(
+    data: Observations, link: Link, box: Array, complexities: list[Complexity], ridges: tuple[float, ...], misfit: float
+) -> tuple[Complexity, float]:
+    """Return the complexity and ridge of the lowest leave-one-out error on the metric's scale."""
+    z = link.forward(data.y, data.items)
+    mean = link.inverse(z)
+    weights = 1.0 / (data.response_variance(link, mean) / np.maximum(link.slope(z), 1e-12) ** 2 + misfit)
+    share = data.importance(link)
+    best: tuple[Complexity, float] = (complexities[-1], ridges[0])
+    lowest = np.inf
+    for complexity in reversed(complexities):  # the richest first
+        matrix = centred_features(data.c, box, complexity)
+        errors = []
+        for ridge in ridges if complexity != "constant" else ridges[:1]:
+            solved = ridge_fit(matrix, z, weights, _penalty(matrix.shape[1], ridge, weights))
+            left_out = solved.leave_one_out
+            known = np.isfinite(left_out)
+            predicted = link.inverse(np.where(known, z - np.where(known, left_out, 0.0), z))
+            # A row that nothing else informs counts as an error of the whole range, not of zero.
+            gap = np.where(known, data.y - predicted, max(float(np.ptp(data.y)), 1e-300))
+            errors.append(float(share @ gap**2))
+        place = int(np.argmin(errors))
+        if errors[place] < lowest * (1 - PARSIMONY) or lowest == np.inf:
+            lowest, best = errors[place], (complexity, ridges[place])
+    return best
+
+
+def solve(
+    data: Observations, link: Link, box: Array, complexity: Complexity, ridge: float, refine: bool
+) -> tuple[Solution, float, Array]:
+    """Return the fit, the misfit variance on the link scale, and the fitted metrics (n,)."""
+    matrix = centred_features(data.c, box, complexity)
+    working = link.forward(data.y, data.items)
+    eta, misfit = working, 0.0
+    step: Solution | None = None
+    for _ in range(MOST_STEPS):
+        slope = np.maximum(link.slope(eta), 1e-9)
+        variance = data.response_variance(link, link.inverse(eta)) / slope**2
+        weights = 1.0 / (variance + misfit)
+        penalty = _penalty(matrix.shape[1], ridge, weights)
+        following = Solution(ridge_fit(matrix, working, weights, penalty), weights, working)
+        if step is not None and refine and link.name != "identity":
+            following = _damped(data.y, link, matrix, step, following, penalty, slope)
+        moved = np.inf if step is None else float(np.abs(following.fit.coefficients - step.fit.coefficients).max())
+        step = following
+        before, misfit = misfit, _misfit(data, step, variance, misfit)
+        if moved < 1e-10 and abs(misfit - before) <= 1e-6 * (before + 1e-12):
+            break
+        if refine and link.name != "identity":
+            eta = np.clip(matrix @ step.fit.coefficients, -30.0, 30.0)
+            working = eta + (data.y - link.inverse(eta)) / np.maximum(link.slope(eta), 1e-9)
+    assert step is not None
+    return step, misfit, link.inverse(matrix @ step.fit.coefficients)
+
+
+def _damped(
+    y: Array, link: Link, matrix: Array, before: Solution, proposed: Solution, penalty: Array, slope: Array
+) -> Solution:
+    """Return `proposed`, moved back towards `before` until the penalised error on the metric's scale falls."""
+    inverse_variance = proposed.weights / slope**2
+
+    def error(beta: Array) -> float:
+        gap = y - link.inverse(matrix @ beta)
+        return float(inverse_variance @ gap**2 + penalty @ beta**2)
+
+    start, goal = before.fit.coefficients, proposed.fit.coefficients
+    base, share = error(start), 1.0
+    while error(start + share * (goal - start)) > base and share > 1e-6:
+        share /= 2
+    if share == 1.0:
+        return proposed
+    beta = start + share * (goal - start)
+    fit_there = RidgeFit(
+        beta, proposed.fit.inverse, proposed.fit.hat, proposed.working - matrix @ beta, proposed.fit.condition
+    )
+    return Solution(fit_there, proposed.weights, proposed.working)
+
+
+def _misfit(data: Observations, step: Solution, variance: Array, misfit: float) -> float:
+    """Return the next misfit variance, the moment estimate of random-effects regression (Paule and Mandel 1982)."""
+    left = 1.0 - step.fit.hat
+    if not data.noise_known or data.shared or float(left.sum()) < 1.0:
+        return 0.0
+    excess = float(step.weights @ step.fit.residuals**2 - left.sum())
+    return max(0.0, misfit + excess / float(step.weights @ left))
+
+
+def posterior(data: Observations, solution: Solution, misfit: float) -> tuple[Array, float, float]:
+    """Return the coefficients' covariance, its degrees of freedom, and the misfit's sd, all on the link scale."""
+    freedom = len(data.y) - solution.fit.effective_parameters
+    squares = float(solution.weights @ solution.fit.residuals**2)
+    if data.noise_known and not data.shared:
+        if misfit == 0 and freedom >= 1 and chdtr(freedom, squares) < PAIRED_LEVEL:
+            # Residuals too small for the stated noise: the candidates answered the same items and err together. What
+            # they share moves the whole surface and cannot be seen; the residuals may then all be misfit.
+            scale = squares / freedom
+            spread = np.sqrt(scale * len(data.y) / solution.weights.sum())
+            return solution.fit.inverse, freedom + NOISE_PRIOR_DOF, float(spread)
+        believed = 0.0 if misfit > 0 else NOISE_PRIOR_DOF
+        return solution.fit.inverse, max(freedom, 1.0) + believed, float(np.sqrt(misfit))
+    if freedom < 0.5 and data.noise_known:
+        return solution.fit.inverse, NOISE_PRIOR_DOF, 0.0  # nothing but the stated noise to go by
+    if freedom < 0.5:
+        return solution.fit.inverse, 0.0, float("inf")
+    scale = squares / freedom
+    return scale * solution.fit.inverse, freedom, float(np.sqrt(scale * len(data.y) / solution.weights.sum()))
+
+
+def _penalty(count: int, ridge: float, weights: Array) -> Array:
+    penalty = np.full(count, ridge * weights.sum())
+    penalty[-1] = 0.0  # the constant comes last and is free
+    return penalty

@@ -1,0 +1,73 @@
+"""Even spreads: weights over a simplex, and a few points that represent a large front."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evomerge.pareto.checks import Array, at_least, score_table
+
+
+def simplex_weights(objectives: int, count: int) -> Array:
+    """Return evenly spread weight vectors, (q, m), each summing to 1, with q near `count` and at least m.
+
+    The lattice of the most divisions that stays within `count`. With fewer divisions than objectives the lattice has
+    no inner points; then a second one, halfway to the centre, is added.
+
+    Args:
+        objectives: m, at least 1.
+        count: wanted number.
+
+    Source: Das and Dennis 1998; the inner layer as in NSGA-III, Deb and Jain 2014.
+    """
+    m = at_least(objectives, 1, "objectives")
+    at_least(count, 1, "count")
+    if m == 1:
+        return np.ones((1, 1))
+    divisions = 1
+    while comb(divisions + m, m - 1) <= count:
+        divisions += 1
+    outer = _lattice(m, divisions)
+    if divisions >= m:
+        return outer
+    inner = _lattice(m, max(1, divisions - 1)) / 2 + 0.5 / m
+    return np.vstack([outer, inner])
+
+
+def representatives(scores: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Return `count` rows that spread over a front: the best of each objective, then always the loneliest row.
+
+    Distances are Euclidean on objectives scaled to their range. Ties go to the earlier row.
+
+    Args:
+        scores: (n, m) without NaN.
+        count: how many; all rows, in order, if there are no more than that.
+
+    Returns:
+        (min(n, count),) int64 row indices; sorted.
+    """
+    table = score_table(scores)
+    if len(table) <= at_least(count, 1, "count"):
+        return np.arange(len(table))
+    span = np.ptp(table, axis=0)
+    scaled = (table - table.min(axis=0)) / np.where(span > 0, span, 1.0)
+    chosen = list(dict.fromkeys(int(i) for i in np.argmax(scaled, axis=0)))[:count]
+    nearest = np.full(len(table), np.inf)
+    for row in chosen:
+        nearest = np.minimum(nearest, np.sum((scaled - scaled[row]) ** 2, axis=1))
+    while len(chosen) < count:
+        row = int(np.argmax(nearest))
+        chosen.append(row)
+        nearest = np.minimum(nearest, np.sum((scaled - scaled[row]) ** 2, axis=1))
+        nearest[row] = -1.0  # equal rows are at distance 0 of each other and still count as different
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _lattice(m: int, divisions: int) -> Array:
+    """Return all m-tuples of multiples of 1/divisions that sum to 1, by stars and bars."""
+    bars = np.array(list(combinations(range(divisions + m - 1), m - 1)), dtype=np.int64)
+    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), divisions + m - 1)])
+    return np.asarray((np.diff(edges, axis=1) - 1) / divisions)

@@ -1,0 +1,123 @@
+"""The desk between archive and pool: it hands out what is still to be answered, and files what comes back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from evomerge.archive import Archive
+from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
+from evomerge.pool.protocol import Arrival, Pool, Retry
+
+Plan = Mapping[str, tuple[str, ...]]  # task -> ids of the items that every candidate answers
+
+
+class Desk:
+    """Owns which candidates are open: taken on, and not finished.
+
+    A candidate that was partly answered before is asked only for what is missing; one whose recipe was met before
+    shares the answers; one that is finished already comes back at once.
+    """
+
+    def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan) -> None:
+        self._archive, self._pool, self._split, self._plan = archive, pool, split, plan
+        self._queue: deque[Job] = deque()  # waiting for a worker
+        self._running: set[int] = set()
+        self._twins: dict[int, list[int]] = {}  # open candidate -> later ones with the same recipe
+        self._jobs: dict[int, Job] = {}  # of every twin that waits: it must run itself if the first one's machine fails
+
+    @property
+    def queued(self) -> int:
+        """How many candidates wait for a worker."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """How many candidates are with the pool."""
+        return len(self._running)
+
+    @property
+    def open(self) -> int:
+        """How many candidates are taken on and not finished."""
+        return len(self._queue) + len(self._running) + len(self._jobs)
+
+    def take(self, candidates: Iterable[Candidate]) -> list[int]:
+        """Take candidates on; return the numbers of those that need no work because the archive has their answers."""
+        finished = []
+        for candidate in candidates:
+            stored = self._archive.outcome(candidate.number, self._split)
+            twin = self._archive.twin(candidate) if candidate.kind == "search" else None
+            if stored is not None and _final(stored.failure):
+                finished.append(candidate.number)
+            elif twin is not None and self._is_open(twin):
+                self._twins.setdefault(twin, []).append(candidate.number)
+                self._jobs[candidate.number] = self._job(candidate)
+            elif twin is not None and self._can_copy(twin):
+                self._archive.copy_answers(twin, candidate.number, self._split)
+                finished.append(candidate.number)
+            else:
+                self._queue.append(self._job(candidate))
+        return finished
+
+    def submit(self) -> None:
+        """Give the pool as many jobs as it has room for; each is recorded before it leaves."""
+        jobs = [self._queue.popleft() for _ in range(min(len(self._queue), self._pool.room()))]
+        if not jobs:
+            return
+        with self._archive.transaction():
+            for job in jobs:
+                self._archive.put_submitted(job.candidate.number, job.split)
+        for job in jobs:
+            self._running.add(job.candidate.number)
+            self._pool.submit(job)
+
+    def file(self, arrived: Iterable[Arrival]) -> list[Outcome]:
+        """Record what the pool returned; call it inside a transaction. Returns the outcomes, with those of twins."""
+        outcomes: list[Outcome] = []
+        for result in arrived:
+            if isinstance(result, Answers):
+                self._archive.put_answers(result)
+                continue
+            if isinstance(result, Retry):
+                payload = {"split": result.split, "worker": result.worker, "message": result.message}
+                self._archive.put_event("retry", result.number, payload)
+                continue
+            self._archive.put_outcome(result)
+            self._running.discard(result.number)
+            outcomes.append(result)
+            outcomes += self._share(result)
+        return outcomes
+
+    def _share(self, outcome: Outcome) -> list[Outcome]:
+        """Return the outcomes of the candidates that waited for this one."""
+        shared: list[Outcome] = []
+        for number in self._twins.pop(outcome.number, []):
+            job = self._jobs.pop(number)
+            if _final(outcome.failure):
+                self._archive.copy_answers(outcome.number, number, self._split)
+                copied = self._archive.outcome(number, self._split)
+                assert copied is not None
+                shared.append(copied)
+            else:
+                self._queue.append(job)
+        return shared
+
+    def _is_open(self, number: int) -> bool:
+        return number in self._running or any(job.candidate.number == number for job in self._queue)
+
+    def _can_copy(self, twin: int) -> bool:
+        stored = self._archive.outcome(twin, self._split)
+        return stored is not None and _final(stored.failure)
+
+    def _job(self, candidate: Candidate) -> Job:
+        answered = self._archive.answered(self._split, candidate.number)
+        missing = {
+            task: tuple(item for item in items if item not in answered.get(task, ()))
+            for task, items in self._plan.items()
+        }
+        return Job(candidate, self._split, {task: items for task, items in missing.items() if items})
+
+
+def _final(failure: Failure | None) -> bool:
+    """True where trying again would give the same: the candidate is scored, or it is the candidate that is bad."""
+    return failure is None or failure.kind == "candidate"

@@ -1,0 +1,146 @@
+"""From stored responses to scores, the front, and the candidate to pick: pure functions of the archive's rows.
+
+Responses come first and fitness second: nothing here is stored, everything is computed again when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from evomerge.candidate import Evaluation, Objective, Response
+from evomerge.errors import InputError, near
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.front import choose_by_preference, knee
+from evomerge.scoring.estimate import estimate
+
+BEST_FINALISTS = 3  # by overall fitness
+MOST_FINALISTS = 8  # with the best on each objective
+
+
+def overall(fitness: Sequence[float] | np.ndarray, objectives: Sequence[Objective]) -> float:
+    """Return the weighted mean of fitness (m,): the one number by which the best candidate is named."""
+    weights = np.array([objective.weight for objective in objectives], dtype=float)
+    return float(np.dot(fitness, weights) / weights.sum())
+
+
+def fitness_table(
+    evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Return the candidates that have a fitness, with their fitness and standard errors.
+
+    Returns:
+        Candidate numbers in ascending order, fitness (n, m), standard errors (n, m); higher is better.
+    """
+    rows = {number: evaluation.fitness(objectives) for number, evaluation in sorted(evaluations.items())}
+    numbers = [number for number, row in rows.items() if row is not None]
+    errors = [[evaluations[number].scores[o.name].stderr for o in objectives] for number in numbers]
+    shape = (len(numbers), len(objectives))
+    fitness = np.array([rows[number] for number in numbers], dtype=float).reshape(shape)
+    return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
+
+
+def best_number(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int | None:
+    """Return the candidate of highest weighted mean fitness (the earlier one on a tie), or None where none has any."""
+    numbers, fitness, _ = fitness_table(evaluations, objectives)
+    if not numbers:
+        return None
+    return numbers[int(np.argmax([overall(row, objectives) for row in fitness]))]
+
+
+def front_numbers(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
+    """Return the candidates that no other dominates, the first of several equal ones, best overall first."""
+    numbers, fitness, _ = fitness_table(evaluations, objectives)
+    if not numbers:
+        return []
+    kept = np.flatnonzero(non_dominated(fitness, duplicates=False))
+    return [numbers[i] for i in sorted(kept, key=lambda i: (-overall(fitness[i], objectives), numbers[i]))]
+
+
+def pick_number(pick: str, evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int:
+    """Return the candidate that `pick` names: best, knee, a number, or a preference such as 'add=2,sort=1'.
+
+    A preference chooses on the measured front, by the augmented Tchebycheff distance to the ideal point; objectives
+    that are not named weigh nothing.
+
+    Raises:
+        InputError: no candidate has scores yet, or the pick names nothing that exists.
+    """
+    numbers, fitness, _ = fitness_table(evaluations, objectives)
+    text = pick.strip()
+    if text.lstrip("-").isdigit():
+        if int(text) not in evaluations:
+            raise InputError(f"--pick {text}: no such candidate; see: evomerge trials")
+        if (failure := evaluations[int(text)].failure) is not None:
+            raise InputError(f"--pick {text}: that candidate failed ({failure.message}); pick another one")
+        return int(text)
+    if not numbers:
+        raise InputError("no candidate has scores yet, so there is nothing to pick")
+    if text == "best":
+        return numbers[int(np.argmax([overall(row, objectives) for row in fitness]))]
+    if text == "knee":
+        return numbers[knee(fitness)]
+    return numbers[choose_by_preference(fitness, _preference(text, objectives))]
+
+
+def reference_point(parents: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> dict[str, float]:
+    """Return the hypervolume's reference: per objective the worst parent's score, in the metric's own units.
+
+    It is fixed by the parents, so that hypervolumes of one run can be compared over time. Without parents it is 0.
+    """
+    _, fitness, _ = fitness_table(parents, objectives)
+    worst = fitness.min(axis=0) if len(fitness) else np.zeros(len(objectives))
+    return {objective.name: objective.fitness(float(value)) for objective, value in zip(objectives, worst, strict=True)}
+
+
+def _preference(text: str, objectives: tuple[Objective, ...]) -> list[float]:
+    names = [objective.name for objective in objectives]
+    weights = dict.fromkeys(names, 0.0)
+    for part in text.split(","):
+        name, separator, value = part.partition("=")
+        if not separator:
+            raise InputError(
+                f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'"
+            )
+        if name.strip() not in weights:
+            raise InputError(f"--pick {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
+        try:
+            weights[name.strip()] = float(value)
+        except ValueError:
+            raise InputError(
+                f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
+            ) from None
+    return [weights[name] for name in names]
+
+
+def evaluation_of(
+    number: int,
+    responses: Sequence[Response],
+    objectives: Sequence[Objective],
+    stands_in: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Return the scores of one model from its responses: per objective the mean over items, with its standard error.
+
+    Args:
+        number: of the candidate.
+        responses: all of them; those of metrics that are no objective are passed over.
+        objectives: what is wanted.
+        stands_in: objective's task -> the task of its held-out items, see `ItemPlan`.
+    """
+    tasks = stands_in or {}
+    return Evaluation(number, {o.name: estimate(responses, o, task=tasks.get(o.task)) for o in objectives})
+
+
+def finalists(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
+    """Return the candidates worth held-out items: the best ones overall and the front's best per objective.
+
+    Chosen on search items alone, `MOST_FINALISTS` at most, the best overall first. Fewer finalists keep the final
+    comparison honest: every additional one is another chance to look good by luck.
+    """
+    numbers, fitness, _ = fitness_table(evaluations, objectives)
+    if not numbers:
+        return []
+    ranked = [numbers[i] for i in np.argsort([-overall(row, objectives) for row in fitness], kind="stable")]
+    specialists = [numbers[int(np.argmax(fitness[:, column]))] for column in range(len(objectives))]
+    return list(dict.fromkeys([*ranked[:BEST_FINALISTS], *specialists]))[:MOST_FINALISTS]

@@ -1,0 +1,106 @@
+"""Taking a candidate away: as a model folder with its lineage, as a mergekit YAML, or as a recipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from evomerge.candidate import Candidate
+from evomerge.errors import InputError
+from evomerge.recipe import Recipe
+
+if TYPE_CHECKING:
+    from evomerge.results import Run
+
+FORMS = ("hf", "mergekit", "recipe")
+
+
+def export_candidate(run: Run, to: str | Path, *, pick: str, form: str) -> str:
+    """Write the picked candidate of `run` and return a sentence that says what was written.
+
+    Raises:
+        InputError: an unknown form or pick, or the target exists.
+        WeightsError: the folder cannot be written, or a model has changed since the search.
+    """
+    if form not in FORMS:
+        raise InputError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    candidate = run.pick(pick)
+    if form != "hf":
+        recipe = candidate.recipe
+        document = recipe.to_mergekit() if form == "mergekit" else recipe.to_mapping()
+        write_text(yaml_text(document, _heading(run, candidate, form)), to)
+        return f"wrote candidate {candidate.number} as a {form} file: {to}"
+    from evomerge.results.card import model_card
+    from evomerge.weights.export import export
+
+    _check_revisions(candidate.recipe)
+    report = export(candidate.recipe, to, card=model_card(run, candidate))
+    stored = run.fingerprint(candidate.number)
+    if stored and report.fingerprint != stored:
+        raise InputError(
+            f"the exported weights (fingerprint {report.fingerprint}) are not those that were scored ({stored}); "
+            "another version of torch or evomerge may round differently: compare with evomerge replay"
+        )
+    proof = ", the weights that were scored" if stored else ""
+    return (
+        f"wrote candidate {candidate.number} to {report.folder} "
+        f"({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}{proof})"
+    )
+
+
+def yaml_text(document: dict[str, Any], heading: str = "") -> str:
+    """Return a YAML file's text; lists of numbers stand on one line, as people write them."""
+    comment = "".join(f"# {line}\n" for line in heading.splitlines())
+    return comment + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def write_text(text: str, to: str | Path) -> None:
+    """Write a text file, or print it where the name is '-'; an existing file is not overwritten."""
+    if str(to) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        with open(to, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{to} exists; choose another name, or remove it first") from None
+    except OSError as error:
+        raise InputError(f"{to} cannot be written: {error.strerror}") from error
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of plain values in one line and never writes anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
+    flow = all(not isinstance(value, (dict, list)) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
+
+
+_Dumper.add_representer(list, _represent_list)
+
+
+def _heading(run: Run, candidate: Candidate, form: str) -> str:
+    lines = [f"candidate {candidate.number} of {run.folder.name}; recipe {candidate.recipe.digest[:16]}"]
+    reader = "mergekit-yaml this.yaml out" if form == "mergekit" else "evomerge merge this.yaml --to out"
+    lines.append(f"merge it: {reader}")
+    if form == "mergekit" and candidate.recipe.method.startswith(("dare", "della")):
+        lines.append("mergekit draws random masks of its own, so its weights will differ from those that were scored")
+    return "\n".join(lines)
+
+
+def _check_revisions(recipe: Recipe) -> None:
+    from evomerge.weights.reference import revision_of
+
+    for name, revision in recipe.revisions:
+        if (found := revision_of(name)) != revision:
+            raise InputError(
+                f"model {name!r} has changed since the search (revision {found[:12]}, was {revision[:12]}), "
+                "so this export would be another model than the one that was scored; put the old files back"
+            )

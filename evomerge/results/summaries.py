@@ -1,0 +1,128 @@
+"""What a run says to people in a terminal: the front, the verdict on held-out items, and what to type next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge.results.finals import Final
+
+if TYPE_CHECKING:
+    from evomerge.results import Run
+
+SHOWN_POINTS = 12  # of the front; the rest is in `evomerge front`
+
+
+def status_text(run: Run) -> str:
+    """Return the status of a run in a few lines."""
+    status = run.status()
+    budget = status["budget"].get("candidates")
+    lines = [
+        f"{run.folder}: {status['state']}",
+        f"  candidates  {status['done']} done, {status['failed']} failed" + (f", of {budget}" if budget else ""),
+        f"  front       {status['front_size']} candidates, hypervolume {status['hypervolume']:.4g}",
+        f"  time        {clock(status['seconds'])}, workers busy for {clock(status['busy_seconds'])}",
+    ]
+    if best := status["best"]:
+        scores = ", ".join(f"{name} {value:.3g} ± {best['stderr'][name]:.2g}" for name, value in best["score"].items())
+        lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
+    for failure in status["last_failures"]:
+        lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
+    if status["state"] in ("interrupted", "stopped"):
+        lines.append(f"  go on with: evomerge resume {run.folder}")
+    return "\n".join(lines)
+
+
+def summary_text(run: Run) -> str:
+    """Return what the end of a search prints."""
+    state = run.state
+    status = run.status()
+    best = run.best()
+    if best is None:
+        return "\n".join([status_text(run), "no candidate could be scored; see: evomerge trials " + str(run.folder)])
+    lines = [
+        f"{status['done']} candidates scored, {status['failed']} failed, in {clock(status['seconds'])}.",
+        "",
+        *front_lines(run),
+        "",
+    ]
+    if state == "interrupted":
+        return "\n".join(
+            [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
+        )
+    if finals := run.finals():
+        lines += [*finals_lines(finals), ""]
+    return "\n".join([*lines, "next:", *next_lines(run)])
+
+
+def front_lines(run: Run) -> list[str]:
+    """Return the measured front as a table, with the parents above for comparison (search items)."""
+    names = [objective.name for objective in run.objectives]
+    front, parents = run.front(), run.parents()
+    label = max([12, *(len(f"parent {name}") for name in parents["name"])])
+    lines = [
+        f"Pareto front, {len(front)} candidates (search items; mean ± standard error):",
+        " " * (label + 2) + "  ".join(f"{name:>13}" for name in names),
+    ]
+    for _, row in parents.iterrows():
+        lines.append(f"  {'parent ' + row['name']:<{label}}" + "  ".join(_cell(row, name) for name in names))
+    for _, row in front.head(SHOWN_POINTS).iterrows():
+        lines.append(f"  {row['candidate']:<{label}}" + "  ".join(_cell(row, name) for name in names))
+    if len(front) > SHOWN_POINTS:
+        lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
+    return lines
+
+
+def finals_lines(finals: list[Final]) -> list[str]:
+    """Return finalists and parents on held-out items, and the verdict on the best candidate."""
+    label = max(len(final.name) for final in finals)
+    lines = ["Held-out items, which the search never saw (weighted mean over the tasks):"]
+    for final in finals:
+        line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
+        if final.gain is not None:
+            line += f"   {verdict(final)}"
+        lines.append(line)
+    return lines
+
+
+def verdict(final: Final) -> str:
+    """Return one finalist's comparison with the best parent, in points, with its paired interval."""
+    gain = final.gain
+    if gain is None:
+        return "a parent"
+    interval = f"95% interval [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+    if gain.low > 0:
+        return f"better than {final.against} by {100 * gain.value:.1f} points, {interval}"
+    if gain.high < 0:
+        return f"worse than {final.against} by {-100 * gain.value:.1f} points, {interval}"
+    return f"not distinguishable from {final.against} ({100 * gain.value:+.1f} points, {interval})"
+
+
+def next_lines(run: Run) -> list[str]:
+    """Return the commands that make sense after a search."""
+    out = f"{run.folder}-best"
+    lines = [
+        f"  evomerge export {run.folder} --to {out}",
+        f"  evomerge front {run.folder} --plot front.png",
+    ]
+    if len(run.objectives) > 1:
+        preference = ",".join(f"{o.name}={2 if i == 0 else 1}" for i, o in enumerate(run.objectives[:2]))
+        lines.append(f'  evomerge export {run.folder} --to {run.folder}-mine --pick "{preference}"')
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """Return a duration for people.
+
+    >>> clock(75), clock(7322)
+    ('1m15s', '2h02m')
+    """
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m{total % 60:02d}s"
+    return f"{total // 3600}h{total % 3600 // 60:02d}m"
+
+
+def _cell(row: object, name: str) -> str:
+    return f"{row[f'score.{name}']:>6.3f} ± {row[f'stderr.{name}']:<4.2g}"[:13].rjust(13)  # type: ignore[index]

@@ -1,0 +1,247 @@
+"""From a search file to everything that a run fixes before its first candidate: the facts of the archive.
+
+The facts alone rebuild the space, the objectives and the workers, so a run folder can be resumed, replayed and read
+without the search file, and its numbers mean the same thing later.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from typing import Any
+
+from evomerge import __version__
+from evomerge.candidate import Candidate, Objective
+from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
+from evomerge.pool.worker import WorkerSpec
+from evomerge.recipe import passthrough
+from evomerge.scoring.estimate import metric_key
+from evomerge.scoring.harness import TaskSet
+from evomerge.scoring.items import ItemPlan, split
+from evomerge.scoring.settings import TaskSettings
+from evomerge.searchfile import SearchFile
+from evomerge.space import SearchSpace, build_space
+from evomerge.space.form import model_places
+from evomerge.weights.layout import Layout, compare_layouts, read_layout
+from evomerge.weights.reference import revision_of, short_name
+
+Note = Callable[[str], None]
+
+# Versions that can change a number; kept with the run so that a difference can be explained.
+RECORDED_PACKAGES = ("torch", "transformers", "lm-eval", "cma", "optuna", "ray", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a run is made of, rebuilt from its facts."""
+
+    facts: Mapping[str, Any]
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    plan: ItemPlan
+    parents: tuple[Candidate, ...]
+    spec: WorkerSpec
+
+
+def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparation:
+    """Return the preparation of a new run: models' headers, tasks and items are read, no weights are loaded.
+
+    Raises:
+        SearchFileError: the models do not fit each other, or a task, metric or item count is wrong; all at once.
+    """
+    problems: list[str] = []
+    note("reading the models' headers")
+    models = models_of(search_file.merge)
+    layouts = read_layouts(models, problems)
+    base = layouts.get(models[0])
+    if base is not None and not problems:
+        search_file.space(layers=base.layers, modules=base.modules)  # markers that do not fit this model
+    note("preparing the tasks")
+    tasks = prepare_tasks(search_file, problems)
+    if problems or tasks is None or base is None:
+        raise SearchFileError(search_file.path, problems)
+    return from_facts(_facts(search_file, models, base, tasks))
+
+
+@dataclass(frozen=True)
+class PreparedTasks:
+    """The tasks of a search file: what is wanted, on which items, in which version of each task."""
+
+    objectives: tuple[Objective, ...]
+    plan: ItemPlan
+    versions: Mapping[str, str]
+    documents: Mapping[str, int]  # task -> documents in all
+    warnings: tuple[str, ...]
+
+
+def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks | None:
+    """Return the tasks with their pinned items; what is wrong is appended to `problems`, and None returned."""
+    scoring = search_file.scoring
+    wanted = list(dict.fromkeys(request.task for request in search_file.objectives))
+    try:
+        holdout = _holdout(scoring.holdout, wanted)
+        stand_ins = [name for name in holdout.values() if isinstance(name, str)] if isinstance(holdout, dict) else []
+        settings = TaskSettings(search_file.include, scoring.lm_eval)
+        tasks = TaskSet.load([*wanted, *stand_ins], settings)
+    except TaskError as error:
+        problems += str(error).splitlines()
+        return None
+    objectives = _objectives(search_file, tasks, problems)
+    documents = {name: tasks.documents(name) for name in dict.fromkeys([*wanted, *stand_ins])}
+    try:
+        plan = split(documents, items=scoring.items, holdout=holdout, seed=search_file.seed)
+    except TaskError as error:
+        problems.append(str(error))
+        return None
+    if problems:
+        return None
+    versions = {name: tasks.version(name) for name in documents}
+    counts = {name: len(found) for name, found in documents.items()}
+    return PreparedTasks(tuple(objectives), plan, versions, counts, tasks.warnings)
+
+
+def models_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return every model that a merge section names, the base (or else the first) first, once each."""
+    listed = [model for _, model in model_places(merge)]
+    base = merge.get("base_model")
+    return tuple(dict.fromkeys([*([base] if base else []), *listed]))
+
+
+def read_layouts(models: tuple[str, ...], problems: list[str]) -> dict[str, Layout]:
+    """Return the models' layouts, from headers only; what is wrong or does not fit is appended to `problems`."""
+    layouts = {}
+    for name in models:
+        try:
+            layouts[name] = read_layout(name)
+        except WeightsError as error:
+            problems += str(error).splitlines()
+    if models[0] in layouts:
+        problems += compare_layouts(layouts[models[0]], [layouts[name] for name in models[1:] if name in layouts])
+    return layouts
+
+
+def verify(preparation: Preparation) -> None:
+    """Compare models and tasks with what the run began with.
+
+    Raises:
+        RunError: a model's weights or a task's documents or settings have changed; names each.
+    """
+    facts, changed = preparation.facts, []
+    for name, revision in facts["revisions"].items():
+        if revision_of(name) != revision:
+            changed.append(f"model {name!r} has other contents")
+    tasks = TaskSet.load(facts["tasks"]["versions"], preparation.spec.task_settings)
+    for name, version in facts["tasks"]["versions"].items():
+        if tasks.version(name) != version:
+            changed.append(f"task {name!r} has other documents or settings ({tasks.version(name)}, was {version})")
+    if changed:
+        raise RunError(
+            f"{'; '.join(changed)} than when this run began. Put them back, or start a new search: scores of two "
+            "versions cannot be compared"
+        )
+
+
+def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) -> list[Objective]:
+    shared = Counter(request.task for request in search_file.objectives)
+    objectives = []
+    for request in search_file.objectives:
+        try:
+            found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
+        except TaskError as error:
+            problems.append(str(error))
+            continue
+        if shared[request.task] > 1:  # an objective is named after its task, with :metric where two share one
+            found = replace(found, name=f"{request.task}:{metric_key(found.metric, found.filter)}")
+        objectives.append(found)
+    return objectives
+
+
+def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[str]) -> float | dict[str, float | str]:
+    """Return the held-out share, or task -> the task that stands in; a plain list names one per task, in order."""
+    if isinstance(holdout, tuple):
+        if len(holdout) != len(wanted):
+            raise TaskError(
+                f"scoring.holdout names {len(holdout)} tasks for {len(wanted)} tasks of the objectives; name one for "
+                "each, in the same order, or write a mapping as in {add: add_test}"
+            )
+        return dict(zip(wanted, holdout, strict=True))
+    return dict(holdout) if isinstance(holdout, Mapping) else holdout
+
+
+def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks: PreparedTasks) -> dict[str, Any]:
+    """Return what the archive keeps: everything that the rest of the run is rebuilt from."""
+    scoring, controller, budget = search_file.scoring, search_file.controller, search_file.budget
+    return {
+        "evomerge": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "search_path": search_file.path,
+        "search_text": search_file.text,
+        "merge": dict(search_file.merge),
+        "models": list(models),
+        "layers": base.layers,
+        "modules": {name: list(parts) for name, parts in base.modules.items()},
+        "revisions": {name: revision_of(name) for name in models},
+        "seed": search_file.seed,
+        "objectives": [asdict(objective) for objective in tasks.objectives],
+        "tasks": {
+            "include": list(search_file.include),
+            "lm_eval": dict(scoring.lm_eval),
+            "versions": dict(tasks.versions),
+        },
+        "items": asdict(tasks.plan),
+        "estimator": scoring.estimator,
+        "controller": {
+            "name": controller.name,
+            "population": controller.population,
+            "options": dict(controller.options),
+        },
+        "budget": {"candidates": budget.candidates, "hours": budget.hours},
+        "batch_size": scoring.batch_size,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in RECORDED_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def from_facts(facts: Mapping[str, Any]) -> Preparation:
+    """Return the preparation that stored facts describe; reads no file."""
+    space = build_space(
+        facts["merge"],
+        layers=facts["layers"],
+        modules={name: tuple(parts) for name, parts in facts["modules"].items()},
+        mask_seed=facts["seed"],
+        revisions=facts["revisions"],
+    )
+    items = facts["items"]
+    plan = ItemPlan(
+        {task: tuple(ids) for task, ids in items["search"].items()},
+        {task: tuple(ids) for task, ids in items["holdout"].items()},
+        dict(items["stands_in"]),
+    )
+    asked = {
+        task: (*plan.search.get(task, ()), *plan.holdout.get(task, ())) for task in {**plan.search, **plan.holdout}
+    }
+    spec = WorkerSpec(
+        models=tuple(facts["models"]),
+        tasks=tuple(asked),
+        task_settings=TaskSettings(tuple(facts["tasks"]["include"]), facts["tasks"]["lm_eval"]),
+        revisions=facts["revisions"],
+        batch_size=facts["batch_size"],
+    )
+    parents = tuple(
+        Candidate(-1 - place, passthrough(name).with_revisions(facts["revisions"]), (), "parent", short_name(name))
+        for place, name in enumerate(facts["models"])
+    )
+    objectives = tuple(Objective(**entry) for entry in facts["objectives"])
+    return Preparation(facts, space, objectives, plan, parents, spec)

@@ -1,0 +1,203 @@
+"""The verbs that work on one model: merge a recipe, score a model, replay a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Response, Score
+from evomerge.errors import CandidateError, InputError
+from evomerge.pool.worker import WorkerSpec
+from evomerge.recipe import Recipe, passthrough
+from evomerge.results import open_run
+from evomerge.results.evaluations import evaluation_of
+from evomerge.scoring.harness import TaskSet
+from evomerge.scoring.items import split
+from evomerge.scoring.settings import TaskSettings
+from evomerge.searchfile import load_recipe
+
+
+def merge_recipe(recipe: str | Path, to: str | Path) -> str:
+    """Carry out the recipe (or mergekit YAML) in a file, write the merged model, and say what was written.
+
+    Raises:
+        SearchFileError: the file has mistakes; all are listed.
+        WeightsError: a model is missing or does not fit, or the folder cannot be written.
+    """
+    from evomerge.weights.export import export
+
+    report = export(load_recipe(recipe), to)
+    return f"wrote {report.folder} ({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint})"
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """The scores of one model."""
+
+    model: str
+    digest: str  # of its recipe
+    objectives: tuple[Objective, ...]
+    scores: dict[str, Score]  # by objective
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the form of `score --json`."""
+        scores = {
+            objective.name: {
+                "metric": objective.metric,
+                "value": self.scores[objective.name].value,
+                "stderr": self.scores[objective.name].stderr,
+                "items": self.scores[objective.name].items,
+            }
+            for objective in self.objectives
+        }
+        return {"model": self.model, "digest": self.digest, "scores": scores}
+
+    def text(self) -> str:
+        """Return the scores for people."""
+        width = max(len(objective.name) for objective in self.objectives)
+        lines = [self.model]
+        for objective in self.objectives:
+            score = self.scores[objective.name]
+            low, high = score.interval()
+            lines.append(
+                f"  {objective.name:<{width}}  {objective.metric:<12} {score.value:.4f} ± {score.stderr:.4f}"
+                f"   95% interval [{low:.3f}, {high:.3f}], {score.items} items"
+            )
+        return "\n".join(lines)
+
+
+def score(
+    model: str | Path,
+    *,
+    tasks: Sequence[str],
+    include: Sequence[str] = (),
+    items: int | None = None,
+    num_fewshot: int | None = None,
+    batch_size: int | None = None,
+) -> ModelScores:
+    """Score a model folder, a hub id, or a recipe on lm-eval tasks.
+
+    Args:
+        model: what to score; a file that ends in .yaml or .yml is a recipe.
+        tasks: task names, each with ':metric' where it is not the task's first.
+        include: further folders with task YAML.
+        items: ask this many pinned items of each task instead of all.
+        num_fewshot: examples before each question; None: as the task says.
+        batch_size: None: chosen from memory.
+
+    Raises:
+        TaskError: a task or metric is unknown.
+        WeightsError: a model is missing or damaged.
+        CandidateError: the model's output is not a number.
+    """
+    if not tasks:
+        raise InputError("--tasks must name at least one task")
+    recipe = load_recipe(model) if str(model).endswith((".yaml", ".yml")) else passthrough(str(model))
+    settings = TaskSettings(tuple(include), {} if num_fewshot is None else {"num_fewshot": num_fewshot})
+    wanted = [name.partition(":") for name in tasks]
+    task_set = TaskSet.load([name for name, _, _ in wanted], settings)
+    objectives = tuple(
+        task_set.objective(name, metric or None, name=full)
+        for (name, _, metric), full in zip(wanted, tasks, strict=True)
+    )
+    documents = {objective.task: task_set.documents(objective.task) for objective in objectives}
+    plan = split(documents, items=items, holdout=0.0, seed=0)
+    models = recipe.references()
+    spec = WorkerSpec(models, tuple(documents), settings, batch_size=batch_size)
+    responses, _ = _answers(spec, recipe, plan.search)
+    evaluation = evaluation_of(0, responses, objectives)
+    return ModelScores(str(model), recipe.digest, objectives, dict(evaluation.scores))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A candidate's weights and answers, then and now."""
+
+    candidate: int
+    digest: str
+    fingerprint: str
+    stored_fingerprint: str
+    scores: dict[str, Score]
+    stored_scores: dict[str, Score]
+    changed_items: int  # answers that differ from the stored ones
+    items: int
+
+    @property
+    def same(self) -> bool:
+        """True where weights and every answer are the same again."""
+        return self.fingerprint == self.stored_fingerprint and not self.changed_items
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the form of `replay --json`."""
+        return {
+            "candidate": self.candidate,
+            "digest": self.digest,
+            "same": self.same,
+            "fingerprint": self.fingerprint,
+            "stored_fingerprint": self.stored_fingerprint,
+            "score": {name: value.value for name, value in self.scores.items()},
+            "stored_score": {name: value.value for name, value in self.stored_scores.items()},
+            "changed_items": self.changed_items,
+            "items": self.items,
+        }
+
+    def text(self) -> str:
+        """Return the comparison for people."""
+        weights = (
+            "the same" if self.fingerprint == self.stored_fingerprint else f"DIFFERENT ({self.stored_fingerprint} then)"
+        )
+        answers = "all the same" if not self.changed_items else f"{self.changed_items} DIFFERENT"
+        lines = [
+            f"candidate {self.candidate}, recipe {self.digest[:16]}",
+            f"  weights  fingerprint {self.fingerprint}: {weights}",
+            f"  answers  {self.items} items: {answers}",
+        ]
+        for name, value in self.scores.items():
+            lines.append(f"  {name:<8} {value.value:.4f} (stored {self.stored_scores[name].value:.4f})")
+        return "\n".join(lines)
+
+
+def replay(folder: str | Path, candidate: int) -> Replay:
+    """Build a candidate's weights again, compare their fingerprint with the stored one, and score them again.
+
+    Raises:
+        InputError: there is no such candidate, or it has no scores.
+        WeightsError: a model has changed since the search.
+    """
+    from evomerge.run.preparation import from_facts
+
+    run = open_run(folder)
+    found = run.candidate(candidate)
+    stored = run.evaluations("parent" if candidate < 0 else "search").get(candidate)
+    if stored is None or stored.failure is not None:
+        why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
+        raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
+    preparation = from_facts(run.facts)
+    responses, outcome = _answers(preparation.spec, found.recipe, preparation.plan.search)
+    before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}
+    changed = sum(before.get((r.task, r.item, r.metric)) != r.value for r in responses)
+    return Replay(
+        candidate,
+        found.recipe.digest,
+        outcome.fingerprint,
+        run.fingerprint(candidate),
+        dict(evaluation_of(candidate, responses, run.objectives).scores),
+        dict(stored.scores),
+        changed,
+        len(before),
+    )
+
+
+def _answers(
+    spec: WorkerSpec, recipe: Recipe, items: dict[str, tuple[str, ...]] | Any
+) -> tuple[list[Response], Outcome]:
+    """Return what one recipe answers in this process; what goes wrong is raised."""
+    responses: list[Response] = []
+    for result in spec.build().evaluate(Job(Candidate(0, recipe), "search", items)):
+        if isinstance(result, Answers):
+            responses += result.responses
+        else:
+            return responses, result
+    raise CandidateError("the worker ended without an outcome")

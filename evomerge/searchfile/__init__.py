@@ -1,0 +1,20 @@
+"""Search files and recipe files: read, checked as a whole, and turned into plain frozen values."""
+
+from evomerge.searchfile.load import load_recipe, load_search_file
+from evomerge.searchfile.requests import (
+    BudgetRequest,
+    ControllerRequest,
+    ObjectiveRequest,
+    ScoringRequest,
+    SearchFile,
+)
+
+__all__ = [
+    "BudgetRequest",
+    "ControllerRequest",
+    "ObjectiveRequest",
+    "ScoringRequest",
+    "SearchFile",
+    "load_recipe",
+    "load_search_file",
+]

@@ -1,0 +1,228 @@
+"""Search files and recipe files: read, checked as a whole, and turned into plain frozen values.
+
+This is where configuration stops. Every mistake of a file is reported at once, each with its line, its place, what was
+expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from evomerge.controllers.registry import option_names
+from evomerge.errors import ExtraMissing, SearchFileError, near
+from evomerge.merge.catalogue import CATALOGUE
+from evomerge.recipe import Recipe, recipe_from_mapping
+from evomerge.searchfile.grammar import Text
+from evomerge.searchfile.requests import (
+    BudgetRequest,
+    ControllerRequest,
+    ObjectiveRequest,
+    ScoringRequest,
+    SearchFile,
+)
+from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
+from evomerge.searchfile.yaml_places import Document, read_document
+from evomerge.space.expansion import expand
+from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
+from evomerge.space.markers import is_marker, read_marker
+from evomerge.space.problems import Place, Problem, located
+
+
+def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
+    """Return a search file in which nothing is wrong that can be known without loading models or tasks.
+
+    Raises:
+        SearchFileError: the file is missing, unreadable, or has mistakes; all of them are listed, with lines.
+    """
+    name, text, document = _read(path)
+    problems = list(document.problems)
+    content = SEARCH_FILE.read(document.value, (), problems)
+    folder = os.path.dirname(os.path.abspath(name))
+    merge = content["merge"]
+    if merge is not None and isinstance(document.value.get("merge"), Mapping):
+        merge = _checked_merge(merge, folder, ("merge",), problems)
+    _check_objectives(content["objectives"] or (), problems)
+    scoring = _scoring(content["scoring"], content["objectives"] or (), folder, problems)
+    include = _include(content["tasks"], folder, problems)
+    controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
+    _check_options(controller, problems)
+    budget = content["budget"] or {}
+    if isinstance(document.value.get("budget"), Mapping) and not set(document.value["budget"]) & set(budget):
+        problems.append(Problem(("budget",), "candidates, hours or both are needed, as in {candidates: 300}"))
+    if content["route"] is not None:
+        problems.append(Problem(("route",), REFUSED["route"]))
+    if problems:
+        raise SearchFileError(name, located(problems, document.lines))
+    return SearchFile(
+        path=os.path.abspath(name),
+        text=text,
+        merge=merge,
+        objectives=tuple(ObjectiveRequest(**objective) for objective in content["objectives"]),
+        include=include,
+        scoring=scoring,
+        controller=_controller(controller),
+        budget=BudgetRequest(**budget),
+        seed=content["seed"],
+        lines=document.lines,
+    )
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Return the recipe of a mergekit YAML without markers; model folders are made absolute.
+
+    Raises:
+        SearchFileError: the file is missing, unreadable, or has mistakes; all of them are listed, with lines.
+    """
+    name, _, document = _read(path)
+    problems = list(document.problems)
+    value = document.value
+    if "merge" in value and "merge_method" not in value:
+        problems = [Problem((), "this is a search file, not a recipe; use `evomerge search` on it")]
+    elif markers := list(_markers(value, ())):
+        problems += [
+            Problem(at, "a `search` marker is not a value; use `evomerge search`, or write a number") for at in markers
+        ]
+    else:
+        value = _checked_merge(value, os.path.dirname(os.path.abspath(name)), (), problems, recipe=True)
+    if problems:
+        raise SearchFileError(name, located(problems, document.lines))
+    return recipe_from_mapping(value)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
+    """Return name, text and content of a YAML file that holds a mapping."""
+    name = os.fspath(path)
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SearchFileError(name, [f"no such file: {os.path.abspath(name)}"]) from None
+    except UnicodeDecodeError as error:
+        raise SearchFileError(name, [f"not a text file: byte {error.start} is not UTF-8"]) from None
+    except OSError as error:
+        raise SearchFileError(name, [f"cannot be read: {error.strerror or error}"]) from None
+    document = read_document(text)
+    if document.value is None:
+        problems = list(document.problems) or [Problem((), "the file is empty; see search_spaces/ for examples")]
+        raise SearchFileError(name, located(problems, document.lines))
+    if not isinstance(document.value, dict):
+        expected = "must be a mapping with merge, objectives and budget (a search file) or merge_method (a recipe)"
+        raise SearchFileError(name, [f"line 1: {expected}, got {type(document.value).__name__}"])
+    return name, text, document
+
+
+def _checked_merge(
+    merge: Mapping[str, Any], folder: str, place: Place, problems: list[Problem], *, recipe: bool = False
+) -> dict[str, Any]:
+    """Return the merge section with absolute folders; what is wrong with it is appended to `problems`."""
+    result = deepcopy(dict(merge))
+    form = check_form(result, place, recipe=recipe)
+    problems += form
+    if not all(_is_shallow(problem, place) for problem in form):
+        return result
+    if not recipe and not list(_markers(result, ())):
+        text = (
+            "nothing to search: no `search` marker; replace a number by {search: [low, high]}, or use `evomerge merge`"
+        )
+        problems.append(Problem(place, text))
+    for at, model in list(model_places(result)):
+        resolved, wrong = resolve_model(model, folder)
+        if wrong:
+            problems.append(Problem((*place, *at), wrong))
+        _put(result, at, resolved)
+    if isinstance(result.get("merge_method"), Mapping) or result.get("merge_method") in CATALOGUE:
+        problems += expand(result, place=place).problems
+    else:  # without a known method a marker can still be wrong in itself
+        for at in _markers(result, ()):
+            problems += read_marker(_at(result, at), (*place, *at))[1]
+    return result
+
+
+def _is_shallow(problem: Problem, place: Place) -> bool:
+    """True for a mistake that leaves the models and parameters readable, so that theirs are found in the same pass."""
+    inner = problem.place[len(place) :]
+    return problem.message.startswith("unknown key") or inner[:1] not in ((), ("models",), ("slices",), ("parameters",))
+
+
+def _put(document: Any, place: Place, value: str) -> None:
+    for step in place[:-1]:
+        document = document[step]
+    document[place[-1]] = value
+
+
+def _at(document: Any, place: Place) -> Any:
+    for step in place:
+        document = document[step]
+    return document
+
+
+def _markers(node: Any, place: Place) -> list[Place]:
+    if is_marker(node):
+        return [place]
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    return [found for step, child in children for found in _markers(child, (*place, step))]
+
+
+def _check_objectives(objectives: tuple[dict[str, Any], ...], problems: list[Problem]) -> None:
+    seen: dict[tuple[Any, ...], int] = {}
+    for index, objective in enumerate(objectives):
+        key = (objective["task"], objective["metric"], objective["filter"])
+        if objective["task"] is not None and key in seen:
+            text = f"the same as objectives[{seen[key]}]; keep one, or name another metric"
+            problems.append(Problem(("objectives", index), text))
+        seen.setdefault(key, index)
+
+
+def _scoring(
+    content: dict[str, Any] | None, objectives: tuple[dict[str, Any], ...], folder: str, problems: list[Problem]
+) -> ScoringRequest:
+    if content is None:
+        return ScoringRequest()
+    tasks = [str(objective["task"]) for objective in objectives]
+    holdout, place = content["holdout"], ("scoring", "holdout")
+    if isinstance(holdout, dict):
+        for task, other in holdout.items():
+            known = Text(tuple(dict.fromkeys(tasks)), what="task among the objectives")
+            known.read(task, (*place, task), problems)
+            Text(what="task").read(other, (*place, task), problems)
+    elif isinstance(holdout, tuple) and holdout and len(holdout) != len(set(tasks)):
+        text = f"must name one task for each of the {len(set(tasks))} tasks of the objectives, got {len(holdout)}"
+        problems.append(Problem(place, text))
+    if content["bank"] is not None:
+        bank = os.path.normpath(os.path.join(folder, content["bank"]))
+        if not os.path.isfile(bank):
+            problems.append(Problem(("scoring", "bank"), f"no such file: {bank}; paths are relative to this file"))
+        content = {**content, "bank": bank}
+    return ScoringRequest(**content)
+
+
+def _include(content: dict[str, Any] | None, folder: str, problems: list[Problem]) -> tuple[str, ...]:
+    folders: list[str] = []
+    for index, name in enumerate((content or {}).get("include") or ()):
+        path = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
+        if not os.path.isdir(path):
+            text = f"no such folder: {path}; relative paths are relative to the file"
+            problems.append(Problem(("tasks", "include", index), text))
+        folders.append(path)
+    return tuple(folders)
+
+
+def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> None:
+    name = controller.get("name", "cma-es")
+    if name not in CONTROLLERS:
+        return
+    try:
+        known = option_names(name)
+    except ExtraMissing:  # its library is not installed here, so its options cannot be read
+        return
+    for key in controller:
+        if key not in ("name", *known):
+            problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
+
+
+def _controller(content: dict[str, Any]) -> ControllerRequest:
+    options = {key: value for key, value in content.items() if key not in ("name", "population")}
+    return ControllerRequest(content.get("name", "cma-es"), content.get("population"), options)

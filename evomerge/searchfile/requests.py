@@ -1,0 +1,82 @@
+"""What a search file asks for, as plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from evomerge.errors import SearchFileError
+from evomerge.space.expansion import expand
+from evomerge.space.problems import Place, located
+from evomerge.space.space import SearchSpace, build_space
+
+
+@dataclass(frozen=True)
+class ObjectiveRequest:
+    """One wanted thing as the user wrote it; what is None is looked up in the task."""
+
+    task: str
+    metric: str | None = None
+    goal: Literal["maximize", "minimize"] | None = None
+    weight: float = 1.0
+    filter: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """How candidates are scored."""
+
+    items: int | None = None  # documents per task; None: all that are not held out
+    holdout: float | tuple[str, ...] | Mapping[str, str] = 0.5  # share kept back; other tasks; or task -> other task
+    estimator: str = "mean"
+    bank: str | None = None  # absolute path
+    lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class ControllerRequest:
+    """Who proposes candidates, and with which options beyond the defaults."""
+
+    name: str = "cma-es"
+    population: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BudgetRequest:
+    """When the search ends; at least one of the two is a number."""
+
+    candidates: int | None = None
+    hours: float | None = None
+
+
+@dataclass(frozen=True)
+class SearchFile:
+    """A search file, checked as far as this is possible without models and tasks. All paths are absolute."""
+
+    path: str
+    text: str = field(repr=False)  # as written
+    merge: Mapping[str, Any]  # mergekit document with markers, as plain data
+    objectives: tuple[ObjectiveRequest, ...]
+    include: tuple[str, ...] = ()  # folders of task YAML
+    scoring: ScoringRequest = field(default_factory=ScoringRequest)
+    controller: ControllerRequest = field(default_factory=ControllerRequest)
+    budget: BudgetRequest = field(default_factory=BudgetRequest)
+    seed: int = 0
+    route: Mapping[str, Any] | None = None
+    lines: Mapping[Place, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def space(
+        self, *, layers: int, modules: Mapping[str, tuple[str, ...]], revisions: Mapping[str, str] | None = None
+    ) -> SearchSpace:
+        """Return the search space for a base of this depth and architecture; see `space.build_space`.
+
+        Raises:
+            SearchFileError: the markers do not fit this model, such as more blocks than layers; with lines.
+        """
+        problems = expand(self.merge, layers, modules, ("merge",)).problems
+        if problems:
+            raise SearchFileError(self.path, located(problems, self.lines))
+        return build_space(self.merge, layers=layers, modules=modules, mask_seed=self.seed, revisions=revisions)

@@ -1,0 +1,90 @@
+"""What a search file may hold: every section and key, its form, its meaning and its default, as one table.
+
+The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a marker in `space.markers.MARKER_KEYS`.
+"""
+
+from __future__ import annotations
+
+from evomerge.controllers.registry import FACTORIES
+from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Number, Section, Text
+
+ESTIMATORS = ("mean",)
+LATER_CONTROLLERS = ("tpe", "nsga-ii", "nsga-iii", "gp", "quadratic")
+CONTROLLERS = tuple(name for name in FACTORIES if name not in LATER_CONTROLLERS)
+LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
+
+_NAMES = Many(Text(what="task"), "[add, sort]")
+OBJECTIVE = Section(
+    (
+        Key("task", Text(what="task"), "an lm-eval task", required=True),
+        Key("metric", Text(what="metric"), "as in lm-eval; default: the task's first"),
+        Key("goal", Text(("maximize", "minimize"), what="goal"), "default: from lm-eval's metadata"),
+        Key("weight", Number(0, open_low=True), "for controllers that need one number", default=1.0),
+        Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
+    ),
+    "{task: add}",
+)
+SCORING = Section(
+    (
+        Key("items", Number(1, integer=True), "documents per task, pinned by id; default: all of the search share"),
+        Key(
+            "holdout",
+            Either(
+                number=Number(0, 1, open_low=True, open_high=True),
+                many=_NAMES,
+                mapping=Free("{add: add_final}"),
+                what="a share between 0 and 1, a list of tasks, or a mapping from task to task",
+            ),
+            "share of each task's documents kept for the final report; or other tasks",
+            default=0.5,
+        ),
+        Key("estimator", Text(ESTIMATORS, LATER_ESTIMATORS, "estimator"), "from responses to scores", default="mean"),
+        Key("bank", Text(what="file"), "item bank of the IRT estimators"),
+        Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
+        Key("batch_size", Number(1, integer=True), "sequences per forward pass; default: from the memory at hand"),
+    ),
+    "{items: 100}",
+)
+CONTROLLER = Section(
+    (
+        Key("name", Text(CONTROLLERS, LATER_CONTROLLERS, "controller"), "who proposes candidates", default="cma-es"),
+        Key("population", Number(2, integer=True), "candidates per generation; default: the controller's own"),
+        Key("sigma", Number(0, 1, open_low=True), "cma-es: first step, as a share of each range"),
+        Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
+        Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
+        Key("batch", Number(1, integer=True), "random, sobol: candidates proposed at once"),
+        Key("points", Number(1, integer=True), "latin: candidates of one design"),
+    ),
+    "{name: cma-es, population: 12}",
+)
+BUDGET = Section(
+    (
+        Key("candidates", Number(1, integer=True), "most candidates to evaluate"),
+        Key("hours", Number(0, open_low=True), "most hours of wall-clock time"),
+    ),
+    "{candidates: 300, hours: 1}",
+)
+ROUTE = Section(
+    (
+        Key("sources", Many(Text(what="source"), "[merged, math]"), "names of models under merge, merged, or base"),
+        Key("repeats", Number(1, integer=True), "how often each source's stack appears", default=1),
+        Key("scales", Many(Number(), "[0.5, 1.5]"), "scale of the hidden state on entering a layer"),
+        Key("max_layers", Number(1, integer=True), "most layers of a candidate"),
+    ),
+    "{sources: [merged]}",
+)
+TASKS = Section((Key("include", Many(Text(what="folder"), "[tasks]"), "folders of task YAML"),), "{include: [tasks]}")
+_MERGE = Free("{merge_method: linear, models: [...]}")
+SEARCH_FILE = Section(
+    (
+        Key("merge", _MERGE, "a mergekit document with search markers", required=True),
+        Key("objectives", Many(OBJECTIVE, "[{task: add}]"), "what is good: [{task: ...}, ...]", required=True),
+        Key("tasks", TASKS, "where lm-eval finds tasks"),
+        Key("scoring", SCORING, "how candidates are scored"),
+        Key("controller", CONTROLLER, "who proposes candidates"),
+        Key("budget", BUDGET, "when to stop: {candidates: N}, {hours: N}, or both", required=True),
+        Key("seed", Number(0, integer=True), "of everything random", default=0),
+        Key("route", ROUTE, "the layers' order"),
+    ),
+    "{merge: ..., objectives: ..., budget: ...}",
+)

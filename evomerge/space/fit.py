@@ -1,0 +1,84 @@
+"""Whether values and markers fit the parameters that they are for, as the catalogue describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from evomerge.errors import MergeError
+from evomerge.space.gaps import Spot
+from evomerge.space.markers import Marker, is_marker
+from evomerge.space.problems import Problem
+
+REST = "other"  # the name of what no module or filter names
+
+
+def value_problems(value: Any, spot: Spot) -> list[Problem]:
+    """Return what is wrong with one value of a parameter, of the first method that refuses it."""
+    for method, parameter in spot.definitions:
+        if isinstance(value, (list, Mapping)) or value is None:
+            return [Problem(spot.place, f"{spot.parameter} must be a single value here, got {value!r}")]
+        try:
+            parameter.check(value, f"{method.name}: {spot.parameter}")
+        except MergeError as error:
+            return [Problem(spot.place, str(error))]
+    return []
+
+
+def marker_problems(marker: Marker, spot: Spot, depth: str, group: str) -> Iterator[Problem]:
+    """Yield what is wrong with a well-formed marker at this spot.
+
+    Args:
+        marker: what stands there.
+        spot: where it takes effect.
+        depth: the name of its entry where it stands in a gradient, else empty.
+        group: the filter under which it stands, else empty.
+    """
+    if not spot.methods:
+        yield Problem(spot.place, f"{spot.parameter} changes nothing here; give a number, or remove it")
+    if depth and (marker.depth or marker.modules or marker.filters):
+        yield Problem(spot.place, "an entry of a gradient cannot itself vary over depth or modules; only `per: model`")
+    elif group and (marker.modules or marker.filters):
+        yield Problem(spot.place, "this value has a filter already; remove modules and filters from its `per`")
+    if marker.per_model and ("models" in spot.place or "sources" in spot.place):
+        yield Problem(spot.place, "`per: model` stands inside one model; remove model from per")
+    if (marker.depth or depth) and not marker.numeric:
+        reason = "mergekit picks names by rounding the depth; use modules or filters"
+        yield Problem(spot.place, f"names cannot vary over depth, as {reason}")
+    if marker.modules and REST not in marker.modules and any(p.default is None for _, p in spot.definitions):
+        text = f"{spot.parameter} has no default; add other to modules, for tensors that belong to neither"
+        yield Problem(spot.place, text)
+    yield from _range_problems(marker, spot)
+
+
+def whole_numbers_only(spot: Spot) -> bool:
+    """True where the parameter of some method is a whole number."""
+    return any(isinstance(p.default, int) and not isinstance(p.default, bool) for _, p in spot.definitions)
+
+
+def covers(setting: Any) -> bool:
+    """True where a setting has a value for every tensor, whatever its name."""
+    if setting is None:
+        return False
+    if isinstance(setting, Mapping) and not is_marker(setting):
+        return setting.get("filter") in (None, "*")
+    if isinstance(setting, list) and any(isinstance(entry, Mapping) and not is_marker(entry) for entry in setting):
+        return any(isinstance(entry, Mapping) and entry.get("filter") in (None, "*") for entry in setting)
+    return True
+
+
+def _range_problems(marker: Marker, spot: Spot) -> list[Problem]:
+    gene, at = marker.gene, replace(spot, place=(*spot.place, "search"))
+    for _, parameter in spot.definitions:
+        switch = isinstance(parameter.default, bool)
+        words = parameter.choices or (("true", "false") if switch else ())
+        if words and gene.kind != "choice":
+            text = f"{parameter.name} is no number; write {{search: [{', '.join(words)}]}}"
+            return [Problem(at.place, text)]
+        if switch and not all(isinstance(choice, bool) for choice in gene.choices):
+            return [Problem(at.place, f"{parameter.name} must be true or false, got {list(gene.choices)}")]
+    for value in gene.choices or (gene.low, gene.high):
+        if problems := value_problems(value, at):
+            return problems
+    return []

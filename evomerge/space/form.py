@@ -1,0 +1,235 @@
+"""The form of a mergekit document: its keys, its models, its slices. What parameters mean is `expansion`'s affair."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evomerge.errors import near
+from evomerge.merge.catalogue import CATALOGUE
+from evomerge.space.markers import is_marker, is_number
+from evomerge.space.problems import Place, Problem
+
+DTYPES = ("float32", "bfloat16", "float16")
+MERGE_KEYS = {
+    "merge_method": "how tensors are combined: " + ", ".join(CATALOGUE),
+    "base_model": "the common ancestor; folder, hub id, hub id@revision, or model+adapter",
+    "models": "the models to merge, each {model: ..., parameters: {...}}",
+    "slices": "instead of models: runs of layers, each {sources: [{model: ..., layer_range: [first, end]}]}",
+    "parameters": "of the method, for all models unless a model or slice says otherwise",
+    "dtype": "of the arithmetic's result: " + ", ".join(DTYPES),
+    "out_dtype": "of the written weights; default: dtype",
+    "tokenizer_source": "base, or the model whose tokenizer the result gets",
+    "chat_template": "of the written tokenizer",
+    "mask_seed": "keys the random masks of methods that drop entries; evomerge's own key",
+}
+RECIPE_KEYS = {**MERGE_KEYS, "revisions": "content or commit id per model; evomerge's own key"}
+MODEL_KEYS = ("model", "parameters")
+SOURCE_KEYS = ("model", "layer_range", "parameters")
+SLICE_KEYS = ("sources", "base_model", "parameters")
+REFUSED = {
+    "modules": "parts of multi-modal models are not merged separately in this version; write models or slices",
+    "tokenizer": "token-by-token embeddings are not available in this version; use tokenizer_source",
+    "residual_weight": "mergekit reads this key and ignores it; remove it",
+    "route": "data-flow search is not available in this version; remove this section",
+}
+_PATHLIKE = re.compile(r"[./~]")
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool = False) -> list[Problem]:
+    """Return what is wrong with the form of a mergekit document, which may hold markers unless it is a recipe."""
+    problems: list[Problem] = []
+    problems += _unknown(document, tuple(RECIPE_KEYS if recipe else MERGE_KEYS), place)
+    problems += _method(document.get("merge_method"), (*place, "merge_method"))
+    given = [key for key in ("models", "slices") if document.get(key) is not None]
+    if len(given) != 1:
+        if not set(document) & {"modules"}:
+            problems.append(
+                Problem(place, f"exactly one of models and slices is needed, got {' and '.join(given) or 'neither'}")
+            )
+    elif given == ["models"]:
+        problems += _entries(document["models"], MODEL_KEYS, (*place, "models"))
+    else:
+        problems += _slices(document["slices"], (*place, "slices"))
+    for key in ("base_model", "tokenizer_source", "chat_template"):
+        problems += _text(document, key, place)
+    for key in ("dtype", "out_dtype"):
+        problems += _dtype(document.get(key), (*place, key))
+    if document.get("tokenizer_source") == "union":
+        reason = "a union of vocabularies is not available in this version; name base or one model"
+        problems.append(Problem((*place, "tokenizer_source"), reason))
+    seed = document.get("mask_seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        problems.append(Problem((*place, "mask_seed"), f"must be a whole number of at least 0, got {seed!r}"))
+    revisions = document.get("revisions") or {}
+    if not isinstance(revisions, Mapping) or not all(isinstance(entry, str) for entry in revisions.values()):
+        text = f"must map model names to content or commit ids, got {revisions!r}"
+        problems.append(Problem((*place, "revisions"), text))
+    problems += _parameters(document, place)
+    return problems
+
+
+def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield every place below `document` that names a model, with the name; the form has been checked."""
+    for key in ("base_model", "tokenizer_source"):
+        if isinstance(document.get(key), str) and document[key] not in ("base", "union"):
+            yield (key,), document[key]
+    for index, entry in enumerate(document.get("models") or ()):
+        yield ("models", index, "model"), entry["model"]
+    for index, part in enumerate(document.get("slices") or ()):
+        if isinstance(part.get("base_model"), str):
+            yield ("slices", index, "base_model"), part["base_model"]
+        for source, entry in enumerate(part["sources"]):
+            yield ("slices", index, "sources", source, "model"), entry["model"]
+
+
+def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
+    """Return a model's name with folders made absolute, and what is wrong with it or None.
+
+    Args:
+        text: folder, hub id, either with @revision, and a second one after '+' for an adapter.
+        folder: what relative folders are relative to. Hub ids are left as they are: no network is asked.
+    """
+    parts = text.split("+")
+    if len(parts) > 2 or not all(parts):
+        return text, f"must be a model, or model+adapter, got {text!r}"
+    resolved: list[str] = []
+    for part in parts:
+        path, _, revision = part.partition("@")
+        absolute = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
+        if os.path.isdir(absolute) and path:
+            if set(absolute) & set("+@"):
+                return text, f"{absolute!r} holds '+' or '@', which separate adapters and revisions; move the folder"
+            resolved.append(absolute + (f"@{revision}" if revision else ""))
+        elif _PATHLIKE.match(path) or not _HUB_ID.fullmatch(path):
+            return text, f"no such folder: {absolute}; relative paths are relative to the file, hub ids are org/name"
+        else:
+            resolved.append(part)
+    return "+".join(resolved), None
+
+
+def short_names(models: list[str]) -> dict[str, str]:
+    """Return a short name per model, after its folder, repository or adapter; equal ones get their parent in front.
+
+    >>> short_names(["/x/add", "org/base-math@91c0", "org/base+/x/lora"])
+    {'/x/add': 'add', 'org/base-math@91c0': 'base-math', 'org/base+/x/lora': 'lora'}
+    >>> short_names(["v1/add", "v2/add"])
+    {'v1/add': 'v1-add', 'v2/add': 'v2-add'}
+    """
+    paths = {model: [step for step in model.split("+")[-1].partition("@")[0].split("/") if step] for model in models}
+    names: dict[str, str] = {}
+    for model, path in paths.items():
+        rivals = [other for name, other in paths.items() if name != model]
+        size = 1
+        while size < len(path) and any(other[-size:] == path[-size:] for other in rivals):
+            size += 1
+        names[model] = "-".join(path[-size:]) or model
+    for index, (model, name) in enumerate(list(names.items())):  # two revisions, or two bases of one adapter
+        if list(names.values()).count(name) > 1:
+            names[model] = f"{name}-{index}"
+    return names
+
+
+def _unknown(entry: Mapping[str, Any], known: tuple[str, ...], place: Place) -> list[Problem]:
+    return [
+        Problem((*place, key), REFUSED[key] if key in REFUSED else f"unknown key. {near(key, known)}")
+        for key in entry
+        if key not in known
+    ]
+
+
+def _method(value: Any, place: Place) -> list[Problem]:
+    if value is None:
+        return [Problem(place, f"merge_method is missing. Known: {', '.join(CATALOGUE)}.")]
+    if is_marker(value):
+        return []  # its choices are checked where the marker is read
+    if not isinstance(value, str) or value not in CATALOGUE:
+        return [Problem(place, f"unknown merge method {value!r}. {near(str(value), CATALOGUE)}")]
+    return []
+
+
+def _dtype(value: Any, place: Place) -> list[Problem]:
+    if value is None or is_marker(value) or value in DTYPES:
+        return []
+    return [Problem(place, f"unknown dtype {value!r}. {near(str(value), DTYPES)}")]
+
+
+def _text(entry: Mapping[str, Any], key: str, place: Place) -> list[Problem]:
+    value = entry.get(key)
+    if value is None or (isinstance(value, str) and value):
+        return []
+    if is_marker(value):
+        return [Problem((*place, key), f"{key} cannot be searched; name one")]
+    return [Problem((*place, key), f"must be a name, got {value!r}")]
+
+
+def _parameters(entry: Mapping[str, Any], place: Place) -> list[Problem]:
+    value = entry.get("parameters")
+    if value is None or isinstance(value, Mapping):
+        return []
+    return [Problem((*place, "parameters"), f"must map parameters to values, got {value!r}")]
+
+
+def _entries(entries: Any, keys: tuple[str, ...], place: Place) -> list[Problem]:
+    if not isinstance(entries, list) or not entries:
+        return [Problem(place, f"must be a list of at least one {{model: ...}}, got {entries!r}")]
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        at = (*place, index)
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str) or not entry["model"]:
+            problems.append(Problem(at, f"must be {{model: folder or hub id}}, got {entry!r}"))
+            continue
+        if "layer_range" in entry and "layer_range" not in keys:
+            problems.append(
+                Problem((*at, "layer_range"), "layer_range belongs to sources of slices; mergekit ignores it here")
+            )
+        problems += [p for p in _unknown(entry, keys, at) if p.place[-1] != "layer_range"]
+        problems += _parameters(entry, at)
+        if entry["model"] in seen:
+            text = f"{entry['model']!r} is listed already, as entry {seen[entry['model']]}; list each model once"
+            problems.append(Problem((*at, "model"), text))
+        seen.setdefault(entry["model"], index)
+    return problems
+
+
+def _slices(slices: Any, place: Place) -> list[Problem]:
+    if not isinstance(slices, list) or not slices:
+        return [Problem(place, f"must be a list of at least one {{sources: [...]}}, got {slices!r}")]
+    problems: list[Problem] = []
+    for index, part in enumerate(slices):
+        at = (*place, index)
+        if not isinstance(part, Mapping) or "sources" not in part:
+            problems.append(Problem(at, f"must be {{sources: [...]}}, got {part!r}"))
+            continue
+        problems += _unknown(part, SLICE_KEYS, at)
+        problems += _text(part, "base_model", at)
+        problems += _parameters(part, at)
+        wrong = _entries(part["sources"], SOURCE_KEYS, (*at, "sources"))
+        problems += wrong or _layer_ranges(part["sources"], (*at, "sources"))
+    return problems
+
+
+def _layer_ranges(sources: list[Mapping[str, Any]], place: Place) -> list[Problem]:
+    problems: list[Problem] = []
+    lengths: set[int] = set()
+    for index, source in enumerate(sources):
+        at, bounds = (*place, index, "layer_range"), source.get("layer_range")
+        if not isinstance(bounds, list) or len(bounds) != 2:
+            problems.append(Problem(at, f"must be [first, end], got {bounds!r}; end is not included"))
+        elif any(is_marker(bound) for bound in bounds):
+            if len(sources) > 1:
+                problems.append(
+                    Problem(at, "searched bounds need a slice of one source, as all sources must be equally long")
+                )
+        elif not all(is_number(bound) and bound == int(bound) for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
+            problems.append(Problem(at, f"must be whole numbers with 0 <= first < end, got {bounds!r}"))
+        else:
+            lengths.add(int(bounds[1] - bounds[0]))
+    if len(lengths) > 1:
+        text = f"all sources of a slice must be equally long, got {sorted(lengths)} layers"
+        problems.append(Problem(place, text))
+    return problems

@@ -1,0 +1,77 @@
+"""Gaps of a template and the genes that fill them, and where in a merge a setting takes effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from evomerge.merge.catalogue import CATALOGUE, Method
+from evomerge.merge.parameters import Parameter
+from evomerge.space.genes import Gene
+from evomerge.space.markers import Marker
+from evomerge.space.problems import Place
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A gap in a template: the value of gene number `gene` goes here."""
+
+    gene: int
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a setting takes effect, and what is known there."""
+
+    place: Place
+    parameter: str
+    methods: tuple[str, ...]  # those among the possible methods in which the setting has an effect
+    prefix: str = ""  # 'slice0' within slices
+    model: str = ""  # short name where the setting is for one model
+    layers: int | None = None  # of the slice or model; None where not known
+
+    @property
+    def definitions(self) -> list[tuple[Method, Parameter]]:
+        """What the parameter is in each of the methods."""
+        return [(CATALOGUE[name], definition(name, self.parameter)) for name in self.methods]
+
+    def name(self, depth: str, group: str) -> str:
+        """Return the name of a gene here: what is empty is left out."""
+        return ".".join(part for part in (self.prefix, self.parameter, self.model, depth, group) if part)
+
+
+class GeneTable:
+    """The genes of one expansion, in order of first mention; a marker read for several models may share them."""
+
+    def __init__(self) -> None:
+        self._genes: list[Gene] = []
+        self._methods: list[set[str]] = []  # per gene: the methods in which it has an effect
+        self._index: dict[tuple[Place, str], int] = {}
+
+    def gap(self, name: str, marker: Marker, place: Place, methods: Sequence[str]) -> Ref:
+        """Return the gap of the gene that the marker at `place` has under this name."""
+        if (place, name) not in self._index:
+            taken = {gene.name for gene in self._genes}
+            unique, number = name, 2
+            while unique in taken:  # two entries of one list can carry the same filter
+                unique, number = f"{name}_{number}", number + 1
+            self._index[place, name] = len(self._genes)
+            self._genes.append(replace(marker.gene, name=unique))
+            self._methods.append(set())
+        index = self._index[place, name]
+        self._methods[index].update(methods)
+        return Ref(index)
+
+    def genes(self, methods: Sequence[str]) -> tuple[Gene, ...]:
+        """Return all genes; those without effect in some of the possible methods say in which they are active."""
+        return tuple(
+            replace(gene, when=("merge_method", tuple(name for name in methods if name in active)))
+            if active and active != set(methods)
+            else gene
+            for gene, active in zip(self._genes, self._methods, strict=True)
+        )
+
+
+def definition(method: str, parameter: str) -> Parameter:
+    """Return the catalogue's entry of a parameter that the method is known to have."""
+    return next(entry for entry in CATALOGUE[method].parameters if entry.name == parameter)

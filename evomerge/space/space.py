@@ -1,0 +1,196 @@
+"""The search space: from a point of the unit cube to the recipe of one merged model, and back.
+
+A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with gaps, and
+the genes that fill them. Decoding fills the gaps; encoding reads them off. Gene names are
+`<parameter>[.<model>][.block<i>|.layer<i>|.knot<i>][.<module or filter>]`, as in `weight.add.block2`; within slices,
+`slice<i>.` comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from evomerge.errors import InputError, SearchFileError
+from evomerge.merge.catalogue import CATALOGUE
+from evomerge.recipe import Recipe, Scalar, recipe_from_mapping
+from evomerge.space.expansion import expand
+from evomerge.space.form import check_form
+from evomerge.space.gaps import Ref
+from evomerge.space.genes import Gene
+from evomerge.space.problems import dotted, located
+
+__all__ = ["Gene", "SearchSpace", "build_space"]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All the recipes that a search may try; decoding is total and deterministic, and encoding is its exact inverse."""
+
+    genes: tuple[Gene, ...]
+    template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Ref` in each gap
+    mask_seed: int = 0  # of every recipe, unless the document has its own
+    revisions: Mapping[str, str] = field(default_factory=dict, repr=False)  # model as written -> content or commit id
+
+    @property
+    def dimension(self) -> int:
+        """The length of a genotype."""
+        return len(self.genes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The genes' names, in the order of the genotype."""
+        return tuple(gene.name for gene in self.genes)
+
+    def decode(self, genotype: np.ndarray) -> Recipe:
+        """Return the recipe of a genotype (d,) in [0, 1].
+
+        Parameters that a chosen merge method does not know are left out of the recipe, and so is the base model where
+        that method has none.
+
+        Raises:
+            InputError: wrong length, or a coordinate outside [0, 1] or not a number.
+        """
+        document = _filled(self.template, self._values(genotype))
+        if isinstance(self.template["merge_method"], Ref):
+            document = _for_method(document)
+        recipe = recipe_from_mapping({"mask_seed": self.mask_seed, **document})
+        return recipe.with_revisions(self.revisions)
+
+    def encode(self, recipe: Recipe) -> np.ndarray:
+        """Return a genotype (d,) float64 that decodes to exactly this recipe; inactive genes are at their start.
+
+        Raises:
+            InputError: the recipe lies outside this space; the message names where.
+        """
+        found: dict[int, Scalar] = {}
+        _read_gaps(self.template, recipe.to_mapping(), (), found)
+        rest = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes]
+        genotype = np.array(rest, dtype=np.float64)
+        for index, value in found.items():
+            genotype[index] = self.genes[index].coordinate(value)
+        decoded = self.decode(genotype)
+        if decoded != (recipe if recipe.revisions else recipe.with_revisions(self.revisions)):
+            raise InputError(f"the recipe lies outside this search space: {_difference(decoded, recipe)}")
+        return genotype
+
+    def phenotype(self, genotype: np.ndarray) -> dict[str, Scalar | None]:
+        """Return each gene's value in the user's units, by name; None for a gene that is inactive here."""
+        values = dict(zip(self.names, self._values(genotype), strict=True))
+        return {
+            gene.name: values[gene.name] if gene.when is None or values[gene.when[0]] in gene.when[1] else None
+            for gene in self.genes
+        }
+
+    def start(self) -> np.ndarray | None:
+        """Return the genotype (d,) of the markers' starts, in the middle where they give none; None if none does."""
+        if all(gene.start is None for gene in self.genes):
+            return None
+        return np.array([0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes])
+
+    def _values(self, genotype: np.ndarray) -> list[Scalar]:
+        coordinates = np.asarray(genotype, dtype=np.float64)
+        if coordinates.shape != (self.dimension,):
+            raise InputError(
+                f"genotype must have shape ({self.dimension},), one number per gene, got {coordinates.shape}"
+            )
+        if not np.all((coordinates >= 0) & (coordinates <= 1)):  # also false for NaN
+            worst = int(np.argmin((coordinates >= 0) & (coordinates <= 1)))
+            raise InputError(f"genotype must lie in [0, 1], got {coordinates[worst]} for gene {self.names[worst]!r}")
+        return [gene.value(float(x)) for gene, x in zip(self.genes, coordinates, strict=True)]
+
+
+def build_space(
+    merge: Mapping[str, Any],
+    *,
+    layers: int,
+    modules: Mapping[str, tuple[str, ...]],
+    mask_seed: int = 0,
+    revisions: Mapping[str, str] | None = None,
+) -> SearchSpace:
+    """Return the search space of a mergekit document with markers.
+
+    Args:
+        merge: the document, as plain data.
+        layers: number of hidden layers of the base.
+        modules: for attention and mlp, the parts of tensor names that find them in this architecture.
+        mask_seed: keys the random masks of every recipe.
+        revisions: content or commit ids of models, by their names in `merge`; they go into every recipe.
+
+    Raises:
+        SearchFileError: the document has mistakes; all of them are listed.
+    """
+    problems = check_form(merge)
+    if not problems:
+        expansion = expand(merge, layers, modules)
+        problems = list(expansion.problems)
+    if problems:
+        raise SearchFileError("merge", located(problems, {}))
+    return SearchSpace(expansion.genes, expansion.template, mask_seed, dict(revisions or {}))
+
+
+def _filled(node: Any, values: list[Scalar]) -> Any:
+    if isinstance(node, Ref):
+        return values[node.gene]
+    if isinstance(node, dict):
+        return {key: _filled(value, values) for key, value in node.items()}
+    return [_filled(entry, values) for entry in node] if isinstance(node, list) else node
+
+
+def _for_method(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a filled document without what its merge method does not know."""
+    method = CATALOGUE[document["merge_method"]]
+    known = {parameter.name for parameter in method.parameters} | set(method.ignored)
+
+    def pruned(entry: dict[str, Any], is_base: bool = False) -> dict[str, Any]:
+        parameters = {name: value for name, value in entry.get("parameters", {}).items() if name in known}
+        rest = {key: value for key, value in entry.items() if key != "parameters"}
+        return {**rest, "parameters": parameters} if parameters and not is_base else rest
+
+    base = document.get("base_model")
+    result = pruned(document)
+    if "models" in result:
+        result["models"] = [
+            pruned(entry, method.base != "none" and entry["model"] == base) for entry in document["models"]
+        ]
+        # mergekit would average an unlisted base in as one more model, for which nobody gave a weight
+        if method.base == "none" and base not in [entry["model"] for entry in document["models"]]:
+            result.pop("base_model", None)
+    if "slices" in result:
+        result["slices"] = [_slice_for_method(part, base, method.base != "none", pruned) for part in document["slices"]]
+    return result
+
+
+def _slice_for_method(part: dict[str, Any], base: str | None, has_base: bool, pruned: Any) -> dict[str, Any]:
+    own = part.get("base_model", base)
+    return {**pruned(part), "sources": [pruned(entry, has_base and entry["model"] == own) for entry in part["sources"]]}
+
+
+def _read_gaps(template: Any, actual: Any, place: tuple[str | int, ...], found: dict[int, Scalar]) -> None:
+    """Gather the values that stand in a recipe where the template has gaps; what else differs is noticed later."""
+    if isinstance(template, Ref):
+        if isinstance(actual, (dict, list)) or found.setdefault(template.gene, actual) != actual:
+            expected = f"the value {found[template.gene]!r}, as elsewhere" if template.gene in found else "one value"
+            raise InputError(
+                f"the recipe lies outside this search space: {dotted(place)} must be {expected}, got {actual!r}"
+            )
+    elif isinstance(template, dict) and isinstance(actual, dict):
+        for key in template.keys() & actual.keys():
+            _read_gaps(template[key], actual[key], (*place, key), found)
+    elif isinstance(template, list) and isinstance(actual, list):
+        for index, (inner, value) in enumerate(zip(template, actual, strict=False)):
+            _read_gaps(inner, value, (*place, index), found)
+
+
+def _difference(ours: Recipe, theirs: Recipe) -> str:
+    """Return one sentence on the first place where two recipes differ."""
+    left, right = ours.to_mapping(), theirs.to_mapping()
+    if ours.revisions != theirs.revisions and replace(ours, revisions=()) == replace(theirs, revisions=()):
+        return f"its models have other revisions: {dict(theirs.revisions)}, here {dict(ours.revisions)}"
+    for key in dict.fromkeys([*left, *right]):
+        if left.get(key) != right.get(key):
+            return f"{key} must be like {left.get(key)!r}, got {right.get(key)!r}"
+    return "it differs from every recipe here"

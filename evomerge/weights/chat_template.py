@@ -1,0 +1,46 @@
+"""The chat template of a merged model: its donor's, unless the recipe says otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from evomerge.errors import WeightsError
+from evomerge.recipe import Recipe
+from evomerge.weights.parents import Parents
+
+TEMPLATE_FILE = "chat_template.jinja"
+
+
+def chat_template_of(recipe: Recipe, parents: Parents) -> str | None:
+    """Return the template that replaces the donor's own, or None to keep that.
+
+    `auto` is the template that most of the recipe's models have, as in mergekit; anything else is the template itself.
+
+    Raises:
+        WeightsError: the text is no Jinja template.
+    """
+    if recipe.chat_template is None:
+        return None
+    if recipe.chat_template == "auto":
+        templates = [stored_template(parents.layouts[model].folder) for model in recipe.references()]
+        counted = Counter(template for template in templates if template)
+        return counted.most_common(1)[0][0] if counted else None
+    if "{" not in recipe.chat_template:
+        raise WeightsError(
+            f"chat_template: expected 'auto' or a Jinja template, got {recipe.chat_template!r}; "
+            "write the template itself into the recipe"
+        )
+    return recipe.chat_template
+
+
+def stored_template(folder: Path) -> str | None:
+    """Return the chat template in a model's folder, or None."""
+    if (folder / TEMPLATE_FILE).is_file():
+        return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return None
+    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    return template if isinstance(template, str) else None

@@ -1,0 +1,229 @@
+"""Writes a recipe's model as a folder in Hugging Face layout, streaming, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.errors import WeightsError
+from evomerge.recipe import Recipe
+from evomerge.weights.chat_template import TEMPLATE_FILE, chat_template_of
+from evomerge.weights.headers import TensorInfo
+from evomerge.weights.layout import CONFIG, Layout, vocabulary_difference
+from evomerge.weights.merged_config import merged_config
+from evomerge.weights.parents import Parents, find_parents
+from evomerge.weights.plan import check_disk
+from evomerge.weights.reader import Reader
+from evomerge.weights.shards import SHARD_BYTES, plan_shards, write_shards, write_text
+from evomerge.weights.steps import Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What belongs to a tokenizer and to generation; copied from the donor as they are.
+COMPANION_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+RECIPE_FILE = "recipe.json"
+MERGEKIT_FILE = "mergekit_config.yml"
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written."""
+
+    folder: Path
+    fingerprint: str  # of the weights; equal to the resident model's after writing the same recipe
+    bytes: int  # of the weights files
+    tensors: int
+
+
+def export(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    card: str | None = None,
+    extra_files: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Merge a recipe into a new folder that `from_pretrained` loads.
+
+    One tensor at a time is in memory. The folder appears under its name when it is complete, and not before; whatever
+    goes wrong (an interrupt included), nothing of it is left behind.
+
+    Args:
+        recipe: what to merge.
+        out: the folder to make; must not exist, or be empty.
+        shard_bytes: a weights file is not larger than this, save for a single larger tensor.
+        card: text of the model card, README.md; None: none.
+        extra_files: further text files, name -> text.
+        progress: called with (tensors done, tensors in all).
+
+    Raises:
+        WeightsError: the folder is taken, the disk full or read-only, or the models do not fit each other.
+        CandidateError: the merged weights hold NaN or infinity.
+    """
+    target = Path(out)
+    extra = dict(extra_files or {})
+    for name in extra:
+        if Path(name).name != name:
+            raise WeightsError(f"extra_files: expected plain file names, got {name!r}")
+    _check_free(target)
+    parents = find_parents(recipe.references(), dict(recipe.revisions))
+    parents.check_vocabularies()
+    steps = parents.steps(recipe)
+    texts = {**_own_files(recipe, parents), **extra, **({CARD_FILE: card} if card is not None else {})}
+    companions = _companions(recipe, parents, replaced=texts)
+    infos = {step.name: TensorInfo(step.shape, step.dtype, "") for step in steps}
+    with _appearing(target) as folder:
+        check_disk(folder, sum(info.bytes for info in infos.values()))
+        for path in companions:
+            shutil.copyfile(path, folder / path.name)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        merged = _Merge(steps, parents, progress)
+        try:
+            size = write_shards(folder, plan_shards(infos, shard_bytes), merged.tensor)
+        finally:
+            merged.close()
+    return ExportReport(target, merged.fingerprint(), size, len(steps))
+
+
+def fingerprint_of(model: str) -> str:
+    """Return the fingerprint of a model's weights as its files hold them; `model` is a folder or any reference."""
+    from evomerge.weights.fingerprint import fingerprint
+
+    with Reader(model) as reader:
+        return fingerprint(reader.tensors())
+
+
+class _Merge:
+    """Makes the tensors of a merge when they are asked for, and remembers their hashes."""
+
+    def __init__(self, steps: list[Step], parents: Parents, progress: Callable[[int, int], None] | None) -> None:
+        self._steps = {step.name: step for step in steps}
+        self._readers = {model: Reader(layout) for model, layout in parents.layouts.items()}
+        self._revisions = parents.revisions
+        self._progress = progress
+        self._hashes: dict[str, str] = {}
+        self._done = 0
+
+    def tensor(self, name: str) -> Tensor:
+        from evomerge.weights.assemble import assemble
+        from evomerge.weights.fingerprint import describe
+
+        step = self._steps[name]
+        merged = assemble(step, lambda model, tensor: self._readers[model].tensor(tensor), self._revisions)
+        if step.method:
+            self._hashes[name] = describe(merged)
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, len(self._steps))
+        return merged
+
+    def fingerprint(self) -> str:
+        from evomerge.weights.fingerprint import combine
+
+        return combine(self._hashes.items())
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+
+def _check_free(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise WeightsError(f"'{target}': expected a new folder, found a {'link' if target.is_symlink() else 'file'}")
+    if target.is_dir() and any(target.iterdir()):
+        raise WeightsError(f"'{target}' exists and is not empty; choose another folder, or remove it first")
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target` to fill; rename it to `target` at the end, or remove it."""
+    made = [parent for parent in (target.parent, *target.parent.parents) if not parent.exists()]
+    partial = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        _sync_folder(partial)
+        _check_free(target)  # again: somebody else may have made it meanwhile
+        os.rename(partial, target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        for parent in made:  # innermost first; only folders made here, and only while they are empty
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise WeightsError(
+                f"cannot write '{target}': {error.strerror or error}; nothing was left behind. "
+                "Free space or choose a folder that can be written"
+            ) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _own_files(recipe: Recipe, parents: Parents) -> dict[str, str]:
+    """Return the text files that describe the merge: configuration, recipe, mergekit's YAML, chat template."""
+    import yaml
+
+    complete = recipe.with_revisions(parents.revisions)
+    files = {
+        CONFIG: json.dumps(merged_config(recipe, parents.layouts), indent=2, ensure_ascii=False) + "\n",
+        RECIPE_FILE: json.dumps(complete.to_mapping(), indent=2, ensure_ascii=False) + "\n",
+        MERGEKIT_FILE: yaml.safe_dump(recipe.to_mergekit(), sort_keys=False, allow_unicode=True),
+    }
+    template = chat_template_of(recipe, parents)
+    if template is not None:
+        files[TEMPLATE_FILE] = template
+    return files
+
+
+def _companions(recipe: Recipe, parents: Parents, replaced: Mapping[str, str]) -> list[Path]:
+    layout = _tokenizer_donor(recipe, parents)
+    donor = parents.donor(recipe).folder
+    names = [name for name in COMPANION_FILES if name not in replaced]
+    folders = {name: donor if name == "generation_config.json" else layout.folder for name in names}
+    return [folders[name] / name for name in names if (folders[name] / name).is_file()]
+
+
+def _tokenizer_donor(recipe: Recipe, parents: Parents) -> Layout:
+    """Return the model whose tokenizer files are copied; they must mean the donor's own rows of the embedding."""
+    donor = parents.donor(recipe)
+    source = recipe.tokenizer_source
+    if source in (None, "base", "union"):
+        return donor
+    from evomerge.weights.layout import read_layout
+
+    layout = parents.layouts.get(str(source)) or read_layout(str(source))
+    difference = vocabulary_difference(donor, layout)
+    if difference is not None:
+        raise WeightsError(f"tokenizer_source: {difference}")
+    return layout

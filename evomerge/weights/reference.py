@@ -1,0 +1,205 @@
+"""Which model a name means, where it lies on this machine, and which revision of it that is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from evomerge.errors import ExtraMissing, WeightsError
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+# What is fetched from a hub: weights that cannot run code, and the small files around them.
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
+# A commit named in full needs no look at the hub; anything else is a branch or tag.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION_DIGITS = 40
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A model as users write it: `path[@revision][+adapter[@revision]]`, as in mergekit."""
+
+    path: str  # folder or hub id
+    revision: str | None = None  # commit, tag or branch of a hub id
+    adapter: str | None = None  # folder or hub id of a PEFT LoRA adapter
+    adapter_revision: str | None = None
+
+    def __str__(self) -> str:
+        text = self.path + (f"@{self.revision}" if self.revision else "")
+        if self.adapter is None:
+            return text
+        return f"{text}+{self.adapter}" + (f"@{self.adapter_revision}" if self.adapter_revision else "")
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """Where a model lies on this machine. The folders are read, never written."""
+
+    folder: Path
+    adapter: Path | None = None
+    revision: str | None = None  # commit of a hub snapshot; None for a folder
+    adapter_revision: str | None = None
+
+
+def parse_reference(text: str) -> ModelReference:
+    """Return the parts of a model reference.
+
+    A string that names an existing folder as a whole is that folder, so folders may have `+` and `@` in their names.
+
+    Raises:
+        WeightsError: empty, more than one adapter, or more than one revision of one part.
+
+    >>> parse_reference("org/base@4f2a+org/lora")
+    ModelReference(path='org/base', revision='4f2a', adapter='org/lora', adapter_revision=None)
+    """
+    if text and Path(text).expanduser().is_dir():
+        return ModelReference(text)
+    parts = text.split("+")
+    if len(parts) > 2:
+        raise WeightsError(f"model {text!r}: expected at most one adapter, as in 'model+adapter', got {len(parts) - 1}")
+    path, revision = _split_revision(parts[0], text)
+    if len(parts) == 1:
+        return ModelReference(path, revision)
+    adapter, adapter_revision = _split_revision(parts[1], text)
+    return ModelReference(path, revision, adapter, adapter_revision)
+
+
+def locate(reference: str, revision: str | None = None) -> LocalModel:
+    """Return where a model lies: a folder as it is, a hub id through huggingface_hub's cache (downloading if allowed).
+
+    Args:
+        reference: as users write it.
+        revision: commit to take where the reference is a hub id without one, such as the one that a recipe recorded.
+
+    Raises:
+        WeightsError: there is no such folder or hub id, or it holds no safetensors weights.
+    """
+    model = parse_reference(reference)
+    folder, commit = _find(model.path, model.revision or _commit(revision, 0), f"model {reference!r}")
+    _check_weights(folder, reference)
+    if model.adapter is None:
+        return LocalModel(folder, revision=commit)
+    where = f"adapter of model {reference!r}"
+    adapter, adapter_commit = _find(model.adapter, model.adapter_revision or _commit(revision, 1), where)
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (adapter / name).is_file():
+            raise WeightsError(f"{where}: expected {name} in '{adapter}', found {_listing(adapter)}")
+    return LocalModel(folder, adapter, commit, adapter_commit)
+
+
+def revision_of(reference: str, local: LocalModel | None = None) -> str:
+    """Return what identifies a model's weights wherever they lie: a commit id, or a hash of the files (40 hex digits).
+
+    For a hub id it is the commit; for a folder a SHA-256 over the names and contents of its configuration and
+    weights files. With an adapter it is both, joined by '+'. Files are hashed once per process while their size and
+    time of change stay the same.
+    """
+    local = local or locate(reference)
+    revision = local.revision or _content_hash(_weights_files(local.folder))
+    if local.adapter is None:
+        return revision
+    adapter_files = [local.adapter / ADAPTER_CONFIG, local.adapter / ADAPTER_WEIGHTS]
+    return f"{revision}+{local.adapter_revision or _content_hash(adapter_files)}"
+
+
+def short_name(reference: str) -> str:
+    """Return the name of a model for people and genes: its folder or repository, with its adapter's after a '+'.
+
+    >>> short_name("org/base@4f2a+adapters/words")
+    'base+words'
+    """
+    model = parse_reference(reference)
+    name = Path(model.path).expanduser().resolve().name if Path(model.path).is_dir() else model.path.split("/")[-1]
+    return name if model.adapter is None else f"{name}+{model.adapter.rstrip('/').split('/')[-1]}"
+
+
+def _split_revision(part: str, whole: str) -> tuple[str, str | None]:
+    path, *revisions = part.split("@")
+    if not path or len(revisions) > 1 or "" in revisions:
+        raise WeightsError(f"model {whole!r}: expected 'folder', 'org/name' or 'org/name@revision', got {part!r}")
+    return path, revisions[0] if revisions else None
+
+
+def _commit(revision: str | None, part: int) -> str | None:
+    """Return the commit of the model (0) or adapter (1) inside a recorded revision, None where it is not known."""
+    parts = (revision or "").split("+")
+    return parts[part] if part < len(parts) and parts[part] else None
+
+
+def _find(path: str, revision: str | None, where: str) -> tuple[Path, str | None]:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder, None
+    if folder.exists():
+        raise WeightsError(f"{where}: expected a folder in Hugging Face layout, but '{path}' is a file")
+    if not _HUB_ID.fullmatch(path):
+        raise WeightsError(f"{where}: no folder or hub id {path!r}; check the path")
+    return _fetch(path, revision, where)
+
+
+def _fetch(path: str, revision: str | None, where: str) -> tuple[Path, str]:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ExtraMissing("huggingface_hub", "hf") from error
+    try:
+        folder = Path(snapshot_download(path, revision=revision, allow_patterns=list(HUB_PATTERNS)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"{where}: no folder or hub id {path!r}{at}. If it is a folder, check the path; if it is on a hub, it is "
+            f"neither in the local cache nor could it be fetched ({type(error).__name__}: {reason})"
+        ) from error
+    return folder, folder.name  # snapshots are kept in folders named after their commit
+
+
+def _check_weights(folder: Path, reference: str) -> None:
+    if not (folder / CONFIG).is_file():
+        raise WeightsError(f"model {reference!r}: expected {CONFIG} in '{folder}', found {_listing(folder)}")
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(path for pattern in _PICKLED for path in folder.glob(pattern)):
+        raise WeightsError(
+            f"model {reference!r}: only safetensors weights are read, '{folder}' holds {_listing(folder)}. Convert it: "
+            f'python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
+        )
+    raise WeightsError(f"model {reference!r}: expected *.safetensors in '{folder}', found {_listing(folder)}")
+
+
+def _listing(folder: Path, most: int = 6) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return (", ".join(names[:most]) + (", ..." if len(names) > most else "")) or "an empty folder"
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    return [folder / CONFIG, *([index] if index.is_file() else []), *folder.glob("*.safetensors")]
+
+
+def _content_hash(files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in sorted(files):
+        state = path.stat()
+        total.update(f"{path.name}\0{_file_hash(str(path.resolve()), state.st_size, state.st_mtime_ns)}\n".encode())
+    return total.hexdigest()[:_REVISION_DIGITS]
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: str, size: int, mtime_ns: int) -> str:
+    """Return a file's SHA-256; size and time are in the signature so that a changed file is read again."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,190 @@
+"""The resident model: parents on the device, and one transformers model whose parameters are written in place.
+
+A candidate costs one pass over memory and no disk. Every write starts from the parents, never from the last
+candidate, so what is written depends on the recipe alone and rounding never adds up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import ExtraMissing, WeightsError
+from evomerge.recipe import Recipe
+from evomerge.weights.chat_template import chat_template_of
+from evomerge.weights.parents import Parents, find_parents, structure_difference
+from evomerge.weights.placement import place_tensors
+from evomerge.weights.plan import check_memory
+from evomerge.weights.reader import Reader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from evomerge.weights.steps import Step
+
+
+class Resident:
+    """Parents in memory and one model that holds the last recipe written; meant to be mutated, by `write` only.
+
+    It owns the memory of parents and model. Not for use from several threads. Before the first `write`, and after
+    a `write` that raised, the model's weights are unknown: `written` is None and nothing may be scored.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        *,
+        base: str | None = None,
+        device: str | None = None,
+        revisions: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load the parents once, at their stored precision, and build an empty model.
+
+        Args:
+            models: every model that a recipe may name.
+            base: whose configuration and tokenizer the model takes; None: the first.
+            device: torch's word for it; None: the GPU that this process may use, else the CPU.
+            revisions: model -> revision that it must have.
+
+        Raises:
+            WeightsError: a model is missing, damaged or does not fit the others, or memory does not suffice.
+        """
+        try:
+            import torch
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise ExtraMissing(error.name or "transformers", "hf") from error
+        self.base = base or models[0]
+        self.parents: Parents = find_parents(dict.fromkeys((self.base, *models)), revisions)
+        self.parents.check_vocabularies()
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_memory(list(self.parents.layouts.values()), self.device.type)
+        self.written: tuple[str, str] | None = None  # digest of the recipe and fingerprint of its weights
+        self._tensors = _load(self.parents, self.device)
+        layout = self.parents.layouts[self.base]
+        self.model: Any = _empty_model(layout.folder, layout.dtype, self.device)
+        self._places = place_tensors(self.model, layout)
+        self.tokenizer: Any = _tokenizer(layout.folder)
+        self._template = getattr(self.tokenizer, "chat_template", None)
+
+    def write(self, recipe: Recipe) -> str:
+        """Make the model's weights the recipe's, and return their fingerprint, taken from the model's own memory.
+
+        A recipe that is there already is not merged again; that it is still there is checked by the fingerprint.
+
+        Raises:
+            CandidateError: the merged weights hold NaN or infinity.
+            WeightsError: the recipe names other models, or its result is another network than the base.
+        """
+        import torch
+
+        if self.written is not None and self.written[0] == recipe.digest:
+            if self.fingerprint() == self.written[1]:
+                return self.written[1]
+            self.written = None
+        steps = self.parents.steps(recipe)
+        difference = structure_difference(recipe, self.parents, self.base)
+        if difference is not None:
+            raise WeightsError(
+                f"this recipe's result is another network than '{self.base}' ({difference}) and cannot be written into "
+                "the resident model; export it (evomerge merge) and score the folder"
+            )
+        self.written = None
+        with torch.no_grad():
+            for step in steps:
+                if step.method:
+                    self._put(step.name, self._assemble(step))
+        if self.tokenizer is not None:
+            self.tokenizer.chat_template = chat_template_of(recipe, self.parents) or self._template
+        fingerprint = self.fingerprint()
+        self.written = (recipe.digest, fingerprint)
+        return fingerprint
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of what the model's parameters hold right now."""
+        from evomerge.weights.fingerprint import fingerprint
+
+        return fingerprint(self._places.items())
+
+    def _assemble(self, step: Step) -> torch.Tensor:
+        from evomerge.weights.assemble import assemble
+
+        return assemble(step, lambda model, name: self._tensors[model][name], self.parents.revisions)
+
+    def _put(self, name: str, merged: torch.Tensor) -> None:
+        place = self._places[name]
+        if place.dtype != merged.dtype:
+            # the tensor that was made becomes the parameter's storage; a tied head is the same parameter and follows
+            place.data = merged
+        else:
+            place.data.copy_(merged)
+
+
+def _load(parents: Parents, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
+    """Return every parent's tensors on the device; what an adapter leaves alone is shared with its base."""
+    shared: dict[tuple[str, str], torch.Tensor] = {}
+    loaded: dict[str, dict[str, torch.Tensor]] = {}
+    for model, layout in parents.layouts.items():
+        with Reader(layout) as reader:
+            tensors: dict[str, torch.Tensor] = {}
+            for name in (*layout.tensors, *layout.buffers):
+                key = (str(layout.folder.resolve()), name)
+                if reader.changed(name):
+                    tensors[name] = reader.tensor(name).to(device)
+                else:
+                    if key not in shared:
+                        shared[key] = _own(reader.tensor(name), device)
+                    tensors[name] = shared[key]
+            loaded[model] = tensors
+    return loaded
+
+
+def _own(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    # on the CPU a tensor may be a window into its file, which would be paged out and read again for each candidate
+    moved = tensor.to(device)
+    return moved.clone() if moved.data_ptr() == tensor.data_ptr() else moved
+
+
+def _empty_model(folder: Path, dtype: str, device: torch.device) -> Any:
+    """Return the model that a configuration describes, in eval mode, its parameters allocated and not initialised.
+
+    Built on the device itself and not on torch's meta device: what modules compute while they are built (rotary
+    frequencies) stays as computed.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with device, _no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise WeightsError(
+            f"'{folder}': transformers builds no causal language model from its config.json: {error}"
+        ) from error
+    model.tie_weights()  # leaving out the initialisation also leaves out the tying
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model.eval().requires_grad_(False)
+
+
+def _no_init_weights() -> Any:
+    """Return the context in which transformers leaves new parameters as they were allocated."""
+    import importlib
+
+    for home in ("transformers.initialization", "transformers.modeling_utils"):  # transformers 5, transformers 4
+        with contextlib.suppress(ImportError, AttributeError):
+            return importlib.import_module(home).no_init_weights()
+    return contextlib.nullcontext()
+
+
+def _tokenizer(folder: Path) -> Any:
+    """Return the model's tokenizer, or None where its folder has none."""
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        return None
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -1,0 +1,69 @@
+"""A finished run made by the real loop on the synthetic scorer, with the facts that a reader expects."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evomerge.archive import Archive
+from evomerge.candidate import Candidate, Objective
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.registry import build
+from evomerge.loop import Budget, evaluate, run_search
+from evomerge.pool.local import LocalPool
+from evomerge.recipe import passthrough
+from evomerge.results.evaluations import evaluation_of
+from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.space import build_space
+
+MERGE = {
+    "merge_method": "task_arithmetic",
+    "base_model": "org/base",
+    "models": [{"model": "org/left"}, {"model": "org/right"}],
+    "parameters": {"weight": {"search": [0.0, 1.0], "per": ["model"]}},
+}
+OBJECTIVES = (Objective("left", "left", "acc"), Objective("right", "right", "acc"))
+ITEMS = {task: tuple(f"{task}-{i}" for i in range(40)) for task in ("left", "right")}
+HELD = {task: tuple(f"{task}-held-{i}" for i in range(60)) for task in ("left", "right")}
+OPTIMA = {"left": (0.9, 0.1), "right": (0.1, 0.9)}
+PARENTS = {"base": (0.0, 0.0), "left": (1.0, 0.0), "right": (0.0, 1.0)}
+
+
+def facts(candidates: int) -> dict[str, Any]:
+    return {
+        "evomerge": "0",
+        "created": "2026-01-01T00:00:00Z",
+        "search_path": "made.yaml",
+        "search_text": "",
+        "merge": MERGE,
+        "models": [f"org/{name}" for name in PARENTS],
+        "layers": 4,
+        "modules": {},
+        "revisions": {},
+        "seed": 3,
+        "objectives": [asdict(objective) for objective in OBJECTIVES],
+        "tasks": {"include": [], "lm_eval": {}, "versions": {}},
+        "items": {"search": ITEMS, "holdout": HELD, "stands_in": {}},
+        "estimator": "mean",
+        "controller": {"name": "sobol", "population": None, "options": {}},
+        "budget": {"candidates": candidates, "hours": None},
+        "batch_size": None,
+        "versions": {},
+    }
+
+
+def make_run(folder: Path, candidates: int = 16, **scorer: Any) -> Path:
+    """Search `candidates` Sobol points and score the held-out items of parents and the first two candidates."""
+    space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
+    parents = [Candidate(-1 - i, passthrough(f"org/{name}"), (), "parent", name) for i, name in enumerate(PARENTS)]
+    pool = LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS, **scorer))
+    with Archive.create(folder, facts(candidates)) as archive:
+        archive.put_parents(parents)
+        controller = build("sobol", Setup(dimensions=2, seed=3, objectives=2))
+        fitness = lambda number, responses: evaluation_of(number, responses, OBJECTIVES)  # noqa: E731
+        run_search(archive, space, controller, pool, OBJECTIVES, ITEMS, Budget(candidates), fitness)
+        done = [c for c in archive.candidates() if (o := archive.outcome(c.number)) and o.done]
+        evaluate(archive, pool, done[: len(parents) + 2], "holdout", HELD)
+        archive.put_event("ended")
+    return folder

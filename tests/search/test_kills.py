@@ -1,0 +1,112 @@
+"""SIGKILL at any moment, then resume in a fresh process: the trace is that of the uninterrupted run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evomerge.archive import Archive
+from evomerge.scoring.synthetic import SyntheticSpec
+from tests.search.world import OPTIMA, PARENTS, World, kill_at, trace
+
+
+def run_in_fresh_process(world: World, moment: int = 0, seconds: float | None = None) -> int:
+    """Run or resume the search in a child; end it at a moment of the archive or after some seconds, by SIGKILL.
+
+    Forked, because importing NumPy and cma takes longer than the search; the child shares no object with the runs of
+    other children. Returns the exit code, negative for a signal.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            world.run(kill_at(moment) if moment else None)
+            status = 0
+        finally:
+            os._exit(status)  # nothing of pytest may run in the child
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def small(folder: Path, controller: str) -> World:
+    """Four candidates in two generations (the budget ends inside the second), two parents."""
+    options = {"population": 3} if controller == "cma-es" else {"batch": 3}
+    return World(folder, controller, candidates=4, options=options)
+
+
+@pytest.mark.parametrize("controller", ["cma-es", "sobol"])
+def test_killed_at_every_event_boundary(folder: Path, controller: str) -> None:
+    moments: list[str] = []
+    small(folder / "whole", controller).run(moments.append)
+    whole = trace(folder / "whole")
+    assert len(whole["told"]) == 4
+    assert {"asked", "submitted", "answered", "finished", "told", "stopped", "commit"} <= set(moments)
+    for moment in range(1, len(moments) + 1):
+        world = small(folder / f"killed-{moment}", controller)
+        assert run_in_fresh_process(world, moment) == -signal.SIGKILL
+        world.run()
+        assert trace(world.folder) == whole, f"killed at moment {moment}: {moments[moment - 1]}"
+
+
+def test_killed_again_and_again_until_it_is_done(folder: Path) -> None:
+    """Each process gets a few moments further than the one before; no progress may be lost between them."""
+    small(folder / "whole", "cma-es").run()
+    world = small(folder / "killed", "cma-es")
+    kills = 0
+    while run_in_fresh_process(world, moment=9) == -signal.SIGKILL:
+        kills += 1
+        assert kills < 60, "the search does not get on"
+    assert kills >= 5
+    assert trace(world.folder) == trace(folder / "whole")
+
+
+def test_killed_at_twenty_random_moments_of_time(folder: Path) -> None:
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=0.01)
+    World(folder / "whole", "cma-es", candidates=150, spec=spec).run()
+    world = World(folder / "killed", "cma-es", candidates=150, spec=spec)
+    chance = random.Random(5)
+    kills = 0
+    for _ in range(20):
+        kills += run_in_fresh_process(world, seconds=chance.uniform(0.02, 0.25)) == -signal.SIGKILL
+    assert kills >= 15
+    assert run_in_fresh_process(world) == 0
+    assert trace(world.folder) == trace(folder / "whole")
+    with Archive.open(world.folder) as archive:
+        asked = [event for event in archive.events("asked")]
+        assert sum(event.payload["count"] for event in asked) == 150  # nothing was proposed twice
+
+
+def test_ctrl_c_saves_and_a_resume_goes_on(folder: Path) -> None:
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=0.02)
+    World(folder / "whole", "cma-es", candidates=30, spec=spec).run()
+    command = [sys.executable, "-m", "tests.search.world", str(folder / "cut"), "candidates=30", "job_seconds=0.02"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    while not (folder / "cut").exists() or _told(folder / "cut") < 5:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("interrupted\n", 130)
+    with Archive.open(folder / "cut") as archive:
+        assert [event.kind for event in archive.events()][-1] == "interrupted"
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.stdout == "started\ncandidates\n", again.stderr
+    assert trace(folder / "cut") == trace(folder / "whole")
+
+
+def _told(folder: Path) -> int:
+    try:
+        with Archive.open(folder) as archive:
+            return sum(1 for _ in archive.events("told"))
+    except ValueError:  # its first commit is not there yet
+        return 0
