@@ -7,8 +7,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import CHAT, TASKS, make_model, make_tokenizer
-from reference import evaluate, outputs, per_item
 
 from evomerge.errors import CandidateError, InputError, TaskError
 from evomerge.scoring.harness import TaskSet
@@ -16,6 +14,8 @@ from evomerge.scoring.items import split
 from evomerge.scoring.resident_scorer import ResidentScorer
 from evomerge.scoring.settings import TaskSettings
 from evomerge.scoring.ways import PackedLikelihoods, WrittenAnswers
+from tests.scoring.reference import evaluate, outputs, per_item
+from tests.scoring.worlds import CHAT, TASKS, make_model, make_tokenizer
 
 KINDS = ("t_cloze", "t_sums", "t_rolling")
 

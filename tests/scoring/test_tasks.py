@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TASKS
 
 from evomerge.errors import TaskError
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.settings import TaskSettings
+from tests.scoring.worlds import TASKS
 
 
 def load(*names: str, folder: Path = TASKS, **lm_eval) -> TaskSet:
