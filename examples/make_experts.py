@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from make_tasks import HERE
+from make_tasks import HERE, TASKS
 from probe import IGNORED, NEWLINE, batch_of, scores
 from skills import SKILLS
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM

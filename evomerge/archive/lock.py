@@ -21,6 +21,7 @@ class WriterLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        import fcntl
 
         self.path = folder / FILE_NAME
         try:
