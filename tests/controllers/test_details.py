@@ -95,6 +95,16 @@ def test_cma_is_diagonal_in_many_dimensions() -> None:
     assert diagonal(cma_es(Setup(3), diagonal=True))
 
 
+def test_cma_leaves_numpys_generator_alone_in_many_dimensions() -> None:
+    """There pycma's self-checks pick what they look at by the global generator."""
+    np.random.seed(0)
+    before = np.random.get_state()
+    drive(build("cma-es", Setup(300, seed=5), {"population": 10}), 200, sphere)
+    after = np.random.get_state()
+    assert before[2] == after[2]
+    assert np.array_equal(before[1], after[1])
+
+
 @pytest.mark.parametrize("name", ["tpe", "gp", "nsga-ii", "nsga-iii"])
 def test_optuna_proposes_the_start_point_first(name: str) -> None:
     start = (0.125, 0.75)
