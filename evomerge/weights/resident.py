@@ -158,9 +158,9 @@ def _empty_model(folder: Path, dtype: str, device: torch.device) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with device, _no_init_weights():
-            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise WeightsError(
             f"'{folder}': transformers builds no causal language model from its config.json: {error}"
@@ -187,4 +187,4 @@ def _tokenizer(folder: Path) -> Any:
 
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         return None
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

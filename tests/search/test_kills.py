@@ -39,7 +39,7 @@ def run_in_fresh_process(world: World, moment: int = 0, seconds: float | None = 
 
 def small(folder: Path, controller: str) -> World:
     """Four candidates in two generations (the budget ends inside the second), two parents."""
-    options = {"population": 3} if controller == "cma-es" else {"batch": 3}
+    options = {"population": 3} if controller == "cma-es" else {"population": 3}
     return World(folder, controller, candidates=4, options=options)
 
 

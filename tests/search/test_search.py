@@ -81,7 +81,7 @@ def test_decisions_are_recorded_before_they_take_effect(folder: Path) -> None:
         original(index, fitness)
 
     world = World(folder, "random", candidates=5, pool=Witness)
-    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"batch": 2})
+    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"population": 2})
     original = controller.tell
     controller.tell = tell_with_witness  # type: ignore[method-assign]
     world.run_with(controller)
@@ -334,7 +334,7 @@ def test_progress_says_what_was_measured(folder: Path) -> None:
 
 
 def test_events_tell_the_story(folder: Path) -> None:
-    world = World(folder, "sobol", candidates=2, options={"batch": 2})
+    world = World(folder, "sobol", candidates=2, options={"population": 2})
     world.run()
     world.run()
     with Archive.open(folder) as archive:

@@ -382,6 +382,7 @@ def test_memory_is_counted_before_anything_is_loaded(llama: Any, monkeypatch: py
         Resident(llama.all)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_what_a_resident_takes(llama: Any, tmp_path: Path) -> None:
     from tests.weights.test_adapter import make_adapter
 

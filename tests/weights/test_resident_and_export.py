@@ -376,3 +376,43 @@ def test_weights_do_not_start_as_noise(llama: Any) -> None:
     reached = {parameter.data_ptr() for parameter in resident._places.values()}
     assert reached == {parameter.data_ptr() for parameter in resident.model.parameters()}
     assert all(math.isfinite(float(parameter.sum())) for parameter in resident.model.parameters())
+
+
+def test_a_checkpoint_of_two_precisions_becomes_one_as_transformers_loads_it(families: Any, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    made = families("llama", False, torch.bfloat16).one
+    mixed = Path(shutil.copytree(made, tmp_path / "mixed"))
+    tensors = load_file(made / "model.safetensors")
+    wide = {name: tensor.float() + 1e-4 if "norm" in name else tensor for name, tensor in tensors.items()}
+    save_file(wide, mixed / "model.safetensors", {"format": "pt"})
+    resident = Resident([str(mixed)])
+    assert resident.write(passthrough(str(mixed))) == export(passthrough(str(mixed)), tmp_path / "out").fingerprint
+    assert_same_model(resident, tmp_path / "out")
+    assert torch.equal(logits(resident.model), logits(load(mixed)))
+
+
+def test_code_that_comes_with_a_model_is_never_run(llama: Any, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(llama.base, tmp_path / "remote"))
+    config = json.loads((folder / "config.json").read_text())
+    remote = {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps({**config, **remote}))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(WeightsError, match=r"transformers builds no causal language model"):
+        Resident([str(folder)])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_layouts_steps_and_these_modules_need_no_torch_to_be_imported() -> None:
+    import subprocess
+    import sys
+
+    modules = "resident export layout steps parents plan reference chat_template merged_config placement"
+    imports = "; ".join(f"import evomerge.weights.{name}" for name in modules.split())
+    heavy = ("torch", "transformers", "safetensors", "peft")
+    code = f"{imports}; import sys; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
