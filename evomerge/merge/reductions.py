@@ -95,11 +95,6 @@ def standard_deviation(tensor: Tensor) -> float:
     return (_chunked_sum(lambda x: (x.double() - center).square_().sum(), tensor) / tensor.numel()) ** 0.5
 
 
-def order_statistic(values: Tensor, index: int) -> Tensor:
-    """Return the element at `index` of the ascending sorted values, a tensor without axes."""
-    return values.reshape(-1).kthvalue(index + 1).values
-
-
 def _chunked_sum(part: Callable[..., Tensor], *tensors: Tensor) -> float:
     """Return the sum of `part` over corresponding chunks of the flattened tensors, added left to right in float64."""
     flat = [tensor.reshape(-1) for tensor in tensors]

@@ -13,6 +13,7 @@ from evomerge.merge import sparsify
 from evomerge.merge.catalogue import merge
 from evomerge.merge.consensus import disjoint_merge
 from evomerge.merge.reductions import SERIAL_CHUNK, absolute_sum, dot, norm, standard_deviation
+from evomerge.merge.selection import falling_order, keep_up_to, last_kept, order_statistic
 from evomerge.merge.statistics import global_threshold, squared_norm
 
 from .fixtures import relaxed
@@ -36,6 +37,29 @@ def only(numbers: list[float], kept: list[int]) -> list[float]:
 def test_keep_largest(numbers: list[float], density: float) -> None:
     count = len(numbers) if density >= 1 else 0 if density <= 0 else max(1, int(density * len(numbers)))
     assert sparsify.keep_largest(torch.tensor(numbers), density).tolist() == only(numbers, by_size(numbers)[:count])
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=30), st.data())
+@relaxed
+def test_order_statistics_by_counting(numbers: list[float], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(numbers) - 1))
+    for dtype in (torch.float32, torch.float64):
+        assert float(order_statistic(torch.tensor(numbers, dtype=dtype), index)) == sorted(numbers)[index]
+    kept = index + 1
+    value, last = last_kept(torch.tensor(numbers).abs(), kept)
+    assert last == by_size(numbers)[index]
+    assert value == abs(numbers[last])
+    thinned = keep_up_to(torch.tensor(numbers), value, last)
+    assert thinned.tolist() == only(numbers, by_size(numbers)[:kept])
+    assert falling_order(torch.tensor([numbers, numbers])).tolist() == [by_size(numbers)] * 2
+
+
+def test_selection_across_its_chunks() -> None:
+    x = (torch.randn(600_000, generator=torch.Generator().manual_seed(0)) * 50).round()  # a hundred values, many ties
+    order = torch.sort(x.abs(), descending=True, stable=True).indices
+    for kept in (1, 1000, 300_000, 599_999, 600_000):
+        assert last_kept(x.abs(), kept) == (float(x[order[kept - 1]].abs()), int(order[kept - 1]))
+    assert torch.equal(falling_order(x), order)
 
 
 @given(values, densities, st.sampled_from([0.0, 0.01, 0.2, 0.6, 1.0]))
