@@ -15,7 +15,7 @@ def cut_as_lm_eval(text: str, strings: list[str]) -> str:
     return postprocess_generated_text(text, strings, None)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
 @given(
     st.text(alphabet="ab\n ", max_size=12),
     st.lists(st.text(alphabet="ab\n ", min_size=0, max_size=4), min_size=1, max_size=4),
@@ -38,6 +38,8 @@ def test_a_complete_text_is_cut_as_the_whole_would_be(text, strings):
         (("\n\n", " \n"), "42 \n", False),  # a second newline would cut one character later
         (("\n\n", " \n"), "42 \nx", False),
         (("\n\n", " \n"), "42 \nxyz", True),
+        (("aba", "b"), "ab", False),
+        (("\n\n", "\n"), "42\n", True),  # both cut at the same place
         (("",), "42", False),
         ((), "42", False),
     ],

@@ -84,6 +84,7 @@ def test_an_unwritable_cache_does_not_matter(tmp_path, monkeypatch):
     assert len(load("own", folder=tmp_path).documents("own")) == 6
 
 
+@pytest.mark.slow  # lm-eval's own tasks are read to find near names
 def test_all_unknown_tasks_are_named_with_near_ones():
     with pytest.raises(TaskError) as caught:
         load("t_clozed", "t_cloze", "t_sumz")
@@ -112,6 +113,7 @@ def test_problems_of_several_tasks_come_together(tmp_path):
     assert "two.jsonl" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_broken_yaml_is_named_with_its_line(tmp_path):
     write_task(tmp_path)
     (tmp_path / "bad.yaml").write_text("task: bad\nmetric_list: [\n  {metric: acc\n")
