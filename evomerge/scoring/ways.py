@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from evomerge.errors import CandidateError
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoded, Encoder
 from evomerge.scoring.generation import Stops, write
@@ -72,12 +73,26 @@ class PlainRequests:
         self._requests = list(requests)
 
     def answer(self) -> list[list[Output]]:
-        """Return the outputs per request and repeat."""
+        """Return the outputs per request and repeat.
+
+        Raises:
+            CandidateError: the model's logits after the first prompt of a written answer are not numbers; the
+                adapter itself would write on, whatever they are.
+        """
+        if self._requests[0].request_type == "generate_until":
+            self._check(self._requests[0].args[0])
         return harness.ask(self._resident.asker, self._requests, self._resident.settings)
 
     def shrink(self) -> bool:
         """Return False: the adapter has its own batches."""
         return False
+
+    def _check(self, text: str) -> None:
+        tokens = self._resident.asker.tok_encode(text)[-self._resident.asker.max_length :]
+        with torch.inference_mode():
+            logits = self._resident.model(input_ids=torch.tensor([tokens], device=self._resident.device)).logits
+        if not torch.isfinite(logits[0, -1]).all():
+            raise CandidateError("the model's logits are NaN or infinite after a prompt")
 
 
 class PackedLikelihoods:

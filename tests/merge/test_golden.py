@@ -10,7 +10,8 @@ from torch import Tensor
 from evomerge.merge import sparsify, thinned
 from evomerge.merge.arithmetic import metagpt_weights
 from evomerge.merge.catalogue import merge
-from tests.merge.fixtures import BASE, DELTAS, MASK, run, spread
+
+from .fixtures import BASE, DELTAS, MASK, run, spread
 
 ROWS = json.loads((Path(__file__).parent / "golden.json").read_text())
 SOURCES = {
