@@ -24,7 +24,7 @@ def points(name: str, setup: Setup, count: int, **options: Any) -> np.ndarray:
 @pytest.mark.parametrize("name", ["sobol", "random"])
 def test_a_designs_points_do_not_depend_on_its_batches(name: str) -> None:
     setup = Setup(3, seed=5)
-    assert np.array_equal(points(name, setup, 100, batch=7), points(name, setup, 100, batch=64))
+    assert np.array_equal(points(name, setup, 100, population=7), points(name, setup, 100, population=64))
 
 
 def test_sobol_fills_the_cube_more_evenly_than_chance() -> None:
@@ -137,8 +137,8 @@ def test_unknown_names_and_options_are_refused_with_near_ones() -> None:
         ("cma-es", {"population": 1}, "population of cma-es must be 2 or more, got 1"),
         ("cma-es", {"sigma": 0.0}, r"sigma of cma-es must be in \(0, 1\]"),
         ("cma-es", {"restarts": -1}, "restarts of cma-es must be 0 or more"),
-        ("sobol", {"batch": 0}, "batch must be 1 or more"),
-        ("tpe", {"batch": 0}, "batch must be 1 or more"),
+        ("sobol", {"population": 0}, "population must be 1 or more"),
+        ("tpe", {"population": 0}, "population must be 1 or more"),
         ("nsga-ii", {"population": 1}, "population must be 2 or more"),
     ],
 )
