@@ -12,7 +12,7 @@ Source: multilinear hashing, Lemire and Kaser 2014, "Strongly universal string h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -44,10 +44,14 @@ def combine(parts: Iterable[tuple[str, str]]) -> str:
     return total.hexdigest()[:FINGERPRINT_DIGITS]
 
 
-def describe(tensor: Tensor, sums: Tensor | None = None) -> str:
-    """Return a tensor's dtype, shape and hash as text; `sums` are its `row_sums`, where they are known already."""
-    hashed = finish(row_sums(tensor) if sums is None else sums)
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}:{hashed:016x}"
+def describe(tensor: Tensor) -> str:
+    """Return a tensor's dtype, shape and hash as text."""
+    return description(str(tensor.dtype).removeprefix("torch."), tensor.shape, row_sums(tensor))
+
+
+def description(dtype: str, shape: Sequence[int], sums: Tensor) -> str:
+    """Return the `describe` text of a tensor whose `row_sums` are known; `dtype` is torch's word."""
+    return f"{dtype}{list(shape)}:{finish(sums):016x}"
 
 
 def tensor_hash(tensor: Tensor) -> int:
