@@ -39,6 +39,9 @@ ADAPTIVE_MODELS = 60
 ONE_SPLIT_MODELS = 500
 MAX_JUDGES = 400
 FOLDS = 12
+# Designs that differ from draw to draw, and how many draws one round of readings averages over.
+CHANCE_DESIGNS = ("random", "stratified")
+DRAWS = 24
 # A batch of an adaptive test is this share of its items: ten rounds.
 ROUNDS = 10
 
@@ -151,12 +154,13 @@ def readings(
 
     Args:
         known: calibration.
-        parts: recipes, no mixtures; the same design is drawn once for all its methods.
+        parts: recipes, no mixtures; the same design is drawn once for all its methods. Items drawn by chance are drawn
+            anew for groups of models: one draw shared by all would show that draw's luck instead of the method's error.
         n: items.
         complete: answers to all items, `(models, items)`.
         rng: chance.
     """
-    designs = {}
+    designs: dict[str, list[tuple[Array, IntArray, Array]]] = {}
     found = {}
     for part in parts:
         if part == ADAPTIVE:
@@ -165,9 +169,14 @@ def readings(
             found[part] = Reading(belief.mean, belief.sd)
             continue
         if part.design not in designs:
-            designs[part.design] = choose_items(known, part.design, n, rng)
-        chosen, shares = designs[part.design]
-        found[part] = read(known, part.method, chosen, shares, complete[:, chosen])
+            groups = np.array_split(complete, min(DRAWS, len(complete)) if part.design in CHANCE_DESIGNS else 1)
+            designs[part.design] = [(rows, *choose_items(known, part.design, n, rng)) for rows in groups]
+        read_groups = [
+            read(known, part.method, chosen, shares, rows[:, chosen]) for rows, chosen, shares in designs[part.design]
+        ]
+        found[part] = Reading(
+            np.concatenate([r.estimate for r in read_groups]), np.concatenate([r.sd for r in read_groups])
+        )
     return found
 
 

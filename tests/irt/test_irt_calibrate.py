@@ -4,7 +4,7 @@ from irt_worlds import simulate
 
 from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, fit_items
 from evomerge.irt.curves import probabilities
-from evomerge.irt.ladder import LOOSE, NEAR, Rung, choose_rung, rungs
+from evomerge.irt.ladder import LOOSE, NEAR, Rung, choose_rung, rungs, split_half_errors
 
 
 def test_parameters_are_recovered_in_one_dimension():
@@ -104,10 +104,17 @@ def test_choice_of_dimensions_sees_a_second_dimension():
     a = np.zeros((60, 2))
     a[:30, 0] = a[30:, 1] = 2.0
     y = (rng.random((600, 60)) < probabilities(theta, a, rng.normal(0, 1, 60))).astype(float)
-    rung, errors = choose_rung(y, np.full(60, 1 / 60), np.random.default_rng(0))
+    rung, losses = choose_rung(y, np.random.default_rng(0))
     assert rung.d >= 2
-    assert len(errors) == len(rungs(600, 60))
+    assert len(losses) == len(rungs(600, 60))
 
 
 def test_one_rung_needs_no_choice():
-    assert choose_rung(np.ones((3, 4)), np.full(4, 0.25), np.random.default_rng(0)) == (Rung(1, NEAR_RASCH), {})
+    assert choose_rung(np.ones((3, 4)), np.random.default_rng(0)) == (Rung(1, NEAR_RASCH), {})
+
+
+def test_split_half_error_falls_with_more_items():
+    y = simulate(200, 100, 1, 8)[3]
+    few = split_half_errors(y[:, :10], NEAR, np.full(10, 0.1), np.random.default_rng(0)).mean()
+    many = split_half_errors(y, NEAR, np.full(100, 0.01), np.random.default_rng(0)).mean()
+    assert 0.0 < many < few
