@@ -160,21 +160,43 @@ def dare_block(
         offset += to.numel()
 
 
-def dare_factor(delta: Tensor, density: float, key: int, rescale_norm: str) -> float:
-    """Return what DARE multiplies the kept entries of a tensor's whole delta by; `rescale_norm` l1, inv or none."""
+def dare_factor(
+    delta: Tensor,
+    density: float,
+    key: int,
+    rescale_norm: str,
+    *,
+    base: Tensor | None = None,
+    before: float | None = None,
+) -> float:
+    """Return what DARE multiplies the kept entries of a tensor's whole delta by; `rescale_norm` l1, inv or none.
+
+    With `base`, `delta` is the model's weights from which the base is subtracted here; `before` is the L1 norm of the
+    delta where it is known already.
+    """
     if density >= 1 or density <= 0 or rescale_norm == "none":
         return 1.0
     if rescale_norm == "inv":
         return 1 / density
-    flat = delta.reshape(-1)
+    flat, start = delta.reshape(-1), None if base is None else base.reshape(-1)
     kept = torch.empty(SERIAL_CHUNK, dtype=torch.float32, device=delta.device)
     after = 0.0
     for part in chunks(flat.numel(), SERIAL_CHUNK):
         view = kept[: part.stop - part.start]
-        _thin(flat[part], density, key, part.start, view)
+        _thin(_delta(flat[part], None if start is None else start[part], view), density, key, part.start, view)
         after += float(view.abs_().sum(dtype=torch.float64))
-    before = absolute_sum(delta)
+    if before is None:
+        before = delta_norm(delta, base)
     return before / after if min(before, after) >= TINY_NORM else 1.0
+
+
+def delta_norm(tensor: Tensor, base: Tensor | None) -> float:
+    """Return the L1 norm of a tensor's whole delta, float64; with `base`, of the difference."""
+    if base is None:
+        return absolute_sum(tensor)
+    pieces = zip(tensor.reshape(-1).split(SERIAL_CHUNK), base.reshape(-1).split(SERIAL_CHUNK), strict=True)
+    # one chunk of `absolute_sum` each; the sum of one number is that number
+    return sum(absolute_sum(piece.float() - start.float()) for piece, start in pieces)
 
 
 def _walk(

@@ -115,6 +115,26 @@ def cut_at(ranking: Ranking, delta: Tensor, kept: int) -> Cut:
     return Cut(abs(float(flat[index])), index)
 
 
+def cut_once(delta: Tensor, density: float) -> Cut:
+    """Return the cut of a density without ranking first: the faster way where only one density is wanted."""
+    flat = delta.reshape(-1)
+    kept = kept_count(density, flat.numel())
+    if kept <= 0:
+        return KEEP_NONE
+    if kept >= flat.numel():
+        return KEEP_ALL
+    magnitude = flat.abs()
+    value = _order_statistic(magnitude, flat.numel() - kept)
+    beyond = kept - int((magnitude > value).sum()) - 1
+    return Cut(value, int(torch.nonzero(magnitude == value).reshape(-1)[beyond]))
+
+
+def _order_statistic(values: Tensor, place: int) -> float:
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        return float(np.partition(values.numpy(), place)[place])  # several times faster than kthvalue
+    return float(values.kthvalue(place + 1).values)
+
+
 def _search(ranking: Ranking, flat: Tensor, place: int, beyond: int) -> int:
     """Return the index of the entry that ranks `beyond` places behind ranked entry `place`."""
     first = int(ranking.order[place])
