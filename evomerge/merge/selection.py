@@ -46,7 +46,7 @@ def last_kept(magnitude: Tensor, kept: int) -> tuple[float, int]:
     flat = magnitude.reshape(-1)
     value = float(order_statistic(flat, flat.numel() - kept))
     # entries equal to the value are few or many; those that stay are the first ones
-    above = sum(int((flat[part] > value).sum()) for part in chunks(flat.numel(), _CHUNK))
+    above = sum(int(torch.count_nonzero(flat[part] > value)) for part in chunks(flat.numel(), _CHUNK))
     missing = kept - above
     for part in chunks(flat.numel(), _CHUNK):
         places = torch.nonzero(flat[part] == value).reshape(-1)
