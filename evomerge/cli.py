@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from evomerge import __version__
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "call"):
         parser.print_help()
         return WRONG_INPUT
+    # A scheduler that takes the machine back sends SIGTERM: then too, everything is saved and workers are closed.
+    with suppress(ValueError):  # not the main thread: signals are somebody else's
+        signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         status: int = arguments.call(arguments)
         sys.stdout.flush()
@@ -46,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of a pipe (head, less) left; that is not an error of ours
         sys.stderr.close()
         return DONE
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:
