@@ -249,8 +249,8 @@ def report(lines: list[str], options: argparse.Namespace) -> str:
             "",
             f"2-core x86-64 CPU, {options.threads} thread(s), float32, Python {platform.python_version()}, {versions},"
             f" seed {SEED}.",
-            "Random Llama models (trunk, vocabulary 400 or 32,000). Identical per-item scores asserted in every repeat. Columns with",
-            "three numbers are min / median / max over the repeats, contestants taking turns within a repeat: how many",
+            "Random Llama models (trunk; vocabulary 400 or 32,000). Identical per-item scores asserted in every repeat.",
+            "Columns with three numbers are min / median / max over the repeats, contestants taking turns within a repeat: how many",
             "times longer `lm_eval.evaluate` takes than ours (model in memory, tasks loaded, the faster of batch sizes",
             f"{BATCHES[0]} and {BATCHES[1]}), how many times longer its adapter alone takes on prompts already built,",
             "and our time over that of one plain pass, without the head, over as many tokens as are distinct.",
