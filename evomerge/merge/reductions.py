@@ -1,9 +1,8 @@
 """Sums over tensors: the few places where the order of additions matters, so it is written down once.
 
-Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right, one rounding per step, with
-multiply and add kept apart (a fused multiply-add rounds once less, and whether the processor uses one depends on where
-a block starts). Sums *over elements* (norms, dot products, means) are float64, in chunks of fixed length that are too
-short for torch to share among threads.
+Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right. Multiply and add are kept
+apart, with a rounding each, wherever mergekit does so; `linear` fuses them, as mergekit does. Sums *over elements*
+(norms, dot products, means) are float64, in chunks of fixed length that are too short for torch to share among threads.
 """
 
 from __future__ import annotations
@@ -38,12 +37,28 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total
 
 
+def fused_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return `weighted_sum` with one rounding per model: torch multiplies and adds in one step where it can."""
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total.add_(tensor, alpha=weight)
+    return total
+
+
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     """Return the element-wise sum of at least one tensor, added left to right; always a new tensor."""
     total = tensors[0].clone()
     for tensor in tensors[1:]:
         total.add_(tensor)
     return total
+
+
+def sum_of_weights(weights: Sequence[float], dtype: torch.dtype) -> float:
+    """Return the sum of coefficients, rounded to `dtype` after each addition as a sum of tensors would be."""
+    total = torch.zeros((), dtype=dtype)
+    for weight in weights:
+        total = total + torch.tensor(weight, dtype=dtype)
+    return float(total)
 
 
 def divide_(tensor: Tensor, divisor: float) -> Tensor:
@@ -57,6 +72,20 @@ def divide_(tensor: Tensor, divisor: float) -> Tensor:
 def dot(left: Tensor, right: Tensor) -> float:
     """Return the float64 dot product of two tensors of equal size, taken as flat vectors."""
     return _chunked_sum(lambda x, y: (x.double() * y.double()).sum(), left, right)
+
+
+def gram(tensors: Sequence[Tensor]) -> list[list[float]]:
+    """Return all dot products of tensors of equal size, float64, reading each tensor once."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    pairs = [(i, j) for i in range(len(flat)) for j in range(i + 1)]
+    size = SERIAL_CHUNK if flat[0].device.type == "cpu" else _DEVICE_CHUNK
+    parts = []
+    for piece in chunks(flat[0].numel(), size):
+        wide = [tensor[piece].double() for tensor in flat]
+        parts.append(torch.stack([(wide[i] * wide[j]).sum() for i, j in pairs]))
+    rows = torch.stack(parts).tolist() if parts else [[0.0] * len(pairs)]
+    totals = {pair: sum(row[index] for row in rows) for index, pair in enumerate(pairs)}
+    return [[totals[max(i, j), min(i, j)] for j in range(len(flat))] for i in range(len(flat))]
 
 
 def norm(tensor: Tensor) -> float:
@@ -78,11 +107,6 @@ def standard_deviation(tensor: Tensor) -> float:
     """Return the float64 population standard deviation of a tensor's elements."""
     center = mean(tensor)
     return (_chunked_sum(lambda x: (x.double() - center).square_().sum(), tensor) / tensor.numel()) ** 0.5
-
-
-def order_statistic(values: Tensor, index: int) -> Tensor:
-    """Return the element at `index` of the ascending sorted values, a tensor without axes."""
-    return values.reshape(-1).kthvalue(index + 1).values
 
 
 def _chunked_sum(part: Callable[..., Tensor], *tensors: Tensor) -> float:

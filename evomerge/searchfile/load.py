@@ -93,6 +93,19 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     return recipe_from_mapping(value)
 
 
+def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a YAML file that holds a mapping as plain data, whatever it describes.
+
+    Raises:
+        SearchFileError: the file is missing, unreadable, or no such YAML; with lines.
+    """
+    name, _, document = _read(path)
+    if document.problems:
+        raise SearchFileError(name, located(document.problems, document.lines))
+    value: dict[str, Any] = document.value
+    return value
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
     """Return name, text and content of a YAML file that holds a mapping."""
     name = os.fspath(path)
@@ -133,7 +146,8 @@ def _checked_merge(
         if wrong:
             problems.append(Problem((*place, *at), wrong))
         _put(result, at, resolved)
-    if isinstance(result.get("merge_method"), Mapping) or result.get("merge_method") in CATALOGUE:
+    method = result.get("merge_method")
+    if is_marker(method) or (isinstance(method, str) and method in CATALOGUE):
         problems += expand(result, place=place).problems
     else:  # without a known method a marker can still be wrong in itself
         for at in _markers(result, ()):
