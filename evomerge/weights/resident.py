@@ -115,12 +115,7 @@ class Resident:
         return assemble(step, lambda model, name: self._tensors[model][name], self.parents.revisions)
 
     def _put(self, name: str, merged: torch.Tensor) -> None:
-        place = self._places[name]
-        if place.dtype != merged.dtype:
-            # the tensor that was made becomes the parameter's storage; a tied head is the same parameter and follows
-            place.data = merged
-        else:
-            place.data.copy_(merged)
+        self._places.memory(name, merged.dtype).copy_(merged)
 
 
 def _load(parents: Parents, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
