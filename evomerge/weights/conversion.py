@@ -28,7 +28,7 @@ class Home:
     joined: bool = False  # whether the parameter holds several tensors
 
 
-def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: Mapping[str, Tensor]) -> dict[str, Home]:
+def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict[str, Any]) -> dict[str, Home]:
     """Return the home of every tensor that transformers would load; tensors that it would leave out are left out here.
 
     Args:
@@ -44,7 +44,7 @@ def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: Mapp
         from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
     except ImportError:  # before transformers 5 models had their checkpoints' names
         return {}
-    rules = get_model_conversion_mapping(model)
+    rules: list[Any] = list(get_model_conversion_mapping(model))
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     renamings = [rule for rule in rules if not isinstance(rule, WeightConverter)]
     homes: dict[str, Home] = {}
@@ -70,7 +70,7 @@ def _joined_homes(
     sources: Iterable[tuple[str, str]],
     rule: Any,
     shapes: Mapping[str, tuple[int, ...]],
-    parameters: Mapping[str, Tensor],
+    parameters: Mapping[str, Any],
 ) -> dict[str, Home]:
     """Return the homes of tensors that one rule makes parameters of, found by sending numbered elements through it."""
     import torch
@@ -85,9 +85,9 @@ def _joined_homes(
     made = {name: _only(values) for name, values in rule.convert(target, model=model, config=model.config).items()}
     for name, values in made.items():
         if name not in parameters or parameters[name].shape != values.shape:
-            found = tuple(parameters[name].shape) if name in parameters else "nothing of this name"
+            made_it = tuple(parameters[name].shape) if name in parameters else "nothing of this name"
             raise WeightsError(
-                f"the checkpoint's tensors make parameter '{name}' {tuple(values.shape)}, its config.json makes it {found}"
+                f"the checkpoint's tensors make '{name}' {tuple(values.shape)}, its config.json makes it {made_it}"
             )
     homes: dict[str, Home] = {}
     for name, number in first.items():

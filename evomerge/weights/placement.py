@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import WeightsError
@@ -101,7 +102,7 @@ def _check_complete(
         parts.setdefault(id(parameters[home.parameter]), []).append((home.start, end, name))
     for stretches in parts.values():
         stretches.sort()
-        for (_, end, name), (start, _, other) in zip(stretches, stretches[1:], strict=False):
+        for (_, end, name), (start, _, other) in pairwise(stretches):
             if start < end:
                 raise WeightsError(
                     f"model '{layout.reference}': transformers ties '{other}' to '{name}', the checkpoint "

@@ -229,7 +229,7 @@ def test_a_checkpoint_without_one_of_its_experts_is_refused(families: Any, tmp_p
         tensors.pop(f"model.layers.1.block_sparse_moe.experts.2.{part}.weight")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        WeightsError, match=r"layers.1.mlp.experts.* \(2, 48, 16\), its config.json makes it \(3, 48, 16\)"
+        WeightsError, match=r"layers.1.mlp.experts.*\(2, 48, 16\), its config.json makes it \(3, 48, 16\)"
     ):
         Resident([str(folder)])
 
