@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from evomerge.merge.reductions import weighted_sum
+from evomerge.merge.reductions import fused_sum
 
 
 def sma_weights(count: int) -> list[float]:
@@ -35,14 +35,14 @@ def ema_weights(count: int, decay: float) -> list[float]:
 
 def sma(base: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:
     """Return the plain mean of checkpoints."""
-    return weighted_sum(inputs, sma_weights(len(inputs)))
+    return fused_sum(inputs, sma_weights(len(inputs)))
 
 
 def wma(base: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:
     """Return the mean of checkpoints with linearly growing weights."""
-    return weighted_sum(inputs, wma_weights(len(inputs)))
+    return fused_sum(inputs, wma_weights(len(inputs)))
 
 
 def ema(base: Tensor | None, inputs: Sequence[Tensor], *, decay: float) -> Tensor:
     """Return the exponentially weighted mean of checkpoints, the latest weighing most."""
-    return weighted_sum(inputs, ema_weights(len(inputs), decay))
+    return fused_sum(inputs, ema_weights(len(inputs), decay))

@@ -426,4 +426,5 @@ def merge(
     from evomerge.merge.door import merge_tensor  # torch is imported only to merge
 
     entry = method(name)
-    return merge_tensor(entry, base, inputs, checked(entry.name, entry.parameters, parameters, len(inputs)), keys, role)
+    values = {word: value for word, value in parameters.items() if word not in entry.ignored}
+    return merge_tensor(entry, base, inputs, checked(name, entry.parameters, values, len(inputs)), keys, role)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import divide_, sum_of
+from evomerge.merge.reductions import divide_, sum_of, sum_of_weights
 
 # A sum of weights closer to zero than this is not divided by; the constant is mergekit's.
 _TINY_WEIGHT = 1e-8
@@ -66,7 +66,7 @@ def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: b
 
 def weight_divisor(weights: Sequence[float], dtype: torch.dtype) -> float:
     """Return the sum of weights in the given precision, or 1 where it is too close to zero to divide by."""
-    divisor = float(sum_of([torch.tensor(w, dtype=dtype) for w in weights]))
+    divisor = sum_of_weights(weights, dtype)
     return divisor if abs(divisor) >= _TINY_WEIGHT else 1.0
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.reductions import divide_, dot, norm, sum_of, weighted_sum
+from evomerge.merge.reductions import divide_, dot, fused_sum, norm, sum_of, sum_of_weights, weighted_sum
 
 # Above this |cosine| two vectors count as collinear and slerp becomes lerp; the constant is mergekit's.
 _COLLINEAR = 0.9995
@@ -32,8 +32,8 @@ def linear(base: Tensor | None, inputs: Sequence[Tensor], *, weight: Sequence[fl
 
     Source: model soups, Wortsman et al. 2022, arXiv:2203.05482.
     """
-    total = weighted_sum(inputs, weight)
-    return divide_(total, _divisor("linear", weight)) if normalize else total
+    total = fused_sum(inputs, weight)
+    return divide_(total, _divisor("linear", weight, total.dtype)) if normalize else total
 
 
 def slerp(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
@@ -141,7 +141,7 @@ def multislerp(
     mean_length = norm(mean)
     if mean_length >= eps:
         merged = mean * (sum(share * length for share, length in zip(shares, lengths, strict=True)) / mean_length)
-    elif len(vectors) == 2:
+    elif len(vectors) == 2 or max(lengths) < eps:  # zero task vectors, of a frozen layer, have no directions to cancel
         merged = weighted_sum(vectors, shares)
     else:
         raise MergeError(f"multislerp: the directions of {len(vectors)} models cancel at weights {list(weight)}")
@@ -273,9 +273,9 @@ def layer_swap(base: Tensor | None, inputs: Sequence[Tensor], *, share: float) -
     return weighted_sum(inputs, (1 - share, share))
 
 
-def _divisor(method: str, weight: Sequence[float]) -> float:
+def _divisor(method: str, weight: Sequence[float], dtype: torch.dtype = torch.float64) -> float:
     """Return the sum of weights, refusing zero."""
-    divisor = sum(weight)
+    divisor = sum_of_weights(weight, dtype)
     if divisor == 0:
         raise MergeError(f"{method}: weights {list(weight)} sum to zero and cannot be normalized; change them")
     return divisor

@@ -11,20 +11,20 @@ torch releases the interpreter's lock inside its operations, so blocks may be gi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from evomerge.merge.consensus import weight_divisor
-from evomerge.merge.masks import bernoulli
-from evomerge.merge.reductions import SERIAL_CHUNK, absolute_sum, chunks
+from evomerge.merge.masks import uniform
+from evomerge.merge.reductions import SERIAL_CHUNK, absolute_sum, chunks, sum_of_weights
 from evomerge.merge.sparsify import TINY_NORM
 from evomerge.merge.thresholds import Cut
 
-# Elements per chunk: a handful of float32 buffers of this length stay in a core's second-level cache.
-CHUNK = 1 << 14
+# Elements per chunk: long enough that the cost of calling torch fades, short enough for buffers to stay in cache.
+CHUNK = 1 << 17
 
 
 def sum_block(
@@ -41,7 +41,7 @@ def sum_block(
     """Write a block of `linear` (base None) or `task_arithmetic` into `out`.
 
     Args:
-        out: flat block to write; may be the memory of `base` or of an input's block.
+        out: flat block to write; may be the memory of `base`, not that of an input.
         base: flat block of the base, or None.
         inputs: flat blocks of the task vectors or weights.
         weight: one coefficient per input.
@@ -50,17 +50,19 @@ def sum_block(
         subtract: inputs are weights from which the base is subtracted.
         chunk: elements worked on at a time; does not change the result.
     """
-    work = _Scratch(out, chunk, buffers=2)
-    divisor = (sum(weight) if base is None else weight_divisor(weight, torch.float32)) if normalize else None
-    for part in chunks(out.numel(), chunk):
-        total, term = work.views(part)
-        start = None if base is None else base[part]
-        for index, (tensor, w) in enumerate(zip(inputs, weight, strict=True)):
-            target = term if index else total
-            torch.mul(_delta(tensor[part], start if subtract else None, target), w, out=target)
-            if index:
-                total.add_(term)
-        _finish(out[part], start, total, divisor, lambda_)
+    divisor = (sum_of_weights if base is None else weight_divisor)(weight, torch.float32) if normalize else None
+    buffers = torch.empty(2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
+    for to, start, given, (total, term) in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk)):
+        origin = start if subtract else None
+        if base is None and to.dtype == torch.float32:
+            total = to
+        torch.mul(_delta(given[0], origin, total), weight[0], out=total)
+        for tensor, w in zip(given[1:], weight[1:], strict=True):
+            if base is None:  # as `linear` adds: multiply and add in one rounding
+                total.add_(_delta(tensor, origin, term), alpha=w)
+            else:
+                total.add_(torch.mul(_delta(tensor, origin, term), w, out=term))
+        _finish(to, start, total, None, divisor, lambda_)
 
 
 def ties_block(
@@ -90,19 +92,21 @@ def ties_block(
         subtract: inputs are weights from which the base is subtracted.
         chunk: elements worked on at a time; does not change the result.
     """
-    count = len(inputs)
-    work = _Scratch(out, chunk, buffers=count + 3)
-    for part in _stretches(out.numel(), chunk, [c.last + 1 - start for c in cuts]):
-        *kept, total, merged, term = work.views(part)
-        origin = base[part]
-        for delta, given, bounds, w in zip(kept, inputs, cuts, weight, strict=True):
-            source = _delta(given[part], origin if subtract else None, delta)
-            if not bounds.keeps_all:
-                bound = bounds.shrink_bound(start + part.stop)
-                source = torch.ops.aten.hardshrink.out(source, bound, out=delta)
-            torch.mul(source, w, out=delta)
-        _disjoint(kept, weight, normalize, total, merged, term)
-        _finish(out[part], origin, merged, None, lambda_)
+    buffers = torch.empty(len(inputs) + 2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
+    factors = torch.tensor([list(weight)], dtype=torch.float32, device=out.device).T  # (models, 1)
+    stop = start
+    for to, origin, given, work in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk, start, cuts)):
+        stop += to.numel()
+        kept = work[:-2]
+        for delta, tensor, bounds in zip(kept, given, cuts, strict=True):
+            source = _delta(tensor, origin if subtract else None, delta)
+            if bounds.keeps_all:
+                delta.copy_(source)
+            else:
+                torch.ops.aten.hardshrink.out(source, bounds.shrink_bound(stop), out=delta)
+        kept.mul_(factors)
+        signs = _disjoint(kept, weight, normalize, work[-2], work[-1])
+        _finish(to, origin, work[-1], signs, None, lambda_)
 
 
 def dare_block(
@@ -138,51 +142,71 @@ def dare_block(
         subtract: inputs are weights from which the base is subtracted.
         chunk: elements worked on at a time; does not change the result.
     """
-    work = _Scratch(out, chunk, buffers=len(inputs) + 3)
+    buffers = torch.empty(len(inputs) + 2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
+    factors = torch.tensor([list(factor), list(weight)], dtype=torch.float32, device=out.device).unsqueeze(-1)
     divisor = weight_divisor(weight, torch.float32) if normalize and not elect else None
-    for part in chunks(out.numel(), chunk):
-        *kept, total, merged, term = work.views(part)
-        origin = base[part]
-        for delta, given, d, f, key, w in zip(kept, inputs, density, factor, keys, weight, strict=True):
-            source = _delta(given[part], origin if subtract else None, delta)
-            _thin(source, d, key, start + part.start, delta)
-            delta.mul_(f).mul_(w)
+    offset = start
+    for to, origin, given, work in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk)):
+        kept, merged = work[:-2], work[-1]
+        for delta, tensor, d, key in zip(kept, given, density, keys, strict=True):
+            _thin(_delta(tensor, origin if subtract else None, delta), d, key, offset, delta)
+        kept.mul_(factors[0]).mul_(factors[1])  # in two roundings, as the plain method
+        signs = None
         if elect:
-            _disjoint(kept, weight, normalize, total, merged, term)
+            signs = _disjoint(kept, weight, normalize, work[-2], merged)
         else:
-            merged.copy_(kept[0])
-            for delta in kept[1:]:
-                merged.add_(delta)
-        _finish(out[part], origin, merged, divisor, lambda_)
+            _add_rows(kept, merged)
+        _finish(to, origin, merged, signs, divisor, lambda_)
+        offset += to.numel()
 
 
-def dare_factor(delta: Tensor, density: float, key: int, rescale_norm: str) -> float:
-    """Return what DARE multiplies the kept entries of a tensor's whole delta by; `rescale_norm` l1, inv or none."""
+def dare_factor(
+    delta: Tensor,
+    density: float,
+    key: int,
+    rescale_norm: str,
+    *,
+    base: Tensor | None = None,
+    before: float | None = None,
+) -> float:
+    """Return what DARE multiplies the kept entries of a tensor's whole delta by; `rescale_norm` l1, inv or none.
+
+    With `base`, `delta` is the model's weights from which the base is subtracted here; `before` is the L1 norm of the
+    delta where it is known already.
+    """
     if density >= 1 or density <= 0 or rescale_norm == "none":
         return 1.0
     if rescale_norm == "inv":
         return 1 / density
-    flat = delta.reshape(-1)
+    flat, start = delta.reshape(-1), None if base is None else base.reshape(-1)
     kept = torch.empty(SERIAL_CHUNK, dtype=torch.float32, device=delta.device)
     after = 0.0
     for part in chunks(flat.numel(), SERIAL_CHUNK):
         view = kept[: part.stop - part.start]
-        _thin(flat[part], density, key, part.start, view)
+        _thin(_delta(flat[part], None if start is None else start[part], view), density, key, part.start, view)
         after += float(view.abs_().sum(dtype=torch.float64))
-    before = absolute_sum(delta)
+    if before is None:
+        before = delta_norm(delta, base)
     return before / after if min(before, after) >= TINY_NORM else 1.0
 
 
-class _Scratch:
-    """Float32 buffers of one chunk each, allocated once per block."""
+def delta_norm(tensor: Tensor, base: Tensor | None) -> float:
+    """Return the L1 norm of a tensor's whole delta, float64; with `base`, of the difference."""
+    if base is None:
+        return absolute_sum(tensor)
+    pieces = zip(tensor.reshape(-1).split(SERIAL_CHUNK), base.reshape(-1).split(SERIAL_CHUNK), strict=True)
+    # one chunk of `absolute_sum` each; the sum of one number is that number
+    return sum(absolute_sum(piece.float() - start.float()) for piece, start in pieces)
 
-    def __init__(self, like: Tensor, chunk: int, buffers: int) -> None:
-        length = min(chunk, like.numel())
-        self.buffers = [torch.empty(length, dtype=torch.float32, device=like.device) for _ in range(buffers)]
 
-    def views(self, part: slice) -> list[Tensor]:
-        length = part.stop - part.start
-        return [buffer[:length] for buffer in self.buffers]
+def _walk(
+    out: Tensor, base: Tensor | None, inputs: Sequence[Tensor], buffers: Tensor, sizes: list[int]
+) -> Iterator[tuple[Tensor, Tensor | None, tuple[Tensor, ...], Tensor]]:
+    """Yield, chunk by chunk, views of out, base and inputs, and scratch rows of the same length."""
+    starts = base.split(sizes) if base is not None else [None] * len(sizes)
+    inputs_split = zip(*(tensor.split(sizes) for tensor in inputs), strict=True)
+    for size, to, start, given in zip(sizes, out.split(sizes), starts, inputs_split, strict=True):
+        yield to, start, given, buffers if size == buffers.shape[1] else buffers[:, :size]
 
 
 def _delta(tensor: Tensor, base: Tensor | None, scratch: Tensor) -> Tensor:
@@ -200,33 +224,39 @@ def _thin(source: Tensor, density: float, key: int, offset: int, out: Tensor) ->
     elif density <= 0:
         out.zero_()
     else:
-        torch.mul(source, bernoulli(key, source.numel(), density, offset, source.device), out=out)
+        # ones and zeros in float32: bool tensors are several times slower to multiply by
+        kept = uniform(key, source.numel(), offset, source.device).lt_(density)
+        torch.mul(source, kept, out=out)
 
 
-def _disjoint(
-    kept: Sequence[Tensor], weight: Sequence[float], normalize: bool, total: Tensor, merged: Tensor, term: Tensor
-) -> None:
-    """Write the disjoint merge of weighted deltas into `merged`; `kept`, `total` and `term` are overwritten."""
-    torch.add(kept[0], kept[1] if len(kept) > 1 else 0.0, out=total)
-    for delta in kept[2:]:
-        total.add_(delta)
-    # +1 or -1; a sum of negative zeros elects -1, for which nobody votes either way
+def _add_rows(rows: Tensor, out: Tensor) -> None:
+    """Write the sum of rows, added from the first to the last, into `out`."""
+    if len(rows) == 1:
+        out.copy_(rows[0])
+    else:
+        torch.add(rows[0], rows[1], out=out)
+    for row in rows[2:]:
+        out.add_(row)
+
+
+def _disjoint(kept: Tensor, weight: Sequence[float], normalize: bool, total: Tensor, merged: Tensor) -> Tensor:
+    """Write the magnitude of the disjoint merge of weighted deltas into `merged`, and return its signs (in `total`).
+
+    `kept` (models, elements) is overwritten.
+    """
+    _add_rows(kept, total)
+    if max(weight) < 0:
+        total.add_(0.0)  # a dropped entry times a negative weight is a negative zero, and zero elects +
     signs = torch.copysign(torch.ones((), device=total.device), total, out=total)
-    for index, delta in enumerate(kept):  # magnitudes of those who agree, zero elsewhere
-        delta.mul_(signs).clamp_(min=0.0)
-        if index == 1:
-            torch.add(kept[0], delta, out=merged)
-        elif index:
-            merged.add_(delta)
-    if len(kept) == 1:
-        merged.copy_(kept[0])
+    kept.mul_(signs).clamp_min_(0.0)  # magnitudes of those who agree, zero elsewhere
+    _add_rows(kept, merged)
     if normalize:
-        for index, (delta, w) in enumerate(zip(kept, weight, strict=True)):
-            delta.sign_().mul_(w)
-            if index:
-                kept[0].add_(delta)
-        merged.div_(_nonzero(kept[0], weight))
-    merged.mul_(signs).add_(0.0)
+        kept.sign_()
+        votes = kept[0].mul_(weight[0])
+        for row, w in zip(kept[1:], weight[1:], strict=True):
+            votes.add_(row, alpha=w)  # a product with one or zero is exact, fused or not
+        merged.div_(_nonzero(votes, weight))
+    return signs
 
 
 def _nonzero(divisor: Tensor, weight: Sequence[float]) -> Tensor:
@@ -236,21 +266,30 @@ def _nonzero(divisor: Tensor, weight: Sequence[float]) -> Tensor:
     return divisor.masked_fill_(divisor == 0, 1.0)
 
 
-def _finish(out: Tensor, base: Tensor | None, merged: Tensor, divisor: float | None, lambda_: float) -> None:
-    """Write base + lambda * merged / divisor; `merged` is overwritten."""
+def _finish(
+    out: Tensor, base: Tensor | None, merged: Tensor, signs: Tensor | None, divisor: float | None, lambda_: float
+) -> None:
+    """Write base + lambda * signs * merged / divisor; `merged` is overwritten."""
     if divisor is not None:
         merged.div_(torch.full((), divisor, dtype=torch.float32, device=merged.device))
     if lambda_ != 1:
         merged.mul_(lambda_)
     if base is None:
-        out.copy_(merged)
-    elif out.dtype == base.dtype == torch.float32:
-        torch.add(base, merged, out=out)
+        if out is not merged:
+            out.copy_(merged)
+        return
+    single = base if base.dtype == torch.float32 else base.float()
+    target = out if out.dtype == torch.float32 else merged
+    if signs is None:
+        torch.add(single, merged, out=target)
     else:
-        out.copy_(merged.add_(base) if base.dtype == torch.float32 else merged.add_(base.float()))
+        torch.addcmul(single, merged, signs, out=target)  # the product is exact, fused or not
+    if target is not out:
+        out.copy_(target)
 
 
-def _stretches(count: int, chunk: int, marks: Sequence[int]) -> list[slice]:
-    """Return slices of at most `chunk` elements that cover `range(count)` and do not extend over a mark."""
+def _sizes(count: int, chunk: int, start: int = 0, cuts: Sequence[Cut] = ()) -> list[int]:
+    """Return lengths of at most `chunk` that add up to `count`, none of which extends over the end of a cut."""
+    marks = (bounds.last + 1 - start for bounds in cuts)
     edges = sorted({*range(0, count, chunk), count, *(mark for mark in marks if 0 < mark < count)})
-    return [slice(left, right) for left, right in pairwise(edges)]
+    return [right - left for left, right in pairwise(edges)]

@@ -1,9 +1,8 @@
 """Sums over tensors: the few places where the order of additions matters, so it is written down once.
 
-Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right, one rounding per step, with
-multiply and add kept apart (a fused multiply-add rounds once less, and whether the processor uses one depends on where
-a block starts). Sums *over elements* (norms, dot products, means) are float64, in chunks of fixed length that are too
-short for torch to share among threads.
+Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right. Multiply and add are kept
+apart, with a rounding each, wherever mergekit does so; `linear` fuses them, as mergekit does. Sums *over elements*
+(norms, dot products, means) are float64, in chunks of fixed length that are too short for torch to share among threads.
 """
 
 from __future__ import annotations
@@ -38,12 +37,28 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total
 
 
+def fused_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return `weighted_sum` with one rounding per model: torch multiplies and adds in one step where it can."""
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total.add_(tensor, alpha=weight)
+    return total
+
+
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     """Return the element-wise sum of at least one tensor, added left to right; always a new tensor."""
     total = tensors[0].clone()
     for tensor in tensors[1:]:
         total.add_(tensor)
     return total
+
+
+def sum_of_weights(weights: Sequence[float], dtype: torch.dtype) -> float:
+    """Return the sum of coefficients, rounded to `dtype` after each addition as a sum of tensors would be."""
+    total = torch.zeros((), dtype=dtype)
+    for weight in weights:
+        total = total + torch.tensor(weight, dtype=dtype)
+    return float(total)
 
 
 def divide_(tensor: Tensor, divisor: float) -> Tensor:

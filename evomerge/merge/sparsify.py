@@ -72,7 +72,8 @@ def keep_random(delta: Tensor, density: float, key: int) -> Tensor:
         return delta.clone()
     if density <= 0:
         return torch.zeros_like(delta)
-    return delta * bernoulli(key, delta.numel(), density, device=delta.device).reshape(delta.shape)
+    kept = bernoulli(key, delta.numel(), density, device=delta.device)
+    return delta * kept.reshape(delta.shape)
 
 
 def rescale_l1(kept: Tensor, delta: Tensor) -> Tensor:

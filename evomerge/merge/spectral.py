@@ -102,7 +102,7 @@ def iso_cts(base: Tensor, inputs: Sequence[Tensor], *, common_fraction: float, l
     left = polar(torch.cat([part[0] for part in parts], dim=1))
     values = torch.cat([part[1] for part in parts])
     right = polar(torch.cat([part[2] for part in parts], dim=0))
-    return base + (left @ right) * (values.mean() * lambda_)
+    return base + (left @ right) * (values.sum() / (common + n * per_model) * lambda_)
 
 
 def tsv_m(
@@ -195,8 +195,12 @@ def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the first `rank` singular triplets of a matrix."""
+    """Return the first `rank` singular triplets of a matrix, fewer where the rest are numerically zero.
+
+    Directions of zero singular values are arbitrary, and making others orthogonal to them would change those.
+    """
     u, s, vt = _svd(matrix)
+    rank = min(rank, _rank(s, matrix.shape))
     return u[:, :rank], s[:rank], vt[:rank]
 
 

@@ -10,12 +10,15 @@ import math
 import struct
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from evomerge.merge.reductions import chunks
 from evomerge.merge.sparsify import kept_count
 
+_INDEX = 1 << 31  # an index below this fits 31 bits, and a magnitude 32 bits above them
 _SCAN = 1 << 18  # elements per step when a bracket is searched
 
 
@@ -66,9 +69,24 @@ def rank(delta: Tensor, stride: int = 1) -> Ranking:
         delta: finite values; a NaN has no rank.
         stride: 1 for the fastest cuts, 64 or so to spend a sixteenth of a byte per element.
     """
-    order = torch.sort(delta.reshape(-1).abs(), descending=True, stable=True).indices[::stride]
-    small = delta.numel() < 1 << 31
-    return Ranking(order.to(torch.int32) if small else order.clone(), delta.numel(), stride)
+    flat, count = delta.reshape(-1), delta.numel()
+    if flat.device.type == "cpu" and flat.dtype == torch.float32 and count < _INDEX:
+        return Ranking(torch.from_numpy(_packed_order(flat)[::stride].astype(np.int32)), count, stride)
+    order = torch.sort(flat.abs(), descending=True, stable=True).indices[::stride]
+    return Ranking(order.to(torch.int32) if count < _INDEX else order.clone(), count, stride)
+
+
+def _packed_order(flat: Tensor) -> npt.NDArray[np.int64]:
+    """Return the indices of float32 entries by falling magnitude, ties by index.
+
+    Magnitude and index share one integer, so that a plain in-place sort is stable: half the time and memory of sorting
+    values with their indices. The bits of non-negative floats sort like the floats.
+    """
+    keys = torch.iinfo(torch.int32).max - flat.abs().view(torch.int32)
+    packed = keys.to(torch.int64).mul_(_INDEX).add_(torch.arange(flat.numel())).numpy()
+    packed.sort()
+    packed &= _INDEX - 1
+    return packed
 
 
 def cut(ranking: Ranking, delta: Tensor, density: float) -> Cut:
@@ -95,6 +113,26 @@ def cut_at(ranking: Ranking, delta: Tensor, kept: int) -> Cut:
     if beyond:
         index = _search(ranking, flat, place, beyond)
     return Cut(abs(float(flat[index])), index)
+
+
+def cut_once(delta: Tensor, density: float) -> Cut:
+    """Return the cut of a density without ranking first: the faster way where only one density is wanted."""
+    flat = delta.reshape(-1)
+    kept = kept_count(density, flat.numel())
+    if kept <= 0:
+        return KEEP_NONE
+    if kept >= flat.numel():
+        return KEEP_ALL
+    magnitude = flat.abs()
+    value = _order_statistic(magnitude, flat.numel() - kept)
+    beyond = kept - int((magnitude > value).sum()) - 1
+    return Cut(value, int(torch.nonzero(magnitude == value).reshape(-1)[beyond]))
+
+
+def _order_statistic(values: Tensor, place: int) -> float:
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        return float(np.partition(values.numpy(), place)[place])  # several times faster than kthvalue
+    return float(values.kthvalue(place + 1).values)
 
 
 def _search(ranking: Ranking, flat: Tensor, place: int, beyond: int) -> int:

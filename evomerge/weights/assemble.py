@@ -5,6 +5,7 @@ The resident model and the exporter both come through here, so what is scored is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -49,7 +50,7 @@ def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
     if step.via is not None:
         merged = merged.to(getattr(torch, step.via))
     merged = merged.to(getattr(torch, step.dtype))
-    _check(step, merged)
+    refuse_nonfinite(step, count_nonfinite(merged))
     return merged
 
 
@@ -58,13 +59,13 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _check(step: Step, merged: Tensor) -> None:
-    bad = count_nonfinite(merged)
+def refuse_nonfinite(step: Step, bad: int) -> None:
+    """Raise a CandidateError that describes the step if `bad`, the number of its values not finite, is not zero."""
     if bad:
         values = ", ".join(f"{name} {value}" for name, value in step.parameters.items())
         raise CandidateError(
             f"merged tensor '{step.name}' holds {bad} values that are NaN or infinite in {step.dtype}, of "
-            f"{merged.numel()} ({step.method} with {values})"
+            f"{math.prod(step.shape)} ({step.method} with {values})"
         )
 
 

@@ -12,7 +12,7 @@ Source: multilinear hashing, Lemire and Kaser 2014, "Strongly universal string h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 FINGERPRINT_DIGITS = 32
 
 _ROW = 4096  # words of 8 bytes that share one row of keys; part of the fingerprint's definition
+ROW_BYTES = 8 * _ROW
 _SHIFT = 29
 _CPU_ROWS = 32  # rows per step: 1 MiB, stays in a core's cache
 _DEVICE_ROWS = 8192  # 256 MiB: enough to fill a GPU
@@ -45,7 +46,12 @@ def combine(parts: Iterable[tuple[str, str]]) -> str:
 
 def describe(tensor: Tensor) -> str:
     """Return a tensor's dtype, shape and hash as text."""
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}:{tensor_hash(tensor):016x}"
+    return description(str(tensor.dtype).removeprefix("torch."), tensor.shape, row_sums(tensor))
+
+
+def description(dtype: str, shape: Sequence[int], sums: Tensor) -> str:
+    """Return the `describe` text of a tensor whose `row_sums` are known; `dtype` is torch's word."""
+    return f"{dtype}{list(shape)}:{finish(sums):016x}"
 
 
 def tensor_hash(tensor: Tensor) -> int:
@@ -55,9 +61,16 @@ def tensor_hash(tensor: Tensor) -> int:
     the top bit alone stays the top bit, and two flipped signs would cancel. The shift is 29, not 32, because the signs
     of the two float32 numbers of one word, 32 bits apart, would cancel again.
     """
+    return finish(row_sums(tensor))
+
+
+def row_sums(tensor: Tensor) -> Tensor:
+    """Return the first half of the hash, one int64 number per row of ROW_BYTES bytes.
+
+    A tensor may be hashed in pieces: the sums of consecutive pieces are those of the whole if every piece but the last
+    fills its rows.
+    """
     words = _words(tensor)
-    if words.numel() == 0:
-        return 0
     rows = -(-words.numel() // _ROW)
     device = words.device
     sums = torch.empty(rows, dtype=torch.int64, device=device)
@@ -72,8 +85,15 @@ def tensor_hash(tensor: Tensor) -> int:
     if whole < rows:
         tail = words[whole * _ROW :].unsqueeze(0)
         sums[whole:] = _weigh(tail, keys[: tail.shape[1]], torch.empty_like(tail))
-    mixed_sums = sums + (sums >> _SHIFT)
-    return int((mixed_sums * _odd_keys(rows, 1, device)).sum()) & _MASK64
+    return sums
+
+
+def finish(sums: Tensor) -> int:
+    """Return the hash of a tensor whose `row_sums` are given, in [0, 2**64)."""
+    if sums.numel() == 0:
+        return 0
+    mixed = sums + (sums >> _SHIFT)
+    return int((mixed * _odd_keys(len(sums), 1, sums.device)).sum()) & _MASK64
 
 
 def _weigh(block: Tensor, keys: Tensor, scratch: Tensor) -> Tensor:

@@ -57,6 +57,9 @@ class Resident:
             import transformers  # noqa: F401
         except ImportError as error:
             raise ExtraMissing(error.name or "transformers", "hf") from error
+        from evomerge.weights.crew import Crew
+        from evomerge.weights.measures import Measures
+
         self.base = base or models[0]
         self.parents: Parents = find_parents(dict.fromkeys((self.base, *models)), revisions)
         self.parents.check_vocabularies()
@@ -67,24 +70,23 @@ class Resident:
         layout = self.parents.layouts[self.base]
         self.model: Any = _empty_model(layout.folder, layout.dtype, self.device)
         self._places = place_tensors(self.model, layout)
+        self._crew = Crew(self._parent, self.parents.revisions, Measures(keep=True), device=self.device)
+        self._held: dict[str, tuple[Step, str]] = {}  # by tensor: what made it, and its hash
         self.tokenizer: Any = _tokenizer(layout.folder)
         self._template = getattr(self.tokenizer, "chat_template", None)
 
     def write(self, recipe: Recipe) -> str:
         """Make the model's weights the recipe's, and return their fingerprint, taken from the model's own memory.
 
-        A recipe that is there already is not merged again; that it is still there is checked by the fingerprint.
+        The hash of each block is taken after it was written, while it is still in the cache. Tensors that are as this
+        recipe wants them are not merged again; that they are still so is seen from their hash, taken anew.
 
         Raises:
             CandidateError: the merged weights hold NaN or infinity.
             WeightsError: the recipe names other models, or its result is another network than the base.
         """
-        import torch
+        from evomerge.weights.fingerprint import combine
 
-        if self.written is not None and self.written[0] == recipe.digest:
-            if self.fingerprint() == self.written[1]:
-                return self.written[1]
-            self.written = None
         steps = self.parents.steps(recipe)
         difference = structure_difference(recipe, self.parents, self.base)
         if difference is not None:
@@ -93,13 +95,10 @@ class Resident:
                 "the resident model; export it (evomerge merge) and score the folder"
             )
         self.written = None
-        with torch.no_grad():
-            for step in steps:
-                if step.method:
-                    self._put(step.name, self._assemble(step))
+        hashes = self._merge([step for step in steps if step.method])
         if self.tokenizer is not None:
             self.tokenizer.chat_template = chat_template_of(recipe, self.parents) or self._template
-        fingerprint = self.fingerprint()
+        fingerprint = combine(hashes.items())
         self.written = (recipe.digest, fingerprint)
         return fingerprint
 
@@ -109,13 +108,34 @@ class Resident:
 
         return fingerprint(self._places.items())
 
-    def _assemble(self, step: Step) -> torch.Tensor:
-        from evomerge.weights.assemble import assemble
+    def _parent(self, model: str, name: str) -> torch.Tensor:
+        return self._tensors[model][name]
 
-        return assemble(step, lambda model, name: self._tensors[model][name], self.parents.revisions)
+    def _merge(self, steps: Sequence[Step]) -> dict[str, str]:
+        """Bring every parameter to its step's result and return their hashes.
 
-    def _put(self, name: str, merged: torch.Tensor) -> None:
-        self._places.memory(name, merged.dtype).copy_(merged)
+        A tensor whose step is that of the last write is not merged again if its hash, taken anew from memory, is still
+        the one of then.
+        """
+        from evomerge.weights.crew import Memory
+        from evomerge.weights.fingerprint import describe
+
+        kept: dict[str, str] = {}
+        for step in steps:
+            known = self._held.pop(step.name, None)
+            if known is not None and known[0] == step and describe(self._places[step.name]) == known[1]:
+                kept[step.name] = known[1]
+        self._held.clear()
+        work = [(step, Memory(self._place(step))) for step in steps if step.name not in kept]
+        hashes = {**kept, **self._crew.carry_out(work)}
+        self._held = {step.name: (step, hashes[step.name]) for step in steps}
+        return hashes
+
+    def _place(self, step: Step) -> torch.Tensor:
+        """Return the memory of a step's tensor inside the model, in the step's dtype."""
+        import torch
+
+        return self._places.memory(step.name, getattr(torch, step.dtype))
 
 
 def _load(parents: Parents, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:

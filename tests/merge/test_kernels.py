@@ -12,7 +12,7 @@ from evomerge.merge import kernels, thresholds
 from evomerge.merge.catalogue import merge
 from evomerge.merge.sparsify import keep_largest
 
-SIZE = 1000
+SIZE = 400
 DENSITIES = [0.0, 1e-4, 0.29, 0.5, 0.57, 0.999, 1.0]
 
 
@@ -70,7 +70,7 @@ def in_blocks(kernel: Any, base: Tensor | None, inputs: list[Tensor], block: int
     return out
 
 
-BLOCKS = [(SIZE, 64), (SIZE, 4096), (1, 64), (333, 100), (512, 512)]
+BLOCKS = [(SIZE, 64), (SIZE, 4096), (1, 64), (133, 50), (256, 256)]
 
 
 @pytest.mark.parametrize(("block", "chunk"), BLOCKS)

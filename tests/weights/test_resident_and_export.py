@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge.masks import bernoulli, mask_key
 from evomerge.recipe import passthrough, recipe_from_mapping
+from evomerge.weights.crew import Crew
 from evomerge.weights.export import export, fingerprint_of
 from evomerge.weights.reader import Reader
 from evomerge.weights.reference import revision_of
@@ -110,28 +111,31 @@ def test_two_hundred_writes_leave_no_trace(llama: Any) -> None:
     assert Resident(llama.all).write(recipe) == first
 
 
-def test_the_same_recipe_is_not_merged_twice_unless_somebody_touched_the_weights(
+def test_what_is_there_already_is_not_merged_again_unless_somebody_touched_it(
     llama: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    merged: list[list[str]] = []
+    carry_out = Crew.carry_out
+
+    def watching(self: Crew, work: Any, *more: Any) -> dict[str, str]:
+        merged.append([step.name for step, _ in work])
+        return carry_out(self, work, *more)
+
+    monkeypatch.setattr(Crew, "carry_out", watching)
     resident = Resident(llama.all)
     recipe = llama.recipe()
-    merges = 0
-    assemble = Resident._assemble
-
-    def counting(self: Resident, step: Any) -> torch.Tensor:
-        nonlocal merges
-        merges += 1
-        return assemble(self, step)
-
-    monkeypatch.setattr(Resident, "_assemble", counting)
     first = resident.write(recipe)
-    once = merges
     assert resident.write(recipe) == first
-    assert merges == once
     resident.model.model.norm.weight.data[3] += 1e-6  # as an adapter left loaded, or a stray optimiser step, would
-    assert resident.write(recipe) == first
-    assert merges == 2 * once
-    assert resident.fingerprint() == first
+    assert resident.fingerprint() != first
+    assert resident.write(recipe) == first == resident.fingerprint()
+    document = recipe.to_mapping()
+    document["models"][1]["parameters"]["weight"] = [{"filter": "down_proj", "value": 0.9}, {"value": 0.4}]
+    other = resident.write(recipe_from_mapping(document))
+    assert other == Resident(llama.all).write(recipe_from_mapping(document)) == resident.fingerprint() != first
+    assert [len(names) for names in merged[:4]] == [39, 0, 1, 4]
+    assert merged[2] == ["model.norm.weight"]
+    assert merged[3] == [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(4)]
 
 
 def test_a_failed_candidate_leaves_the_resident_unknown_and_usable(llama: Any) -> None:

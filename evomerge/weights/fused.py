@@ -1,0 +1,259 @@
+"""Steps merged block by block into memory that is there already: the fast way, equal to `assemble` in every bit.
+
+A method has a fast way if a block of its result needs that block of the parents and a few numbers about whole tensors
+(`measures`). The others are merged whole, by their plain function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge.merge import kernels
+from evomerge.merge.arithmetic import metagpt_weights
+from evomerge.merge.catalogue import merge, method
+from evomerge.merge.interpolate import slerp_shares
+from evomerge.merge.masks import mask_key
+from evomerge.merge.parameters import checked
+from evomerge.merge.reductions import sum_of_weights, weighted_sum
+from evomerge.weights.measures import Measures, Read
+from evomerge.weights.steps import Input, Step
+
+# Writes the flat stretch of the result whose first element has this index.
+Fill = Callable[[Tensor, int], None]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One step with its tensors at hand, flattened, in their stored dtypes."""
+
+    step: Step
+    base: Tensor | None
+    inputs: tuple[Tensor, ...]
+    arguments: Mapping[str, Any]  # complete and checked
+    keys: tuple[int, ...]
+    read: Read
+    measures: Measures
+    chunk: int  # elements that kernels work on at a time
+
+    def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
+        """Return the stretches of base and inputs that belong to a stretch of the result."""
+        place = slice(start, start + out.numel())
+        return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
+
+
+def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measures, chunk: int) -> Fill | None:
+    """Return what writes any stretch of a step's result, or None where only the plain way merges it.
+
+    Whole tensors are read here, once per candidate at most, where the method needs new numbers about them.
+
+    Args:
+        step: what to make.
+        read: gives a parent's tensor; all on one device.
+        revisions: as in `assemble.assemble`.
+        measures: remembers what was measured of the parents.
+        chunk: elements that kernels work on at a time; does not change the result.
+
+    Raises:
+        MergeError: a parameter does not fit the method.
+    """
+    entry = method(step.method) if step.method else None
+    if entry is None or (entry.name not in _WAYS and not entry.blockwise):
+        return None
+    base = None if step.base is None else read(step.base)
+    inputs = [read(source) for source in step.inputs]
+    if not _fits(step, base, inputs):
+        return None
+    values = {word: value for word, value in step.parameters.items() if word not in entry.ignored}
+    arguments = checked(entry.name, entry.parameters, values, len(inputs))
+    keys = tuple(mask_key(step.mask_seed, revisions[s.model], s.tensor) for s in step.inputs) if entry.random else ()
+    flat = tuple(tensor.reshape(-1) for tensor in inputs)
+    task = _Task(step, None if base is None else base.reshape(-1), flat, arguments, keys, read, measures, chunk)
+    return _WAYS.get(entry.name, _plainly)(task)
+
+
+def _fits(step: Step, base: Tensor | None, inputs: list[Tensor]) -> bool:
+    """Return whether kernels may take a step; what they may not (errors included) is left to the plain way."""
+    entry = method(step.method)
+    fewest, most = entry.models
+    every = inputs if base is None else [base, *inputs]
+    return (
+        fewest <= len(inputs) <= (most or len(inputs))
+        and (base is not None or entry.base != "required")
+        and all(tensor.dtype in (torch.float32, torch.bfloat16, torch.float16) for tensor in every)
+        and step.dtype != "float64"
+        and step.via in (None, "float32", step.dtype)  # another one would round twice
+        and inputs[0].numel() > 0
+        and (entry.blockwise or step.role != "experts" or len(step.shape) < 3)  # stacked experts: slice by slice
+    )
+
+
+def _plainly(task: _Task) -> Fill:
+    """Blockwise methods: the plain function, given a block of each tensor, gives that block of the result."""
+    step = task.step
+    subtract = method(step.method).inputs == "deltas"
+
+    def fill(out: Tensor, start: int) -> None:
+        base, inputs = task.parts(out, start)
+        if subtract and base is not None:
+            origin = base.float()
+            inputs = [tensor.float() - origin for tensor in inputs]
+        out.copy_(merge(step.method, base, inputs, step.parameters))
+
+    return fill
+
+
+def _linear(task: _Task) -> Fill | None:
+    weight, normalize = task.arguments["weight"], task.arguments["normalize"]
+    if normalize and sum_of_weights(weight, torch.float32) == 0:
+        return None  # refused by the plain function, in its words
+
+    def fill(out: Tensor, start: int) -> None:
+        kernels.sum_block(out, None, task.parts(out, start)[1], weight=weight, normalize=normalize, chunk=task.chunk)
+
+    return fill
+
+
+def _passthrough(task: _Task) -> Fill:
+    scale = task.arguments["scale"]
+
+    def fill(out: Tensor, start: int) -> None:
+        (tensor,) = task.parts(out, start)[1]
+        if scale == 1 or tensor.dtype == out.dtype == torch.float32:
+            torch.mul(tensor, scale, out=out) if scale != 1 else out.copy_(tensor)
+        else:
+            out.copy_(tensor.float() * scale)
+
+    return fill
+
+
+def _slerp(task: _Task) -> Fill:
+    source, origin = task.step.inputs[0], _base(task)
+    shares = slerp_shares(task.arguments["t"], *task.measures.cosine(task.read, origin, source))
+
+    def fill(out: Tensor, start: int) -> None:
+        base, (other,) = task.parts(out, start)
+        assert base is not None
+        out.copy_(weighted_sum((base.float(), other.float()), shares))
+
+    return fill
+
+
+def _negation(task: _Task) -> Fill | None:
+    # base - x * lambda and base + x * -lambda are the same bits
+    return _summed(task, task.arguments["weight"], False, -task.arguments["lambda_"])
+
+
+def _metagpt(task: _Task) -> Fill:
+    known = zip(task.step.inputs, task.arguments["squared_norm"], strict=True)
+    norms = [task.measures.squared_norm(task.read, _base(task), s) if n < 0 else n for s, n in known]
+    return _summed(task, metagpt_weights(task.inputs, norms), False, task.arguments["lambda_"])
+
+
+def _task_arithmetic(task: _Task) -> Fill:
+    return _summed(task, task.arguments["weight"], task.arguments["normalize"], task.arguments["lambda_"])
+
+
+def _summed(task: _Task, weight: Sequence[float], normalize: bool, lambda_: float) -> Fill:
+    def fill(out: Tensor, start: int) -> None:
+        base, inputs = task.parts(out, start)
+        kernels.sum_block(
+            out, base, inputs, weight=weight, normalize=normalize, lambda_=lambda_, subtract=True, chunk=task.chunk
+        )
+
+    return fill
+
+
+def _ties(task: _Task) -> Fill | None:
+    values = task.arguments
+    if values["rescale"] or values["variant"] != "mergekit":
+        return None
+    places = zip(task.step.inputs, values["density"], strict=True)
+    cuts = [task.measures.cut(task.read, _base(task), source, density) for source, density in places]
+
+    def fill(out: Tensor, start: int) -> None:
+        base, inputs = task.parts(out, start)
+        assert base is not None
+        kernels.ties_block(
+            out,
+            base,
+            inputs,
+            cuts,
+            weight=values["weight"],
+            normalize=values["normalize"],
+            lambda_=values["lambda_"],
+            start=start,
+            subtract=True,
+            chunk=task.chunk,
+        )
+
+    return fill
+
+
+def _dare_linear(task: _Task) -> Fill:
+    return _dare(task, elect=False)
+
+
+def _dare_ties(task: _Task) -> Fill:
+    return _dare(task, elect=True)
+
+
+def _dare(task: _Task, *, elect: bool) -> Fill:
+    values = task.arguments
+    norm = values["rescale_norm"] if values["rescale"] else "none"
+    factors = [
+        kernels.dare_factor(
+            tensor,
+            density,
+            key,
+            norm,
+            base=task.base,
+            before=task.measures.norm(task.read, _base(task), source) if norm == "l1" else 0.0,
+        )
+        for tensor, density, key, source in zip(
+            task.inputs, values["density"], task.keys, task.step.inputs, strict=True
+        )
+    ]
+
+    def fill(out: Tensor, start: int) -> None:
+        base, inputs = task.parts(out, start)
+        assert base is not None
+        kernels.dare_block(
+            out,
+            base,
+            inputs,
+            weight=values["weight"],
+            density=values["density"],
+            factor=factors,
+            keys=task.keys,
+            elect=elect,
+            normalize=values["normalize"],
+            lambda_=values["lambda_"],
+            start=start,
+            subtract=True,
+            chunk=task.chunk,
+        )
+
+    return fill
+
+
+def _base(task: _Task) -> Input:
+    assert task.step.base is not None  # `_fits` has seen to it
+    return task.step.base
+
+
+_WAYS: Mapping[str, Callable[[_Task], Fill | None]] = {
+    "linear": _linear,
+    "passthrough": _passthrough,
+    "slerp": _slerp,
+    "task_arithmetic": _task_arithmetic,
+    "negation": _negation,
+    "metagpt": _metagpt,
+    "ties": _ties,
+    "dare_linear": _dare_linear,
+    "dare_ties": _dare_ties,
+}
