@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+
+from evomerge.references import MODEL_KEYS, parse, plain_models
 
 Scalar = bool | int | float | str
 
@@ -116,7 +118,7 @@ class Recipe:
         document = self.to_mapping()
         for key in ("mask_seed", "revisions", "route"):
             document.pop(key, None)
-        return document
+        return _map_models(document, _as_mergekit_reads_it)
 
 
 def evaluate_setting(setting: Setting, tensor: str, t: float) -> Scalar | None:
@@ -170,6 +172,7 @@ def freeze_parameters(parameters: Mapping[str, Any] | None) -> Parameters:
 
 def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
     """Return the recipe that `to_mapping` gave as `document`; the form has been checked (see `searchfile`)."""
+    document = plain_models(document)
     base = document.get("base_model")
     return Recipe(
         method=document["merge_method"],
@@ -254,14 +257,24 @@ def _slice_mapping(part: Slice) -> dict[str, Any]:
 
 def _rename_models(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return `document` with every model replaced by its revision where that is known."""
+    return _map_models(document, lambda model: names.get(model, model))
+
+
+def _map_models(document: dict[str, Any], change: Callable[[str], Any]) -> dict[str, Any]:
+    """Return `document` with every model changed."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):
             return {
-                key: names.get(value, value) if key in ("model", "base_model", "tokenizer_source") else walk(value)
+                key: change(value) if key in MODEL_KEYS and isinstance(value, str) else walk(value)
                 for key, value in node.items()
             }
         return [walk(entry) for entry in node] if isinstance(node, list) else node
 
-    renamed: dict[str, Any] = walk(document)
-    return renamed
+    changed: dict[str, Any] = walk(document)
+    return changed
+
+
+def _as_mergekit_reads_it(model: str) -> Any:
+    reference = parse(model)
+    return model if reference is None else reference.to_mergekit()

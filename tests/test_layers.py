@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors"],
+    ["errors", "references"],
     ["merge", "irt", "pareto"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],

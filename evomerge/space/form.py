@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from evomerge.errors import near
 from evomerge.merge.catalogue import CATALOGUE
+from evomerge.references import HUB_ID, absolute, is_folder, parse
 from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
 
@@ -36,7 +37,6 @@ REFUSED = {
     "route": "data-flow search is not available in this version; remove this section",
 }
 _PATHLIKE = re.compile(r"[./~]")
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool = False) -> list[Problem]:
@@ -93,22 +93,19 @@ def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
         text: folder, hub id, either with @revision, and a second one after '+' for an adapter.
         folder: what relative folders are relative to. Hub ids are left as they are: no network is asked.
     """
-    parts = text.split("+")
-    if len(parts) > 2 or not all(parts):
-        return text, f"must be a model, or model+adapter, got {text!r}"
+    reference = parse(text, folder)
+    if reference is None:
+        return text, f"must be a model, model@revision or model+adapter, got {text!r}"
     resolved: list[str] = []
-    for part in parts:
-        path, _, revision = part.partition("@")
-        absolute = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
-        if os.path.isdir(absolute) and path:
-            if set(absolute) & set("+@"):
-                return text, f"{absolute!r} holds '+' or '@', which separate adapters and revisions; move the folder"
-            resolved.append(absolute + (f"@{revision}" if revision else ""))
-        elif _PATHLIKE.match(path) or not _HUB_ID.fullmatch(path):
-            return text, f"no such folder: {absolute}; relative paths are relative to the file, hub ids are org/name"
+    for path in (reference.path, *([] if reference.adapter is None else [reference.adapter])):
+        if is_folder(path, folder):
+            resolved.append(absolute(path, folder))
+        elif _PATHLIKE.match(path) or not HUB_ID.fullmatch(path):
+            where = absolute(path, folder)
+            return text, f"no such folder: {where}; relative paths are relative to the file, hub ids are org/name"
         else:
-            resolved.append(part)
-    return "+".join(resolved), None
+            resolved.append(path)
+    return str(replace(reference, path=resolved[0], adapter=resolved[1] if resolved[1:] else None)), None
 
 
 def short_names(models: list[str]) -> dict[str, str]:
@@ -119,7 +116,7 @@ def short_names(models: list[str]) -> dict[str, str]:
     >>> short_names(["v1/add", "v2/add"])
     {'v1/add': 'v1-add', 'v2/add': 'v2-add'}
     """
-    paths = {model: [step for step in model.split("+")[-1].partition("@")[0].split("/") if step] for model in models}
+    paths = {model: _steps(model) for model in models}
     names: dict[str, str] = {}
     for model, path in paths.items():
         rivals = [other for name, other in paths.items() if name != model]
@@ -131,6 +128,14 @@ def short_names(models: list[str]) -> dict[str, str]:
         if list(names.values()).count(name) > 1:
             names[model] = f"{name}-{index}"
     return names
+
+
+def _steps(model: str) -> list[str]:
+    """Return the folders of a model's name, or its adapter's, from the name alone: it may be of another machine."""
+    last = model.split("+")[-1]
+    # a folder keeps an '@' above its last step; behind a hub id everything is the revision
+    head, slash, tail = last.rpartition("/") if last.startswith("/") else ("", "", last)
+    return [step for step in (head + slash + (tail.partition("@")[0] or tail)).split("/") if step]
 
 
 def _unknown(entry: Mapping[str, Any], known: tuple[str, ...], place: Place) -> list[Problem]:

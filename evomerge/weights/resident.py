@@ -123,7 +123,7 @@ class Resident:
         kept: dict[str, str] = {}
         for step in steps:
             known = self._held.pop(step.name, None)
-            if known is not None and known[0] == step and describe(self._places[step.name].data) == known[1]:
+            if known is not None and known[0] == step and describe(self._places[step.name]) == known[1]:
                 kept[step.name] = known[1]
         self._held.clear()
         work = [(step, Memory(self._place(step))) for step in steps if step.name not in kept]
@@ -132,13 +132,10 @@ class Resident:
         return hashes
 
     def _place(self, step: Step) -> torch.Tensor:
-        """Return the memory of a step's parameter, in the step's dtype; a tied head is the same parameter."""
+        """Return the memory of a step's tensor inside the model, in the step's dtype."""
         import torch
 
-        place = self._places[step.name]
-        if place.dtype != getattr(torch, step.dtype):
-            place.data = torch.empty(step.shape, dtype=getattr(torch, step.dtype), device=self.device)
-        return place.data
+        return self._places.memory(step.name, getattr(torch, step.dtype))
 
 
 def _load(parents: Parents, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
