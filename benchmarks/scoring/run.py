@@ -236,25 +236,38 @@ def write_world(folder: Path, items: int) -> None:
         (folder / f"shape{number}.yaml").write_text(f"task: shape{number}\n{text}")
 
 
+EXPLANATION = f"""\
+Random Llama models (size of the trunk; vocabulary 400, or 32,000 where said). The machine was shared with other work
+while this ran: trust the ratios more than the times. Identical per-item scores are asserted in every repeat. Columns
+with three numbers are min / median / max over the repeats, the contestants taking turns within a repeat:
+
+- lm-eval / ours: how many times longer `lm_eval.evaluate` takes, with the model in memory, tasks loaded, and the
+  faster of batch sizes {BATCHES[0]} and {BATCHES[1]};
+- adapter / ours: the same for its HF adapter alone, on prompts already built;
+- ours / plain pass: our time over that of one pass of the trunk over as many tokens as are distinct.
+
+With choices of several tokens, lm-eval runs a question once per choice, here four times. Examples that are drawn anew
+for every question leave nothing more to share, so about 4 is the limit there, unless the output head weighs in: we
+run it only where a probability is needed. The same examples before every question are computed once. Choices of one
+token lm-eval, too, answers from one run of the question.
+"""
+
+
 def report(lines: list[str], options: argparse.Namespace) -> str:
     from importlib.metadata import version
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "lm_eval"))
+    sizes = " ".join(repr(size) for size in options.sizes)
     return "\n".join(
         [
             "# Scoring speed against lm-eval's HF backend",
             "",
-            f"`python benchmarks/scoring/run.py --repeats {options.repeats} --threads {options.threads} "
-            f"--items {options.items} --sizes {' '.join(map(repr, options.sizes))} --write`",
+            f"    python benchmarks/scoring/run.py --repeats {options.repeats} --threads {options.threads} "
+            f"--items {options.items} --sizes {sizes} --write",
             "",
-            f"2-core x86-64 CPU, {options.threads} thread(s), float32, Python {platform.python_version()}, {versions},"
-            f" seed {SEED}.",
-            "Random Llama models (trunk; vocabulary 400 or 32,000). Identical per-item scores asserted in every repeat.",
-            "Columns with three numbers are min / median / max over the repeats, contestants taking turns within a repeat: how many",
-            "times longer `lm_eval.evaluate` takes than ours (model in memory, tasks loaded, the faster of batch sizes",
-            f"{BATCHES[0]} and {BATCHES[1]}), how many times longer its adapter alone takes on prompts already built,",
-            "and our time over that of one plain pass, without the head, over as many tokens as are distinct.",
-            "",
+            f"2-core x86-64 CPU, {options.threads} thread(s), float32, Python {platform.python_version()}, {versions}; "
+            f"seed {SEED}.",
+            EXPLANATION,
             "| model | task | items | ours, median ms | lm-eval / ours | adapter / ours | ours / plain pass |",
             "|---|---|---|---|---|---|---|",
             *lines,
