@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from evomerge.references import MODEL_KEYS, parse, plain_models
+from evomerge.tokenizer import TokenizerChoice, choice_of
 
 Scalar = bool | int | float | str
 
@@ -66,6 +67,7 @@ class Recipe:
     dtype: str | None = None  # of the arithmetic's result; None: the base tensor's own
     out_dtype: str | None = None  # of the written weights; None: dtype
     tokenizer_source: str | None = None
+    tokenizer: TokenizerChoice | None = None  # instead of tokenizer_source
     chat_template: str | None = None
     mask_seed: int = 0  # keys the masks of random methods, with the source's and the tensor's names
     revisions: tuple[tuple[str, str], ...] = ()  # (model as written, content or commit id), sorted
@@ -77,9 +79,15 @@ class Recipe:
         bases = [self.base, *(part.base for part in self.slices)]
         return tuple(dict.fromkeys(model for model in [*bases, *sources] if model is not None))
 
+    @property
+    def tokenizer_choice(self) -> TokenizerChoice | None:
+        """The tokenizer asked for by `tokenizer` or `tokenizer_source`; None: the donor's, as it is."""
+        return TokenizerChoice(self.tokenizer_source) if self.tokenizer_source is not None else self.tokenizer
+
     def with_revisions(self, revisions: Mapping[str, str]) -> Recipe:
         """Return this recipe with the revisions of the models that it names."""
-        known = tuple(sorted((name, revisions[name]) for name in self.references() if name in revisions))
+        named = dict.fromkeys((*self.references(), *(self.tokenizer_choice.models() if self.tokenizer_choice else ())))
+        known = tuple(sorted((name, revisions[name]) for name in named if name in revisions))
         return replace(self, revisions=known)
 
     @cached_property
@@ -105,6 +113,8 @@ class Recipe:
         for key in ("dtype", "out_dtype", "tokenizer_source", "chat_template"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
+        if self.tokenizer is not None:
+            document["tokenizer"] = self.tokenizer.to_mapping()
         if self.mask_seed:
             document["mask_seed"] = self.mask_seed
         if self.revisions:
@@ -190,6 +200,7 @@ def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
         dtype=document.get("dtype"),
         out_dtype=document.get("out_dtype"),
         tokenizer_source=document.get("tokenizer_source"),
+        tokenizer=choice_of(document.get("tokenizer")),
         chat_template=document.get("chat_template"),
         mask_seed=int(document.get("mask_seed") or 0),
         revisions=tuple(sorted((document.get("revisions") or {}).items())),

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MODEL_KEYS = ("model", "base_model", "tokenizer_source")  # of a merge document; what stands under them is a model
+# Keys of a merge document under which a model stands; `source` is that of a tokenizer and of its tokens.
+MODEL_KEYS = ("model", "base_model", "tokenizer_source", "source")
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 
 
@@ -60,7 +61,7 @@ def plain_models(node: Any) -> Any:
     {'base_model': 'runs/a+b+lora@v1'}
     """
     if isinstance(node, Mapping):
-        return {key: _name(value) if key in MODEL_KEYS else plain_models(value) for key, value in node.items()}
+        return {key: plain_models(_name(value) if key in MODEL_KEYS else value) for key, value in node.items()}
     return [plain_models(entry) for entry in node] if isinstance(node, list) else node
 
 

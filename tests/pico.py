@@ -90,12 +90,15 @@ def make_model(
     return folder
 
 
-def make_tokenizer(folder: Path) -> None:
-    """Write a tokenizer with one token per printable character, `</s>` to end and `<unk>` for anything else."""
+PRINTABLE = "".join(chr(code) for code in range(32, 127))
+
+
+def make_tokenizer(folder: Path, characters: str = PRINTABLE) -> None:
+    """Write a tokenizer with one token per character, `</s>` to end and `<unk>` for anything else."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokens = ["</s>", "<unk>", *(chr(code) for code in range(32, 127))]
+    tokens = ["</s>", "<unk>", *characters]
     tokenizer = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()

@@ -12,6 +12,7 @@ from evomerge.merge.catalogue import CATALOGUE
 from evomerge.references import HUB_ID, absolute, is_folder, parse
 from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
+from evomerge.tokenizer import problems_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGE_KEYS = {
@@ -22,7 +23,8 @@ MERGE_KEYS = {
     "parameters": "of the method, for all models unless a model or slice says otherwise",
     "dtype": "of the arithmetic's result: " + ", ".join(DTYPES),
     "out_dtype": "of the written weights; default: dtype",
-    "tokenizer_source": "base, or the model whose tokenizer the result gets",
+    "tokenizer_source": "base, union, or the model whose tokenizer the result gets",
+    "tokenizer": "instead of tokenizer_source: {source: ..., tokens: {...}, pad_to_multiple_of: ...}",
     "chat_template": "of the written tokenizer",
     "mask_seed": "keys the random masks of methods that drop entries; evomerge's own key",
 }
@@ -32,7 +34,6 @@ SOURCE_KEYS = ("model", "layer_range", "parameters")
 SLICE_KEYS = ("sources", "base_model", "parameters")
 REFUSED = {
     "modules": "parts of multi-modal models are not merged separately in this version; write models or slices",
-    "tokenizer": "token-by-token embeddings are not available in this version; use tokenizer_source",
     "residual_weight": "mergekit reads this key and ignores it; remove it",
     "route": "data-flow search is not available in this version; remove this section",
 }
@@ -58,9 +59,10 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
         problems += _text(document, key, place)
     for key in ("dtype", "out_dtype"):
         problems += _dtype(document.get(key), (*place, key))
-    if document.get("tokenizer_source") == "union":
-        reason = "a union of vocabularies is not available in this version; name base or one model"
-        problems.append(Problem((*place, "tokenizer_source"), reason))
+    if document.get("tokenizer") is not None:
+        problems += [Problem((*place, "tokenizer", *at), text) for at, text in problems_of(document["tokenizer"])]
+        if document.get("tokenizer_source") is not None:
+            problems.append(Problem((*place, "tokenizer"), "give tokenizer or tokenizer_source, not both"))
     seed = document.get("mask_seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(Problem((*place, "mask_seed"), f"must be a whole number of at least 0, got {seed!r}"))
@@ -77,6 +79,7 @@ def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     for key in ("base_model", "tokenizer_source"):
         if isinstance(document.get(key), str) and document[key] not in ("base", "union"):
             yield (key,), document[key]
+    yield from _tokenizer_places(document.get("tokenizer") or {})
     for index, entry in enumerate(document.get("models") or ()):
         yield ("models", index, "model"), entry["model"]
     for index, part in enumerate(document.get("slices") or ()):
@@ -84,6 +87,17 @@ def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
             yield ("slices", index, "base_model"), part["base_model"]
         for source, entry in enumerate(part["sources"]):
             yield ("slices", index, "sources", source, "model"), entry["model"]
+
+
+def _tokenizer_places(tokenizer: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    if tokenizer.get("source", "union") not in ("base", "union"):
+        yield ("tokenizer", "source"), tokenizer["source"]
+    for token, entry in (tokenizer.get("tokens") or {}).items():
+        source = entry["source"]
+        if isinstance(source, str):
+            yield ("tokenizer", "tokens", token, "source"), source
+        elif "model" in source:
+            yield ("tokenizer", "tokens", token, "source", "model"), source["model"]
 
 
 def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
