@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"evomerge {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
-    for add in (_check, _search, _resume, _status, _trials, _front, _export, _merge, _score, _replay):
+    for add in (_check, _search, _resume, _status, _trials, _front, _export, _merge, _score, _replay, _convert):
         add(verbs)
     return parser
 
@@ -386,6 +386,32 @@ def _run_replay(arguments: argparse.Namespace) -> int:
     result = replay(arguments.folder, arguments.candidate)
     print(json.dumps(result.to_mapping(), indent=2) if arguments.json else result.text())
     return DONE if result.same else 1
+
+
+def _convert(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "convert",
+        "turn a mergekit-evolve configuration into a search file",
+        """
+evomerge convert evolve.yaml --to search.yaml
+evomerge convert evolve.yaml --layers 32            where layer_granularity divides the model's depth
+""",
+        _run_convert,
+    )
+    parser.add_argument("file", metavar="FILE", help="mergekit-evolve configuration (genome: and tasks:)")
+    parser.add_argument("--to", default="-", metavar="F", help="search file to write; default: stdout")
+    parser.add_argument("--layers", type=int, metavar="N", help="hidden layers of the models; for layer_granularity")
+
+
+def _run_convert(arguments: argparse.Namespace) -> int:
+    from evomerge.mergekit_evolve import search_file_text
+    from evomerge.results.exporting import write_text
+    from evomerge.searchfile import load_plain
+
+    text = search_file_text(load_plain(arguments.file), layers=arguments.layers, name=arguments.file)
+    write_text(text, arguments.to)
+    return DONE
 
 
 if __name__ == "__main__":

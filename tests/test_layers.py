@@ -22,7 +22,7 @@ FLOORS = [
     ["controllers", "weights", "scoring", "archive"],
     ["pool"],
     ["loop"],
-    ["searchfile"],
+    ["searchfile", "mergekit_evolve"],
     ["results"],
     ["run", "figures", "report"],
     ["cli"],

@@ -23,7 +23,8 @@ class Event:
     """Something that happened, in the order in which it happened.
 
     Kinds: asked (payload: first, count, size), submitted, answered (task, items), finished (failure), told (fitness,
-    or null for a failure), retry (worker, message), same (twin: the candidate whose answers are reused), resumed, interrupted, stopped, note.
+    or null for a failure), retry (worker, message), same (twin: the candidate whose answers are reused), resumed,
+    interrupted, stopped, note.
     """
 
     seq: int

@@ -82,12 +82,16 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # SQLite gives its side files the same permissions
     # Statements outside a transaction commit at once (isolation_level None); `Archive.transaction` groups them.
     connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
-    # The write-ahead log lets readers in while we write, but its shared memory does not work across machines.
-    wanted = "DELETE" if _on_network(path) else "WAL"
-    got = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
-    if got.lower() != wanted.lower():
-        connection.execute("PRAGMA journal_mode = DELETE")
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        # The write-ahead log lets readers in while we write, but its shared memory does not work across machines.
+        wanted = "DELETE" if _on_network(path) else "WAL"
+        got = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
+        if got.lower() != wanted.lower():
+            connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -115,9 +119,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     if application != APPLICATION_ID:
         raise RunError(f"{path} is not an evomerge archive, or its search was killed before it began; start it again")
     if version != VERSION:
-        raise RunError(
-            f"{path} has schema version {version}; this evomerge reads {VERSION}: use the version that wrote it"
-        )
+        raise RunError(f"{path} has schema version {version}, this evomerge reads {VERSION}; use the one that wrote it")
     if problem != "ok":
         raise RunError(_damaged(path, problem))
 

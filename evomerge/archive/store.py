@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from evomerge.archive import schema
+from evomerge.archive.lock import FILE_NAME as LOCK_NAME
 from evomerge.archive.lock import WriterLock
 from evomerge.archive.reader import Reader
 from evomerge.candidate import Answers, Candidate, Outcome, Response, Split
@@ -64,23 +65,28 @@ class Archive(Reader):
             RunError: the folder holds an archive, is in use, or cannot be written.
         """
         folder = Path(folder)
+        new = not folder.exists()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"run folder {folder} cannot be made: {error.strerror}; choose another one") from error
         lock = WriterLock(folder)
         path = folder / FILE_NAME
+        archive = None
         try:
             if cls.exists(folder):
                 raise RunError(f"{folder} already holds a search; continue it with: evomerge resume {folder}")
             with schema.explained(path):
-                connection = schema.connect_to_write(path)
-                archive = cls(path, connection, lock, watch)
+                archive = cls(path, schema.connect_to_write(path), lock, watch)
                 with archive.transaction():
-                    schema.create_tables(connection)
+                    schema.create_tables(archive._connection)
                     rows = [(key, _dumps(value)) for key, value in facts.items()]
-                    connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
+                    archive._connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
         except BaseException:
+            if archive is not None:
+                archive._connection.close()
+            if new:
+                _remove_made(folder)
             lock.release()
             raise
         return archive
@@ -295,3 +301,12 @@ class Archive(Reader):
 
 # NaN is not JSON: every reader but Python's would refuse the row
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _remove_made(folder: Path) -> None:
+    """Remove what a failed creation left in a folder that did not exist before it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        (folder / (FILE_NAME + suffix)).unlink(missing_ok=True)
+    (folder / LOCK_NAME).unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else put a file there meanwhile
+        folder.rmdir()

@@ -13,11 +13,11 @@ from evomerge.errors import InputError
 class Design:
     """Hands out the points that `draw` gives; it never waits, and what it is told is only checked."""
 
-    def __init__(self, draw: Callable[[int], np.ndarray], batch: int, objectives: int) -> None:
-        if batch < 1:
-            raise InputError(f"batch must be 1 or more proposals, got {batch}")
+    def __init__(self, draw: Callable[[int], np.ndarray], population: int, objectives: int) -> None:
+        if population < 1:
+            raise InputError(f"population must be 1 or more proposals, got {population}")
         self._draw = draw
-        self._batch = batch
+        self._batch = population
         self._tally = Tally(objectives)
 
     def ask(self) -> list[np.ndarray]:

@@ -23,34 +23,34 @@ from evomerge.errors import InputError
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
 
-def tpe(setup: Setup, *, batch: int = 8, startup: int = 16) -> OptunaStudy:
+def tpe(setup: Setup, *, population: int = 8, startup: int = 16) -> OptunaStudy:
     """Return a tree-structured Parzen estimator, which models all genes jointly.
 
     Args:
         setup: dimensions, seed, objectives, start.
-        batch: proposals per ask, which are evaluated side by side; the larger, the older what each one knows.
+        population: proposals per ask, which are evaluated side by side; the larger, the older what each one knows.
         startup: random proposals before the first modelled one.
 
     Source: Bergstra et al. 2011; several objectives as in Ozaki et al. 2020.
     """
     with _quiet():
         sampler = TPESampler(seed=_seed(setup), multivariate=True, constant_liar=True, n_startup_trials=startup)
-    return OptunaStudy(setup, sampler, batch)
+    return OptunaStudy(setup, sampler, population)
 
 
-def gp(setup: Setup, *, batch: int = 4, startup: int = 16) -> OptunaStudy:
+def gp(setup: Setup, *, population: int = 4, startup: int = 16) -> OptunaStudy:
     """Return Bayesian optimisation with a Gaussian process; for up to some tens of genes and hundreds of candidates.
 
     Args:
         setup: dimensions, seed, objectives, start.
-        batch: proposals per ask.
+        population: proposals per ask.
         startup: random proposals before the first modelled one.
     """
     import torch  # noqa: F401  Optuna would fail at the first modelled proposal, hours into the search
 
     with _quiet():
         sampler = GPSampler(seed=_seed(setup), n_startup_trials=startup)
-    return OptunaStudy(setup, sampler, batch)
+    return OptunaStudy(setup, sampler, population)
 
 
 def nsga_ii(setup: Setup, *, population: int = 24) -> OptunaStudy:
@@ -78,10 +78,10 @@ class OptunaStudy:
     Optuna's samplers leave out.
     """
 
-    def __init__(self, setup: Setup, sampler: BaseSampler, batch: int) -> None:
-        if batch < 1:
-            raise InputError(f"batch must be 1 or more proposals, got {batch}")
-        self._batch = batch
+    def __init__(self, setup: Setup, sampler: BaseSampler, population: int) -> None:
+        if population < 1:
+            raise InputError(f"population must be 1 or more proposals, got {population}")
+        self._batch = population
         self._tally = Tally(setup.objectives)
         self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
         self._genes = {name: FloatDistribution(0.0, 1.0) for name in self._names}

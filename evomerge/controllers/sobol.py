@@ -12,12 +12,12 @@ from evomerge.errors import InputError
 _BLOCK = 64  # points drawn at a time: a power of two keeps the sequence balanced (SciPy warns otherwise)
 
 
-def sobol(setup: Setup, *, batch: int = 32) -> Design:
+def sobol(setup: Setup, *, population: int = 32) -> Design:
     """Return a controller of scrambled Sobol points.
 
     Args:
         setup: dimensions and seed, which keys the scrambling.
-        batch: proposals per ask; the points do not depend on it.
+        population: proposals per ask; the points do not depend on it.
 
     Raises:
         InputError: more dimensions than there are direction numbers.
@@ -36,4 +36,4 @@ def sobol(setup: Setup, *, batch: int = 32) -> Design:
         points, drawn = drawn[:count], drawn[count:]
         return points
 
-    return Design(draw, batch, setup.objectives)
+    return Design(draw, population, setup.objectives)

@@ -1,1 +1,5 @@
-"""Pure item response theory: curves, ability, calibration, anchors, performance."""
+"""Item response theory: calibrated items, cheap estimates of a score, and honest errors. Pure: arrays in, values out.
+
+Only `table_files`, `bank_files` and `replay` touch the disk; everything else gets arrays and, where chance is needed,
+a generator.
+"""

@@ -138,8 +138,6 @@ class _Search:
         self.told_before = self.told
         open_ones = [*self.archive.candidates("parent"), *self.archive.candidates("search", first=self.told)]
         with self.archive.transaction():
-            if self.asked:
-                self.archive.put_event("resumed", None, {"asked": self.asked, "told": self.told})
             self.waiting.update(number for number in self.desk.take(open_ones) if number >= 0)
             ready = self._record_told()
         self._tell(ready)

@@ -65,37 +65,42 @@ class RayPool:
     def __init__(
         self,
         spec: EvaluatorSpec,
-        workers: int,
+        workers: int | None = None,
         address: str | None = None,
         cpus: int | None = None,
-        gpus: float = 0.0,
+        gpus: float | None = None,
         deadline_seconds: float | None = None,
     ) -> None:
         """Connect, or start a small Ray of our own on this machine, and start the workers.
 
         Args:
             spec: plain data that builds the evaluator in each worker.
-            workers: how many.
+            workers: how many; None: as many as the cluster's GPUs allow, or its CPUs where it has no GPU.
             address: of a running cluster ('auto', or host:port); None: this machine alone.
             cpus: per worker, which is also its number of OpenMP threads; None: an equal share of this machine's cores,
                 or 1 on a cluster.
-            gpus: per worker; fractions let workers share one.
+            gpus: per worker; fractions let workers share one. None: one each, or an equal share where there are fewer
+                GPUs than workers.
             deadline_seconds: after which a job counts as hanging, and its worker is replaced.
+
+        Raises:
+            InputError: a number is below 1, or the address is of no cluster that can be used.
         """
-        if workers < 1:
+        if workers is not None and workers < 1:
             raise InputError(f"workers must be 1 or more, got {workers}")
         if address is not None and address.startswith("ray://"):
             raise InputError(
                 f"address {address!r}: Ray Client ends with its connection, and a search must not; start the search on "
                 "a node of the cluster with --address auto, or submit it there as a job"
             )
-        share = max(1, (os.cpu_count() or 1) // workers) if address is None else 1
-        self._cpus, self._gpus = cpus if cpus is not None else share, gpus
+        cores = os.cpu_count() or 1
+        self._cpus = cpus if cpus is not None else max(1, cores // (workers or cores)) if address is None else 1
         self._deadline = deadline_seconds
         self._folder: str | None = None  # of the Ray that we started
         self._connected = not ray.is_initialized()  # by us, so that we disconnect
         if self._connected:
-            self._connect(address, workers)
+            self._connect(address, max(self._cpus * (workers or 1), cores))
+        workers, self._gpus = _fit(workers, self._cpus, gpus)
         self._spec = ray.put(spec)
         self._queue: deque[_Try] = deque()
         self._slots = [self._start(index) for index in range(workers)]
@@ -154,7 +159,7 @@ class RayPool:
 
     # -- workers -------------------------------------------------------------------------------------------------
 
-    def _connect(self, address: str | None, workers: int) -> None:
+    def _connect(self, address: str | None, cpus: int) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if address is not None:
             try:
@@ -172,8 +177,7 @@ class RayPool:
         self._folder = folder
         ray.init(
             address="local",  # not the cluster that RAY_ADDRESS may name: that is asked for by `address`
-            num_cpus=max(self._cpus * workers, 1),
-            num_gpus=None if self._gpus else 0,
+            num_cpus=cpus,
             object_store_memory=_OBJECT_STORE,
             include_dashboard=False,
             _temp_dir=folder,
@@ -296,6 +300,17 @@ class _Actor:
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         """Yield what the edge yields."""
         yield from self._edge.evaluate(job)
+
+
+def _fit(workers: int | None, cpus: int, gpus: float | None) -> tuple[int, float]:
+    """Return the number of workers, and the GPUs of each, that the cluster's resources suggest."""
+    resources = ray.cluster_resources()
+    has = float(resources.get("GPU", 0.0))
+    if gpus is None:
+        gpus = 0.0 if not has else 1.0 if workers is None or workers <= has else has / workers
+    if workers is None:
+        workers = int(has / gpus) if gpus else int(resources.get("CPU", 1.0) / cpus)
+    return max(1, workers), gpus
 
 
 def _first_line(error: BaseException) -> str:

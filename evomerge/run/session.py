@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def search(
     try:
         preparation = prepare(search_file, reporter.note)
         controller = _controller(preparation)
-        with Archive.create(folder, preparation.facts) as archive:
+        with _fresh(folder, preparation) as archive:
             archive.put_parents(preparation.parents)
             _drive(archive, preparation, controller, workers, address, reporter)
     finally:
@@ -103,6 +105,29 @@ def resume(
     finally:
         reporter.close()
     return open_run(folder)
+
+
+@contextmanager
+def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
+    """Make the run folder; take it away again where the input proves wrong before anything was answered.
+
+    Otherwise a search that failed on, say, NaN weights would have to be resumed with other weights, which is refused.
+    """
+    existed = folder.exists()
+    archive = Archive.create(folder, preparation.facts)
+    try:
+        yield archive
+    except InputError:
+        empty = not any(outcome.done for outcome in archive.outcomes())
+        archive.close()
+        if empty:
+            for path in folder.glob("archive.*"):
+                path.unlink()
+            if not existed:
+                folder.rmdir()
+        raise
+    finally:
+        archive.close()
 
 
 def _drive(
@@ -205,7 +230,8 @@ def _require_free(folder: Path) -> None:
 
 
 def _raise_if_wrong(reason: StopReason, folder: Path) -> None:
+    """Raise what ended the search before its time; an interruption is a result, not an error."""
     if reason.name == "configuration":
-        raise InputError(f"{reason.message}. Put it right, then: evomerge resume {folder}")
+        raise InputError(reason.message)
     if reason.name == "infrastructure":
         raise EvomergeError(f"{reason.message}. What was measured is saved; go on with: evomerge resume {folder}")

@@ -31,7 +31,7 @@ class PlacedForest:
 
     def __init__(self, forest: Forest, device: torch.device) -> None:
         self.root = forest.root
-        self.longest = max(len(row.tokens) for row in forest.rows)
+        self.row_lengths = [len(row.tokens) for row in forest.rows]
         self.size = sum(len(row.members) for row in forest.rows)
         self._device = device
         self._rows = [_place(row, len(forest.root), device) for row in forest.rows]

@@ -1,6 +1,6 @@
 """Search files and recipe files: read, checked as a whole, and turned into plain frozen values."""
 
-from evomerge.searchfile.load import load_recipe, load_search_file
+from evomerge.searchfile.load import load_plain, load_recipe, load_search_file
 from evomerge.searchfile.requests import (
     BudgetRequest,
     ControllerRequest,
@@ -15,6 +15,7 @@ __all__ = [
     "ObjectiveRequest",
     "ScoringRequest",
     "SearchFile",
+    "load_plain",
     "load_recipe",
     "load_search_file",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from evomerge.errors import near
-from evomerge.space.markers import is_number
+from evomerge.space.markers import is_number, is_whole
 from evomerge.space.problems import Place, Problem
 
 
@@ -56,7 +56,7 @@ class Number:
 
     def read(self, value: Any, place: Place, problems: list[Problem]) -> Any:
         """Return the number as int or float."""
-        good = is_number(value) and math.isfinite(value) and not (self.integer and value != int(value))
+        good = is_number(value) and math.isfinite(value) and (is_whole(value) or not self.integer)
         if good:
             above = value > self.low if self.open_low else value >= self.low
             good = above and (value < self.high if self.open_high else value <= self.high)

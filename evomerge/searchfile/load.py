@@ -28,7 +28,7 @@ from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
 from evomerge.searchfile.yaml_places import Document, read_document
 from evomerge.space.expansion import expand
 from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
-from evomerge.space.markers import is_marker
+from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem, located
 
 
@@ -93,6 +93,19 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     return recipe_from_mapping(value)
 
 
+def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a YAML file that holds a mapping as plain data, whatever it describes.
+
+    Raises:
+        SearchFileError: the file is missing, unreadable, or no such YAML; with lines.
+    """
+    name, _, document = _read(path)
+    if document.problems:
+        raise SearchFileError(name, located(document.problems, document.lines))
+    value: dict[str, Any] = document.value
+    return value
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
     """Return name, text and content of a YAML file that holds a mapping."""
     name = os.fspath(path)
@@ -133,8 +146,12 @@ def _checked_merge(
         if wrong:
             problems.append(Problem((*place, *at), wrong))
         _put(result, at, resolved)
-    if isinstance(result.get("merge_method"), Mapping) or result.get("merge_method") in CATALOGUE:
+    method = result.get("merge_method")
+    if is_marker(method) or (isinstance(method, str) and method in CATALOGUE):
         problems += expand(result, place=place).problems
+    else:  # without a known method a marker can still be wrong in itself
+        for at in _markers(result, ()):
+            problems += read_marker(_at(result, at), (*place, *at))[1]
     return result
 
 
@@ -148,6 +165,12 @@ def _put(document: Any, place: Place, value: str) -> None:
     for step in place[:-1]:
         document = document[step]
     document[place[-1]] = value
+
+
+def _at(document: Any, place: Place) -> Any:
+    for step in place:
+        document = document[step]
+    return document
 
 
 def _markers(node: Any, place: Place) -> list[Place]:

@@ -9,8 +9,8 @@ from evomerge.controllers.registry import FACTORIES
 from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Number, Section, Text
 
 ESTIMATORS = ("mean",)
-LATER_CONTROLLERS = ("tpe", "nsga-ii", "nsga-iii", "gp", "quadratic")
-CONTROLLERS = tuple(name for name in FACTORIES if name not in LATER_CONTROLLERS)
+CONTROLLERS = tuple(FACTORIES)
+LATER_CONTROLLERS = ("quadratic",)
 LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
@@ -48,12 +48,11 @@ SCORING = Section(
 CONTROLLER = Section(
     (
         Key("name", Text(CONTROLLERS, LATER_CONTROLLERS, "controller"), "who proposes candidates", default="cma-es"),
-        Key("population", Number(2, integer=True), "candidates per generation; default: the controller's own"),
+        Key("population", Number(1, integer=True), "candidates proposed at once; default: the controller's own"),
         Key("sigma", Number(0, 1, open_low=True), "cma-es: first step, as a share of each range"),
         Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
         Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
-        Key("batch", Number(1, integer=True), "random, sobol: candidates proposed at once"),
-        Key("points", Number(1, integer=True), "latin: candidates of one design"),
+        Key("startup", Number(0, integer=True), "tpe, gp: random candidates before the model proposes"),
     ),
     "{name: cma-es, population: 12}",
 )

@@ -13,7 +13,7 @@ from evomerge.space.problems import Place, Problem
 
 # YAML 1.1 wants a dot and a sign in 1.0e-3; people write 1e-3, and mergekit takes it for the number that they mean
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-_MOST_NODES = 100_000  # anchors can describe exponentially large documents in a few lines
+_MOST_NODES = 30_000  # anchors can describe exponentially large documents in a few lines
 _TAG = "tag:yaml.org,2002:"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.errors import MergeError
 from evomerge.space.gaps import Spot
-from evomerge.space.markers import Marker, is_marker
+from evomerge.space.markers import Marker, is_marker, is_number
 from evomerge.space.problems import Problem
 
 REST = "other"  # the name of what no module or filter names
@@ -17,7 +17,8 @@ REST = "other"  # the name of what no module or filter names
 def value_problems(value: Any, spot: Spot) -> list[Problem]:
     """Return what is wrong with one value of a parameter, of the first method that refuses it."""
     for method, parameter in spot.definitions:
-        if isinstance(value, (list, Mapping)) or value is None:
+        single = isinstance(value, (bool, str)) or is_number(value)
+        if not single:
             return [Problem(spot.place, f"{spot.parameter} must be a single value here, got {value!r}")]
         try:
             parameter.check(value, f"{method.name}: {spot.parameter}")

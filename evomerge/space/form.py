@@ -9,7 +9,7 @@ from typing import Any
 
 from evomerge.errors import near
 from evomerge.merge.catalogue import CATALOGUE
-from evomerge.space.markers import is_marker, is_number
+from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -208,8 +208,9 @@ def _slices(slices: Any, place: Place) -> list[Problem]:
         problems += _unknown(part, SLICE_KEYS, at)
         problems += _text(part, "base_model", at)
         problems += _parameters(part, at)
-        wrong = _entries(part["sources"], SOURCE_KEYS, (*at, "sources"))
-        problems += wrong or _layer_ranges(part["sources"], (*at, "sources"))
+        problems += _entries(part["sources"], SOURCE_KEYS, (*at, "sources"))
+        if isinstance(part["sources"], list) and all(isinstance(source, Mapping) for source in part["sources"]):
+            problems += _layer_ranges(part["sources"], (*at, "sources"))
     return problems
 
 
@@ -225,7 +226,7 @@ def _layer_ranges(sources: list[Mapping[str, Any]], place: Place) -> list[Proble
                 problems.append(
                     Problem(at, "searched bounds need a slice of one source, as all sources must be equally long")
                 )
-        elif not all(is_number(bound) and bound == int(bound) for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
+        elif not all(is_whole(bound) for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
             problems.append(Problem(at, f"must be whole numbers with 0 <= first < end, got {bounds!r}"))
         else:
             lengths.add(int(bounds[1] - bounds[0]))

@@ -20,6 +20,7 @@ MARKER_KEYS = {
     "integer": "true: whole numbers only",
     "start": "where the search begins, in the parameter's units",
 }
+_HUGE = 2**63
 PER_WORDS = ("model", "layer", "blocks", "knots", "modules", "filters")
 
 
@@ -53,8 +54,15 @@ def is_marker(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """True for int and float, and not for bool, which Python counts among the ints."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """True for float and for an int that a float can hold, and not for bool, which Python counts among the ints."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < _HUGE
+    return isinstance(value, float)
+
+
+def is_whole(value: Any) -> bool:
+    """True for a finite number without a fraction."""
+    return is_number(value) and math.isfinite(value) and value == int(value)
 
 
 def read_marker(raw: Mapping[str, Any], place: Place) -> tuple[Marker | None, list[Problem]]:
@@ -109,14 +117,14 @@ def _read_range(search: Sequence[float], raw: Mapping[str, Any], place: Place, p
         wrong("search", f"scale: log needs a low above 0, got {low:g}")
     if not isinstance(integer, bool):
         wrong("integer", f"must be true or false, got {integer!r}")
-    elif integer and math.isfinite(low + high) and (low != int(low) or high != int(high)):
+    elif integer and math.isfinite(low + high) and not (is_whole(low) and is_whole(high)):
         wrong("search", f"integer: true needs whole numbers, got {list(search)}")
     if raw.get("scale", "log") not in ("log", "linear"):
         wrong("scale", f"must be log or linear, got {raw['scale']!r}")
     start = raw.get("start") if len(problems) == before else None  # nothing lies in an impossible range
     if start is not None and not (is_number(start) and low <= start <= high):
         wrong("start", f"must be a number in [{low:g}, {high:g}], got {start!r}")
-    elif start is not None and integer is True and start != int(start):
+    elif start is not None and integer is True and not is_whole(start):
         wrong("start", f"must be a whole number, got {start!r}")
     if len(problems) > before:
         return None

@@ -10,7 +10,7 @@ import pytest
 from evomerge.cli import build_parser, main
 from tests.run.made import make_run
 
-VERBS = ["check", "search", "resume", "status", "trials", "front", "export", "merge", "score", "replay"]
+VERBS = ["check", "search", "resume", "status", "trials", "front", "export", "merge", "score", "replay", "convert"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -154,3 +154,19 @@ def test_a_taken_run_folder_is_refused_with_the_command_to_type(
     status, _, err = run(capsys, "search", str(file), "--out", folder)
     assert status == 2
     assert f"evomerge resume {folder}" in err
+
+
+def test_convert_writes_a_search_file_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from evomerge.searchfile import load_search_file
+
+    evolve = tmp_path / "evolve.yaml"
+    evolve.write_text(
+        "genome:\n  models: [org/a, org/b]\n  merge_method: ties\n  base_model: org/base\n  layer_granularity: 4\n"
+        "tasks:\n  - {name: add, weight: 2.0, metric: 'acc,none'}\n"
+    )
+    status, _, err = run(capsys, "convert", str(evolve), "--layers", "8", "--to", str(tmp_path / "search.yaml"))
+    assert status == 0, err
+    assert load_search_file(tmp_path / "search.yaml").merge["merge_method"] == "ties"
+    status, _, err = run(capsys, "convert", str(evolve))
+    assert status == 2
+    assert "layers" in err

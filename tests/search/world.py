@@ -17,7 +17,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Progress, StopReason, run_search
 from evomerge.pool.local import LocalPool
@@ -75,24 +75,23 @@ class World:
     def run(
         self, watch: Callable[[str], None] | None = None, progress: Callable[[Progress], None] | None = None
     ) -> StopReason:
+        setup = Setup(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0), budget=self.candidates)
+        return self.run_with(build(self.controller, setup, self.options), watch, progress)
+
+    def run_with(
+        self,
+        controller: Controller,
+        watch: Callable[[str], None] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> StopReason:
         with self.archive(watch) as archive:
             if not archive.count("parent"):
                 names = enumerate(PARENTS, start=1)
                 archive.put_parents([Candidate(-i, passthrough(name), (), "parent", name) for i, name in names])
-            setup = Setup(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0), budget=self.candidates)
             pool = self.pool(self.spec)
+            space, budget = SyntheticSpace(self.levels), Budget(self.candidates, self.seconds)
             try:
-                return run_search(
-                    archive,
-                    SyntheticSpace(self.levels),
-                    build(self.controller, setup, self.options),
-                    pool,
-                    OBJECTIVES,
-                    PLAN,
-                    Budget(self.candidates, self.seconds),
-                    mean_fitness,
-                    progress,
-                )
+                return run_search(archive, space, controller, pool, OBJECTIVES, PLAN, budget, mean_fitness, progress)
             finally:
                 pool.close()
 

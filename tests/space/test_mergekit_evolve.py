@@ -9,7 +9,7 @@ import yaml
 
 from evomerge.errors import InputError
 from evomerge.mergekit_evolve import PARAMETERS, convert, differences, search_file_text
-from evomerge.searchfile import load_search_file
+from evomerge.searchfile import load_plain, load_search_file
 from evomerge.space import build_space
 from tests.space.test_mergekit_agrees import tensors
 
@@ -193,7 +193,8 @@ def test_the_written_file_loads_and_says_what_differs(write, name):
     )
     assert yaml.safe_load(text) == convert(document, layers=LAYERS)
     assert all(f"# - {sentence}" in text for sentence in differences(document))
-    file = load_search_file(write(text))
+    file = load_search_file(path := write(text))
+    assert load_plain(path) == yaml.safe_load(text)
     assert file.space(layers=LAYERS, modules={}).dimension > 0
     assert max(map(len, text.splitlines())) < 125
 

@@ -347,7 +347,7 @@ def documents(draw):
     return {"merge_method": method, "base_model": "org/base", "models": models, "parameters": parameters}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(documents(), st.integers(3, 9), st.randoms(use_true_random=False))
 def test_recipes_survive_the_way_to_a_genotype_and_back(document, layers, random):
     space = build_space(document, layers=layers, modules=MODULES)

@@ -1,0 +1,244 @@
+"""Adaptive testing: the next items are those that tell most about the score, given the answers so far.
+
+The ability of a new model is one of many *particles* (abilities of calibration models, and some wilder ones), each
+with a weight. A discrete population needs no normal approximation at few answers, keeps the real population's shape,
+and makes
+the gain of every item exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from evomerge.irt.ability import estimate_ability
+from evomerge.irt.calibrate import ItemParameters
+from evomerge.irt.curves import Array, IntArray, expected_probabilities, probabilities
+from evomerge.irt.uncertainty import score_variance
+
+PARTICLES = 1000
+# A search goes beyond its calibration population: this share of the prior lies on abilities drawn that many times
+# wider.
+WILD_SHARE = 0.05
+WILD_SCALE = 2.0
+# Below this many effective particles the normal approximation around the most probable ability is the better posterior.
+MIN_EFFECTIVE = 5.0
+# Keeps one surprising answer from deciding alone: no item is believed more than this.
+LAPSE = 1e-3
+# Stopping on fewer answers than this trusts the model more than the data.
+MIN_ITEMS = 10
+VARIANCE_FLOOR = 1e-9
+
+
+@dataclass(frozen=True)
+class Population:
+    """Prior of a new model's ability as weighted particles, with what each would answer."""
+
+    parameters: ItemParameters
+    weights: Array  # (items,): of the items in the score, sum 1
+    theta: Array  # (G, d)
+    log_prior: Array  # (G,)
+    right: Array  # (G, items): probabilities of a right answer
+    log_odds: Array  # (G, items)
+    log_wrong: Array  # (G, items): log-probabilities of a wrong answer
+
+
+def population(parameters: ItemParameters, weights: Array, rng: np.random.Generator) -> Population:
+    """Return the prior for new models: abilities of the calibration models with their errors, plus wilder ones.
+
+    Args:
+        parameters: calibrated items.
+        weights: of the items in the score, `(items,)`, sum 1.
+        rng: draws which models and which errors.
+    """
+    models, d = parameters.theta.shape
+    wild = int(PARTICLES * WILD_SHARE)
+    tame = PARTICLES - wild
+    pick = np.concatenate([np.tile(np.arange(models), tame // models), rng.permutation(models)[: tame % models]])
+    noise = np.einsum(
+        "gde,ge->gd", np.linalg.cholesky(parameters.theta_covariance[pick]), rng.standard_normal((tame, d))
+    )
+    centre = parameters.theta.mean(axis=0)
+    scale = np.linalg.cholesky(np.atleast_2d(np.cov(parameters.theta.T, bias=True)) + np.eye(d) * 1e-6)
+    far = centre + WILD_SCALE * rng.standard_normal((wild, d)) @ scale.T
+    theta = np.concatenate([parameters.theta[pick] + noise, far])
+    right = np.clip(probabilities(theta, parameters.a, parameters.b), LAPSE, 1.0 - LAPSE)
+    return Population(
+        parameters,
+        weights,
+        theta,
+        np.full(PARTICLES, -np.log(PARTICLES)),
+        right,
+        np.log(right) - np.log1p(-right),
+        np.log1p(-right),
+    )
+
+
+def log_posterior(people: Population, answers: Array) -> Array:
+    """Return the unnormalised log posterior of every particle, `(models, G)`.
+
+    Args:
+        people: prior.
+        answers: in [0, 1], nan where not asked, `(models, items)`.
+    """
+    seen = ~np.isnan(answers)
+    return people.log_prior + np.where(seen, answers, 0.0) @ people.log_odds.T + seen @ people.log_wrong.T
+
+
+def posterior_weights(log: Array) -> Array:
+    """Return weights proportional to `exp(log)`, each row summing to 1."""
+    weight = np.exp(log - log.max(axis=1, keepdims=True))
+    return weight / weight.sum(axis=1, keepdims=True)
+
+
+def next_items(people: Population, answers: Array, allowed: Array, batch: int, log: Array | None = None) -> IntArray:
+    """Return the items to ask next, `(models, batch)`, in order of choice.
+
+    Each is the one that lowers the variance of the unseen part U of the score most: `cov(U, y_j)^2 / (p_j (1 - p_j))`,
+    with p_j averaged over the posterior, and the item's own chance, `w_j p_j (1 - p_j)`, in the covariance. Within a
+    batch
+    no answers arrive, so the covariances are updated by the expected effect of each item.
+
+    Args:
+        people: prior.
+        answers: in [0, 1], nan where not asked, `(models, items)`.
+        allowed: items that may be asked, bool `(models, items)`; at least `batch` unasked ones in every row.
+        batch: items per model.
+        log: `log_posterior(people, answers)` where the caller has it.
+    """
+    weight = posterior_weights(log_posterior(people, answers) if log is None else log)
+    p = weight @ people.right
+    unseen = np.where(np.isnan(answers), people.weights, 0.0) @ people.right.T  # (models, G): expected unseen score
+    variance = p * (1.0 - p)
+    weighted = weight * unseen
+    with_score = weighted @ people.right - p * weighted.sum(axis=1, keepdims=True) + people.weights * variance
+    free = allowed & np.isnan(answers)
+    every = np.arange(len(p))
+    out = np.empty((len(p), batch), dtype=int)
+    batch_so_far: list[tuple[Array, Array]] = []  # covariance of each chosen item with all, and its variance
+    for k in range(batch):
+        item = np.where(free, with_score**2 / variance, -1.0).argmax(axis=1)
+        out[:, k] = item
+        free[every, item] = False
+        if k + 1 == batch:
+            break
+        deviation = people.right[:, item].T - p[every, item][:, None]  # (models, G)
+        with_item = (weight * deviation) @ people.right
+        for earlier, earlier_variance in batch_so_far:
+            with_item = with_item - earlier * (earlier[every, item] / earlier_variance)[:, None]
+        scale = np.maximum(variance[every, item], VARIANCE_FLOOR)
+        batch_so_far.append((with_item, scale))
+        with_score = with_score - with_item * (with_score[every, item] / scale)[:, None]
+        variance = np.maximum(variance - with_item**2 / scale[:, None], VARIANCE_FLOOR)
+    return out
+
+
+@dataclass(frozen=True)
+class ScoreBelief:
+    """What is believed of the score of several models."""
+
+    mean: Array  # (models,)
+    sd: Array  # (models,)
+
+
+def believe(people: Population, answers: Array) -> ScoreBelief:
+    """Return the posterior of the score over all items, given some answers.
+
+    Args:
+        people: prior.
+        answers: in [0, 1], nan where not asked, `(models, items)`.
+    """
+    seen = ~np.isnan(answers)
+    y = np.where(seen, answers, 0.0)
+    w = people.weights
+    rest = np.where(seen, 0.0, w)  # (models, items)
+    weight = posterior_weights(log_posterior(people, answers))
+    p = weight @ people.right
+    mean = y @ w + (rest * p).sum(axis=1)
+    unseen = people.right @ rest.T  # (G, models)
+    first = (weight.T * unseen).sum(axis=0)
+    spread = np.maximum((weight.T * unseen**2).sum(axis=0) - first**2, 0.0)
+    inner = ((rest**2) * (weight @ (people.right * (1.0 - people.right)))).sum(axis=1)
+    variance = spread + inner
+    thin = 1.0 / (weight**2).sum(axis=1) < MIN_EFFECTIVE
+    if thin.any():
+        items = people.parameters
+        ability = estimate_ability(answers[thin], items.a, items.b, items.ability_mean, items.ability_precision)
+        predicted = expected_probabilities(ability.mean, ability.covariance, items.a, items.b)
+        mean[thin] = 0.5 * mean[thin] + 0.5 * (y[thin] @ w + (rest[thin] * predicted).sum(axis=1))
+        normal = score_variance(ability, items, answers[thin], w)
+        variance[thin] = np.maximum(variance[thin], normal)
+    return ScoreBelief(mean, np.sqrt(variance))
+
+
+def adaptive_test(people: Population, complete: Array, n: int, batch: int = 1, core: IntArray | None = None) -> Array:
+    """Return the answers that an adaptive test of `n` items would have seen, nan elsewhere, `(models, items)`.
+
+    Args:
+        people: prior.
+        complete: answers to all items, `(models, items)`; nan for items that a model cannot be asked.
+        n: items per model in total, at most the number that it can be asked.
+        batch: items chosen at once; larger ones fill an accelerator and adapt less.
+        core: items that every model answers first. Random ones keep comparisons between models paired and unbiased.
+    """
+    seen = np.full_like(complete, np.nan)
+    allowed = ~np.isnan(complete)
+    asked = 0
+    if core is not None and len(core):
+        core = core[:n]
+        seen[:, core] = complete[:, core]
+        asked = len(core)
+    every = np.arange(len(complete))[:, None]
+    log = log_posterior(people, seen)
+    while asked < n:
+        take = min(batch, n - asked)
+        items = next_items(people, seen, allowed, take, log)
+        answers = complete[every, items]  # (models, take)
+        seen[every, items] = answers
+        for k in range(take):
+            log += answers[:, k, None] * people.log_odds[:, items[:, k]].T + people.log_wrong[:, items[:, k]].T
+        asked += take
+    return seen
+
+
+def stop_reasons(
+    mean: float,
+    sd: float,
+    asked: int,
+    *,
+    tolerance: float | None = None,
+    incumbent: float | None = None,
+    alpha: float = 0.05,
+    max_items: int | None = None,
+    min_items: int = MIN_ITEMS,
+) -> tuple[str, ...]:
+    """Return why the test of one model may stop now; empty to go on.
+
+    Args:
+        mean: believed score.
+        sd: its standard error, calibrated (conformal factor included).
+        asked: items answered so far.
+        tolerance: stop when `sd` is at or below this.
+        incumbent: score to beat; stop when P(score > incumbent) is outside [alpha, 1 - alpha].
+        alpha: error accepted on either side of the decision.
+        max_items: stop at this number.
+        min_items: never stop before, except at `max_items`.
+
+    Returns:
+        Any of `tolerance`, `better`, `worse`, `max_items`.
+    """
+    reasons = []
+    if asked >= min_items:
+        if tolerance is not None and sd <= tolerance:
+            reasons.append("tolerance")
+        if incumbent is not None:
+            better = float(norm.sf(incumbent, mean, sd)) if sd > 0.0 else float(mean > incumbent)
+            if better > 1.0 - alpha:
+                reasons.append("better")
+            elif better < alpha:
+                reasons.append("worse")
+    if max_items is not None and asked >= max_items:
+        reasons.append("max_items")
+    return tuple(reasons)

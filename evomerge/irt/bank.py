@@ -1,0 +1,97 @@
+"""An item bank: calibrated items, the answers they were calibrated on, and where both came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge.errors import InputError
+from evomerge.irt.calibrate import ItemParameters
+from evomerge.irt.curves import Array
+from evomerge.irt.ladder import Rung, choose_rung, rungs
+from evomerge.irt.performance import normalised
+from evomerge.irt.readings import Calibration, learn
+from evomerge.irt.table import ResponseTable, listed
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Everything that `estimate` needs; items are known by id.
+
+    The calibration answers stay inside: anchors, intervals and the choice of method are learnt from them, and they
+    hold the
+    answers of parents.
+    """
+
+    table: ResponseTable
+    weights: Array  # (items,), sum 1
+    rung: Rung
+    parameters: ItemParameters
+    provenance: Mapping[str, object]
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Item ids, in the order of all arrays."""
+        return self.table.items
+
+    def calibration(self) -> Calibration:
+        """Return what the calibration models teach about the items."""
+        return learn(self.table.responses, self.weights, self.rung, self.parameters)
+
+
+def calibrate_table(
+    table: ResponseTable, dims: str | int = "auto", seed: int = 0, weights: Array | None = None
+) -> Bank:
+    """Return the bank of a response table.
+
+    Args:
+        table: answers of the calibration models; missing and graded ones are fine.
+        dims: ability dimensions, or `auto`: held-out models choose them, and how far items are shrunk to each other.
+        seed: of the held-out choice; the fit itself is deterministic.
+        weights: of the items in the score, `(items,)`; equal by default.
+
+    Raises:
+        InputError: `dims` is neither `auto` nor a whole number from 1 to the number of items, an item or model has no
+        answer
+            at all, or the weights do not fit.
+    """
+    responses = table.responses
+    seen = ~np.isnan(responses)
+    for kind, names, axis in (("item", table.items, 0), ("model", table.models, 1)):
+        silent = [name for name, any_ in zip(names, np.atleast_1d(seen.any(axis=axis)), strict=True) if not any_]
+        if silent:
+            raise InputError(
+                f"every {kind} needs at least one answer; none for {listed(silent)}; leave them out of the table"
+            )
+    w = normalised(weights, len(table.items))
+    losses: dict[str, float] = {}
+    if dims == "auto":
+        rung, losses = choose_rung(responses, np.random.default_rng(seed))
+    else:
+        rung = _fixed_rung(dims, *responses.shape)
+    provenance = {
+        "models": len(table.models),
+        "items": len(table.items),
+        "answers": int(seen.sum()),
+        "dims": rung.d,
+        "prior": rung.prior.name,
+        "held_out_losses": losses,
+        "seed": seed,
+        "constant_items": int((np.nanmax(responses, axis=0) == np.nanmin(responses, axis=0)).sum()),
+    }
+    return Bank(table, w, rung, rung.fit(responses), provenance)
+
+
+def _fixed_rung(dims: str | int, models: int, items: int) -> Rung:
+    try:
+        d = int(dims)
+    except (TypeError, ValueError):
+        d = 0
+    if not 1 <= d <= items or str(d) != str(dims):
+        raise InputError(f"dims must be 'auto' or a whole number from 1 to the number of items, {items}, got {dims!r}")
+    # One dimension with few models still wants the shrunken prior of its rung; more dimensions are the caller's wish.
+    return next((r for r in reversed(rungs(models, items)) if r.d == d), Rung(d, rungs(models, items)[0].prior))

@@ -1,0 +1,131 @@
+"""How much item structure a response table can support: the rung of a ladder from near-Rasch to several dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logit
+
+from evomerge.irt.ability import estimate_ability
+from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, ItemParameters, ItemPrior, fit_items
+from evomerge.irt.curves import Array, IntArray, expected_probabilities, log_likelihood, probabilities
+from evomerge.irt.performance import p_irt
+
+# Below this many models no held-out choice is trusted, and every item discriminates about equally.
+FEW_MODELS = 10
+HELD_OUT_SHARE = 0.2
+MAX_HELD_OUT = 400
+MIN_HELD_OUT = 12
+# A choice among rungs needs no more models than this; keeps the choice cheap on large tables.
+MAX_CHOICE_MODELS = 1500
+# A held-out model shows every second item, then every eighth: few and many answers both matter.
+SEEN_STEPS = (2, 8)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One amount of structure: ability dimensions and item prior."""
+
+    d: int
+    prior: ItemPrior
+
+    def fit(self, responses: Array) -> ItemParameters:
+        """Return the item parameters of a response table, `(models, items)`, under this rung."""
+        return fit_items(responses, self.d, self.prior)
+
+
+NEAR = Rung(1, NEAR_RASCH)
+HALF = Rung(1, HALF_RASCH)
+LOOSE = Rung(1, WIDE)
+
+
+def rungs(models: int, items: int) -> tuple[Rung, ...]:
+    """Return the rungs worth trying, simplest first."""
+    if models < FEW_MODELS or items < 4:
+        return (NEAR,)
+    if models < 60:
+        return NEAR, HALF
+    wide = [Rung(d, WIDE) for d in ((2,) if models < 200 else (2, 3, 5)) if d < items]
+    return HALF, LOOSE, *wide
+
+
+def _held_out(models: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
+    """Return pairs (models to fit, models to hold out); several pairs where models are few."""
+    order = rng.permutation(models)[:MAX_CHOICE_MODELS]
+    size = min(max(int(HELD_OUT_SHARE * len(order)), 1), MAX_HELD_OUT)
+    count = min(max(1, -(-MIN_HELD_OUT // size)), len(order) // size)
+    groups = [order[k * size : (k + 1) * size] for k in range(count)]
+    return [(np.setdiff1d(order, out), out) for out in groups]
+
+
+def split_half_errors(responses: Array, rung: Rung, weights: Array, rng: np.random.Generator) -> Array:
+    """Return how far p-IRT from every second item is off, for held-out models: the `b` of gp-IRT's published share.
+
+    Args:
+        responses: `(models, items)`, nan where missing; at least two models.
+        rung: structure to fit on the other models.
+        weights: of the items, `(items,)`.
+        rng: draws the held-out models.
+
+    Returns:
+        Absolute errors in score units, one per held-out model.
+
+    Source: the split of tinyBenchmarks' calibration, Maia Polo et al. 2024, arXiv:2402.14992.
+    """
+    seen = np.arange(0, responses.shape[1], 2)
+    errors = []
+    for fit, out in _held_out(len(responses), rng):
+        items, held = rung.fit(responses[fit]), responses[out]
+        ability = estimate_ability(
+            held[:, seen], items.a[seen], items.b[seen], items.ability_mean, items.ability_precision
+        )
+        predicted = probabilities(ability.mean, items.a, items.b)
+        # A missing answer is its own prediction: it can neither help nor hurt.
+        truth = np.where(np.isnan(held), predicted, held)
+        errors.append(np.abs(p_irt(truth[:, seen], predicted, weights, seen) - truth @ weights))
+    return np.concatenate(errors)
+
+
+def held_out_loss(responses: Array, rung: Rung, rng: np.random.Generator) -> float:
+    """Return the mean log loss of held-out models' unseen answers, in nats per answer.
+
+    Each held-out model shows every second item, then every eighth. The loss of single answers sees a missing
+    dimension that the error of the mean, averaged over items, cannot tell from noise: on two leaderboards one to five
+    dimensions had mean errors within 0.1 points, and adaptive tests with five erred a tenth less than with two.
+
+    Args:
+        responses: `(models, items)`, nan where missing; at least two models.
+        rung: structure to fit on the other models.
+        rng: draws the held-out models.
+    """
+    losses = []
+    for fit, out in _held_out(len(responses), rng):
+        items, held = rung.fit(responses[fit]), responses[out]
+        for step in SEEN_STEPS:
+            seen = np.arange(0, responses.shape[1], step)
+            rest = np.delete(np.arange(responses.shape[1]), seen)
+            ability = estimate_ability(
+                held[:, seen], items.a[seen], items.b[seen], items.ability_mean, items.ability_precision
+            )
+            p = expected_probabilities(ability.mean, ability.covariance, items.a[rest], items.b[rest])
+            z = logit(np.clip(p, 1e-4, 1.0 - 1e-4))
+            answered = ~np.isnan(held[:, rest])
+            losses.append(-log_likelihood(held[:, rest], z).sum() / max(int(answered.sum()), 1))
+    return float(np.mean(losses))
+
+
+def choose_rung(responses: Array, rng: np.random.Generator) -> tuple[Rung, dict[str, float]]:
+    """Return the rung of the smallest held-out loss, the simplest among equals, and the losses by rung.
+
+    Args:
+        responses: `(models, items)`, nan where missing.
+        rng: draws the held-out models, the same for every rung.
+    """
+    ladder = rungs(*responses.shape)
+    if len(ladder) == 1:
+        return ladder[0], {}
+    seed = int(rng.integers(2**63))
+    losses = [held_out_loss(responses, rung, np.random.default_rng(seed)) for rung in ladder]
+    best = int(np.argmin(np.round(losses, 6)))
+    return ladder[best], {f"d={r.d}, {r.prior.name}": x for r, x in zip(ladder, losses, strict=True)}

@@ -1,0 +1,122 @@
+"""Estimates of the score over all items from the answers to some of them.
+
+Notation: items j with weights w_j that sum to 1, answers y_j, target T = sum_j w_j y_j, `chosen` the answered items.
+All functions take the answers of several models at once and return one estimate per model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evomerge.errors import InputError
+from evomerge.irt.curves import Array, IntArray
+
+# An even mixture counts as this many held-out models: with 30 of them the estimated share alone is mostly noise.
+EVEN_MODELS = 20.0
+
+
+def normalised(weights: Array | None, items: int) -> Array:
+    """Return item weights that sum to 1, equal ones by default.
+
+    Raises:
+        InputError: wrong length, a negative or non-finite weight, or all zero.
+    """
+    if weights is None:
+        return np.full(items, 1.0 / items)
+    values = np.asarray(weights, dtype=float)
+    if values.shape != (items,):
+        raise InputError(f"weights must hold one number per item, {items} of them, got shape {values.shape}")
+    if not np.isfinite(values).all() or (values < 0.0).any() or values.sum() <= 0.0:
+        raise InputError("weights must be finite, at least 0, and not all 0; leave them out for equal weights")
+    return values / values.sum()
+
+
+def raw_mean(answers: Array, weights: Array, chosen: IntArray) -> Array:
+    """Return the weighted mean of the answers seen, `(models,)`.
+
+    Args:
+        answers: to the chosen items, `(models, n)`.
+        weights: of all items, `(items,)`.
+        chosen: indices of the answered items, `(n,)`.
+    """
+    w = weights[chosen]
+    return answers @ (w / w.sum() if w.sum() > 0.0 else np.full(len(chosen), 1.0 / len(chosen)))
+
+
+def anchor_mean(answers: Array, shares: Array) -> Array:
+    """Return the mean of the anchors' answers, each weighted by the share of the score it stands for."""
+    return answers @ shares
+
+
+def p_irt(answers: Array, predicted: Array, weights: Array, chosen: IntArray) -> Array:
+    """Return seen answers as they are plus predictions for the rest, `(models,)`.
+
+    Args:
+        answers: to the chosen items, `(models, n)`.
+        predicted: probabilities of all items, `(models, items)`.
+        weights: `(items,)`, sum 1.
+        chosen: `(n,)`.
+
+    Source: Maia Polo et al. 2024, arXiv:2402.14992, eq. 3.
+    """
+    rest = np.delete(np.arange(len(weights)), chosen)
+    return answers @ weights[chosen] + predicted[:, rest] @ weights[rest]
+
+
+def gp_irt(anchor_estimate: Array, model_estimate: Array, share: float) -> Array:
+    """Return `share * anchor_estimate + (1 - share) * model_estimate`.
+
+    Source: Maia Polo et al. 2024, arXiv:2402.14992, section 4.3. For mp-IRT instead of p-IRT the same mixture is
+    gmp-IRT,
+    Mencattini et al. 2025, "MERGE^3", arXiv:2502.10436.
+    """
+    return share * anchor_estimate + (1.0 - share) * model_estimate
+
+
+def tiny_benchmarks_share(split_half_error: float, answer_variance: float, n: int, reduction: float = 4.0) -> float:
+    """Return the anchor mean's share in gp-IRT by the published rule.
+
+    Args:
+        split_half_error: mean absolute error b of the model's prediction on held-out models.
+        answer_variance: mean over models of the variance v of their answers.
+        n: items answered.
+        reduction: how much less the anchors' mean varies than a random mean; 4 as published, 1 for random items.
+    """
+    square = split_half_error**2
+    total = square + answer_variance / (reduction * n)
+    return square / total if total > 0.0 else 0.5
+
+
+def best_share(first_error: Array, second_error: Array) -> float:
+    """Return the share of the first of two estimates in their mixture of smallest squared error.
+
+    `(E[e2^2] - E[e1 e2]) / E[(e1 - e2)^2]`, cut to [0, 1] and shrunk to one half; one half where the two agree.
+
+    Args:
+        first_error: errors on held-out models, `(models,)`.
+        second_error: errors of the other estimate on the same models.
+    """
+    gap = float(((first_error - second_error) ** 2).mean()) if len(first_error) else 0.0
+    if gap < 1e-12:
+        return 0.5
+    share = float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
+    return (len(first_error) * share + EVEN_MODELS * 0.5) / (len(first_error) + EVEN_MODELS)
+
+
+def difference(
+    answers: Array, predicted: Array, weights: Array, chosen: IntArray, shares: Array | None = None
+) -> Array:
+    """Return the mean of a prediction known for all items, plus the mean miss on the items seen, `(models,)`.
+
+    Unbiased for random items however wrong the prediction; as precise as the prediction is good.
+
+    Args:
+        answers: `(models, n)`.
+        predicted: `(models, items)` or `(items,)`, e.g. the mean answers of the parents.
+        weights: `(items,)`, sum 1.
+        chosen: `(n,)`.
+        shares: weight of each seen item's miss, sum 1; proportional to `weights` by default.
+    """
+    h = np.broadcast_to(predicted, (len(answers), len(weights)))
+    w = weights[chosen] / weights[chosen].sum() if shares is None else shares
+    return h @ weights + (answers - h[:, chosen]) @ w

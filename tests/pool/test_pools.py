@@ -1,0 +1,138 @@
+"""What every pool promises: results for all that was submitted, each once, whatever happens to the workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evomerge.candidate import Answers, Candidate, Job, Outcome
+from evomerge.errors import InputError
+from evomerge.pool.local import LocalPool
+from evomerge.pool.protocol import Pool, Retry
+from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
+from tests.pool.fakes import ShuffledPool
+
+OPTIMA = {"add": (0.2, 0.8), "sort": (0.8, 0.2)}
+ITEMS = {task: tuple(f"{task}-{i}" for i in range(8)) for task in OPTIMA}
+TROUBLES: dict[int, Trouble] = {
+    1: "candidate",
+    2: "nan",
+    3: "bug",
+    4: "infrastructure",
+    5: "memory",
+    6: "configuration",
+}
+KINDS = {1: "candidate", 2: "candidate", 3: "candidate", 4: "infrastructure", 5: "infrastructure", 6: "configuration"}
+
+
+def job(number: int) -> Job:
+    genotype = (number / 20, 1 - number / 20)
+    return Job(Candidate(number, synthetic_recipe(genotype), genotype), "search", ITEMS)
+
+
+def run_all(pool: Pool, numbers: range) -> tuple[list[Answers], dict[int, Outcome], list[Retry]]:
+    """Submit as the pool has room, collect until every job has ended; check that nothing comes twice."""
+    waiting, answers, retries = list(numbers), [], []
+    outcomes: dict[int, Outcome] = {}
+    for _ in range(10_000):
+        while waiting and pool.room():
+            pool.submit(job(waiting.pop(0)))
+        for result in pool.collect(timeout=60):
+            if isinstance(result, Answers):
+                assert result.number not in outcomes, "answers after the outcome"
+                answers.append(result)
+            elif isinstance(result, Retry):
+                retries.append(result)
+            else:
+                assert result.number not in outcomes, "two outcomes"
+                outcomes[result.number] = result
+        if len(outcomes) == len(numbers):
+            break
+    assert sorted(outcomes) == list(numbers)
+    assert max(Counter((a.number, a.task) for a in answers).values()) == 1
+    assert pool.collect(timeout=0.0) == []
+    return answers, outcomes, retries
+
+
+def expected(number: int) -> set[Answers]:
+    evaluator = SyntheticEvaluator(SyntheticSpec(OPTIMA))
+    return {result for result in evaluator.evaluate(job(number)) if isinstance(result, Answers)}
+
+
+@pytest.fixture(params=["local", "shuffled", pytest.param("ray", marks=pytest.mark.ray)])
+def make(request: pytest.FixtureRequest) -> Iterator[object]:
+    made: list[Pool] = []
+
+    def build(spec: SyntheticSpec) -> Pool:
+        if request.param == "local":
+            made.append(LocalPool(spec))
+        elif request.param == "shuffled":
+            made.append(ShuffledPool(spec, 3))
+        else:
+            from evomerge.pool.ray_pool import RayPool
+
+            made.append(RayPool(spec, 2))
+        return made[-1]
+
+    yield build
+    for pool in made:
+        pool.close()
+        pool.close()
+
+
+def test_every_job_ends_with_its_answers_or_its_failure(make) -> None:  # type: ignore[no-untyped-def]
+    """One pool, twelve jobs, six of them in trouble: the failures have their kinds, the others all their answers."""
+    pool = make(SyntheticSpec(OPTIMA, troubles=TROUBLES))
+    answers, outcomes, _ = run_all(pool, range(12))
+    for number, outcome in outcomes.items():
+        assert (outcome.failure.kind if outcome.failure else None) == KINDS.get(number)
+        assert outcome.worker
+        got = {a for a in answers if a.number == number}
+        if number in KINDS:  # what was finished before the trouble is kept
+            assert got == ({a for a in expected(number) if a.task == "add"} if number != 2 else set())
+        else:
+            assert got == expected(number)
+    rows = pool.status()
+    assert all({"name", "state", "busy_seconds", "done"} <= row.keys() for row in rows)
+
+
+def test_an_idle_local_pool_takes_one_job_until_jobs_prove_short() -> None:
+    pool = LocalPool(SyntheticSpec(OPTIMA))
+    assert pool.room() == 1
+    assert pool.collect() == []
+    run_all(pool, range(40))
+    assert pool.room() >= 1
+    pool.submit(job(50))
+    pool.close()
+    assert pool.collect() == []  # what was queued is dropped
+
+
+@pytest.mark.ray
+def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(tmp_path: Path) -> None:
+    from evomerge.pool.ray_pool import RayPool
+
+    spec = SyntheticSpec(OPTIMA, troubles={2: "die once", 5: "die", 7: "hang"}, scratch=str(tmp_path))
+    pool = RayPool(spec, 2, deadline_seconds=3.0)
+    try:
+        answers, outcomes, retries = run_all(pool, range(10))
+    finally:
+        pool.close()
+    failed = {number: outcome.failure for number, outcome in outcomes.items() if outcome.failure}
+    assert {number: failure.kind for number, failure in failed.items()} == {5: "infrastructure", 7: "infrastructure"}
+    assert "ActorDiedError" in failed[5].message
+    assert "tried 3 times" in failed[5].message
+    assert "hangs" in failed[7].message
+    assert Counter(retry.number for retry in retries) == {2: 1, 5: 2, 7: 2}
+    for number in set(range(10)) - {5, 7}:
+        assert {a for a in answers if a.number == number} == expected(number)
+
+
+def test_addresses_that_cannot_work() -> None:
+    ray_pool = pytest.importorskip("evomerge.pool.ray_pool")
+    with pytest.raises(InputError, match=r"Ray Client ends with its connection"):
+        ray_pool.RayPool(SyntheticSpec(OPTIMA), 1, address="ray://head:10001")
+    with pytest.raises(InputError, match="workers must be 1 or more, got 0"):
+        ray_pool.RayPool(SyntheticSpec(OPTIMA), 0)
