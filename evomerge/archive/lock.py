@@ -21,7 +21,6 @@ class WriterLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        import fcntl
 
         self.path = folder / FILE_NAME
         try:

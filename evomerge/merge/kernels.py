@@ -254,6 +254,7 @@ def _disjoint(kept: Tensor, weight: Sequence[float], normalize: bool, total: Ten
     signs = torch.copysign(torch.ones((), device=total.device), total, out=total)
     kept.mul_(signs).clamp_min_(0.0)  # magnitudes of those who agree, zero elsewhere
     _add_rows(kept, merged)
+    merged.add_(0.0)  # clamping leaves negative zeros as they are
     if normalize:
         kept.sign_()
         votes = kept[0].mul_(weight[0])

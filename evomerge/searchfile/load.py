@@ -16,6 +16,7 @@ from evomerge.controllers.registry import option_names
 from evomerge.errors import ExtraMissing, SearchFileError, near
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
+from evomerge.references import plain_models
 from evomerge.searchfile.grammar import Text
 from evomerge.searchfile.requests import (
     BudgetRequest,
@@ -131,7 +132,7 @@ def _checked_merge(
     merge: Mapping[str, Any], folder: str, place: Place, problems: list[Problem], *, recipe: bool = False
 ) -> dict[str, Any]:
     """Return the merge section with absolute folders; what is wrong with it is appended to `problems`."""
-    result = deepcopy(dict(merge))
+    result = plain_models(deepcopy(dict(merge)))
     form = check_form(result, place, recipe=recipe)
     problems += form
     if not all(_is_shallow(problem, place) for problem in form):

@@ -64,7 +64,7 @@ from tests.space.files import SMALL, problems
         ("{model: org/y}", "{model: org/x}", "merge.models[1].model: 'org/x' is listed already, as entry 0"),
         ("{model: org/y}", "{model: ./y}", "line 4, merge.models[1].model: no such folder: "),
         ("{model: org/y}", "{model: a/b/c}", "line 4, merge.models[1].model: no such folder: "),
-        ("{model: org/y}", "{model: a/b+c+d}", "merge.models[1].model: must be a model, or model+adapter, got 'a/b+c+d'"),
+        ("{model: org/y}", "{model: a/b+c+d}", "merge.models[1].model: must be a model, model@revision or model+adapter, got 'a/b+c+d'"),
         ("{model: org/y}", "{model: org/y, layer_range: [0, 4]}", "merge.models[1].layer_range: layer_range belongs to"),
         ("  parameters:", "  modules: {}\n  parameters:", "line 5, merge.modules: parts of multi-modal models are not"),
         ("  parameters:", "  tokenizer: {}\n  parameters:", "line 5, merge.tokenizer: token-by-token embeddings are not"),
