@@ -250,11 +250,11 @@ def _disjoint(kept: Tensor, weight: Sequence[float], normalize: bool, total: Ten
     `kept` (models, elements) is overwritten.
     """
     _add_rows(kept, total)
-    if max(weight) < 0:
-        total.add_(0.0)  # a dropped entry times a negative weight is a negative zero, and zero elects +
+    total.add_(0.0)  # dropped entries may be negative zeros, and zero elects +
     signs = torch.copysign(torch.ones((), device=total.device), total, out=total)
     kept.mul_(signs).clamp_min_(0.0)  # magnitudes of those who agree, zero elsewhere
     _add_rows(kept, merged)
+    merged.add_(0.0)  # clamping leaves negative zeros as they are
     if normalize:
         kept.sign_()
         votes = kept[0].mul_(weight[0])
