@@ -132,12 +132,10 @@ def main() -> None:
     folder = data_folder()
     if folder is None:
         raise SystemExit("the development tables are absent; set EVOMERGE_DATA to the folder that holds irt/")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(
-        f"commit {commit}, seed {options.seed}, 2-core x86-64 CPU, no GPU; mean absolute error in points, nominal 90% intervals"
-    )
+    revision = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
+    print(f"commit {commit}, seed {options.seed}, 2-core x86-64 CPU, no GPU.")
+    print("Mean absolute error in points of the score; share of truths inside the nominal 90% interval.")
     if options.part == "static":
         static(folder, options.tables, options.seed)
     elif options.part == "few":

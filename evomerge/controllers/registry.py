@@ -70,6 +70,8 @@ def _factory(name: str) -> Callable[..., Controller]:
 def _checked(setup: Setup) -> Setup:
     if setup.weights and len(setup.weights) != setup.objectives:
         raise InputError(f"weights must have one value per objective ({setup.objectives}), got {len(setup.weights)}")
+    if setup.weights and not (all(weight >= 0.0 for weight in setup.weights) and sum(setup.weights) > 0.0):
+        raise InputError(f"weights must be 0 or more, one of them above 0, got {list(setup.weights)}")
     if setup.start is not None:
         if len(setup.start) != setup.dimensions:
             raise InputError(f"start must be a genotype of {setup.dimensions} genes, got {len(setup.start)}")

@@ -68,9 +68,9 @@ def calibrate_table(
                 f"every {kind} needs at least one answer; none for {listed(silent)}; leave them out of the table"
             )
     w = normalised(weights, len(table.items))
-    errors: dict[str, float] = {}
+    losses: dict[str, float] = {}
     if dims == "auto":
-        rung, errors = choose_rung(responses, w, np.random.default_rng(seed))
+        rung, losses = choose_rung(responses, np.random.default_rng(seed))
     else:
         rung = _fixed_rung(dims, *responses.shape)
     provenance = {
@@ -79,7 +79,7 @@ def calibrate_table(
         "answers": int(seen.sum()),
         "dims": rung.d,
         "prior": rung.prior.name,
-        "held_out_errors": errors,
+        "held_out_losses": losses,
         "seed": seed,
         "constant_items": int((np.nanmax(responses, axis=0) == np.nanmin(responses, axis=0)).sum()),
     }

@@ -12,7 +12,7 @@ from evomerge.irt.curves import Array, IntArray, probabilities
 # Sample covariance gets the weight M / (M + this). Between 8 and 1000 calibration models of three tables this did as
 # well
 # or better than the data-driven intensity of Ledoit and Wolf (2004), whose own estimate is noise below 100 models.
-TARGET_MODELS = 30.0
+TARGET_MODELS = 50.0
 # Variances of single items are shrunk to the Bernoulli value with this many pseudo-models.
 VARIANCE_MODELS = 30.0
 # Share of an item's variance that no other item can explain, at least.

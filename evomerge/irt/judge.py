@@ -38,11 +38,16 @@ ADAPTIVE = Recipe("adaptive", "adaptive")
 ADAPTIVE_MODELS = 60
 ONE_SPLIT_MODELS = 500
 MAX_JUDGES = 400
+# Standard errors of the paired difference by which another recipe must beat the default.
+MARGIN = 0.5
 FOLDS = 12
+# Designs that differ from draw to draw, and how many draws one round of readings averages over.
+CHANCE_DESIGNS = ("random", "stratified")
+DRAWS = 24
 # A batch of an adaptive test is this share of its items: ten rounds.
 ROUNDS = 10
 
-# Recipes that may answer to each method's name, in order of preference among equals.
+# Recipes that may answer to each method's name; the first is the default.
 VARIANTS: dict[str, tuple[Recipe, ...]] = {
     "raw": (RAW,),
     "anchor": (ANCHOR,),
@@ -151,12 +156,13 @@ def readings(
 
     Args:
         known: calibration.
-        parts: recipes, no mixtures; the same design is drawn once for all its methods.
+        parts: recipes, no mixtures; the same design is drawn once for all its methods. Items drawn by chance are drawn
+            anew for groups of models: one draw shared by all would show that draw's luck instead of the method's error.
         n: items.
         complete: answers to all items, `(models, items)`.
         rng: chance.
     """
-    designs = {}
+    designs: dict[str, list[tuple[Array, IntArray, Array]]] = {}
     found = {}
     for part in parts:
         if part == ADAPTIVE:
@@ -165,9 +171,14 @@ def readings(
             found[part] = Reading(belief.mean, belief.sd)
             continue
         if part.design not in designs:
-            designs[part.design] = choose_items(known, part.design, n, rng)
-        chosen, shares = designs[part.design]
-        found[part] = read(known, part.method, chosen, shares, complete[:, chosen])
+            groups = np.array_split(complete, min(DRAWS, len(complete)) if part.design in CHANCE_DESIGNS else 1)
+            designs[part.design] = [(rows, *choose_items(known, part.design, n, rng)) for rows in groups]
+        read_groups = [
+            read(known, part.method, chosen, shares, rows[:, chosen]) for rows, chosen, shares in designs[part.design]
+        ]
+        found[part] = Reading(
+            np.concatenate([r.estimate for r in read_groups]), np.concatenate([r.sd for r in read_groups])
+        )
     return found
 
 
@@ -183,5 +194,14 @@ def variants(method: str, models: int) -> tuple[Recipe, ...]:
 
 
 def best(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict of the smallest mean absolute error, the earlier one among equals."""
-    return min(verdicts, key=lambda verdict: verdict.mean_error)
+    """Return the first verdict, unless another errs less by more than `MARGIN` standard errors of that difference.
+
+    The left-out models are often few, and taking the smallest of several noisy errors costs something. A full standard
+    error (Breiman et al. 1984) clung to the default too long on a table where it was wrong.
+    """
+    default = verdicts[0]
+    rival = min(verdicts, key=lambda verdict: verdict.mean_error)
+    if not len(default.errors):
+        return default
+    gain = np.abs(default.errors) - np.abs(rival.errors)
+    return rival if gain.mean() > MARGIN * gain.std() / np.sqrt(len(gain)) else default

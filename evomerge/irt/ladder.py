@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logit
 
 from evomerge.irt.ability import estimate_ability
 from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, ItemParameters, ItemPrior, fit_items
-from evomerge.irt.curves import Array, probabilities
+from evomerge.irt.curves import Array, IntArray, expected_probabilities, log_likelihood, probabilities
 from evomerge.irt.performance import p_irt
 
 # Below this many models no held-out choice is trusted, and every item discriminates about equally.
@@ -18,6 +19,8 @@ MAX_HELD_OUT = 400
 MIN_HELD_OUT = 12
 # A choice among rungs needs no more models than this; keeps the choice cheap on large tables.
 MAX_CHOICE_MODELS = 1500
+# A held-out model shows every second item, then every eighth: few and many answers both matter.
+SEEN_STEPS = (2, 8)
 
 
 @dataclass(frozen=True)
@@ -47,29 +50,33 @@ def rungs(models: int, items: int) -> tuple[Rung, ...]:
     return HALF, LOOSE, *wide
 
 
+def _held_out(models: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
+    """Return pairs (models to fit, models to hold out); several pairs where models are few."""
+    order = rng.permutation(models)[:MAX_CHOICE_MODELS]
+    size = min(max(int(HELD_OUT_SHARE * len(order)), 1), MAX_HELD_OUT)
+    count = min(max(1, -(-MIN_HELD_OUT // size)), len(order) // size)
+    groups = [order[k * size : (k + 1) * size] for k in range(count)]
+    return [(np.setdiff1d(order, out), out) for out in groups]
+
+
 def split_half_errors(responses: Array, rung: Rung, weights: Array, rng: np.random.Generator) -> Array:
-    """Return how far p-IRT from every second item is off on the other items, for held-out models.
+    """Return how far p-IRT from every second item is off, for held-out models: the `b` of gp-IRT's published share.
 
     Args:
-        responses: `(models, items)`, nan where missing.
+        responses: `(models, items)`, nan where missing; at least two models.
         rung: structure to fit on the other models.
         weights: of the items, `(items,)`.
-        rng: draws the held-out models; groups them where models are few so that enough are held out in all.
+        rng: draws the held-out models.
 
     Returns:
         Absolute errors in score units, one per held-out model.
 
     Source: the split of tinyBenchmarks' calibration, Maia Polo et al. 2024, arXiv:2402.14992.
     """
-    order = rng.permutation(len(responses))[:MAX_CHOICE_MODELS]
-    folds = max(1, int(np.ceil(MIN_HELD_OUT / max(HELD_OUT_SHARE * len(order), 1.0))))
-    size = min(max(int(HELD_OUT_SHARE * len(order)), 1), MAX_HELD_OUT)
     seen = np.arange(0, responses.shape[1], 2)
     errors = []
-    for fold in range(min(folds, len(order) // size)):
-        out = order[fold * size : (fold + 1) * size]
-        items = rung.fit(responses[np.setdiff1d(order, out)])
-        held = responses[out]
+    for fit, out in _held_out(len(responses), rng):
+        items, held = rung.fit(responses[fit]), responses[out]
         ability = estimate_ability(
             held[:, seen], items.a[seen], items.b[seen], items.ability_mean, items.ability_precision
         )
@@ -80,18 +87,45 @@ def split_half_errors(responses: Array, rung: Rung, weights: Array, rng: np.rand
     return np.concatenate(errors)
 
 
-def choose_rung(responses: Array, weights: Array, rng: np.random.Generator) -> tuple[Rung, dict[str, float]]:
-    """Return the rung of the smallest held-out error, the simplest among equals, and the errors by rung.
+def held_out_loss(responses: Array, rung: Rung, rng: np.random.Generator) -> float:
+    """Return the mean log loss of held-out models' unseen answers, in nats per answer.
+
+    Each held-out model shows every second item, then every eighth. The loss of single answers sees a missing
+    dimension that the error of the mean, averaged over items, cannot tell from noise: on two leaderboards one to five
+    dimensions had mean errors within 0.1 points, and adaptive tests with five erred a tenth less than with two.
+
+    Args:
+        responses: `(models, items)`, nan where missing; at least two models.
+        rung: structure to fit on the other models.
+        rng: draws the held-out models.
+    """
+    losses = []
+    for fit, out in _held_out(len(responses), rng):
+        items, held = rung.fit(responses[fit]), responses[out]
+        for step in SEEN_STEPS:
+            seen = np.arange(0, responses.shape[1], step)
+            rest = np.delete(np.arange(responses.shape[1]), seen)
+            ability = estimate_ability(
+                held[:, seen], items.a[seen], items.b[seen], items.ability_mean, items.ability_precision
+            )
+            p = expected_probabilities(ability.mean, ability.covariance, items.a[rest], items.b[rest])
+            z = logit(np.clip(p, 1e-4, 1.0 - 1e-4))
+            answered = ~np.isnan(held[:, rest])
+            losses.append(-log_likelihood(held[:, rest], z).sum() / max(int(answered.sum()), 1))
+    return float(np.mean(losses))
+
+
+def choose_rung(responses: Array, rng: np.random.Generator) -> tuple[Rung, dict[str, float]]:
+    """Return the rung of the smallest held-out loss, the simplest among equals, and the losses by rung.
 
     Args:
         responses: `(models, items)`, nan where missing.
-        weights: of the items, `(items,)`.
         rng: draws the held-out models, the same for every rung.
     """
     ladder = rungs(*responses.shape)
     if len(ladder) == 1:
         return ladder[0], {}
     seed = int(rng.integers(2**63))
-    errors = [float(split_half_errors(responses, r, weights, np.random.default_rng(seed)).mean()) for r in ladder]
-    best = int(np.argmin(np.round(errors, 9)))
-    return ladder[best], {f"d={r.d}, {r.prior.name}": e for r, e in zip(ladder, errors, strict=True)}
+    losses = [held_out_loss(responses, rung, np.random.default_rng(seed)) for rung in ladder]
+    best = int(np.argmin(np.round(losses, 6)))
+    return ladder[best], {f"d={r.d}, {r.prior.name}": x for r, x in zip(ladder, losses, strict=True)}

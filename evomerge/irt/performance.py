@@ -11,6 +11,9 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.irt.curves import Array, IntArray
 
+# An even mixture counts as this many held-out models: with 30 of them the estimated share alone is mostly noise.
+EVEN_MODELS = 20.0
+
 
 def normalised(weights: Array | None, items: int) -> Array:
     """Return item weights that sum to 1, equal ones by default.
@@ -87,7 +90,7 @@ def tiny_benchmarks_share(split_half_error: float, answer_variance: float, n: in
 def best_share(first_error: Array, second_error: Array) -> float:
     """Return the share of the first of two estimates in their mixture of smallest squared error.
 
-    `(E[e2^2] - E[e1 e2]) / E[(e1 - e2)^2]`, cut to [0, 1]; one half where the two agree.
+    `(E[e2^2] - E[e1 e2]) / E[(e1 - e2)^2]`, cut to [0, 1] and shrunk to one half; one half where the two agree.
 
     Args:
         first_error: errors on held-out models, `(models,)`.
@@ -96,7 +99,8 @@ def best_share(first_error: Array, second_error: Array) -> float:
     gap = float(((first_error - second_error) ** 2).mean()) if len(first_error) else 0.0
     if gap < 1e-12:
         return 0.5
-    return float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
+    share = float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
+    return (len(first_error) * share + EVEN_MODELS * 0.5) / (len(first_error) + EVEN_MODELS)
 
 
 def difference(

@@ -89,8 +89,8 @@ class ResponseTable:
         if absent:
             raise InputError(
                 f"{len(absent)} of the {len(items)} items of {what} are not in the answers ({listed(absent)}); "
-                f"items there look like {listed(self.items[:2])}. They belong to another task or version of it: "
-                "calibrate on answers to the same items"
+                f"items there look like {listed(self.items[:2])}. They belong to another task or another version of "
+                "it: calibrate on answers to the same items"
             )
         order: IntArray = np.array([place[item] for item in items], dtype=int)
         return ResponseTable(self.responses[:, order], self.models, tuple(items))

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from evomerge.errors import InputError
+from evomerge.irt.bank import Bank
 from evomerge.irt.calibrate import WIDE, ItemParameters
-from evomerge.irt.curves import Array
+from evomerge.irt.curves import Array, probabilities
+from evomerge.irt.ladder import Rung
+from evomerge.irt.performance import normalised
+from evomerge.irt.table import ResponseTable
+
+SIMULATED_MODELS = 400
 
 
 def import_tiny_benchmarks(
@@ -69,4 +75,46 @@ def import_tiny_benchmarks(
             theta_covariance=np.zeros((0, d, d)),
         ),
         names,
+    )
+
+
+def bank_from_parameters(
+    parameters: ItemParameters,
+    items: Sequence[str],
+    rng: np.random.Generator,
+    weights: Array | None = None,
+    models: int = SIMULATED_MODELS,
+) -> Bank:
+    """Return a bank for imported parameters, whose calibration models are simulated from them.
+
+    Anchors, covariances and intervals are learnt from calibration answers; where only parameters are known, answers are
+    drawn from them. Intervals then hold only as far as the parameters are right for this task, prompt and population:
+    check the estimates of models whose scores are known before trusting them.
+
+    Args:
+        parameters: from `import_tiny_benchmarks`.
+        items: their ids.
+        rng: draws abilities and answers.
+        weights: of the items in the score; equal by default.
+        models: how many to simulate.
+    """
+    spread = np.linalg.cholesky(np.linalg.inv(parameters.ability_precision))
+    theta = parameters.ability_mean + rng.standard_normal((models, parameters.d)) @ spread.T
+    answers = (rng.random((models, len(items))) < probabilities(theta, parameters.a, parameters.b)).astype(float)
+    names = tuple(f"simulated-{k:03d}" for k in range(models))
+    known = ItemParameters(
+        a=parameters.a,
+        b=parameters.b,
+        covariance=parameters.covariance,
+        ability_mean=parameters.ability_mean,
+        ability_precision=parameters.ability_precision,
+        theta=theta,
+        theta_covariance=np.zeros((models, parameters.d, parameters.d)) + 1e-6 * np.eye(parameters.d),
+    )
+    return Bank(
+        table=ResponseTable(answers, names, tuple(items)),
+        weights=normalised(weights, len(items)),
+        rung=Rung(parameters.d, WIDE),
+        parameters=known,
+        provenance={"models": models, "items": len(items), "simulated": True, "dims": parameters.d},
     )

@@ -23,20 +23,17 @@ def times(deltas: Sequence[Tensor], weight: Sequence[float]) -> list[Tensor]:
 
 def elect_signs(deltas: Sequence[Tensor]) -> Tensor:
     """Return +1 or -1 per element: the sign of the sum over models, a sum of zero electing +1."""
-    total = sum_of(deltas)
-    return torch.where(total >= 0, 1.0, -1.0).to(total.dtype)
+    return sum_of(deltas).ge_(0.0).mul_(2.0).sub_(1.0)
 
 
-def agreeing_sum(deltas: Sequence[Tensor], signs: Tensor) -> Tensor:
-    """Return the sum over models of the entries whose sign is the elected one; zeros agree with nobody."""
-    return sum_of([delta * (delta.sign() == signs) for delta in deltas])
+def agreement(deltas: Sequence[Tensor], signs: Tensor) -> list[Tensor]:
+    """Return each delta's magnitude where its sign is the elected one, and zero elsewhere."""
+    return [(delta * signs).clamp_(min=0.0) for delta in deltas]
 
 
-def agreeing_weight(deltas: Sequence[Tensor], signs: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return, per element, the sum of weights of the models that `agreeing_sum` adds; 1 where it would be 0."""
-    counted = [(delta.sign() == signs).to(signs.dtype) * w for delta, w in zip(deltas, weights, strict=True)]
-    divisor = sum_of(counted)
-    return divisor.masked_fill_(divisor == 0, 1.0)
+def votes(agreeing: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return, per element, the sum of weights of the models that agree there (`agreement`)."""
+    return sum_of([magnitude.sign().mul_(w) for magnitude, w in zip(agreeing, weights, strict=True)])
 
 
 def disjoint_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
@@ -52,10 +49,16 @@ def disjoint_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize
     rules (a zero sum elects +; the divisor is a sum of weights, not a count).
     """
     signs = elect_signs(deltas)
-    merged = agreeing_sum(deltas, signs)
+    return _merge_agreeing(deltas, signs, weights, normalize)
+
+
+def _merge_agreeing(deltas: Sequence[Tensor], signs: Tensor, weights: Sequence[float], normalize: bool) -> Tensor:
+    agreeing = agreement(deltas, signs)
+    merged = sum_of(agreeing)
     if normalize:
-        merged.div_(agreeing_weight(deltas, signs, weights))
-    return merged.add_(0.0)  # no negative zeros: block kernels come to zero another way
+        divisor = votes(agreeing, weights)
+        merged.div_(divisor.masked_fill_(divisor == 0, 1.0))
+    return merged.mul_(signs).add_(0.0)  # no negative zeros: block kernels come to zero another way
 
 
 def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
@@ -75,8 +78,6 @@ def counted_merge(deltas: Sequence[Tensor], normalize: bool) -> Tensor:
 
     An element whose sum over models is zero takes the sign of the sum of all elected signs in this tensor.
     """
-    total = sum_of(deltas)
-    majority = 1.0 if float(total.sign().double().sum()) >= 0 else -1.0
-    signs = torch.where(total == 0, majority, total.sign())
-    merged = agreeing_sum(deltas, signs)
-    return merged.div_(agreeing_weight(deltas, signs, [1.0] * len(deltas))) if normalize else merged
+    total = sum_of(deltas).sign_()
+    majority = 1.0 if float(total.sum(dtype=torch.float64)) >= 0 else -1.0
+    return _merge_agreeing(deltas, total.masked_fill_(total == 0, majority), [1.0] * len(deltas), normalize)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.reductions import divide_, dot, fused_sum, norm, sum_of, sum_of_weights, weighted_sum
+from evomerge.merge.reductions import divide_, fused_sum, gram, norm, sum_of, sum_of_weights, weighted_sum
 
 # Above this |cosine| two vectors count as collinear and slerp becomes lerp; the constant is mergekit's.
 _COLLINEAR = 0.9995
@@ -51,8 +51,9 @@ def slerp(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
 def cosine_of(left: Tensor, right: Tensor) -> tuple[float, bool]:
     """Return the cosine between two flattened tensors, and whether they count as collinear; 0 if one is zero."""
     # Divide before multiplying: the product of two large norms may overflow, of two small ones vanish.
-    lengths = [length if (length := norm(x)) > _TINY_NORM else 1.0 for x in (left, right)]
-    cosine = max(-1.0, min(1.0, dot(left, right) / lengths[0] / lengths[1]))
+    (left_square, product), (_, right_square) = gram((left, right))
+    lengths = [length if (length := square**0.5) > _TINY_NORM else 1.0 for square in (left_square, right_square)]
+    cosine = max(-1.0, min(1.0, product / lengths[0] / lengths[1]))
     return cosine, abs(cosine) > _COLLINEAR
 
 
@@ -83,7 +84,8 @@ def nuslerp(
     t = 0.5 if abs(total) < 1e-6 else weight[1] / total
     left, right = inputs if base is None else (inputs[0] - base, inputs[1] - base)
     if nuslerp_flatten:
-        cosine = dot(left, right) / max(norm(left), _ROW_NORM) / max(norm(right), _ROW_NORM)
+        (left_square, product), (_, right_square) = gram((left, right))
+        cosine = product / max(left_square**0.5, _ROW_NORM) / max(right_square**0.5, _ROW_NORM)
         cosines = torch.tensor(cosine, dtype=torch.float64, device=left.device)
         merged = _slerp_by_cosine(left, right, t, cosines)
     elif nuslerp_row_wise:
@@ -166,16 +168,17 @@ def karcher(
         return inputs[0].clone()
     divisor = _divisor("karcher", weight)
     shares = [w / divisor for w in weight]
-    lengths = [norm(x) for x in inputs]
+    products = gram(inputs)
+    lengths = [products[i][i] ** 0.5 for i in range(len(inputs))]
     valid = [index for index, length in enumerate(lengths) if length > tol]
     if not valid:
         return torch.zeros_like(inputs[0])
-    gram = torch.tensor(
-        [[dot(inputs[i], inputs[j]) / lengths[i] / lengths[j] for j in valid] for i in valid], dtype=torch.float64
+    cosines = torch.tensor(
+        [[products[i][j] / lengths[i] / lengths[j] for j in valid] for i in valid], dtype=torch.float64
     )
     directed = [shares[index] for index in valid]
     alpha = torch.tensor(directed, dtype=torch.float64) / _divisor("karcher", directed)
-    mean = _karcher_coefficients(gram, alpha, max_iter, tol)
+    mean = _karcher_coefficients(cosines, alpha, max_iter, tol)
     scale = sum(share * length for share, length in zip(shares, lengths, strict=True))
     return weighted_sum(
         [inputs[index] for index in valid],
@@ -183,16 +186,16 @@ def karcher(
     )
 
 
-def _karcher_coefficients(gram: Tensor, alpha: Tensor, max_iter: int, tol: float) -> Tensor:
-    """Return the mean of unit vectors as coefficients of those vectors; `gram` holds their dot products, float64."""
+def _karcher_coefficients(products: Tensor, alpha: Tensor, max_iter: int, tol: float) -> Tensor:
+    """Return the mean of unit vectors as their coefficients; `products` holds their dot products, float64."""
 
     def length(c: Tensor) -> float:
-        return max(float(c @ gram @ c), 0.0) ** 0.5
+        return max(float(c @ products @ c), 0.0) ** 0.5
 
     start = length(alpha)
     mean = torch.eye(len(alpha), dtype=torch.float64)[0] if start < tol else alpha / start
     for _ in range(max_iter):
-        cosine = (gram @ mean).clamp(-1, 1)
+        cosine = (products @ mean).clamp(-1, 1)
         angle = torch.acos(cosine)
         # no direction leads to a vector that is here already, and none is distinguished to the opposite one
         moving = (angle >= tol) & (math.pi - angle >= tol)
@@ -223,9 +226,10 @@ def model_stock(base: Tensor, inputs: Sequence[Tensor], *, filter_wise: bool, cl
     if filter_wise:
         ratio = _mean_row_cosine(inputs).to(base.dtype)
     else:
-        lengths = [norm(x) for x in inputs]
+        products = gram(inputs)
+        lengths = [products[i][i] ** 0.5 for i in range(n)]
         pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
-        cosines = [dot(inputs[i], inputs[j]) / max(lengths[i] * lengths[j], 1e-6) for i, j in pairs]
+        cosines = [products[i][j] / max(lengths[i] * lengths[j], 1e-6) for i, j in pairs]
         mean = sum(max(-1.0, min(1.0, value)) for value in cosines) / len(cosines)
         ratio = torch.tensor(mean, dtype=torch.float64)
     divisor = 1 + (n - 1) * ratio

@@ -11,6 +11,7 @@ used as a counter-based generator.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,14 +89,19 @@ def bernoulli(
 def _fill_hashes(out: Tensor, key: int, first: int) -> None:
     """Write SplitMix64 outputs number `first`, `first + 1`, ... of the stream that starts at `key` into `out`."""
     # int64 arithmetic wraps around like the unsigned arithmetic of the paper; only shifts need care with the sign bit.
-    torch.arange(out.numel(), out=out)
-    out.mul_(_signed(_GOLDEN)).add_(_signed(key + (first + 1) * _GOLDEN))
+    torch.add(_steps(out.device)[: out.numel()], _signed(key + (first + 1) * _GOLDEN), out=out)
     shifted = torch.empty_like(out)
     for shift, multiplier in _MIX:
         torch.bitwise_right_shift(out, shift, out=shifted)
         out.bitwise_xor_(shifted.bitwise_and_((1 << (64 - shift)) - 1))
         if multiplier is not None:
             out.mul_(_signed(multiplier))
+
+
+@lru_cache
+def _steps(device: torch.device) -> Tensor:
+    """Return multiples of the generator's increment, from 0, `(_CHUNK,)` int64: the same for every key."""
+    return torch.arange(_CHUNK, device=device).mul_(_signed(_GOLDEN))
 
 
 def _signed(value: int) -> int:

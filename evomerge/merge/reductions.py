@@ -74,6 +74,20 @@ def dot(left: Tensor, right: Tensor) -> float:
     return _chunked_sum(lambda x, y: (x.double() * y.double()).sum(), left, right)
 
 
+def gram(tensors: Sequence[Tensor]) -> list[list[float]]:
+    """Return all dot products of tensors of equal size, float64, reading each tensor once."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    pairs = [(i, j) for i in range(len(flat)) for j in range(i + 1)]
+    size = SERIAL_CHUNK if flat[0].device.type == "cpu" else _DEVICE_CHUNK
+    parts = []
+    for piece in chunks(flat[0].numel(), size):
+        wide = [tensor[piece].double() for tensor in flat]
+        parts.append(torch.stack([(wide[i] * wide[j]).sum() for i, j in pairs]))
+    rows = torch.stack(parts).tolist() if parts else [[0.0] * len(pairs)]
+    totals = {pair: sum(row[index] for row in rows) for index, pair in enumerate(pairs)}
+    return [[totals[max(i, j), min(i, j)] for j in range(len(flat))] for i in range(len(flat))]
+
+
 def norm(tensor: Tensor) -> float:
     """Return the float64 Euclidean (Frobenius) norm of a tensor."""
     return dot(tensor, tensor) ** 0.5
@@ -93,11 +107,6 @@ def standard_deviation(tensor: Tensor) -> float:
     """Return the float64 population standard deviation of a tensor's elements."""
     center = mean(tensor)
     return (_chunked_sum(lambda x: (x.double() - center).square_().sum(), tensor) / tensor.numel()) ** 0.5
-
-
-def order_statistic(values: Tensor, index: int) -> Tensor:
-    """Return the element at `index` of the ascending sorted values, a tensor without axes."""
-    return values.reshape(-1).kthvalue(index + 1).values
 
 
 def _chunked_sum(part: Callable[..., Tensor], *tensors: Tensor) -> float:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evomerge.merge.consensus import agreeing_sum, elect_signs
-from evomerge.merge.reductions import dot, order_statistic, sum_of
+from evomerge.merge.consensus import agreement, elect_signs, times, votes
+from evomerge.merge.reductions import dot, sum_of
+from evomerge.merge.selection import order_statistic
 from evomerge.merge.sparsify import largest_mask
 
 # mergekit's SCE gives every model the same say where the mean squares sum to less; ordinary fine-tunes do.
@@ -44,9 +45,8 @@ def sce(base: Tensor, inputs: Sequence[Tensor], *, select_topk: float, variant: 
     shares = _energy_shares(selected, 0.0 if variant == "reference" else _TINY_SQUARES)
     merged = list(inputs) if variant == "reference" else selected
     signs = elect_signs(merged)
-    agreeing = [delta.sign() == signs for delta in merged]
-    total = agreeing_sum([delta * share for delta, share in zip(merged, shares, strict=True)], signs)
-    divisor = sum_of([mask.to(base.dtype) * share for mask, share in zip(agreeing, shares, strict=True)])
+    total = sum_of(agreement(times(merged, shares), signs)).mul_(signs)
+    divisor = votes(agreement(merged, signs), shares)
     return base + total.div_(divisor.clamp_(min=_TINY_DIVISOR)) * lambda_
 
 

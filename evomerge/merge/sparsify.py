@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.masks import bernoulli
+from evomerge.merge.masks import uniform
 from evomerge.merge.reductions import absolute_sum, standard_deviation
+from evomerge.merge.selection import falling_order, keep_up_to, last_kept
 
 # Below this L1 norm a delta is left as it is rather than rescaled; the constant is mergekit's.
 TINY_NORM = 1e-7
@@ -35,10 +36,16 @@ def kept_count(density: float, count: int) -> int:
 
 
 def largest_mask(delta: Tensor, count: int) -> Tensor:
-    """Return a bool mask of `delta`'s `count` largest magnitudes, the lower flat index winning a tie."""
-    mask = torch.zeros(delta.numel(), dtype=torch.bool, device=delta.device)
-    order = torch.sort(delta.reshape(-1).abs(), descending=True, stable=True).indices
-    mask[order[:count]] = True
+    """Return a mask, ones and zeros, of `delta`'s `count` largest magnitudes, the lower flat index winning a tie."""
+    if count <= 0:
+        return torch.zeros_like(delta)
+    if count >= delta.numel():
+        return torch.ones_like(delta)
+    magnitude = delta.abs()
+    value, last = last_kept(magnitude, count)
+    mask = magnitude.reshape(-1)
+    mask[: last + 1].ge_(value)
+    mask[last + 1 :].gt_(value)
     return mask.reshape(delta.shape)
 
 
@@ -55,7 +62,7 @@ def keep_largest(delta: Tensor, density: float) -> Tensor:
     count = kept_count(density, delta.numel())
     if count == delta.numel():
         return delta.clone()
-    return delta * largest_mask(delta, count)
+    return keep_up_to(delta, *last_kept(delta.abs(), count)) if count else torch.zeros_like(delta)
 
 
 def keep_above(delta: Tensor, threshold: float) -> Tensor:
@@ -72,7 +79,8 @@ def keep_random(delta: Tensor, density: float, key: int) -> Tensor:
         return delta.clone()
     if density <= 0:
         return torch.zeros_like(delta)
-    kept = bernoulli(key, delta.numel(), density, device=delta.device)
+    # ones and zeros in float: bool tensors are several times slower to multiply by
+    kept = uniform(key, delta.numel(), device=delta.device).lt_(density)
     return delta * kept.reshape(delta.shape)
 
 
@@ -108,10 +116,8 @@ def keep_inliers(delta: Tensor, density: float, gamma: float) -> Tensor:
     if density >= 1:
         return delta.clone()
     first, last = inlier_ranks(density, gamma, delta.numel())
-    mask = torch.zeros(delta.numel(), dtype=torch.bool, device=delta.device)
-    order = torch.sort(delta.reshape(-1).abs(), descending=True, stable=True).indices
-    mask[order[first:last]] = True
-    return delta * mask.reshape(delta.shape)
+    outliers, kept = (delta * largest_mask(delta, count) for count in (first, last))
+    return kept - outliers
 
 
 def inlier_ranks(density: float, gamma: float, count: int) -> tuple[int, int]:
@@ -132,7 +138,7 @@ def keep_inliers_by_row(delta: Tensor, density: float, gamma: float) -> Tensor:
     """
     length = delta.shape[-1]
     first, kept = int(length * gamma), int(length * density)
-    order = torch.sort(delta.abs(), dim=-1, descending=True, stable=True).indices
+    order = falling_order(delta.abs())
     mask = torch.zeros(delta.shape, dtype=torch.bool, device=delta.device)
     return delta * mask.scatter_(-1, order[..., first : first + kept], True)
 
@@ -157,7 +163,7 @@ def keep_probability(delta: Tensor, density: float, epsilon: float) -> Tensor:
     length = delta.shape[-1]
     if length == 1:
         return torch.full_like(delta, density)
-    order = torch.sort(delta.abs(), dim=-1, descending=True, stable=True).indices
+    order = falling_order(delta.abs())
     ascending = torch.arange(length - 1, -1, -1, dtype=delta.dtype, device=delta.device)
     rank = torch.empty_like(delta).scatter_(-1, order, ascending.expand(delta.shape))
     return rank.div_(length - 1).mul_(2).mul_(epsilon).add_(density - epsilon)

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import chunks, dot
-
-_BINS = 1 << 16
-_CHUNK = 1 << 20  # bounds scratch memory
+from evomerge.merge.reductions import dot
+from evomerge.merge.selection import nth_smallest
 
 
 def squared_norm(deltas: Iterable[Tensor]) -> float:
@@ -41,29 +38,4 @@ def global_threshold(deltas: Iterable[Tensor], density: float) -> float:
     if density <= 0 or total == 0:
         return float("inf")
     rank = total - int(total * density)  # 1-based, ascending
-    if rank <= 0:
-        return 0.0
-    # The bits of non-negative float32 numbers sort like the numbers: select the upper half, then the lower half.
-    upper, rank = _select(_histogram(tensors, None), rank)
-    lower, _ = _select(_histogram(tensors, upper), rank)
-    return float(torch.tensor((upper << 16) | lower, dtype=torch.int32).view(torch.float32))
-
-
-def _histogram(tensors: Iterable[Tensor], upper: int | None) -> Tensor:
-    """Count the upper 16 bits of all magnitudes, or the lower 16 bits of those whose upper bits are `upper`."""
-    counts = torch.zeros(_BINS, dtype=torch.int64)
-    for tensor in tensors:
-        flat = tensor.reshape(-1)
-        for part in chunks(flat.numel(), _CHUNK):
-            bits = flat[part].to(torch.float32).abs().view(torch.int32)
-            high = bits >> 16
-            values = high if upper is None else (bits & (_BINS - 1))[high == upper]
-            counts += torch.bincount(values, minlength=_BINS).cpu()
-    return counts
-
-
-def _select(counts: Tensor, rank: int) -> tuple[int, int]:
-    """Return the bin that holds the `rank`-th (1-based) entry, and its rank within that bin."""
-    cumulative = counts.cumsum(0)
-    index = int(torch.searchsorted(cumulative, rank))
-    return index, rank - (int(cumulative[index - 1]) if index else 0)
+    return nth_smallest([delta.abs() for delta in tensors], rank - 1) if rank > 0 else 0.0

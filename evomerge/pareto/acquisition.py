@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from evomerge.pareto.checks import Array, Mask, vector
 from evomerge.pareto.design_points import sobol_points
 from evomerge.pareto.dominance import dominates, non_dominated
+from evomerge.pareto.regression import row_forms
 from evomerge.pareto.surrogate import Surrogate, draw_coefficients, link_sd
 
 # Volume is sampled at this many points per draw; its relative error is a few percent, the same for all candidates.
@@ -86,7 +87,7 @@ def by_uncertainty(fits: Sequence[Surrogate], pool: Array, taken: list[int], cou
     covariances = [fit.covariance for fit in fits]
     chosen: list[int] = []
     for _ in range(count):
-        variance = [np.einsum("np,pq,nq->n", basis, c, basis) for basis, c in zip(bases, covariances, strict=True)]
+        variance = [row_forms(basis, c) for basis, c in zip(bases, covariances, strict=True)]
         score = np.sqrt(np.maximum(np.stack(variance, axis=1), 0.0)) @ scale
         best = int(np.argmax(np.where(allowed, score, -np.inf)))
         chosen.append(best)

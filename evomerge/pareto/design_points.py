@@ -11,6 +11,7 @@ from evomerge.pareto.checks import Array, at_least, score_table
 from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.pareto.observations import box_around
 from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
+from evomerge.pareto.regression import row_forms
 
 # Sobol points from which a D-optimal design of n points is chosen: this many per point, and at least the second number.
 POOL_PER_POINT, SMALLEST_POOL = 8, 256
@@ -97,13 +98,13 @@ def d_optimal(
     inverse = np.linalg.inv(moments)
     free = np.ones(len(basis), dtype=bool)
     chosen: list[int] = []
+    gain = row_forms(basis, inverse)  # by how much each candidate would raise the determinant
     for _ in range(count):
-        gain = np.einsum("np,pq,nq->n", basis, inverse, basis)
         best = int(np.argmax(np.where(free, gain, -np.inf)))
         chosen.append(best)
         free[best] = False
-        inverse = _with_row(inverse, basis[best], 1.0)
-    return _exchanged(basis, inverse, chosen, free)
+        inverse, gain = _with_row(inverse, gain, basis, best, 1.0)
+    return _exchanged(basis, inverse, gain, chosen, free)
 
 
 def initial_design(
@@ -147,23 +148,25 @@ def _box(dimensions: int, box: ArrayLike | None) -> Array:
     return box_around(np.empty((0, dimensions)), box)
 
 
-def _with_row(inverse: Array, row: Array, sign: float) -> Array:
-    """Return the inverse after adding (sign 1) or removing (sign -1) a row: Sherman and Morrison."""
-    direction = inverse @ row
-    return np.asarray(inverse - sign * np.outer(direction, direction) / (1.0 + sign * row @ direction))
+def _with_row(inverse: Array, gain: Array, basis: Array, row: int, sign: float) -> tuple[Array, Array]:
+    """Return inverse and gains after adding (sign 1) or removing (sign -1) a row: Sherman and Morrison."""
+    direction = inverse @ basis[row]
+    scale = sign / (1.0 + sign * float(basis[row] @ direction))
+    return inverse - scale * np.outer(direction, direction), gain - scale * (basis @ direction) ** 2
 
 
-def _exchanged(basis: Array, inverse: Array, chosen: list[int], free: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _exchanged(
+    basis: Array, inverse: Array, gain: Array, chosen: list[int], free: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     """Return the choice after swapping the least useful point for a better one until none is better."""
     for _ in range(MOST_EXCHANGES if chosen and free.any() else 0):
-        leverage = np.einsum("np,pq,nq->n", basis, inverse, basis)
-        worst = int(np.argmin(leverage[chosen]))
-        without = _with_row(inverse, basis[chosen[worst]], -1.0)
-        gain = np.einsum("np,pq,nq->n", basis, without, basis)
-        best = int(np.argmax(np.where(free, gain, -np.inf)))
-        if gain[best] <= gain[chosen[worst]] * (1 + 1e-9):
+        worst = int(np.argmin(gain[chosen]))
+        out = chosen[worst]
+        without, gain_without = _with_row(inverse, gain, basis, out, -1.0)
+        best = int(np.argmax(np.where(free, gain_without, -np.inf)))
+        if gain_without[best] <= gain_without[out] * (1 + 1e-9):
             break
-        free[chosen[worst]], free[best] = True, False
+        free[out], free[best] = True, False
         chosen[worst] = best
-        inverse = _with_row(without, basis[best], 1.0)
+        inverse, gain = _with_row(without, gain_without, basis, best, 1.0)
     return np.array(chosen, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import chdtr
@@ -11,7 +11,7 @@ from evomerge.pareto.checks import Array
 from evomerge.pareto.features import Complexity, centred_features
 from evomerge.pareto.links import Link
 from evomerge.pareto.observations import Observations
-from evomerge.pareto.regression import RidgeFit, ridge_fit
+from evomerge.pareto.regression import RidgeFit, leave_one_out_path, ridge_fit
 
 # Known noise is believed as if this many residuals had already confirmed it.
 NOISE_PRIOR_DOF = 10.0
@@ -22,6 +22,7 @@ PAIRED_LEVEL = 0.05
 PARSIMONY = 0.2
 # Gauss-Newton steps, each with a fresh misfit estimate; most fits settle in under ten.
 MOST_STEPS = 30
+SETTLED, MISFIT_SETTLED = 1e-8, 1e-3  # absolute change of coefficients, relative change of the misfit
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,15 @@ def select(
     lowest = np.inf
     for complexity in reversed(complexities):  # the richest first
         matrix = centred_features(data.c, box, complexity)
-        errors = []
-        for ridge in ridges if complexity != "constant" else ridges[:1]:
-            solved = ridge_fit(matrix, z, weights, _penalty(matrix.shape[1], ridge, weights))
-            left_out = solved.leave_one_out
-            known = np.isfinite(left_out)
-            predicted = link.inverse(np.where(known, z - np.where(known, left_out, 0.0), z))
-            # A row that nothing else informs counts as an error of the whole range, not of zero.
-            gap = np.where(known, data.y - predicted, max(float(np.ptp(data.y)), 1e-300))
-            errors.append(float(share @ gap**2))
+        left_out = leave_one_out_path(matrix, z, weights, ridges)  # (r, n)
+        known = np.isfinite(left_out)
+        predicted = link.inverse(z - np.where(known, left_out, 0.0))
+        # A row that nothing else informs counts as an error of the whole range, not of zero.
+        gap = np.where(known, data.y - predicted, max(float(np.ptp(data.y)), 1e-300))
+        errors = gap**2 @ share
         place = int(np.argmin(errors))
         if errors[place] < lowest * (1 - PARSIMONY) or lowest == np.inf:
-            lowest, best = errors[place], (complexity, ridges[place])
+            lowest, best = float(errors[place]), (complexity, ridges[place])
     return best
 
 
@@ -79,7 +77,7 @@ def solve(
         moved = np.inf if step is None else float(np.abs(following.fit.coefficients - step.fit.coefficients).max())
         step = following
         before, misfit = misfit, _misfit(data, step, variance, misfit)
-        if moved < 1e-10 and abs(misfit - before) <= 1e-6 * (before + 1e-12):
+        if moved < SETTLED and abs(misfit - before) <= MISFIT_SETTLED * (before + SETTLED):
             break
         if refine and link.name != "identity":
             eta = np.clip(matrix @ step.fit.coefficients, -30.0, 30.0)
@@ -105,9 +103,7 @@ def _damped(
     if share == 1.0:
         return proposed
     beta = start + share * (goal - start)
-    fit_there = RidgeFit(
-        beta, proposed.fit.inverse, proposed.fit.hat, proposed.working - matrix @ beta, proposed.fit.condition
-    )
+    fit_there = replace(proposed.fit, coefficients=beta, residuals=proposed.working - matrix @ beta)
     return Solution(fit_there, proposed.weights, proposed.working)
 
 

@@ -25,6 +25,7 @@ from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features,
 from evomerge.pareto.fitting import posterior, select, solve
 from evomerge.pareto.links import LinkName, link_named
 from evomerge.pareto.observations import Observations, box_around, observations
+from evomerge.pareto.regression import row_forms
 from evomerge.pareto.surrogate import Surrogate
 
 # Relative to the mean weight, on coefficients of a box scaled to [-1, 1].
@@ -199,4 +200,4 @@ def _geometry(matrix: Array) -> tuple[Array, float]:
     """Return the inverse moment matrix of the design, barely regularised, and its largest leverage."""
     moments = matrix.T @ matrix
     inverse = np.linalg.inv(moments + 1e-9 * np.trace(moments) / len(moments) * np.eye(len(moments)))
-    return inverse, float(np.einsum("np,pq,nq->n", matrix, inverse, matrix).max())
+    return inverse, float(row_forms(matrix, inverse).max())

@@ -20,7 +20,8 @@ class RidgeFit:
     inverse: Array  # (p, p), (X'WX + penalty)^-1; times the noise scale, the posterior covariance
     hat: Array  # (n,) diagonal of the hat matrix, in [0, 1]
     residuals: Array  # (n,) z - X coefficients
-    condition: float  # condition number of the penalised weighted X; inf when its rank is short
+    factor: Array  # square root of X'WX + penalty, with its condition number
+    full_rank: bool  # whether weights and penalty determine all coefficients
 
     @property
     def leave_one_out(self) -> Array:
@@ -28,6 +29,11 @@ class RidgeFit:
         left = 1.0 - self.hat
         alone = left < 1e-10  # nothing else informs this row's direction
         return np.where(alone, np.inf, self.residuals / np.where(alone, 1.0, left))
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the penalised weighted X; inf when its rank is short."""
+        return float(np.linalg.cond(self.factor)) if self.full_rank else float("inf")
 
     @property
     def effective_parameters(self) -> float:
@@ -54,14 +60,56 @@ def ridge_fit(matrix: Array, z: Array, weights: Array, penalty: Array) -> RidgeF
     # The ridge as extra observations of zero: one least-squares problem, no squared condition number.
     extra = np.zeros((int(penalised.sum()), p))
     extra[np.arange(len(extra)), np.flatnonzero(penalised)] = np.sqrt(penalty[penalised])
-    left, singular, right = np.linalg.svd(np.vstack([root[:, None] * matrix, extra]), full_matrices=False)
-    rank = int((singular > RANK_TOLERANCE * singular[0]).sum()) if singular.size and singular[0] > 0 else 0
+    stacked = np.vstack([root[:, None] * matrix, extra])
+    if len(stacked) >= p:
+        left, factor = np.linalg.qr(stacked)
+        diagonal = np.abs(np.diag(factor))
+        if diagonal.min() > RANK_TOLERANCE * diagonal.max():
+            back = np.linalg.inv(factor)
+            coefficients = back @ (left[:n].T @ (root * z))
+            return _ridge_fit(coefficients, back @ back.T, left[:n], z - matrix @ coefficients, factor, True)
+    left, singular, right = np.linalg.svd(stacked, full_matrices=False)
+    rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
     left, kept, right = left[:, :rank], singular[:rank], right[:rank]
     coefficients = right.T @ ((left[:n].T @ (root * z)) / kept)
-    return RidgeFit(
-        coefficients=coefficients,
-        inverse=(right.T / kept**2) @ right,
-        hat=np.minimum((left[:n] ** 2).sum(axis=1), 1.0),
-        residuals=z - matrix @ coefficients,
-        condition=float(kept[0] / kept[-1]) if rank == p else float("inf"),
-    )
+    inverse = (right.T / kept**2) @ right
+    return _ridge_fit(coefficients, inverse, left[:n], z - matrix @ coefficients, kept[:, None] * right, rank == p)
+
+
+def _ridge_fit(
+    coefficients: Array, inverse: Array, orthogonal: Array, residuals: Array, factor: Array, full_rank: bool
+) -> RidgeFit:
+    hat = np.minimum((orthogonal**2).sum(axis=1), 1.0)
+    return RidgeFit(coefficients, inverse, hat, residuals, factor, full_rank)
+
+
+def leave_one_out_path(matrix: Array, z: Array, weights: Array, ridges: tuple[float, ...]) -> Array:
+    """Return leave-one-out errors for many ridges at once, (r, n); infinite where a row stands alone.
+
+    The last column of the matrix is the constant and free; all other coefficients share the penalty
+    ridge * sum(weights). Equal to `ridge_fit(...).leave_one_out` for each, from a single decomposition.
+
+    Args:
+        matrix: (n, p), its last column ones.
+        z: (n,).
+        weights: (n,), above 0.
+        ridges: r penalties, at least 0.
+    """
+    share = weights / weights.sum()
+    root = np.sqrt(weights)
+    # Centring by the weighted means takes the free constant out; its own leverage is the share.
+    centred = root[:, None] * (matrix[:, :-1] - share @ matrix[:, :-1])
+    target = root * (z - share @ z)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    kept = singular > RANK_TOLERANCE * max(float(singular.max(initial=0.0)), 1e-300)
+    left, squared = left[:, kept], singular[kept] ** 2
+    shrink = squared / (squared + np.asarray(ridges)[:, None] * weights.sum())  # (r, k)
+    fitted = (shrink * (left.T @ target)) @ left.T  # (r, n), still times root
+    alone = 1.0 - np.minimum(shrink @ (left**2).T + share, 1.0)
+    error = (target - fitted) / root
+    return np.where(alone < 1e-10, np.inf, error / np.where(alone < 1e-10, 1.0, alone))
+
+
+def row_forms(rows: Array, matrix: Array) -> Array:
+    """Return x'M x for each row x, (n, p) and (p, p) -> (n,)."""
+    return np.asarray(((rows @ matrix) * rows).sum(axis=1))

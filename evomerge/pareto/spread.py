@@ -58,11 +58,12 @@ def representatives(scores: ArrayLike, count: int) -> NDArray[np.int64]:
     nearest = np.full(len(table), np.inf)
     for row in chosen:
         nearest = np.minimum(nearest, np.sum((scaled - scaled[row]) ** 2, axis=1))
+    nearest[chosen] = -1.0  # below 0, the distance of equal rows, which still count as different
     while len(chosen) < count:
         row = int(np.argmax(nearest))
         chosen.append(row)
         nearest = np.minimum(nearest, np.sum((scaled - scaled[row]) ** 2, axis=1))
-        nearest[row] = -1.0  # equal rows are at distance 0 of each other and still count as different
+        nearest[row] = -1.0
     return np.array(sorted(chosen), dtype=np.int64)
 
 

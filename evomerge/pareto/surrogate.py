@@ -14,6 +14,7 @@ from evomerge.pareto.checks import Array, Mask, at_least, fraction, score_table
 from evomerge.pareto.diagnostics import Diagnostics
 from evomerge.pareto.features import Complexity, centred_features, uncentred, unpack
 from evomerge.pareto.links import Link
+from evomerge.pareto.regression import row_forms
 
 # Leverage above the design's largest by more than this share counts as extrapolation.
 LEVERAGE_SLACK = 1e-6
@@ -124,14 +125,14 @@ def predict(
 
 def link_sd(surrogate: Surrogate, basis: Array) -> Array:
     """Return the link-scale sd of the true metric at rows of centred features, (n, p) -> (n,), misfit included."""
-    variance = np.einsum("np,pq,nq->n", basis, surrogate.covariance, basis)
+    variance = row_forms(basis, surrogate.covariance)
     return np.sqrt(np.maximum(variance, 0.0) + surrogate.misfit_sd**2)
 
 
 def leverage(surrogate: Surrogate, c: ArrayLike) -> Array:
     """Return phi'(Phi'Phi)^-1 phi of points, (n, K) -> (n,): the distance from the design that its features see."""
     basis = surrogate.basis(c)
-    return np.asarray(np.einsum("np,pq,nq->n", basis, surrogate.geometry, basis))
+    return row_forms(basis, surrogate.geometry)
 
 
 def extrapolates(surrogate: Surrogate, c: ArrayLike) -> Mask:

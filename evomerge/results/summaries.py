@@ -75,7 +75,7 @@ def front_lines(run: Run) -> list[str]:
 def finals_lines(finals: list[Final]) -> list[str]:
     """Return finalists and parents on held-out items, and the verdict on the best candidate."""
     label = max(len(final.name) for final in finals)
-    lines = ["Held-out items, which the search never saw (weighted mean over the tasks):"]
+    lines = ["Held-out items, which the search never saw (mean over the objectives, in points):"]
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
         if final.gain is not None:

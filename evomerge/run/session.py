@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.archive import FILE_NAME, Archive
+from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build as build_controller
@@ -220,8 +220,7 @@ def _overridden(search_file: SearchFile, candidates: int | None, seed: int | Non
 
 def _require_free(folder: Path) -> None:
     """Refuse a folder that holds a run before any work is done for it."""
-    path = folder / FILE_NAME
-    if path.exists() and path.stat().st_size:
+    if Archive.exists(folder):
         raise RunError(
             f"{folder} already holds a search; go on with it: evomerge resume {folder}, or choose another --out"
         )

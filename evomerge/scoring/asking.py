@@ -40,11 +40,12 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes requests, each distinct text once."""
+    """Encodes requests, each distinct one once."""
 
     def __init__(self, asker: Asker) -> None:
         self._asker = asker
         self._known: dict[str, list[int]] = {}
+        self._pairs: dict[tuple[str, str], Encoded] = {}
 
     def likelihood(self, context: str, continuation: str) -> Encoded:
         """Return the request for the likelihood of `continuation` after `context`, in lm-eval's tokenization.
@@ -56,20 +57,9 @@ class Encoder:
         Raises:
             TaskError: the continuation has no token of its own, or alone is longer than the context window.
         """
-        if context == "":
-            own = self._asker.tok_encode(continuation, add_special_tokens=False)
-            prefix = self._asker.prefix_token_id
-            before, after = ([prefix], own) if own and own[0] != prefix else (own[:1], own[1:])
-        else:
-            body = context.rstrip()
-            whole = self._asker.tok_encode(context + continuation)
-            before = self._encode(body)
-            after = whole[len(before) :]
-        if not after or not before:
-            raise TaskError(
-                f"the choice {continuation!r} has no token of its own after its question; it cannot be scored"
-            )
-        return self.window(before, after)
+        if (context, continuation) not in self._pairs:
+            self._pairs[context, continuation] = self._likelihood(context, continuation)
+        return self._pairs[context, continuation]
 
     def window(self, before: Sequence[int], after: Sequence[int]) -> Encoded:
         """Return the request for the likelihood of the tokens `after`, given those `before`."""
@@ -102,6 +92,22 @@ class Encoder:
         if not ids:
             raise TaskError("a question without a single token cannot be answered in writing")
         return Encoded(prompt=tuple(ids[-room:]), truncated=len(ids) > room)
+
+    def _likelihood(self, context: str, continuation: str) -> Encoded:
+        if context == "":
+            own = self._asker.tok_encode(continuation, add_special_tokens=False)
+            prefix = self._asker.prefix_token_id
+            before, after = ([prefix], own) if own and own[0] != prefix else (own[:1], own[1:])
+        else:
+            body = context.rstrip()
+            whole = self._asker.tok_encode(context + continuation)
+            before = self._encode(body)
+            after = whole[len(before) :]
+        if not after or not before:
+            raise TaskError(
+                f"the choice {continuation!r} has no token of its own after its question; it cannot be scored"
+            )
+        return self.window(before, after)
 
     def _encode(self, text: str) -> list[int]:
         if text not in self._known:

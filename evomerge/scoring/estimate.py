@@ -18,12 +18,14 @@ def values_of(responses: Iterable[Response], objective: Objective, task: str | N
     """Return item -> value of the responses that answer `objective`, in its task or in the stand-in `task`.
 
     Raises:
-        TaskError: an item was answered twice with different values.
+        TaskError: an item was answered twice with different values, or a value is not finite.
     """
     key, name = metric_key(objective.metric, objective.filter), task or objective.task
     values: dict[str, float] = {}
     for response in responses:
         if response.task == name and response.metric == key:
+            if not math.isfinite(response.value):
+                raise TaskError(f"the response to item {response.item!r} of task {name!r} is not a finite number")
             if values.get(response.item, response.value) != response.value:
                 raise TaskError(
                     f"item {response.item!r} of task {name!r} was answered twice with different values "
@@ -56,8 +58,6 @@ def estimate(
     values = list(values_of(responses, objective, task).values())
     if not values:
         raise TaskError(f"no response answers metric {objective.metric!r} of task {task or objective.task!r}")
-    if not all(math.isfinite(value) for value in values):
-        raise TaskError(f"a response to task {task or objective.task!r} is not a finite number")
     count = len(values)
     if total is not None and total < count:
         raise TaskError(f"total must be at least the number of answered items ({count}), got {total}")

@@ -32,7 +32,7 @@ class Stops:
 
     def complete(self, text: str) -> bool:
         """True where more text after `text` could not change its cut."""
-        # A stop string that is found may turn out to overlap one that cuts earlier ('x\n' before '\n\n' is known);
+        # A stop string that is found may turn out to overlap another, which cuts elsewhere and comes first in order;
         # only then is more text needed, at most as much as the longest string has.
         ends = [text.find(string) + len(string) for string in self.strings if string and string in text]
         return bool(ends) and (not self._overlap or len(text) - min(ends) >= self.longest)
@@ -45,12 +45,16 @@ class Stops:
     @property
     def _overlap(self) -> bool:
         strings = [string for string in self.strings if string]
-        return any(
-            a.startswith(b[place:]) and len(b) - place < len(a)
-            for number, b in enumerate(strings)
-            for a in strings[:number]
-            for place in range(1, len(b))
-        )
+        return any(_cuts_earlier(a, b) for number, b in enumerate(strings) for a in strings[:number])
+
+
+def _cuts_earlier(a: str, b: str) -> bool:
+    """True where a text ending with `b` can go on to an `a` that begins before that end, but not where `b` begins."""
+    for begun in range(1, len(a)):  # characters of `a` that are there when `b` ends
+        common = min(begun, len(b))
+        if begun != len(b) and a[begun - common : begun] == b[len(b) - common :]:
+            return True
+    return False
 
 
 def write(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import importlib.util
 import io
@@ -29,6 +30,7 @@ from evomerge.scoring.settings import TaskSettings
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
 SHOWN_CHARACTERS = 200  # of a generated answer, kept with its response
 
@@ -72,7 +74,9 @@ class TaskSet:
         from lm_eval.tasks import TaskManager
 
         def manager(folders: list[str], defaults: bool) -> TaskManager:
-            return TaskManager(include_path=folders or None, include_defaults=defaults, metadata=settings["metadata"])
+            if defaults and not folders and settings["metadata"] is None:
+                return _builtin_tasks()
+            return TaskManager(include_path=folders, include_defaults=defaults, metadata=settings["metadata"])
 
         with _quiet(), _seeded(settings), tempfile.TemporaryDirectory(prefix="evomerge-data-") as scratch:
             leaves, groups = Loading(settings, scratch, manager).load(list(dict.fromkeys(names)))
@@ -371,19 +375,29 @@ def _seeded(settings: TaskSettings) -> contextlib.AbstractContextManager[None]:
     return borrowed_generators(settings["random_seed"], settings["numpy_random_seed"], settings["torch_random_seed"])
 
 
+@functools.cache
+def _builtin_tasks() -> TaskManager:
+    """Return lm-eval's own tasks; they do not change while a process runs, and reading them takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and advice meant for a command line off the terminal; errors are raised, not printed."""
     import datasets
 
-    logger = logging.getLogger("lm_eval")
-    level, bars = logger.level, datasets.utils.are_progress_bars_disabled()
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
+    levels, bars = [logger.level for logger in loggers], datasets.utils.are_progress_bars_disabled()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     datasets.utils.disable_progress_bars()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if not bars:
             datasets.utils.enable_progress_bars()

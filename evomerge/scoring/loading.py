@@ -15,7 +15,10 @@ from typing import Any
 from evomerge.errors import TaskError, near
 from evomerge.scoring.documents import Catalogue, catalogue
 from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.task_files import CodeReference, broken_files, local_data, read_task_file
+from evomerge.scoring.task_files import CodeReference, broken_files, data_files, local_data, read_task_file
+
+# Names of the exceptions that mean "not on this machine, and the hub cannot be asked".
+OFFLINE = {"ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError", "RequestException"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Loading:
         self._settings = settings
         self._scratch = scratch
         self._make_manager = manager
+        self._manager: Any = None  # of the name that is being loaded
         self._folders = list(settings.include)
         self._problems: list[str] = []
 
@@ -50,8 +54,7 @@ class Loading:
         missing = [folder for folder in self._folders if not Path(folder).expanduser().is_dir()]
         if missing:
             raise TaskError(f"tasks.include: no folder {', '.join(repr(folder) for folder in missing)}")
-        self._names = names
-        unknown = [name for name in names if name not in self._index]
+        unknown = [name for name in names if name not in self._own.task_index and name not in self._builtin.task_index]
         if unknown:
             raise TaskError(self._unknown(unknown))
         leaves: dict[str, Leaf] = {}
@@ -66,17 +69,32 @@ class Loading:
         return leaves, groups
 
     @cached_property
-    def _manager(self) -> Any:
-        # Reading lm-eval's own 14,000 tasks takes seconds; they are left out where the folders given have all names.
-        folders = [str(Path(folder).expanduser()) for folder in self._folders]
-        own = self._make_manager(folders, False) if folders else None
-        if own is not None and all(_complete(own.task_index, name) for name in self._names):
-            return own
-        return self._make_manager(folders, True)
+    def _own(self) -> Any:
+        """Tasks of the included folders alone: reading lm-eval's own 14,000 takes seconds."""
+        return self._make_manager(self._given_folders(), False)
 
-    @property
-    def _index(self) -> Mapping[str, Any]:
-        return self._manager.task_index
+    @cached_property
+    def _builtin(self) -> Any:
+        return self._make_manager([], True)
+
+    @cached_property
+    def _combined(self) -> Any:
+        return self._make_manager(self._given_folders(), True)
+
+    def _given_folders(self) -> list[str]:
+        return [str(Path(folder).expanduser()) for folder in self._folders]
+
+    def _manager_of(self, name: str) -> Any:
+        """Return the manager with the fewest tasks that loads `name` as lm-eval would with all of them."""
+        own = self._own.task_index
+        if _complete(own, name):
+            return self._own
+        if name in own:
+            return self._combined  # a group with members among lm-eval's own tasks
+        builtin = self._builtin.task_index
+        # A folder's task replaces lm-eval's task of that name, in lm-eval's groups too.
+        replaced = builtin[name].kind.name in ("GROUP", "TAG") and not own.keys().isdisjoint(builtin)
+        return self._combined if replaced else self._builtin
 
     def _path_or_name(self, name: str) -> str:
         """Return the task's name for the path of a task file, whose folder then counts as included."""
@@ -90,16 +108,17 @@ class Loading:
         return found
 
     def _unknown(self, names: list[str]) -> str:
+        own = list(self._own.task_index)
         lines = []
         for name in names:
             # lm-eval knows thousands of names; the near ones are enough.
-            hint = near(name, self._index).partition("Known:")[0]
-            own = [known for known, entry in self._index.items() if _is_below(entry.yaml_path, self._folders)]
+            hint = near(name, [*own, *self._builtin.task_index]).partition("Known:")[0]
             known = f"Tasks in the included folders: {', '.join(own)}." if own else ""
             lines.append(f"unknown task {name!r}. {hint}{known}".rstrip())
         return "\n".join([*lines, *broken_files(self._folders)])
 
     def _attempt(self, name: str) -> dict[str, Leaf]:
+        self._manager = self._manager_of(name)
         try:
             return self._load(name, {})
         except TaskError as error:
@@ -109,7 +128,7 @@ class Loading:
         return {}
 
     def _load(self, name: str, overrides: Mapping[str, Any]) -> dict[str, Leaf]:
-        entry = self._index[name]
+        entry = self._manager.task_index[name]
         kind = entry.kind.name
         if kind == "TAG":
             return self._merged((member, overrides) for member in sorted(entry.tags))
@@ -130,7 +149,7 @@ class Loading:
         shared = {key: value for key, value in config.items() if key not in structure} | dict(overrides)
         listed = _members(members) if isinstance(members, list) else None
         code = any(isinstance(value, CodeReference) for value in _walk([members, shared]))
-        if listed is None or code or any(member not in self._index for member, _ in listed):
+        if listed is None or code or any(member not in self._manager.task_index for member, _ in listed):
             return self._leaves(self._manager.load([name])["tasks"], str(path))  # defined in place: lm-eval's own way
         return self._merged((member, {**shared, **own}) for member, own in listed)
 
@@ -176,18 +195,33 @@ class Loading:
             task.set_config(key="num_fewshot", value=shots)
 
     def _explained(self, name: str, error: Exception) -> str:
-        entry = self._index[name]
+        entry = self._manager.task_index[name]
         kinds = {kind.__name__ for kind in type(error).__mro__}
-        offline = {"ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError"}
-        if kinds & (offline | {"OfflineModeIsEnabled", "RequestException"}):
+        if kinds & OFFLINE:
             config = read_task_file(Path(entry.yaml_path)).config if entry.yaml_path else {}
-            data = config.get("dataset_path")
             return (
-                f"task {name!r} needs the network: its dataset {data!r} is on the Hugging Face hub, which cannot be "
-                f"reached ({error}). Load the task once on a machine with network and copy its cache (HF_HOME), or "
-                "write a task file whose data_files are local"
+                f"task {name!r} needs the network: its dataset {config.get('dataset_path')!r} is on the Hugging Face "
+                f"hub, which cannot be reached ({error}). Load the task once on a machine with network and copy its "
+                "cache (HF_HOME), or write a task file whose data_files are local"
             )
-        return f"task {name!r} ({entry.yaml_path}) cannot be loaded: {type(error).__name__}: {error}"
+        told = f"task {name!r} ({entry.yaml_path}) cannot be loaded: {_cause(error)}"
+        if "DatasetGenerationError" in kinds and entry.yaml_path:
+            files = data_files(local_data(read_task_file(Path(entry.yaml_path))).get("dataset_kwargs", {}))
+            told += f" (reading {', '.join(str(file) for file in files)})"
+        return told
+
+
+def _cause(error: BaseException) -> str:
+    """Return what is at the bottom of an error from lm-eval or datasets, in words where we know better ones."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, StopIteration):
+        return "its data has no documents"
+    if isinstance(error, KeyError):
+        return f"its data has no field or split {error}"
+    if "malformed node" in str(error):
+        return "doc_to_choice or doc_to_target gives a text that is not a list; is a field's name misspelt?"
+    return f"{type(error).__name__}: {error}"
 
 
 def _members(members: Sequence[Any]) -> list[tuple[str, dict[str, Any]]] | None:
@@ -213,13 +247,6 @@ def _complete(index: Mapping[str, Any], name: str) -> bool:
     members = (entry.cfg or {}).get("task")
     listed = _members(members) if isinstance(members, list) else None
     return listed is not None and all(_complete(index, member) for member, _ in listed)
-
-
-def _is_below(path: Any, folders: Iterable[str]) -> bool:
-    if path is None:
-        return False
-    own = Path(path).resolve()
-    return any(Path(folder).expanduser().resolve() in own.parents for folder in folders)
 
 
 def _walk(node: Any) -> Iterator[Any]:

@@ -67,14 +67,15 @@ def architecture_doubt(model: Any, longest: int) -> str | None:
 def measured_doubt(model: Any, sequences: Sequence[Likelihood], device: torch.device) -> str | None:
     """Return how a model's packed answers differ from its plain ones, or None where they agree.
 
-    The longest, the shortest and a middle sequence are asked both ways. Where the plain answers are not finite,
-    nothing can be said about the model's make and None is returned.
+    The longest, the shortest and a middle sequence are asked both ways.
+
+    Raises:
+        CandidateError: the plain answers are not finite; nothing can be said about the model's make then.
     """
     by_length = sorted(sequences, key=lambda sequence: len(sequence.inputs))
     chosen = list(dict.fromkeys([by_length[-1], by_length[0], by_length[len(by_length) // 2]]))
     plain = plain_scores(model, chosen, device)
-    if not all(math.isfinite(value) for value in plain):
-        return None
+    _demand_finite(plain)
     try:
         packed = PlacedForest(plant(_with_neighbours(chosen), UNBOUNDED, UNBOUNDED), device).score(model)
     except _REFUSALS as error:
@@ -108,6 +109,9 @@ def writing_doubt(model: Any, prompts: Sequence[Sequence[int]], device: torch.de
 
     The longest, the shortest and a middle prompt are continued together for a few tokens; every step's largest
     logit is compared with that of a pass over the whole text, one prompt at a time.
+
+    Raises:
+        CandidateError: logits are not finite; nothing can be said about the model's make then.
     """
     by_length = sorted(map(tuple, prompts), key=len)
     chosen = list(dict.fromkeys([by_length[-1], by_length[0], by_length[len(by_length) // 2]]))
@@ -119,16 +123,18 @@ def writing_doubt(model: Any, prompts: Sequence[Sequence[int]], device: torch.de
                     float(model(input_ids=torch.tensor([text], device=device), use_cache=False).logits[0, -1].max())
                     for text in texts
                 ]
-            if not all(math.isfinite(value) for value in plain):
-                return None
+            _demand_finite(plain)
             for expected, value in zip(plain, cached, strict=True):
                 if not abs(value - expected) <= bound * (1 + abs(expected)):
                     return f"cached steps give a logit of {value:.6g} where plain passes give {expected:.6g}"
-    except CandidateError:
-        return None
     except _REFUSALS as error:
         return f"the model's cache cannot be shared ({type(error).__name__}: {str(error).splitlines()[0]})"
     return None
+
+
+def _demand_finite(values: Sequence[float]) -> None:
+    if not all(math.isfinite(value) for value in values):
+        raise CandidateError("the model's logits are NaN or infinite")
 
 
 def _with_neighbours(sequences: Sequence[Likelihood]) -> list[Likelihood]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
+from evomerge.errors import CandidateError
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoded, Encoder
 from evomerge.scoring.generation import Stops, write
@@ -50,6 +51,7 @@ class Resident:
     device: torch.device
     batch_size: int | None  # sequences written at a time; None bounds their memory
     fast: bool = True
+    measured: dict[tuple[str, str], str | None] = field(default_factory=dict)  # (task, kind) -> doubt, once measured
 
 
 def ways(resident: Resident, requests: Sequence[Any]) -> list[tuple[tuple[int, ...], Way]]:
@@ -72,12 +74,26 @@ class PlainRequests:
         self._requests = list(requests)
 
     def answer(self) -> list[list[Output]]:
-        """Return the outputs per request and repeat."""
+        """Return the outputs per request and repeat.
+
+        Raises:
+            CandidateError: the model's logits after the first prompt of a written answer are not numbers; the
+                adapter itself would write on, whatever they are.
+        """
+        if self._requests[0].request_type == "generate_until":
+            self._check(self._requests[0].args[0])
         return harness.ask(self._resident.asker, self._requests, self._resident.settings)
 
     def shrink(self) -> bool:
         """Return False: the adapter has its own batches."""
         return False
+
+    def _check(self, text: str) -> None:
+        tokens = self._resident.asker.tok_encode(text)[-self._resident.asker.max_length :]
+        with torch.inference_mode():
+            logits = self._resident.model(input_ids=torch.tensor([tokens], device=self._resident.device)).logits
+        if not torch.isfinite(logits[0, -1]).all():
+            raise CandidateError("the model's logits are NaN or infinite after a prompt")
 
 
 class PackedLikelihoods:
@@ -109,7 +125,7 @@ class PackedLikelihoods:
         if self._ceiling <= 1:
             return False
         # Rows may be longer than the ceiling because of one sequence; go below what they really hold.
-        self._ceiling = min(self._ceiling, self._forest.longest) // 2
+        self._ceiling = min(self._ceiling, max(self._forest.row_lengths)) // 2
         self._budget = min(self._budget, self._ceiling)
         self._plant()
         return True
@@ -209,7 +225,9 @@ def _likelihoods(resident: Resident, requests: Sequence[Any]) -> Way:
         encoded = [encoder.likelihood(*request.args[:2]) for request in requests]
     parts = [part for one in encoded for part in one.parts]
     longest = max(len(part.inputs) for part in parts)
-    doubt = architecture_doubt(resident.model, longest) or measured_doubt(resident.model, parts, resident.device)
+    doubt = architecture_doubt(resident.model, longest)
+    if doubt is None:
+        doubt = _once(resident, requests[0], lambda: measured_doubt(resident.model, parts, resident.device))
     if doubt is not None:
         return PlainRequests(resident, requests, doubt)
     return PackedLikelihoods(resident, requests, encoded)
@@ -223,10 +241,20 @@ def _writing(resident: Resident, requests: Sequence[Any]) -> Way:
     encoded = [resident.encoder.prompt(request.args[0], limit) for request in requests]
     prompts = [one.prompt for one in encoded]
     longest = max(len(prompt) for prompt in prompts) + limit
-    doubt = architecture_doubt(resident.model, longest) or writing_doubt(resident.model, prompts, resident.device)
+    doubt = architecture_doubt(resident.model, longest)
+    if doubt is None:
+        doubt = _once(resident, requests[0], lambda: writing_doubt(resident.model, prompts, resident.device))
     if doubt is not None:
         return PlainRequests(resident, requests, doubt)
     return WrittenAnswers(resident, requests, encoded, strings, limit)
+
+
+def _once(resident: Resident, request: Any, measure: Callable[[], str | None]) -> str | None:
+    """Return what `measure` finds, from memory where requests of this task and kind were measured before."""
+    key = (str(request.task_name), str(request.request_type))
+    if key not in resident.measured:
+        resident.measured[key] = measure()
+    return resident.measured[key]
 
 
 def _rolling(resident: Resident, text: str) -> Encoded:

@@ -60,7 +60,8 @@ class Gene:
             raise InputError(f"{self.name} must be a number in [{self.low:g}, {self.high:g}], got {value!r}")
         low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
         if self.log:
-            return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+            span = math.log(high) - math.log(low)
+            return (math.log(value) - math.log(low)) / span if span else 0.0  # neighbouring floats have one logarithm
         return (value - low) / (high - low)
 
     def _whole(self, coordinate: float) -> int:

@@ -48,6 +48,10 @@ class Marker:
         return self.gene.kind != "choice" or all(is_number(choice) for choice in self.gene.choices)
 
 
+# Values are kept to six digits, so a range narrower than this share of its ends has no two values in it.
+NARROWEST = 1e-6
+
+
 def is_marker(value: Any) -> bool:
     """True for what must be read as a marker: a mapping with the key `search`."""
     return isinstance(value, Mapping) and "search" in value
@@ -113,6 +117,8 @@ def _read_range(search: Sequence[float], raw: Mapping[str, Any], place: Place, p
         wrong("search", f"low {low:g} is above high {high:g}; write [{high:g}, {low:g}]")
     elif low == high:
         wrong("search", f"low and high are both {low:g}; write the number {low:g} instead, or a range")
+    elif abs(high - low) <= NARROWEST * max(abs(low), abs(high)):
+        wrong("search", f"low {low!r} and high {high!r} agree in all digits that are kept; write one number instead")
     elif log and low <= 0:
         wrong("search", f"scale: log needs a low above 0, got {low:g}")
     if not isinstance(integer, bool):

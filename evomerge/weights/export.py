@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from evomerge.weights.merged_config import merged_config
 from evomerge.weights.parents import Parents, find_parents
 from evomerge.weights.plan import check_disk
 from evomerge.weights.reader import Reader
-from evomerge.weights.shards import SHARD_BYTES, plan_shards, write_shards, write_text
+from evomerge.weights.shards import SHARD_BYTES, Slot, plan_shards, write_shards, write_text
 from evomerge.weights.steps import Step
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ _DONOR_FILES = ("generation_config.json",)
 RECIPE_FILE = "recipe.json"
 MERGEKIT_FILE = "mergekit_config.yml"
 CARD_FILE = "README.md"
+# The parents' files are mapped into memory; after this much of the result they are unmapped, so that what was read does
+# not add up to whole models.
+RELEASED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def export(
 ) -> ExportReport:
     """Merge a recipe into a new folder that `from_pretrained` loads.
 
-    One tensor at a time is in memory. The folder appears under its name when it is complete, and not before; whatever
-    goes wrong (an interrupt included), nothing of it is left behind.
+    One block per thread is in memory, or one tensor where the method needs it whole. The folder appears under its
+    name when it is complete, and not before; whatever goes wrong (an interrupt included), nothing of it is left behind.
 
     Args:
         recipe: what to merge.
@@ -106,7 +109,7 @@ def export(
             write_text(folder / name, text)
         merged = _Merge(steps, parents.readers(recipe), parents.revisions, progress)
         try:
-            size = write_shards(folder, plan_shards(infos, shard_bytes), merged.tensor)
+            size = write_shards(folder, plan_shards(infos, shard_bytes), merged.fill)
         finally:
             merged.close()
     return ExportReport(target, merged.fingerprint(), size, len(steps))
@@ -121,7 +124,7 @@ def fingerprint_of(model: str) -> str:
 
 
 class _Merge:
-    """Makes the tensors of a merge when they are asked for, and remembers their hashes."""
+    """Merges the tensors of one file after another, and remembers their hashes."""
 
     def __init__(
         self,
@@ -130,25 +133,31 @@ class _Merge:
         revisions: Mapping[str, str],
         progress: Callable[[int, int], None] | None,
     ) -> None:
+        from evomerge.weights.crew import Crew
+        from evomerge.weights.measures import Measures
+
         self._steps = {step.name: step for step in steps}
         self._readers = readers
         self._revisions = revisions
+        self._crew = Crew(self._read, revisions, Measures(keep=False))
         self._progress = progress
         self._hashes: dict[str, str] = {}
         self._done = 0
+        self._bytes = 0  # of the results since the parents' files were last let go
 
-    def tensor(self, name: str) -> Tensor:
+    def fill(self, slots: Sequence[Slot]) -> None:
+        """Merge the tensors of these slots."""
         from evomerge.weights.assemble import assemble
-        from evomerge.weights.fingerprint import describe
 
-        step = self._steps[name]
-        merged = assemble(step, lambda model, tensor: self._readers[model].tensor(tensor), self._revisions)
-        if step.method:
-            self._hashes[name] = describe(merged)
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, len(self._steps))
-        return merged
+        work = []
+        for slot in slots:
+            step = self._steps[slot.name]
+            if step.method:
+                work.append((step, slot))
+            else:
+                slot.filled(0, assemble(step, self._read, self._revisions))
+                self._finished(step)
+        self._hashes |= self._crew.carry_out(work, self._finished)
 
     def fingerprint(self) -> str:
         from evomerge.weights.fingerprint import combine
@@ -158,6 +167,18 @@ class _Merge:
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
+
+    def _read(self, model: str, tensor: str) -> Tensor:
+        return self._readers[model].tensor(tensor)
+
+    def _finished(self, step: Step) -> None:
+        self._bytes += TensorInfo(step.shape, step.dtype, "").bytes
+        if self._bytes > RELEASED_BYTES:
+            self._bytes = 0
+            self.close()  # they open again when they are read; what was read of them leaves this process's memory
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, len(self._steps))
 
 
 def _check_free(target: Path) -> None:

@@ -18,13 +18,15 @@ from evomerge.candidate import Answers, Response
 from evomerge.errors import RunError
 from tests.archive.test_archive import candidate, filled
 
+DISK = 4 * 2**20
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 KiB."""
+    """A file system of `DISK` bytes."""
     point = tmp_path / "disk"
     point.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(point)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(point)]
     try:
         mounted = subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -47,7 +49,7 @@ def fill(archive: Archive) -> int:
 
 def test_a_full_disk_loses_nothing_that_was_recorded(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
-    ballast.write_bytes(b"0" * 100_000)
+    ballast.write_bytes(b"0" * 2**20)
     archive = Archive.create(small_disk / "run", {"seed": 7})
     with pytest.raises(RunError, match=r"cannot grow: .*(full|I/O).*recorded before is safe.*evomerge resume"):
         fill(archive)
@@ -62,7 +64,7 @@ def test_a_full_disk_loses_nothing_that_was_recorded(small_disk: Path) -> None:
 
 
 def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
-    (small_disk / "ballast").write_bytes(b"0" * (512 * 1024 - 8192))
+    (small_disk / "ballast").write_bytes(b"0" * (DISK - 8192))
     with pytest.raises(RunError, match="cannot"):
         Archive.create(small_disk / "run", {"seed": 7, "file": "x" * 100_000})
     assert not (small_disk / "run").exists()  # nothing half-made is left

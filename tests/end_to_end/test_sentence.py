@@ -51,8 +51,8 @@ def test_parents_know_their_own_skill(folder: Path) -> None:
     """Guards the whole chain: wrong weights, prompts or grading would not leave an expert at its skill."""
     parents = open_run(folder).parents().set_index("name")
     assert parents.loc["add", "score.add"] > parents.loc["base", "score.add"]
-    assert parents.loc["sort", "score.sort"] > 0.5
-    assert parents.loc["add", "score.sort"] < 0.2
+    assert parents.loc["sort", "score.sort"] > 0.8
+    assert parents.loc["add", "score.sort"] < 0.6
 
 
 def test_the_export_loads_and_scores_exactly_what_lm_eval_says(folder: Path, tmp_path: Path) -> None:
@@ -113,14 +113,17 @@ def test_a_mergekit_recipe_of_a_candidate_gives_the_same_weights(folder: Path, t
     assert run.fingerprint(best.number) in done.stderr
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path, search_file: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(
+    folder: Path, tmp_path: Path, search_file: Path, number: signal.Signals
+) -> None:
     target = tmp_path / "run"
     process = subprocess.Popen(
         command("search", search_file, "--out", target), env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     _wait_for_answers(target, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert f"evomerge resume {target}" in out + err
@@ -171,6 +174,7 @@ def test_a_larger_budget_extends_a_finished_run(tmp_path: Path, search_file: Pat
 def test_other_methods_run_and_export_what_they_scored(tmp_path: Path, method: str) -> None:
     file = tmp_path / "search.yaml"
     text = search_text(method=method, controller="sobol", candidates=2, items=4)
+    text = text.replace("population: 4", "population: 2")
     file.write_text(text.replace("  base_model", "  # base_model") if method == "linear" else text)
     done = evomerge("search", file, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,8 @@ from torch import Tensor
 from evomerge.merge import sparsify, thinned
 from evomerge.merge.arithmetic import metagpt_weights
 from evomerge.merge.catalogue import merge
-from tests.merge.fixtures import BASE, DELTAS, MASK, run, spread
+
+from .fixtures import BASE, DELTAS, MASK, run, spread
 
 ROWS = json.loads((Path(__file__).parent / "golden.json").read_text())
 SOURCES = {
@@ -74,7 +75,7 @@ def test_golden_slerp() -> None:
 
 @pytest.mark.parametrize("row", rows("dare"), ids=lambda row: row["params"]["rescale"])
 def test_golden_dare_rescaling(row: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparsify, "bernoulli", lambda *_, **__: MASK.flatten())
+    monkeypatch.setattr(sparsify, "uniform", lambda *_, **__: 1.0 - MASK.flatten().double())  # 0 is kept, 1 dropped
     values = spread("dare_linear", {"weight": 1.0, "density": 0.5, "rescale_norm": row["params"]["rescale"]}, 1)
     close(merge("dare_linear", torch.zeros_like(BASE), DELTAS[:1], values, keys=[0]), row["expect"], 2e-6)
 

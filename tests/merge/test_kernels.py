@@ -43,7 +43,7 @@ def test_cut_keeps_what_sorting_keeps(stride: int, ties: bool) -> None:
 
 
 @given(st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=40), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_cut_at_every_rank(values: list[float], data: st.DataObject) -> None:
     delta = torch.tensor(values)
     ranking = thresholds.rank(delta, data.draw(st.integers(1, 9)))

@@ -16,7 +16,8 @@ from evomerge.errors import MergeError
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.merge.masks import bernoulli
 from evomerge.merge.sparsify import keep_probability
-from tests.merge.fixtures import run
+
+from .fixtures import run
 
 merge_methods = pytest.importorskip("mergekit.merge_methods")
 

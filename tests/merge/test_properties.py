@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evomerge.merge.catalogue import CATALOGUE, merge
-from tests.merge.fixtures import run, spread
-from tests.merge.test_catalogue import example, tensors
+
+from .fixtures import relaxed, run, spread
+from .test_catalogue import example, tensors
 
 DELTA_METHODS = [name for name, entry in CATALOGUE.items() if entry.inputs == "deltas"]
 FULL = {  # settings at which a method keeps everything
@@ -58,7 +59,7 @@ AVERAGING = {
 
 @pytest.mark.parametrize("name", AVERAGING)
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_equal_experts_give_that_expert(name: str, seed: int) -> None:
     base, expert = random_tensor(seed, 5, 4), random_tensor(seed + 1, 5, 4)
     models = 1 if CATALOGUE[name].models == (1, 1) else 2 if CATALOGUE[name].models == (2, 2) else 3
@@ -72,6 +73,7 @@ def test_equal_experts_give_that_expert(name: str, seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10**6))
+@relaxed
 def test_equal_experts_add_up_in_sums(seed: int) -> None:
     base, delta = random_tensor(seed, 5, 4), random_tensor(seed + 1, 5, 4)
     summed = merge("task_arithmetic", base, [delta] * 3, {"weight": [1.0] * 3})
@@ -167,7 +169,7 @@ def test_number_of_threads_does_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["slerp", "nuslerp"])
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_spherical_ends(name: str, seed: int) -> None:
     left, right = random_tensor(seed, 6), random_tensor(seed + 1, 6)
     for t, end in ((0.0, left), (1.0, right)):
@@ -179,7 +181,7 @@ def test_spherical_ends(name: str, seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10**6), t=st.floats(0, 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_slerp_between_equal_norms_keeps_the_norm(seed: int, t: float) -> None:
     left, right = (x / x.norm() for x in (random_tensor(seed, 6), random_tensor(seed + 1, 6)))
     merged = run("slerp", left, [right], t=t)
@@ -189,7 +191,7 @@ def test_slerp_between_equal_norms_keeps_the_norm(seed: int, t: float) -> None:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_density_one_keeps_task_vectors_whole(seed: int) -> None:
     base, delta = random_tensor(seed, 4, 5), random_tensor(seed + 1, 4, 5)
     for name in ("ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import FAMILIES, TASKS
-from reference import evaluate, outputs, per_item
 from transformers import AutoTokenizer
 
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.resident_scorer import ResidentScorer
 from evomerge.scoring.settings import TaskSettings
+from tests.scoring.reference import evaluate, outputs, per_item
+from tests.scoring.worlds import FAMILIES, TASKS
 
 SHAPES = (
     "t_cloze",

@@ -19,6 +19,7 @@ from evomerge.loop import Progress, evaluate, replay
 from evomerge.loop.search import MOST_MACHINE_FAILURES
 from evomerge.pool.local import LocalPool
 from evomerge.scoring.synthetic import SyntheticSpec
+from tests.archive.test_disk import DISK, small_disk  # noqa: F401  a fixture
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import GENES, OBJECTIVES, OPTIMA, PARENTS, PLAN, World, trace
 
@@ -357,3 +358,31 @@ def test_ray_gives_the_trace_of_one_process(folder: Path, tmp_path: Path) -> Non
     assert trace(cluster.folder) == trace(alone.folder)
     with Archive.open(cluster.folder) as archive:
         assert [event.candidate for event in archive.events("retry")] == [6]
+
+
+def test_a_clock_that_jumps_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    World(folder / "calm", candidates=12, seconds=3600).run()
+    clock = iter(range(10**9, 0, -86_400))  # a day back at every look
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    world = World(folder / "jumping", candidates=12, seconds=3600)
+    assert world.run().name == "candidates"
+    assert trace(world.folder) == trace(folder / "calm")
+    with Archive.open(world.folder) as archive:
+        events = list(archive.events())
+    assert events[-1].time < events[0].time
+    assert 0.0 <= events[0].seconds <= events[-1].seconds < 600.0
+
+
+def test_a_disk_that_fills_up_during_the_search(small_disk: Path, folder: Path) -> None:  # noqa: F811
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"0" * (DISK - 600_000))
+    world = World(small_disk / "run", candidates=60)
+    with pytest.raises(RunError, match=r"cannot grow.*evomerge resume"):
+        world.run()
+    told = len(trace(world.folder)["told"])
+    assert 0 < told < 60
+    ballast.unlink()
+    assert world.run().name == "candidates"
+    whole = World(folder, candidates=60)
+    whole.run()
+    assert trace(world.folder) == trace(whole.folder)

@@ -1,0 +1,58 @@
+"""Response tables from lm-eval's sample logs (`samples_<task>_<time>.jsonl`, written with `--log_samples`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from evomerge.errors import InputError
+from evomerge.irt.table import ResponseTable, item_id, listed
+
+
+def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str) -> ResponseTable:
+    """Return the response table of several models' sample logs of one task.
+
+    Items are known by lm-eval's hash of the document, or by the hash of the document's text where a log has none, never
+    by their place. Items that some model did not answer are missing there.
+
+    Args:
+        logs: model name -> path of its `.jsonl`.
+        metric: name of the per-item value, e.g. `acc` or `exact_match`; values in [0, 1].
+
+    Raises:
+        InputError: unreadable log, a sample without the metric, or one document twice in a log.
+    """
+    answers: dict[str, dict[str, float]] = {}
+    order: dict[str, None] = {}
+    for model, path in logs.items():
+        rows = _read(Path(path), metric)
+        answers[model] = rows
+        order.update(dict.fromkeys(rows))
+    if not order:
+        raise InputError("the sample logs hold no samples; write them with lm_eval --log_samples")
+    items = tuple(order)
+    values = np.array([[rows.get(item, np.nan) for item in items] for rows in answers.values()])
+    return ResponseTable(values, tuple(answers), items)
+
+
+def _read(path: Path, metric: str) -> dict[str, float]:
+    try:
+        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"sample log {str(path)!r} is not readable JSON lines ({error})") from error
+    rows: dict[str, float] = {}
+    for number, sample in enumerate(samples, start=1):
+        if not isinstance(sample, dict) or metric not in sample:
+            had = listed(sample) if isinstance(sample, dict) else type(sample).__name__
+            raise InputError(f"{path}, line {number}: no metric {metric!r}; it has {had}")
+        item = str(sample.get("doc_hash") or item_id(json.dumps(sample.get("doc"), sort_keys=True, ensure_ascii=False)))
+        if item in rows:
+            raise InputError(f"{path}, line {number}: document {item!r} occurs twice; log one filter at a time")
+        try:
+            rows[item] = float(sample[metric])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: metric {metric!r} is {sample[metric]!r}, not a number") from error
+    return rows

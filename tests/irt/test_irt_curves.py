@@ -1,0 +1,38 @@
+import numpy as np
+from scipy.special import expit
+
+from evomerge.irt.curves import expected_probabilities, information, log_likelihood, logits, probabilities
+
+
+def test_logits_are_a_theta_minus_b():
+    z = logits(np.array([[1.0, 2.0]]), np.array([[0.5, -1.0], [0.0, 0.0]]), np.array([0.25, -3.0]))
+    np.testing.assert_allclose(z, [[0.5 - 2.0 - 0.25, 3.0]])
+
+
+def test_log_likelihood_is_the_textbook_formula_and_zero_where_missing():
+    y = np.array([[1.0, 0.0, 0.3, np.nan]])
+    z = np.array([[0.4, -1.0, 2.0, 5.0]])
+    p = expit(z)
+    expected = y * np.log(p) + (1 - y) * np.log(1 - p)
+    np.testing.assert_allclose(log_likelihood(y, z)[0, :3], expected[0, :3])
+    assert log_likelihood(y, z)[0, 3] == 0.0
+
+
+def test_log_likelihood_does_not_overflow():
+    assert log_likelihood(np.array([[0.0]]), np.array([[1e6]]))[0, 0] == -1e6
+
+
+def test_expected_probability_matches_simulation():
+    rng = np.random.default_rng(0)
+    a, b, theta = np.array([[1.5, -0.4]]), np.array([0.3]), np.array([[0.8, 0.1]])
+    covariance = np.array([[[0.6, 0.2], [0.2, 0.5]]])
+    draws = rng.multivariate_normal(theta[0], covariance[0], 200_000)
+    assert abs(expected_probabilities(theta, covariance, a, b)[0, 0] - probabilities(draws, a, b).mean()) < 0.01
+
+
+def test_information_is_the_curvature_of_the_log_likelihood():
+    a, b, theta, h = np.array([[1.3]]), np.array([0.2]), np.array([[0.7]]), 1e-4
+    # With y = p the expected curvature equals the observed one.
+    y = probabilities(theta, a, b)
+    f = [log_likelihood(y, logits(theta + s, a, b))[0, 0] for s in (-h, 0.0, h)]
+    np.testing.assert_allclose(information(theta, a, b)[0, 0, 0, 0], -(f[0] - 2 * f[1] + f[2]) / h**2, rtol=1e-4)
