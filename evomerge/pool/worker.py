@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.resident import Resident
 
 
@@ -25,6 +26,7 @@ class WorkerSpec:
     revisions: Mapping[str, str] = field(default_factory=dict)  # model -> revision that it must have here too
     batch_size: int | None = None  # None: chosen from memory
     device: str | None = None  # None: the GPU that this process may use, else the CPU
+    tokenizer: TokenizerChoice | None = None  # of the merged models; None: the first model's
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
 
     def build(self) -> Worker:
@@ -40,7 +42,7 @@ class Worker:
 
         if spec.threads is not None and spec.device in (None, "cpu"):
             torch.set_num_threads(spec.threads)
-        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions)
+        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
         self._scorer = ResidentScorer(
             self._resident.model, self._resident.tokenizer, tasks, batch_size=spec.batch_size or "auto"

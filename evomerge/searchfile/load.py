@@ -156,10 +156,13 @@ def _checked_merge(
     return result
 
 
+_DEEP = ((), ("models",), ("slices",), ("parameters",), ("tokenizer",))
+
+
 def _is_shallow(problem: Problem, place: Place) -> bool:
     """True for a mistake that leaves the models and parameters readable, so that theirs are found in the same pass."""
     inner = problem.place[len(place) :]
-    return problem.message.startswith("unknown key") or inner[:1] not in ((), ("models",), ("slices",), ("parameters",))
+    return problem.message.startswith("unknown key") or inner[:1] not in _DEEP
 
 
 def _put(document: Any, place: Place, value: str) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import ExtraMissing, WeightsError
-from evomerge.recipe import Recipe, Source
+from evomerge.recipe import Recipe
 from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.chat_template import chat_template_of
 from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
 from evomerge.weights.placement import place_tensors
 from evomerge.weights.plan import check_memory
-from evomerge.weights.vocabulary import rows_of
+from evomerge.weights.vocabulary import merge_of, rows_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +65,7 @@ class Resident:
         self.base = base or models[0]
         named = () if tokenizer is None else tokenizer.models()
         self.parents: Parents = find_parents(dict.fromkeys((self.base, *models, *named)), revisions)
-        sources = tuple(Source(model) for model in dict.fromkeys(models) if model != self.base)
-        self._home = Recipe("linear", (*sources, Source(self.base)), base=self.base, tokenizer=tokenizer)
+        self._home = merge_of(models, self.base, tokenizer)
         alignment = self.parents.alignment(self._home)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_memory(list(self.parents.layouts.values()), self.device.type)
