@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.measures import Measure
 from evomerge.weights.resident import Resident
 
 
@@ -26,6 +27,7 @@ class WorkerSpec:
     batch_size: int | None = None  # None: chosen from memory
     device: str | None = None  # None: the GPU that this process may use, else the CPU
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
+    measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -42,8 +44,8 @@ class Worker:
             torch.set_num_threads(spec.threads)
         self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions)
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
-        self._scorer = ResidentScorer(
-            self._resident.model, self._resident.tokenizer, tasks, batch_size=spec.batch_size or "auto"
+        self._scorer = Answerer(
+            self._resident.model, self._resident.tokenizer, tasks, spec.measures, batch_size=spec.batch_size or "auto"
         )
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
