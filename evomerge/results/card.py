@@ -11,7 +11,7 @@ from evomerge.references import parse
 from evomerge.results.summaries import verdict
 
 if TYPE_CHECKING:
-    from evomerge.candidate import Candidate
+    from evomerge.candidate import Candidate, Objective, Score
     from evomerge.results import Run
 
 
@@ -66,18 +66,25 @@ def _score_table(run: Run, candidate: Candidate) -> list[str]:
     lines = ["| task | metric | search items | held-out items |", "|---|---|---|---|"]
     for objective in run.objectives:
         cells = [
-            f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} (n={score.items})" if score else ""
+            _cell(score, objective) if score else ""
             for score in (
                 searched.scores.get(objective.name) if searched else None,
                 held.scores.get(objective.name) if held else None,
             )
         ]
         lines.append(f"| {objective.task} | {objective.metric} | {cells[0]} | {cells[1]} |")
+    units = "Scores in percent" + ("" if all(o.kind == "task" for o in run.objectives) else " for tasks")
     lines += [
         "",
-        "Scores in percent ± one standard error. The search chose by the search items; the held-out items are fair.",
+        f"{units} ± one standard error. The search chose by the search items; the held-out items are fair.",
     ]
     return lines
+
+
+def _cell(score: Score, objective: Objective) -> str:
+    if objective.kind == "task":
+        return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} (n={score.items})"
+    return f"{score.value:.4g} ± {score.stderr:.2g} (n={score.items})"
 
 
 def _verdict(run: Run, candidate: Candidate) -> list[str]:
