@@ -1,7 +1,7 @@
 """Train the example models from nothing: `python examples/make_experts.py`.
 
 One base that has seen every format, in easy questions only; then one expert per skill, each trained from the base on
-its own skill alone, which makes it forget others; and one LoRA adapter on the base. All are Llama models of about 0.75
+its own skill, which makes it forget others; and one LoRA adapter on the base. All are Llama models of about 0.75
 million parameters. The run is seeded: one machine gives the same weights again, another the same up to rounding.
 """
 

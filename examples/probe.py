@@ -36,13 +36,12 @@ def batch_of(rows: list[list[tuple[list[int], list[int]]]]) -> tuple[torch.Tenso
     return ids, labels
 
 
-def token_losses(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return per token the negative log likelihood and whether it was the first choice, both (rows, longest - 1).
 
     Ignored tokens have 0 and True.
     """
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
+    logits, targets = logits[:, :-1], labels[:, 1:]
     losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
     return losses.view(targets.shape), (logits.argmax(-1) == targets) | (targets == IGNORED)
 
@@ -51,7 +50,8 @@ def token_losses(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor
 def share_chosen(model: torch.nn.Module, rows: list[dict]) -> float:
     """Accuracy on multiple-choice rows: the right choice has the highest summed log likelihood."""
     pairs = [[(encode(row["question"]), encode(choice))] for row in rows for choice in row["choices"]]
-    losses, _ = token_losses(model, *batch_of(pairs))
+    ids, labels = batch_of(pairs)
+    losses, _ = token_losses(model(input_ids=ids, use_cache=False).logits, labels)
     chosen = losses.sum(1).view(len(rows), -1).argmin(1)
     return (chosen == torch.tensor([row["answer"] for row in rows])).float().mean().item()
 
@@ -60,7 +60,8 @@ def share_chosen(model: torch.nn.Module, rows: list[dict]) -> float:
 def share_written(model: torch.nn.Module, documents: list[Document]) -> float:
     """Share of documents whose whole answer, with the end of the line, greedy decoding writes."""
     rows = [[(encode(d.prompt), encode(d.answer) + [NEWLINE] * d.finished)] for d in documents]
-    _, right = token_losses(model, *batch_of(rows))
+    ids, labels = batch_of(rows)
+    _, right = token_losses(model(input_ids=ids, use_cache=False).logits, labels)
     return right.all(1).float().mean().item()
 
 
