@@ -45,9 +45,7 @@ def _rows(layout: Layout, rows: int) -> list[str]:
     tokens = layout.vocabulary() or {}
     beyond = [token for token, index in tokens.items() if index >= rows]
     if beyond:
-        found.append(
-            f"{len(beyond)} tokens have no row in the embedding of {rows}, e.g. {beyond[0]!r}"
-        )
+        found.append(f"{len(beyond)} tokens have no row in the embedding of {rows}, e.g. {beyond[0]!r}")
     return found
 
 
