@@ -16,6 +16,7 @@ from evomerge.weights.chat_template import TEMPLATE_FILE, chat_template_of
 from evomerge.weights.folders import appearing, check_free
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import CONFIG
+from evomerge.weights.lint import lint_folder
 from evomerge.weights.merged_config import merged_config
 from evomerge.weights.parents import Parents, find_parents
 from evomerge.weights.plan import check_disk
@@ -57,6 +58,7 @@ class ExportReport:
     fingerprint: str  # of the weights; equal to the resident model's after writing the same recipe
     bytes: int  # of the weights files
     tensors: int
+    findings: tuple[str, ...] = ()  # what is odd about the folder or worth knowing, one sentence each
 
 
 def export(
@@ -111,7 +113,8 @@ def export(
             size = write_shards(folder, plan_shards(infos, shard_bytes), merged.fill)
         finally:
             merged.close()
-    return ExportReport(target, merged.fingerprint(), size, len(steps))
+    findings = (*(alignment.notes if alignment is not None else ()), *lint_folder(target))
+    return ExportReport(target, merged.fingerprint(), size, len(steps), findings)
 
 
 def fingerprint_of(model: str) -> str:

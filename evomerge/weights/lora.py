@@ -128,6 +128,20 @@ def export_lora(
     return _write(Path(out), made, recipe, parents, base, card)
 
 
+def rank_of(text: int | str | None) -> int | Literal["auto"]:
+    """Return a rank as people write it: a whole number, 'auto', or nothing, which is 'auto'.
+
+    Raises:
+        WeightsError: it is something else.
+    """
+    if text is None or text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise WeightsError(f"rank must be 'auto' or a whole number of at least 1, got {text!r}") from None
+
+
 class _Extraction:
     """The adapter as it grows; mutated by `add`."""
 
