@@ -162,7 +162,7 @@ class _Extraction:
         import torch
 
         delta = merged.to(torch.float32) - base.to(torch.float32)
-        change = float(torch.linalg.vector_norm(delta.double()))
+        change = float(torch.linalg.vector_norm(delta, dtype=torch.float64))
         if change == 0:
             return
         module = self._modules.get(step.name)
@@ -194,7 +194,7 @@ class _Extraction:
         left, right = _factors(delta.T if flipped else delta, self._rank)
         left, right = left.to(dtype).contiguous(), right.to(dtype).contiguous()  # (out, r), (r, in)
         made = left.to(torch.float32) @ right.to(torch.float32)
-        error = float(torch.linalg.vector_norm(((made.T if flipped else made) - delta).double()))
+        error = float(torch.linalg.vector_norm((made.T if flipped else made) - delta, dtype=torch.float64))
         names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
         for part, factor in zip(names, (right, left), strict=True):
             self.weights[f"{_PREFIX}{module.name}.{part}"] = factor
