@@ -332,15 +332,21 @@ class Run:
 
         return summary_text(self)
 
-    def export(self, to: str | Path, *, pick: str = "best", form: str = "hf") -> str:
-        """Write a candidate as a model folder ('hf'), a mergekit YAML ('mergekit'), or a recipe ('recipe').
+    def export(self, to: str | Path, *, pick: str = "best", form: str = "hf", rank: int | str | None = None) -> str:
+        """Write a candidate as a model folder ('hf'), an adapter of its base ('lora'), a mergekit YAML, or a recipe.
+
+        Args:
+            to: folder or file to write.
+            pick: best, knee, a number, or a preference as in 'add=2,sort=1'.
+            form: hf, lora, mergekit or recipe.
+            rank: of a lora: a number or 'auto'; None: 'auto'.
 
         Returns:
             A sentence that says what was written.
         """
         from evomerge.results.exporting import export_candidate
 
-        return export_candidate(self, to, pick=pick, form=form)
+        return export_candidate(self, to, pick=pick, form=form, rank=rank)
 
     # --- private ------------------------------------------------------------------------------------------------
 
