@@ -12,6 +12,7 @@ from evomerge.errors import CandidateError, TaskError
 from evomerge.scoring import harness
 from evomerge.scoring.kinds import Asking
 from evomerge.scoring.measures import Measure, Written
+from evomerge.scoring.mishaps import about_text
 from evomerge.scoring.resident_scorer import ResidentScorer, answered
 from evomerge.scoring.ways import Output, Way, WrittenAnswers, ways
 
@@ -63,7 +64,32 @@ class Answerer(ResidentScorer):
         """Return the model's responses to some items of a task or a measure; see ResidentScorer and Asking."""
         if task in self._measures:
             return self._measures[task].answers(tuple(item_ids), self)
-        return super().answers(task, item_ids)
+        items = tuple(dict.fromkeys(item_ids))
+        if not items:
+            return ()
+        given = self.outputs(task, items)
+        return (*self._tasks.grade(task, self._prepare(task, items), given), *self._about_texts(task, items, given))
+
+    def _about_texts(
+        self, task: str, items: tuple[str, ...], given: Sequence[Sequence[Sequence[Output]]]
+    ) -> list[Response]:
+        """Return, per written answer of the outputs just given, its length and whether it was cut off."""
+        prompts = self._prepare(task, items)
+        places = [(place, number) for place, prompt in enumerate(prompts) for number in range(len(prompt.requests))]
+        found: dict[str, Written] = {}
+        for numbers, way in self._ways_of(task, items, prompts):
+            for order, flat in enumerate(numbers):
+                place, number = places[flat]
+                request = prompts[place].requests[number]
+                if request.request_type != "generate_until":
+                    continue
+                if isinstance(way, WrittenAnswers):
+                    written = way.written[order]
+                else:
+                    limit = harness.writing(self._resident.asker, request.args[1])[1]
+                    written = self._measured(str(given[place][number][0]), limit)
+                found.setdefault(prompts[place].item, written)
+        return [response for item, written in found.items() for response in about_text(task, item, written)]
 
     def likelihoods(self, name: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return the log likelihood (nats) of each text after its context; an empty context is the model's start."""

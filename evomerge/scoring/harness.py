@@ -26,6 +26,7 @@ from evomerge.scoring.chance import borrowed_generators
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.loading import Leaf, Loading
+from evomerge.scoring.mishaps import UNEXTRACTED, extraction_failed
 from evomerge.scoring.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ class TaskSet:
     def grade(self, task: str, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Any]]) -> tuple[Response, ...]:
         """Return the responses for a model's outputs: all metrics of the task that are means of per-item values.
 
+        Where a filter extracts the answer from a text, `mishaps.UNEXTRACTED` says whether it found none.
+
         Args:
             task: name.
             prompts: what was asked, see `prompts`.
@@ -219,6 +222,9 @@ class TaskSet:
                         for metric, value in graded.items()
                         if metric in usable and _is_number(value)
                     ]
+                    missed = extraction_failed(steps, results)
+                    if missed is not None:
+                        responses.append(Response(task, prompt.item, metric_key(UNEXTRACTED, name), float(missed)))
         return tuple(responses)
 
     def _leaf(self, task: str) -> Leaf:
