@@ -112,6 +112,10 @@ class TaskSet:
         """Return the names of a task's answer filters; ('none',) where it defines none."""
         return tuple(name for name, _ in _filters(self._leaf(task).task))
 
+    def writes(self, task: str) -> bool:
+        """Return whether the answers of a task are written texts, and not chosen."""
+        return bool(self._leaf(task).task.OUTPUT_TYPE == "generate_until")
+
     def version(self, task: str) -> str:
         """Return the task's own version and a hash of everything in its settings that can change an answer."""
         leaf = self._leaf(task)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.mishaps import RESPONSE_TOKENS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.requests import ObjectiveRequest
 from evomerge.space.problems import Place, Problem
@@ -61,6 +62,11 @@ FORMS: Mapping[str, Section] = {
 # A single text in place of a mapping means this key of it.
 SHORT = {"perplexity": "file", "python": "function", "response_length": "prompts"}
 
+
+def _short(kind: str) -> str:
+    return "a task, a file" if kind == "response_length" else f"a {SHORT[kind]}"
+
+
 OBJECTIVE = Section(
     (
         Key("task", Text(what="task"), "an lm-eval task"),
@@ -75,7 +81,7 @@ OBJECTIVE = Section(
                 Either(
                     text=Text(what=SHORT.get(kind, "mapping")) if kind in SHORT else None,
                     mapping=Free(form.example),
-                    what=f"a {SHORT[kind]}, or a mapping as in {form.example}" if kind in SHORT else form.example,
+                    what=f"{_short(kind)}, or a mapping as in {form.example}" if kind in SHORT else form.example,
                 ),
                 "in place of a task",
             )
@@ -111,6 +117,8 @@ def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Pr
     for key in ("metric", "filter"):
         if entry[key] is not None:
             problems.append(Problem((*place, key), f"{key} belongs to a task; leave it out with {kind}"))
+    if kind == "response_length" and isinstance(entry[kind], str) and not _is_file(entry[kind], folder):
+        return ObjectiveRequest(entry[kind], RESPONSE_TOKENS, name=name or kind, **shared)
     settings = _settings(kind, entry[kind], (*place, kind), folder, problems)
     measure = Measure(kind, name or _default_name(kind, settings), settings)  # type: ignore[arg-type]
     return ObjectiveRequest(measure.name, name=name, measure=measure, **shared)
@@ -146,6 +154,12 @@ def _settings(kind: str, value: Any, place: Place, folder: str, problems: list[P
             text = "the prompts are the items; leave items out (scoring.items says how many of them are asked)"
             problems.append(Problem((*place, "items"), text))
     return settings
+
+
+def _is_file(text: str, folder: str) -> bool:
+    """Return whether a text names a file of prompts, there or missing, and not a task."""
+    known = os.path.isfile(os.path.join(folder, os.path.expanduser(text)))
+    return known or "/" in text or text.endswith((".txt", ".jsonl"))
 
 
 def _existing(name: str, place: Place, folder: str, problems: list[Problem]) -> str:

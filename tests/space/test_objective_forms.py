@@ -71,6 +71,8 @@ def test_a_measure_has_a_name_and_complete_settings_with_absolute_paths(place, e
         ("{phrases: {raise: [a], lower: [a]}}", "objectives[0].phrases.lower[0]: the phrase 'a' is listed already; keep one"),
         ("{phrases: {raise: [5]}}", "objectives[0].phrases.raise[0]: must be a text (yes, no and numbers need quotes), or {after: ..., text: ...}, got 5"),
         ("{phrases: [a]}", "objectives[0].phrases: must be "),
+        ("{response_length: no.txt}", "objectives[0].response_length.prompts: no such file: "),
+        ("{response_length: 7}", "objectives[0].response_length: must be a task, a file, or a mapping as in {prompts: prompts.txt}"),
         ("{response_length: {prompts: no.txt}}", "objectives[0].response_length.prompts: no such file: "),
     ],
 )  # fmt: skip
