@@ -13,6 +13,7 @@ from evomerge.candidate import Answers, Job, Outcome
 from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.rungs import Rungs, check_norms
 from evomerge.weights.resident import Resident
 
 
@@ -28,6 +29,7 @@ class WorkerSpec:
     device: str | None = None  # None: the GPU that this process may use, else the CPU
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
+    rungs: Rungs | None = None  # what a candidate must pass before it is scored
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -43,6 +45,8 @@ class Worker:
         if spec.threads is not None and spec.device in (None, "cpu"):
             torch.set_num_threads(spec.threads)
         self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions)
+        self._rungs = spec.rungs
+        self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
         self._scorer = Answerer(
             self._resident.model, self._resident.tokenizer, tasks, spec.measures, batch_size=spec.batch_size or "auto"
@@ -52,11 +56,15 @@ class Worker:
         """Write the job's recipe into the resident model and yield the answers of each task, then the outcome.
 
         Raises:
-            CandidateError: the merged weights or the model's output are not finite.
+            CandidateError: the merged weights or the model's output are not finite, or it fell off a rung.
         """
         started = time.monotonic()
         fingerprint = self._resident.write(job.candidate.recipe)
         stages = {"merge": time.monotonic() - started}
+        if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
+            begun = time.monotonic()
+            self._climb(job, self._rungs)
+            stages["rungs"] = time.monotonic() - begun
         for task, items in job.items.items():
             begun = time.monotonic()
             responses = self._scorer.answers(task, items)
@@ -69,3 +77,9 @@ class Worker:
             stages=stages,
             fingerprint=fingerprint,
         )
+
+    def _climb(self, job: Job, rungs: Rungs) -> None:
+        """Raise CandidateError where the candidate falls off a rung, the cheapest first."""
+        check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
+        for task, items in job.items.items():
+            self._scorer.probe(task, items, rungs)

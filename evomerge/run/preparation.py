@@ -28,6 +28,7 @@ from evomerge.scoring.kinds import documents as documents_of
 from evomerge.scoring.kinds import version as version_of
 from evomerge.scoring.measures import GOALS, Measure
 from evomerge.scoring.mishaps import RESPONSE_TOKENS
+from evomerge.scoring.rungs import Rungs
 from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
@@ -298,6 +299,7 @@ def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks
         },
         "budget": {"candidates": budget.candidates, "hours": budget.hours},
         "batch_size": scoring.batch_size,
+        "rungs": None if scoring.rungs is None else dict(scoring.rungs),
         "versions": _versions(),
     }
 
@@ -334,6 +336,7 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         revisions=facts["revisions"],
         batch_size=facts["batch_size"],
         measures=measures,
+        rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
     )
     parents = tuple(
         Candidate(-1 - place, passthrough(name).with_revisions(facts["revisions"]), (), "parent", short_name(name))

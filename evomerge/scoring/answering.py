@@ -14,6 +14,7 @@ from evomerge.scoring.kinds import Asking
 from evomerge.scoring.measures import Measure, Written
 from evomerge.scoring.mishaps import about_text
 from evomerge.scoring.resident_scorer import ResidentScorer, answered
+from evomerge.scoring.rungs import Rungs, check_answers
 from evomerge.scoring.ways import Output, Way, WrittenAnswers, ways
 
 REMEMBERED = 32  # sets of texts whose packed requests are kept
@@ -69,6 +70,19 @@ class Answerer(ResidentScorer):
             return ()
         given = self.outputs(task, items)
         return (*self._tasks.grade(task, self._prepare(task, items), given), *self._about_texts(task, items, given))
+
+    def probe(self, task: str, items: Sequence[str], rungs: Rungs) -> None:
+        """Look at the model's answers to the first items of a task, where they are written ones.
+
+        Raises:
+            CandidateError: too many of them are empty or repetitive.
+        """
+        first = tuple(items[: rungs.probes])
+        if task in self._measures or rungs.degenerate >= 1 or not first or not self._tasks.writes(task):
+            return
+        texts = [str(text) for answers in self.outputs(task, first) for text in answers[0]]
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        check_answers(task, texts, ids, rungs)
 
     def _about_texts(
         self, task: str, items: tuple[str, ...], given: Sequence[Sequence[Sequence[Output]]]
