@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.scoring.answer_cache import AnswerCache
 from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.measures import Measure
@@ -29,6 +30,7 @@ class WorkerSpec:
     device: str | None = None  # None: the GPU that this process may use, else the CPU
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
+    cache: str | None = None  # folder of answers that are kept across runs
     rungs: Rungs | None = None  # what a candidate must pass before it is scored
 
     def build(self) -> Worker:
@@ -48,8 +50,14 @@ class Worker:
         self._rungs = spec.rungs
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
+        cache = AnswerCache(spec.cache) if spec.cache else None
         self._scorer = Answerer(
-            self._resident.model, self._resident.tokenizer, tasks, spec.measures, batch_size=spec.batch_size or "auto"
+            self._resident.model,
+            self._resident.tokenizer,
+            tasks,
+            spec.measures,
+            batch_size=spec.batch_size or "auto",
+            cache=cache,
         )
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
@@ -60,6 +68,9 @@ class Worker:
         """
         started = time.monotonic()
         fingerprint = self._resident.write(job.candidate.recipe)
+        # The fingerprint is of the weights alone; where layers are rearranged, the recipe says how.
+        rearranged = job.candidate.recipe.route is not None or job.candidate.recipe.slices
+        weights = f"{fingerprint} {job.candidate.recipe.digest}" if rearranged else fingerprint
         stages = {"merge": time.monotonic() - started}
         if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
             begun = time.monotonic()
@@ -67,7 +78,7 @@ class Worker:
             stages["rungs"] = time.monotonic() - begun
         for task, items in job.items.items():
             begun = time.monotonic()
-            responses = self._scorer.answers(task, items)
+            responses = self._scorer.remembered(weights, task, items)
             stages[f"score.{task}"] = time.monotonic() - begun
             yield Answers(job.candidate.number, job.split, task, responses)
         yield Outcome(

@@ -299,6 +299,7 @@ def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks
         },
         "budget": {"candidates": budget.candidates, "hours": budget.hours},
         "batch_size": scoring.batch_size,
+        "cache": scoring.cache,
         "rungs": None if scoring.rungs is None else dict(scoring.rungs),
         "versions": _versions(),
     }
@@ -336,6 +337,7 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         revisions=facts["revisions"],
         batch_size=facts["batch_size"],
         measures=measures,
+        cache=facts.get("cache"),
         rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
     )
     parents = tuple(

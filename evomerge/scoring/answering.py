@@ -10,6 +10,7 @@ from typing import Any
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, TaskError
 from evomerge.scoring import harness
+from evomerge.scoring.answer_cache import AnswerCache, digest, identity
 from evomerge.scoring.kinds import Asking
 from evomerge.scoring.measures import Measure, Written
 from evomerge.scoring.mishaps import about_text
@@ -17,6 +18,7 @@ from evomerge.scoring.resident_scorer import ResidentScorer, answered
 from evomerge.scoring.rungs import Rungs, check_answers
 from evomerge.scoring.ways import Output, Way, WrittenAnswers, ways
 
+CACHED = ("perplexity", "phrases", "response_length")  # kinds of measures that the model alone decides
 REMEMBERED = 32  # sets of texts whose packed requests are kept
 
 
@@ -40,8 +42,17 @@ class Answerer(ResidentScorer):
         task_set: harness.TaskSet,
         measures: Sequence[Measure] = (),
         batch_size: int | str | None = "auto",
+        cache: AnswerCache | None = None,
     ) -> None:
         """Read the measures' documents; see ResidentScorer for the rest.
+
+        Args:
+            model: see ResidentScorer, as `tokenizer`, `task_set` and `batch_size`.
+            tokenizer: of the model.
+            task_set: loaded tasks.
+            measures: what may be asked beside the tasks.
+            batch_size: sequences at a time while answers are written.
+            cache: of answers to `remembered`.
 
         Raises:
             TaskError: a file or function of a measure is missing or wrong.
@@ -50,6 +61,10 @@ class Answerer(ResidentScorer):
         self._measures: Mapping[str, Asking] = {measure.name: Asking(measure) for measure in measures}
         self._sets: dict[str, list[tuple[tuple[int, ...], Way]]] = {}
         self._lengths: dict[str, int] = {}  # tokens of a text
+        self._cache = cache
+        settings = dict(task_set.settings.lm_eval)
+        self._identity = identity(model, self._resident.asker.tokenizer, settings) if cache is not None else ""
+        self._questions: dict[tuple[str, str], str] = {}  # (task, item) -> hash of all that is asked
 
     @property
     def model(self) -> Any:
@@ -70,6 +85,41 @@ class Answerer(ResidentScorer):
             return ()
         given = self.outputs(task, items)
         return (*self._tasks.grade(task, self._prepare(task, items), given), *self._about_texts(task, items, given))
+
+    def remembered(self, weights: str, task: str, items: Sequence[str]) -> tuple[Response, ...]:
+        """Return the responses as `answers` does, those from the cache that a model of these very weights gave.
+
+        Args:
+            weights: names the weights that are in the model now, see weights.fingerprint; '' asks the model.
+            task: or measure. What a user's function or a judge says is always asked for, since it may depend on more
+                than the model.
+            items: in order.
+        """
+        measure = self._measures.get(task)
+        if self._cache is None or not weights or (measure is not None and measure.measure.kind not in CACHED):
+            return self.answers(task, items)
+        keys = {item: digest(self._identity, weights, self._question(task, item)) for item in items}
+        found = self._cache.get(keys)
+        missing = [item for item in items if item not in found]
+        fresh: dict[str, list[Response]] = {}
+        for response in self.answers(task, missing) if missing else ():
+            fresh.setdefault(response.item, []).append(response)
+        if fresh:
+            self._cache.put((keys[item], responses) for item, responses in fresh.items())
+        return tuple(response for item in items for response in (found.get(item) or fresh.get(item, [])))
+
+    def _question(self, task: str, item: str) -> str:
+        """Return a hash of the task's version and of what is asked: prompts, choices and generation settings."""
+        if (task, item) not in self._questions:
+            if task in self._measures:
+                measure = self._measures[task]
+                facts: list[Any] = [measure.version, measure.measure.settings, measure.content(item)]
+            else:
+                (prompt,) = self._prepare(task, [item])
+                asked = [[request.request_type, request.args, request.repeats] for request in prompt.requests]
+                facts = [self._tasks.version(task), asked]
+            self._questions[task, item] = digest(task, item, facts)
+        return self._questions[task, item]
 
     def probe(self, task: str, items: Sequence[str], rungs: Rungs) -> None:
         """Look at the model's answers to the first items of a task, where they are written ones.

@@ -41,6 +41,7 @@ SCORING = Section(
         Key("estimator", Text(ESTIMATORS, LATER_ESTIMATORS, "estimator"), "from responses to scores", default="mean"),
         Key("bank", Text(what="file"), "item bank of the IRT estimators"),
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
+        Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),
         Key("rungs", RUNGS, "what a candidate must pass before it is scored; {} for the defaults; default: nothing"),
         Key("batch_size", Number(1, integer=True), "sequences per forward pass; default: from the memory at hand"),
     ),
