@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+
+from evomerge.references import MODEL_KEYS, parse, plain_models
+from evomerge.tokenizer import TokenizerChoice, choice_of
 
 Scalar = bool | int | float | str
 
@@ -64,6 +67,7 @@ class Recipe:
     dtype: str | None = None  # of the arithmetic's result; None: the base tensor's own
     out_dtype: str | None = None  # of the written weights; None: dtype
     tokenizer_source: str | None = None
+    tokenizer: TokenizerChoice | None = None  # instead of tokenizer_source
     chat_template: str | None = None
     mask_seed: int = 0  # keys the masks of random methods, with the source's and the tensor's names
     revisions: tuple[tuple[str, str], ...] = ()  # (model as written, content or commit id), sorted
@@ -75,9 +79,15 @@ class Recipe:
         bases = [self.base, *(part.base for part in self.slices)]
         return tuple(dict.fromkeys(model for model in [*bases, *sources] if model is not None))
 
+    @property
+    def tokenizer_choice(self) -> TokenizerChoice | None:
+        """The tokenizer asked for by `tokenizer` or `tokenizer_source`; None: the donor's, as it is."""
+        return TokenizerChoice(self.tokenizer_source) if self.tokenizer_source is not None else self.tokenizer
+
     def with_revisions(self, revisions: Mapping[str, str]) -> Recipe:
         """Return this recipe with the revisions of the models that it names."""
-        known = tuple(sorted((name, revisions[name]) for name in self.references() if name in revisions))
+        named = dict.fromkeys((*self.references(), *(self.tokenizer_choice.models() if self.tokenizer_choice else ())))
+        known = tuple(sorted((name, revisions[name]) for name in named if name in revisions))
         return replace(self, revisions=known)
 
     @cached_property
@@ -103,6 +113,8 @@ class Recipe:
         for key in ("dtype", "out_dtype", "tokenizer_source", "chat_template"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
+        if self.tokenizer is not None:
+            document["tokenizer"] = self.tokenizer.to_mapping()
         if self.mask_seed:
             document["mask_seed"] = self.mask_seed
         if self.revisions:
@@ -116,7 +128,7 @@ class Recipe:
         document = self.to_mapping()
         for key in ("mask_seed", "revisions", "route"):
             document.pop(key, None)
-        return document
+        return _map_models(document, _as_mergekit_reads_it)
 
 
 def evaluate_setting(setting: Setting, tensor: str, t: float) -> Scalar | None:
@@ -170,6 +182,7 @@ def freeze_parameters(parameters: Mapping[str, Any] | None) -> Parameters:
 
 def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
     """Return the recipe that `to_mapping` gave as `document`; the form has been checked (see `searchfile`)."""
+    document = plain_models(document)
     base = document.get("base_model")
     return Recipe(
         method=document["merge_method"],
@@ -187,6 +200,7 @@ def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
         dtype=document.get("dtype"),
         out_dtype=document.get("out_dtype"),
         tokenizer_source=document.get("tokenizer_source"),
+        tokenizer=choice_of(document.get("tokenizer")),
         chat_template=document.get("chat_template"),
         mask_seed=int(document.get("mask_seed") or 0),
         revisions=tuple(sorted((document.get("revisions") or {}).items())),
@@ -254,14 +268,24 @@ def _slice_mapping(part: Slice) -> dict[str, Any]:
 
 def _rename_models(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return `document` with every model replaced by its revision where that is known."""
+    return _map_models(document, lambda model: names.get(model, model))
+
+
+def _map_models(document: dict[str, Any], change: Callable[[str], Any]) -> dict[str, Any]:
+    """Return `document` with every model changed."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):
             return {
-                key: names.get(value, value) if key in ("model", "base_model", "tokenizer_source") else walk(value)
+                key: change(value) if key in MODEL_KEYS and isinstance(value, str) else walk(value)
                 for key, value in node.items()
             }
         return [walk(entry) for entry in node] if isinstance(node, list) else node
 
-    renamed: dict[str, Any] = walk(document)
-    return renamed
+    changed: dict[str, Any] = walk(document)
+    return changed
+
+
+def _as_mergekit_reads_it(model: str) -> Any:
+    reference = parse(model)
+    return model if reference is None else reference.to_mergekit()

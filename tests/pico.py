@@ -8,7 +8,42 @@ from typing import Any
 import torch
 
 VOCABULARY = 97  # two special tokens and the 95 printable ASCII characters
-FAMILIES = ("llama", "mistral", "qwen2", "gpt2")
+
+# Families of causal language models, as transformers names their `model_type`. Sizes below are the smallest at which
+# heads, key-value heads and experts still differ in number.
+FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_neox",
+    "gpt2",
+    "olmo2",
+    "mixtral",
+    "qwen3_moe",
+)
+_WIDTHS = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
+_GPT2 = {"n_embd": 16, "n_head": 2, "n_positions": 64}
+_SIZES: dict[str, dict[str, Any]] = {
+    "gpt2": _GPT2,
+    "gpt_neox": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4},
+    "qwen3": {**_WIDTHS, "head_dim": 8},  # heads wider together than the model, as the real ones
+    "gemma2": {**_WIDTHS, "head_dim": 4, "sliding_window": 32},
+    "gemma3_text": {**_WIDTHS, "head_dim": 4, "sliding_window": 32},
+    "phi3": {**_WIDTHS, "original_max_position_embeddings": 256},
+    "mixtral": {**_WIDTHS, "num_local_experts": 3, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        **_WIDTHS,
+        "head_dim": 4,
+        "moe_intermediate_size": 8,  # rows of 16 bytes in bfloat16, which grouped products ask for
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "mlp_only_layers": [0],  # its first layer has no experts
+    },
+}
 
 
 def make_model(
@@ -42,7 +77,7 @@ def make_model(
 
     generator = torch.Generator().manual_seed(seed)
     model = AutoModelForCausalLM.from_config(_config(family, tied, layers, settings), dtype=torch.float32)
-    start = None if noise_from is None else _state(noise_from)
+    start = None if noise_from is None else _parameters(noise_from)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             draw = torch.randn(parameter.shape, generator=generator)
@@ -55,12 +90,15 @@ def make_model(
     return folder
 
 
-def make_tokenizer(folder: Path) -> None:
-    """Write a tokenizer with one token per printable character, `</s>` to end and `<unk>` for anything else."""
+PRINTABLE = "".join(chr(code) for code in range(32, 127))
+
+
+def make_tokenizer(folder: Path, characters: str = PRINTABLE) -> None:
+    """Write a tokenizer with one token per character, `</s>` to end and `<unk>` for anything else."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokens = ["</s>", "<unk>", *(chr(code) for code in range(32, 127))]
+    tokens = ["</s>", "<unk>", *characters]
     tokenizer = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -70,36 +108,20 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def _config(family: str, tied: bool, layers: int, settings: dict[str, Any]) -> Any:
-    from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+    from transformers import AutoConfig
 
     shared: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "tie_word_embeddings": tied,
-        "eos_token_id": 0,
         "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
     }
-    if family == "gpt2":
-        return GPT2Config(**{"n_embd": 16, "n_layer": layers, "n_head": 2, "n_positions": 64, **shared, **settings})
-    known = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    return known[family](
-        **{
-            "num_hidden_layers": layers,
-            "max_position_embeddings": 256,
-            "pad_token_id": 0,
-            **sizes,
-            **shared,
-            **settings,
-        }
-    )
+    depth = {"n_layer": layers} if family == "gpt2" else {"num_hidden_layers": layers, "max_position_embeddings": 256}
+    return AutoConfig.for_model(family, **{**shared, **depth, **_SIZES.get(family, _WIDTHS), **settings})
 
 
-def _state(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
+def _parameters(folder: Path) -> dict[str, torch.Tensor]:
+    from transformers import AutoModelForCausalLM
 
-    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    return dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters())

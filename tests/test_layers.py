@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors"],
+    ["errors", "references", "tokenizer"],
     ["merge", "irt", "pareto"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
@@ -46,7 +46,20 @@ DOORS = {
     "vl_convert": {"figures/"},
 }
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
-LIGHT = ["errors", "recipe", "space", "candidate", "archive", "controllers", "loop", "searchfile", "results", "cli"]
+LIGHT = [
+    "errors",
+    "references",
+    "tokenizer",
+    "recipe",
+    "space",
+    "candidate",
+    "archive",
+    "controllers",
+    "loop",
+    "searchfile",
+    "results",
+    "cli",
+]
 
 
 def modules() -> list[Path]:

@@ -20,8 +20,8 @@ from evomerge.irt.curves import Array, IntArray, log_likelihood, logits, probabi
 from evomerge.irt.performance import p_irt
 from evomerge.irt.uncertainty import score_variance
 
-# Spread of a merge's ability around its parents' mean, per dimension, in population standard deviations. From 0.3 to 0.5
-# the error on real merges is the same; the wider one's nominal 90% intervals covered 98%.
+# Spread of a merge's ability around its parents' mean, per dimension, in population standard deviations. From 0.3 to
+# 0.5 the error on real merges is the same; the wider one's nominal 90% intervals covered 98%.
 ABILITY_SD = 0.35
 # Logits by which the mean surprise of the parents (answer minus probability, in [-1, 1]) moves a merge's odds.
 # Between 2 and 5 the error on real merges hardly changes.

@@ -14,7 +14,7 @@ from evomerge.irt.curves import Array, logits
 # variance.
 QUANTILE_MODELS = 20
 # The model's own variance counts as this many left-out models.
-PRIOR_MODELS = 10.0
+PRIOR_MODELS = 20.0
 
 
 def score_variance(ability: Ability, items: ItemParameters, answers: Array, weights: Array) -> Array:

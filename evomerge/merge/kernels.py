@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from evomerge.merge import native
 from evomerge.merge.consensus import weight_divisor
 from evomerge.merge.masks import uniform
 from evomerge.merge.reductions import SERIAL_CHUNK, absolute_sum, chunks, sum_of_weights
@@ -183,6 +184,10 @@ def dare_factor(
     after = 0.0
     for part in chunks(flat.numel(), SERIAL_CHUNK):
         view = kept[: part.stop - part.start]
+        if start is not None and native.taken(flat, start):
+            native.kept_magnitudes(view, start, flat, part.start, density, key)
+            after += float(view.sum(dtype=torch.float64))
+            continue
         _thin(_delta(flat[part], None if start is None else start[part], view), density, key, part.start, view)
         after += float(view.abs_().sum(dtype=torch.float64))
     if before is None:
@@ -245,11 +250,11 @@ def _disjoint(kept: Tensor, weight: Sequence[float], normalize: bool, total: Ten
     `kept` (models, elements) is overwritten.
     """
     _add_rows(kept, total)
-    if max(weight) < 0:
-        total.add_(0.0)  # a dropped entry times a negative weight is a negative zero, and zero elects +
+    total.add_(0.0)  # dropped entries may be negative zeros, and zero elects +
     signs = torch.copysign(torch.ones((), device=total.device), total, out=total)
     kept.mul_(signs).clamp_min_(0.0)  # magnitudes of those who agree, zero elsewhere
     _add_rows(kept, merged)
+    merged.add_(0.0)  # clamping leaves negative zeros as they are
     if normalize:
         kept.sign_()
         votes = kept[0].mul_(weight[0])

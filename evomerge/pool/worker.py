@@ -15,6 +15,7 @@ from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.measures import Measure
 from evomerge.scoring.rungs import Rungs, check_norms
+from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.resident import Resident
 
 
@@ -28,6 +29,7 @@ class WorkerSpec:
     revisions: Mapping[str, str] = field(default_factory=dict)  # model -> revision that it must have here too
     batch_size: int | None = None  # None: chosen from memory
     device: str | None = None  # None: the GPU that this process may use, else the CPU
+    tokenizer: TokenizerChoice | None = None  # of the merged models; None: the first model's
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
@@ -46,7 +48,7 @@ class Worker:
 
         if spec.threads is not None and spec.device in (None, "cpu"):
             torch.set_num_threads(spec.threads)
-        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions)
+        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
         self._rungs = spec.rungs
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from evomerge.references import parse
 from evomerge.results.summaries import verdict
 
 if TYPE_CHECKING:
@@ -94,11 +96,12 @@ def _verdict(run: Run, candidate: Candidate) -> list[str]:
 
 def _public(name: str) -> str:
     """Return a model's name for the world: a local folder's own name, a hub id as it is."""
-    head, plus, adapter = name.partition("+")
-    short = [
-        part.rstrip("/").rsplit("/", 1)[-1] if part.startswith(("/", ".", "~")) else part for part in (head, adapter)
-    ]
-    return short[0] + plus + short[1]
+    reference = parse(name)
+    if reference is None:
+        return name
+    paths = [part for part in (reference.path, reference.adapter) if part is not None]
+    short = [part.rstrip("/").rsplit("/", 1)[-1] if part.startswith(("/", ".", "~")) else part for part in paths]
+    return str(replace(reference, path=short[0], adapter=short[1] if short[1:] else None))
 
 
 def _with_public_names(node: Any) -> Any:

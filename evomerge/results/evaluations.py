@@ -15,8 +15,7 @@ from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.front import choose_by_preference, knee
 from evomerge.scoring.estimate import estimate
 
-BEST_FINALISTS = 3  # by overall fitness
-MOST_FINALISTS = 8  # with the best on each objective
+BEST_FINALISTS = 5  # by overall fitness
 
 
 def overall(fitness: Sequence[float] | np.ndarray, objectives: Sequence[Objective]) -> float:
@@ -133,14 +132,12 @@ def evaluation_of(
 
 
 def finalists(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
-    """Return the candidates worth held-out items: the best ones overall and the front's best per objective.
+    """Return the candidates worth held-out items: the best overall and the front's knee, the best first.
 
-    Chosen on search items alone, `MOST_FINALISTS` at most, the best overall first. Fewer finalists keep the final
-    comparison honest: every additional one is another chance to look good by luck.
+    Chosen on search items alone. Few, because every further finalist is another chance to look good by luck.
     """
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     if not numbers:
         return []
     ranked = [numbers[i] for i in np.argsort([-overall(row, objectives) for row in fitness], kind="stable")]
-    specialists = [numbers[int(np.argmax(fitness[:, column]))] for column in range(len(objectives))]
-    return list(dict.fromkeys([*ranked[:BEST_FINALISTS], *specialists]))[:MOST_FINALISTS]
+    return list(dict.fromkeys([*ranked[:BEST_FINALISTS], numbers[knee(fitness)]]))

@@ -94,7 +94,11 @@ def finals_lines(finals: list[Final]) -> list[str]:
     """Return finalists and parents on held-out items, and the verdict on the best candidate."""
     label = max(len(final.name) for final in finals)
     in_points = all(final.in_points for final in finals)
-    what = "weighted mean over the tasks" if in_points else "gains: mean over objectives, perplexity in nats per token"
+    what = (
+        "mean over the objectives, in points"
+        if in_points
+        else "gains: mean over objectives, in nats"
+    )
     lines = [f"Held-out items, which the search never saw ({what}):"]
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"

@@ -19,7 +19,7 @@ from evomerge import __version__
 from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
-from evomerge.recipe import passthrough
+from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
@@ -33,8 +33,11 @@ from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
+from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
+from evomerge.weights.inspection import facts_of, problems_between
 from evomerge.weights.layout import Layout, compare_layouts, read_layout
 from evomerge.weights.reference import revision_of, short_name
+from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, merge_of
 
 Note = Callable[[str], None]
 
@@ -64,16 +67,15 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     """
     problems: list[str] = []
     note("reading the models' headers")
-    models = models_of(search_file.merge)
-    layouts = read_layouts(models, problems)
-    base = layouts.get(models[0])
+    models = read_layouts(search_file.merge, problems)
+    base = models.base
     if base is not None and not problems:
         search_file.space(layers=base.layers, modules=base.modules)  # markers that do not fit this model
     note("preparing the tasks")
     tasks = prepare_tasks(search_file, problems)
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    return from_facts(_facts(search_file, models, base, tasks))
+    return from_facts(_facts(search_file, models, tasks))
 
 
 @dataclass(frozen=True)
@@ -135,17 +137,58 @@ def models_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*([base] if base else []), *listed]))
 
 
-def read_layouts(models: tuple[str, ...], problems: list[str]) -> dict[str, Layout]:
-    """Return the models' layouts, from headers only; what is wrong or does not fit is appended to `problems`."""
-    layouts = {}
+def read_layouts(merge: Mapping[str, Any], problems: list[str]) -> Models:
+    """Return the models of a merge section, from headers only; what is wrong or does not fit goes to `problems`."""
+    models = models_of(merge)
+    layouts: dict[str, Layout] = {}
     for name in models:
         try:
             layouts[name] = read_layout(name)
         except WeightsError as error:
             problems += str(error).splitlines()
-    if models[0] in layouts:
-        problems += compare_layouts(layouts[models[0]], [layouts[name] for name in models[1:] if name in layouts])
-    return layouts
+    if len(layouts) < len(models):
+        return Models(layouts, None)
+    alignment = _alignment(merge, models, layouts, problems)
+    aligned = aligned_layouts(alignment, layouts)
+    base, *others = (aligned[name] for name in models)
+    problems += compare_layouts(base, others, depth=not merge.get("slices"), vocabulary=False)
+    problems += problems_between({name: facts_of(layout) for name, layout in layouts.items()})
+    return Models(layouts, alignment)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a search, from their headers."""
+
+    layouts: Mapping[str, Layout]  # the base first
+    alignment: Alignment | None  # how their vocabularies become one; None where they are one
+
+    @property
+    def base(self) -> Layout | None:
+        """The base's layout, None where it could not be read."""
+        return next(iter(self.layouts.values()), None)
+
+
+def _alignment(
+    merge: Mapping[str, Any], models: tuple[str, ...], layouts: Mapping[str, Layout], problems: list[str]
+) -> Alignment | None:
+    tokenizer = _tokenizer_of(merge)
+    if tokenizer is not None and tokenizer.source == UNION:
+        problems.append(
+            "a union of vocabularies cannot be searched: a parent alone has no such vocabulary to be scored with. Name "
+            "base or one model as tokenizer_source; evomerge merge makes models with the union of vocabularies"
+        )
+        return None
+    try:
+        return alignment_of(merge_of(models, models[0], tokenizer), layouts)
+    except WeightsError as error:
+        problems.append(str(error))
+        return None
+
+
+def _tokenizer_of(merge: Mapping[str, Any]) -> TokenizerChoice | None:
+    source = merge.get("tokenizer_source")
+    return TokenizerChoice(source) if source is not None else choice_of(merge.get("tokenizer"))
 
 
 def verify(preparation: Preparation) -> None:
@@ -268,19 +311,22 @@ def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[
     return dict(holdout) if isinstance(holdout, Mapping) else holdout
 
 
-def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks: PreparedTasks) -> dict[str, Any]:
+def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dict[str, Any]:
     """Return what the archive keeps: everything that the rest of the run is rebuilt from."""
     scoring, controller, budget = search_file.scoring, search_file.controller, search_file.budget
+    base = models.base
+    assert base is not None  # otherwise there are problems, and no run
     return {
         "evomerge": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "search_path": search_file.path,
         "search_text": search_file.text,
         "merge": dict(search_file.merge),
-        "models": list(models),
+        "models": list(models.layouts),
+        "aligned": models.alignment is not None,
         "layers": base.layers,
         "modules": {name: list(parts) for name, parts in base.modules.items()},
-        "revisions": {name: revision_of(name) for name in models},
+        "revisions": {name: revision_of(name) for name in models.layouts},
         "seed": search_file.seed,
         "objectives": [asdict(objective) for objective in tasks.objectives],
         "tasks": {
@@ -336,13 +382,24 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         task_settings=TaskSettings(tuple(facts["tasks"]["include"]), facts["tasks"]["lm_eval"]),
         revisions=facts["revisions"],
         batch_size=facts["batch_size"],
+        tokenizer=_tokenizer_of(facts["merge"]),
         measures=measures,
         cache=facts.get("cache"),
         rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
     )
     parents = tuple(
-        Candidate(-1 - place, passthrough(name).with_revisions(facts["revisions"]), (), "parent", short_name(name))
+        Candidate(-1 - place, _parent(name, facts), (), "parent", short_name(name))
         for place, name in enumerate(facts["models"])
     )
     objectives = tuple(Objective(**entry) for entry in facts["objectives"])
     return Preparation(facts, space, objectives, plan, parents, spec)
+
+
+def _parent(name: str, facts: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a parent alone; where vocabularies differ, with the rows that it has in every merge."""
+    recipe = passthrough(name)
+    if facts.get("aligned"):  # absent from runs of earlier versions
+        merge = facts["merge"]
+        tokenizer = {key: merge[key] for key in ("tokenizer_source", "tokenizer") if merge.get(key) is not None}
+        recipe = recipe_from_mapping({**recipe.to_mapping(), "base_model": facts["models"][0], **tokenizer})
+    return recipe.with_revisions(facts["revisions"])

@@ -105,7 +105,7 @@ def score(
     documents = {objective.task: task_set.documents(objective.task) for objective in objectives}
     plan = split(documents, items=items, holdout=0.0, seed=0)
     models = recipe.references()
-    spec = WorkerSpec(models, tuple(documents), settings, batch_size=batch_size)
+    spec = WorkerSpec(models, tuple(documents), settings, batch_size=batch_size, tokenizer=recipe.tokenizer_choice)
     responses, _ = _answers(spec, recipe, plan.search)
     evaluation = evaluation_of(0, responses, objectives)
     return ModelScores(str(model), recipe.digest, objectives, dict(evaluation.scores))

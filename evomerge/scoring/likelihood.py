@@ -11,15 +11,24 @@ import torch
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
 from evomerge.scoring.rows import Forest, Likelihood, Row
 
+# Tokens at a row's start, shared by all of it, from which on they have a pass of their own: without a mask their
+# attention is causal, which kernels do in half the work.
+SHORTEST_STEM = 64
+
 
 @dataclass(frozen=True)
 class _Placed:
-    """A row as tensors on the model's device, made once and used for every candidate."""
+    """A row as tensors on the model's device, made once and used for every candidate.
 
+    A long shared beginning is set apart as the stem; the q tokens are those after it.
+    """
+
+    stem: torch.Tensor  # (1, p), p = 0 where there is none
+    stem_positions: torch.Tensor  # (1, p)
     tokens: torch.Tensor  # (1, q)
     positions: torch.Tensor  # (1, q)
-    ends: torch.Tensor  # (q,)
-    kept: torch.Tensor  # (k,) tokens whose logits are needed, ascending
+    ends: torch.Tensor  # (q,) as in Row, counted after the stem
+    kept: torch.Tensor  # (k,) tokens whose logits are needed, ascending, counted after the stem
     places: torch.Tensor  # (s, t) index into kept
     targets: torch.Tensor  # (s, t), 0 where padded
     padded: torch.Tensor  # (s, t) bool
@@ -74,11 +83,16 @@ def _place(row: Row, root: int, device: torch.device) -> _Placed:
     kept, index = torch.unique(places[~padded], sorted=True, return_inverse=True)
     indexed = torch.zeros_like(places)
     indexed[~padded] = index
+    tokens = torch.from_numpy(row.tokens).unsqueeze(0).to(device)
+    positions = (torch.from_numpy(row.depths) + root).unsqueeze(0).to(device)
+    stem = _stem(row, int(kept[0]))
     return _Placed(
-        tokens=torch.from_numpy(row.tokens).unsqueeze(0).to(device),
-        positions=(torch.from_numpy(row.depths) + root).unsqueeze(0).to(device),
-        ends=torch.from_numpy(row.ends).to(device),
-        kept=kept.to(device),
+        stem=tokens[:, :stem],
+        stem_positions=positions[:, :stem],
+        tokens=tokens[:, stem:],
+        positions=positions[:, stem:],
+        ends=(torch.from_numpy(row.ends)[stem:] - stem).to(device),
+        kept=(kept - stem).to(device),
         places=indexed.to(device),
         targets=targets.masked_fill(padded, 0).to(device),
         padded=padded.to(device),
@@ -86,25 +100,43 @@ def _place(row: Row, root: int, device: torch.device) -> _Placed:
     )
 
 
+def _stem(row: Row, first_kept: int) -> int:
+    """Return how many tokens at the row's start all others see, before any logits are needed; 0 if few."""
+    shared = row.ends == len(row.tokens)
+    length = int(shared.argmin()) if not shared.all() else len(row.tokens)
+    length = min(length, first_kept)
+    return length if length >= SHORTEST_STEM else 0
+
+
 def _logits(model: Any, row: _Placed, root: int, cache: Any) -> torch.Tensor:
     """Return the logits (k, vocabulary) at the kept tokens of a row."""
-    arguments: dict[str, Any] = {"past_key_values": fork(cache)} if cache is not None else {}
-    if keeps_logits(model):
-        arguments["logits_to_keep"] = row.kept
+    past, seen, keeps = cache, root + row.stem.shape[1], keeps_logits(model)
+    if row.stem.shape[1]:
+        few: dict[str, Any] = {"logits_to_keep": 1} if keeps else {}
+        past = model(
+            input_ids=row.stem,
+            position_ids=row.stem_positions,
+            past_key_values=fork(cache) if cache is not None else None,
+            use_cache=True,
+            **few,
+        ).past_key_values
+    elif cache is not None:
+        past = fork(cache)
     logits = model(
         input_ids=row.tokens,
-        attention_mask=_mask(row.ends, root, model.dtype),
+        attention_mask=_mask(row.ends, seen, model.dtype),
         position_ids=row.positions,
-        use_cache=cache is not None,
-        **arguments,
+        past_key_values=past,
+        use_cache=past is not None,
+        **({"logits_to_keep": row.kept} if keeps else {}),
     ).logits[0]
-    return logits if "logits_to_keep" in arguments else logits[row.kept]
+    return logits if keeps else logits[row.kept]
 
 
-def _mask(ends: torch.Tensor, root: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return the additive mask (1, 1, q, root + q): every token sees the root, its ancestors and itself."""
+def _mask(ends: torch.Tensor, seen: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the additive mask (1, 1, q, seen + q): every token sees what is cached, its ancestors, and itself."""
     order = torch.arange(len(ends), device=ends.device)
     sees = (order.unsqueeze(0) <= order.unsqueeze(1)) & (order.unsqueeze(1) < ends.unsqueeze(0))  # (q, q)
-    mask = torch.zeros(len(ends), root + len(ends), dtype=dtype, device=ends.device)
-    mask[:, root:].masked_fill_(~sees, torch.finfo(dtype).min)
+    mask = torch.zeros(len(ends), seen + len(ends), dtype=dtype, device=ends.device)
+    mask[:, seen:].masked_fill_(~sees, torch.finfo(dtype).min)
     return mask.unsqueeze(0).unsqueeze(0)

@@ -16,6 +16,7 @@ from evomerge.controllers.registry import option_names
 from evomerge.errors import ExtraMissing, SearchFileError, near
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
+from evomerge.references import plain_models
 from evomerge.searchfile.grammar import Text
 from evomerge.searchfile.objectives import read_objectives
 from evomerge.searchfile.requests import (
@@ -132,7 +133,7 @@ def _checked_merge(
     merge: Mapping[str, Any], folder: str, place: Place, problems: list[Problem], *, recipe: bool = False
 ) -> dict[str, Any]:
     """Return the merge section with absolute folders; what is wrong with it is appended to `problems`."""
-    result = deepcopy(dict(merge))
+    result = plain_models(deepcopy(dict(merge)))
     form = check_form(result, place, recipe=recipe)
     problems += form
     if not all(_is_shallow(problem, place) for problem in form):
@@ -156,10 +157,13 @@ def _checked_merge(
     return result
 
 
+_DEEP = ((), ("models",), ("slices",), ("parameters",), ("tokenizer",))
+
+
 def _is_shallow(problem: Problem, place: Place) -> bool:
     """True for a mistake that leaves the models and parameters readable, so that theirs are found in the same pass."""
     inner = problem.place[len(place) :]
-    return problem.message.startswith("unknown key") or inner[:1] not in ((), ("models",), ("slices",), ("parameters",))
+    return problem.message.startswith("unknown key") or inner[:1] not in _DEEP
 
 
 def _put(document: Any, place: Place, value: str) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from evomerge.errors import near
 from evomerge.merge.catalogue import CATALOGUE
+from evomerge.references import HUB_ID, absolute, is_folder, parse
 from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
+from evomerge.tokenizer import BASE, UNION, problems_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGE_KEYS = {
@@ -21,7 +23,8 @@ MERGE_KEYS = {
     "parameters": "of the method, for all models unless a model or slice says otherwise",
     "dtype": "of the arithmetic's result: " + ", ".join(DTYPES),
     "out_dtype": "of the written weights; default: dtype",
-    "tokenizer_source": "base, or the model whose tokenizer the result gets",
+    "tokenizer_source": "base, union, or the model whose tokenizer the result gets",
+    "tokenizer": "instead of tokenizer_source: {source: ..., tokens: {...}, pad_to_multiple_of: ...}",
     "chat_template": "of the written tokenizer",
     "mask_seed": "keys the random masks of methods that drop entries; evomerge's own key",
 }
@@ -31,12 +34,10 @@ SOURCE_KEYS = ("model", "layer_range", "parameters")
 SLICE_KEYS = ("sources", "base_model", "parameters")
 REFUSED = {
     "modules": "parts of multi-modal models are not merged separately in this version; write models or slices",
-    "tokenizer": "token-by-token embeddings are not available in this version; use tokenizer_source",
     "residual_weight": "mergekit reads this key and ignores it; remove it",
     "route": "data-flow search is not available in this version; remove this section",
 }
 _PATHLIKE = re.compile(r"[./~]")
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool = False) -> list[Problem]:
@@ -58,9 +59,10 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
         problems += _text(document, key, place)
     for key in ("dtype", "out_dtype"):
         problems += _dtype(document.get(key), (*place, key))
-    if document.get("tokenizer_source") == "union":
-        reason = "a union of vocabularies is not available in this version; name base or one model"
-        problems.append(Problem((*place, "tokenizer_source"), reason))
+    if document.get("tokenizer") is not None:
+        problems += [Problem((*place, "tokenizer", *at), text) for at, text in problems_of(document["tokenizer"])]
+        if document.get("tokenizer_source") is not None:
+            problems.append(Problem((*place, "tokenizer"), "give tokenizer or tokenizer_source, not both"))
     seed = document.get("mask_seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(Problem((*place, "mask_seed"), f"must be a whole number of at least 0, got {seed!r}"))
@@ -74,9 +76,11 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
 
 def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """Yield every place below `document` that names a model, with the name; the form has been checked."""
-    for key in ("base_model", "tokenizer_source"):
-        if isinstance(document.get(key), str) and document[key] not in ("base", "union"):
-            yield (key,), document[key]
+    if isinstance(document.get("base_model"), str):
+        yield ("base_model",), document["base_model"]
+    if isinstance(document.get("tokenizer_source"), str) and document["tokenizer_source"] not in (BASE, UNION):
+        yield ("tokenizer_source",), document["tokenizer_source"]
+    yield from _tokenizer_places(document.get("tokenizer") or {})
     for index, entry in enumerate(document.get("models") or ()):
         yield ("models", index, "model"), entry["model"]
     for index, part in enumerate(document.get("slices") or ()):
@@ -86,6 +90,17 @@ def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
             yield ("slices", index, "sources", source, "model"), entry["model"]
 
 
+def _tokenizer_places(tokenizer: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    if tokenizer.get("source", UNION) not in (BASE, UNION):
+        yield ("tokenizer", "source"), tokenizer["source"]
+    for token, entry in (tokenizer.get("tokens") or {}).items():
+        source = entry["source"]
+        if isinstance(source, str):
+            yield ("tokenizer", "tokens", token, "source"), source
+        elif "model" in source:
+            yield ("tokenizer", "tokens", token, "source", "model"), source["model"]
+
+
 def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
     """Return a model's name with folders made absolute, and what is wrong with it or None.
 
@@ -93,22 +108,19 @@ def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
         text: folder, hub id, either with @revision, and a second one after '+' for an adapter.
         folder: what relative folders are relative to. Hub ids are left as they are: no network is asked.
     """
-    parts = text.split("+")
-    if len(parts) > 2 or not all(parts):
-        return text, f"must be a model, or model+adapter, got {text!r}"
+    reference = parse(text, folder)
+    if reference is None:
+        return text, f"must be a model, model@revision or model+adapter, got {text!r}"
     resolved: list[str] = []
-    for part in parts:
-        path, _, revision = part.partition("@")
-        absolute = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
-        if os.path.isdir(absolute) and path:
-            if set(absolute) & set("+@"):
-                return text, f"{absolute!r} holds '+' or '@', which separate adapters and revisions; move the folder"
-            resolved.append(absolute + (f"@{revision}" if revision else ""))
-        elif _PATHLIKE.match(path) or not _HUB_ID.fullmatch(path):
-            return text, f"no such folder: {absolute}; relative paths are relative to the file, hub ids are org/name"
+    for path in (reference.path, *([] if reference.adapter is None else [reference.adapter])):
+        if is_folder(path, folder):
+            resolved.append(absolute(path, folder))
+        elif _PATHLIKE.match(path) or not HUB_ID.fullmatch(path):
+            where = absolute(path, folder)
+            return text, f"no such folder: {where}; relative paths are relative to the file, hub ids are org/name"
         else:
-            resolved.append(part)
-    return "+".join(resolved), None
+            resolved.append(path)
+    return str(replace(reference, path=resolved[0], adapter=resolved[1] if resolved[1:] else None)), None
 
 
 def short_names(models: list[str]) -> dict[str, str]:
@@ -119,7 +131,7 @@ def short_names(models: list[str]) -> dict[str, str]:
     >>> short_names(["v1/add", "v2/add"])
     {'v1/add': 'v1-add', 'v2/add': 'v2-add'}
     """
-    paths = {model: [step for step in model.split("+")[-1].partition("@")[0].split("/") if step] for model in models}
+    paths = {model: _steps(model) for model in models}
     names: dict[str, str] = {}
     for model, path in paths.items():
         rivals = [other for name, other in paths.items() if name != model]
@@ -131,6 +143,14 @@ def short_names(models: list[str]) -> dict[str, str]:
         if list(names.values()).count(name) > 1:
             names[model] = f"{name}-{index}"
     return names
+
+
+def _steps(model: str) -> list[str]:
+    """Return the folders of a model's name, or its adapter's, from the name alone: it may be of another machine."""
+    last = model.split("+")[-1]
+    # a folder keeps an '@' above its last step; behind a hub id everything is the revision
+    head, slash, tail = last.rpartition("/") if last.startswith("/") else ("", "", last)
+    return [step for step in (head + slash + (tail.partition("@")[0] or tail)).split("/") if step]
 
 
 def _unknown(entry: Mapping[str, Any], known: tuple[str, ...], place: Place) -> list[Problem]:

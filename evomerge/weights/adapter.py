@@ -164,6 +164,17 @@ class Adapter:
         return WeightsError(f"tensor '{name}': {model}, adapter '{self.folder}' is {shape}")
 
 
+def adapter_ranks(folder: Path) -> tuple[int, ...]:
+    """Return the ranks that occur in an adapter, ascending, from its file's header."""
+    infos = read_header(folder / ADAPTER_WEIGHTS)
+    found = set()
+    for name, info in infos.items():
+        match = _FACTOR.match(name)
+        if match and "A" in (match["linear"], match["embedding"]):
+            found.add(info.shape[0])
+    return tuple(sorted(found))
+
+
 def _by_pattern(patterns: Mapping[str, Any], stored: str, default: float) -> float:
     """Return the value whose pattern fits the end of a module's name, as PEFT matches them."""
     module = _FACTOR.match(stored)["module"].removeprefix(_PREFIX)  # type: ignore[index]

@@ -12,12 +12,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from evomerge.merge import native
 from evomerge.merge.reductions import chunks
 from evomerge.weights.assemble import assemble, refuse_nonfinite
-from evomerge.weights.fingerprint import description, row_sums
+from evomerge.weights.fingerprint import description, examine, row_sums
 from evomerge.weights.fused import Fill, filler
 from evomerge.weights.measures import Measures
-from evomerge.weights.reader import count_nonfinite
 from evomerge.weights.steps import Step
 
 # Elements per block, each a whole number of the fingerprint's rows. Alone, a thread takes blocks long enough that the
@@ -110,7 +110,8 @@ class Crew:
         """
         total = sum(math.prod(step.shape) for step, _ in work)
         threads = 1 if not self._cpu or total < _WORTH_THREADS else self._threads or torch.get_num_threads()
-        size = self._block or (_DEVICE if not self._cpu else _ALONE if threads == 1 else _BESIDE)
+        alone = threads == 1 or native.compiled() is not None  # compiled loops are not shared by torch
+        size = self._block or (_DEVICE if not self._cpu else _ALONE if alone else _BESIDE)
         hashes: dict[str, str] = {}
         for step, parts in self._alone(work, size) if threads == 1 else self._together(work, size, threads):
             refuse_nonfinite(step, sum(part.bad for part in parts))
@@ -162,7 +163,8 @@ def _stretch(stretch: slice, target: Target, fill: Fill, size: int) -> _Part:
         first = stretch.start + part.start
         block = target.block(first, stretch.start + part.stop)
         fill(block, first)
-        bad += count_nonfinite(block)
-        sums.append(row_sums(block))
+        hashed, wrong = examine(block)
+        sums.append(hashed)
+        bad += wrong
         target.filled(first, block)
     return _Part(torch.cat(sums), bad)

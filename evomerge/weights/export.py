@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
 from evomerge.weights.chat_template import TEMPLATE_FILE, chat_template_of
 from evomerge.weights.headers import TensorInfo
-from evomerge.weights.layout import CONFIG, Layout, vocabulary_difference
+from evomerge.weights.layout import CONFIG
 from evomerge.weights.merged_config import merged_config
 from evomerge.weights.parents import Parents, find_parents
 from evomerge.weights.plan import check_disk
 from evomerge.weights.reader import Reader
-from evomerge.weights.shards import SHARD_BYTES, plan_shards, write_shards, write_text
+from evomerge.weights.shards import SHARD_BYTES, Slot, plan_shards, write_shards, write_text
 from evomerge.weights.steps import Step
 
 if TYPE_CHECKING:
@@ -41,9 +41,13 @@ COMPANION_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+_DONOR_FILES = ("generation_config.json",)
 RECIPE_FILE = "recipe.json"
 MERGEKIT_FILE = "mergekit_config.yml"
 CARD_FILE = "README.md"
+# The parents' files are mapped into memory; after this much of the result they are unmapped, so that what was read does
+# not add up to whole models.
+RELEASED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ def export(
 ) -> ExportReport:
     """Merge a recipe into a new folder that `from_pretrained` loads.
 
-    One tensor at a time is in memory. The folder appears under its name when it is complete, and not before; whatever
-    goes wrong (an interrupt included), nothing of it is left behind.
+    One block per thread is in memory, or one tensor where the method needs it whole. The folder appears under its
+    name when it is complete, and not before; whatever goes wrong (an interrupt included), nothing of it is left behind.
 
     Args:
         recipe: what to merge.
@@ -88,21 +92,24 @@ def export(
         if Path(name).name != name:
             raise WeightsError(f"extra_files: expected plain file names, got {name!r}")
     _check_free(target)
-    parents = find_parents(recipe.references(), dict(recipe.revisions))
-    parents.check_vocabularies()
+    choice = recipe.tokenizer_choice
+    parents = find_parents((*recipe.references(), *(choice.models() if choice else ())), dict(recipe.revisions))
     steps = parents.steps(recipe)
     texts = {**_own_files(recipe, parents), **extra, **({CARD_FILE: card} if card is not None else {})}
+    alignment = parents.alignment(recipe)
     companions = _companions(recipe, parents, replaced=texts)
     infos = {step.name: TensorInfo(step.shape, step.dtype, "") for step in steps}
     with _appearing(target) as folder:
         check_disk(folder, sum(info.bytes for info in infos.values()))
         for path in companions:
             shutil.copyfile(path, folder / path.name)
+        if alignment is not None and alignment.tokenizer is not None:
+            alignment.tokenizer.save_pretrained(folder)
         for name, text in texts.items():
             write_text(folder / name, text)
-        merged = _Merge(steps, parents, progress)
+        merged = _Merge(steps, parents.readers(recipe), parents.revisions, progress)
         try:
-            size = write_shards(folder, plan_shards(infos, shard_bytes), merged.tensor)
+            size = write_shards(folder, plan_shards(infos, shard_bytes), merged.fill)
         finally:
             merged.close()
     return ExportReport(target, merged.fingerprint(), size, len(steps))
@@ -117,28 +124,40 @@ def fingerprint_of(model: str) -> str:
 
 
 class _Merge:
-    """Makes the tensors of a merge when they are asked for, and remembers their hashes."""
+    """Merges the tensors of one file after another, and remembers their hashes."""
 
-    def __init__(self, steps: list[Step], parents: Parents, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self,
+        steps: list[Step],
+        readers: Mapping[str, Reader],
+        revisions: Mapping[str, str],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        from evomerge.weights.crew import Crew
+        from evomerge.weights.measures import Measures
+
         self._steps = {step.name: step for step in steps}
-        self._readers = {model: Reader(layout) for model, layout in parents.layouts.items()}
-        self._revisions = parents.revisions
+        self._readers = readers
+        self._revisions = revisions
+        self._crew = Crew(self._read, revisions, Measures(keep=False))
         self._progress = progress
         self._hashes: dict[str, str] = {}
         self._done = 0
+        self._bytes = 0  # of the results since the parents' files were last let go
 
-    def tensor(self, name: str) -> Tensor:
+    def fill(self, slots: Sequence[Slot]) -> None:
+        """Merge the tensors of these slots."""
         from evomerge.weights.assemble import assemble
-        from evomerge.weights.fingerprint import describe
 
-        step = self._steps[name]
-        merged = assemble(step, lambda model, tensor: self._readers[model].tensor(tensor), self._revisions)
-        if step.method:
-            self._hashes[name] = describe(merged)
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, len(self._steps))
-        return merged
+        work = []
+        for slot in slots:
+            step = self._steps[slot.name]
+            if step.method:
+                work.append((step, slot))
+            else:
+                slot.filled(0, assemble(step, self._read, self._revisions))
+                self._finished(step)
+        self._hashes |= self._crew.carry_out(work, self._finished)
 
     def fingerprint(self) -> str:
         from evomerge.weights.fingerprint import combine
@@ -148,6 +167,18 @@ class _Merge:
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
+
+    def _read(self, model: str, tensor: str) -> Tensor:
+        return self._readers[model].tensor(tensor)
+
+    def _finished(self, step: Step) -> None:
+        self._bytes += TensorInfo(step.shape, step.dtype, "").bytes
+        if self._bytes > RELEASED_BYTES:
+            self._bytes = 0
+            self.close()  # they open again when they are read; what was read of them leaves this process's memory
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, len(self._steps))
 
 
 def _check_free(target: Path) -> None:
@@ -196,7 +227,7 @@ def _own_files(recipe: Recipe, parents: Parents) -> dict[str, str]:
 
     complete = recipe.with_revisions(parents.revisions)
     files = {
-        CONFIG: json.dumps(merged_config(recipe, parents.layouts), indent=2, ensure_ascii=False) + "\n",
+        CONFIG: json.dumps(merged_config(recipe, parents.layouts_for(recipe)), indent=2, ensure_ascii=False) + "\n",
         RECIPE_FILE: json.dumps(complete.to_mapping(), indent=2, ensure_ascii=False) + "\n",
         MERGEKIT_FILE: yaml.safe_dump(recipe.to_mergekit(), sort_keys=False, allow_unicode=True),
     }
@@ -207,23 +238,17 @@ def _own_files(recipe: Recipe, parents: Parents) -> dict[str, str]:
 
 
 def _companions(recipe: Recipe, parents: Parents, replaced: Mapping[str, str]) -> list[Path]:
-    layout = _tokenizer_donor(recipe, parents)
+    """Return the files that are copied: the tokenizer's from its model, the others from the donor."""
+    alignment, choice = parents.alignment(recipe), recipe.tokenizer_choice
     donor = parents.donor(recipe).folder
+    source = donor
+    if alignment is not None:
+        source = parents.layouts[alignment.donor].folder
+    elif choice is not None and choice.source in parents.layouts:
+        source = parents.layouts[choice.source].folder
+    made_anew = alignment is not None and alignment.tokenizer is not None
     names = [name for name in COMPANION_FILES if name not in replaced]
-    folders = {name: donor if name == "generation_config.json" else layout.folder for name in names}
-    return [folders[name] / name for name in names if (folders[name] / name).is_file()]
-
-
-def _tokenizer_donor(recipe: Recipe, parents: Parents) -> Layout:
-    """Return the model whose tokenizer files are copied; they must mean the donor's own rows of the embedding."""
-    donor = parents.donor(recipe)
-    source = recipe.tokenizer_source
-    if source in (None, "base", "union"):
-        return donor
-    from evomerge.weights.layout import read_layout
-
-    layout = parents.layouts.get(str(source)) or read_layout(str(source))
-    difference = vocabulary_difference(donor, layout)
-    if difference is not None:
-        raise WeightsError(f"tokenizer_source: {difference}")
-    return layout
+    folders = {name: donor if name in _DONOR_FILES else source for name in names}
+    if made_anew:  # the tokenizer writes its own files
+        folders = {name: folder for name, folder in folders.items() if name in _DONOR_FILES}
+    return [folder / name for name, folder in folders.items() if (folder / name).is_file()]

@@ -18,6 +18,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from evomerge.merge import native
+from evomerge.weights.reader import count_nonfinite
+
 FINGERPRINT_DIGITS = 32
 
 _ROW = 4096  # words of 8 bytes that share one row of keys; part of the fingerprint's definition
@@ -70,11 +73,14 @@ def row_sums(tensor: Tensor) -> Tensor:
     A tensor may be hashed in pieces: the sums of consecutive pieces are those of the whole if every piece but the last
     fills its rows.
     """
-    words = _words(tensor)
-    rows = -(-words.numel() // _ROW)
-    device = words.device
+    device = tensor.device
+    rows = -(-tensor.numel() * tensor.element_size() // ROW_BYTES)
     sums = torch.empty(rows, dtype=torch.int64, device=device)
     keys = _row_keys(str(device))
+    if device.type == "cpu" and tensor.is_contiguous() and native.compiled() is not None:
+        native.hash_rows(tensor, keys, _SHIFT, sums)
+        return sums
+    words = _words(tensor)
     step = _CPU_ROWS if device.type == "cpu" else _DEVICE_ROWS
     whole = words.numel() // _ROW
     table = words[: whole * _ROW].view(whole, _ROW)
@@ -88,10 +94,21 @@ def row_sums(tensor: Tensor) -> Tensor:
     return sums
 
 
+def examine(block: Tensor) -> tuple[Tensor, int]:
+    """Return a flat block's `row_sums`, and how many of its values are NaN or infinite."""
+    if block.device.type == "cpu" and native.compiled() is not None:
+        sums = torch.empty(-(-block.numel() * block.element_size() // ROW_BYTES), dtype=torch.int64)
+        finite = native.hash_rows(block, _row_keys("cpu"), _SHIFT, sums)
+        return sums, 0 if finite else count_nonfinite(block)
+    return row_sums(block), count_nonfinite(block)
+
+
 def finish(sums: Tensor) -> int:
     """Return the hash of a tensor whose `row_sums` are given, in [0, 2**64)."""
     if sums.numel() == 0:
         return 0
+    if sums.device.type == "cpu" and native.compiled() is not None:
+        return native.finish_hash(sums, _SHIFT, 1 << 40) & _MASK64
     mixed = sums + (sums >> _SHIFT)
     return int((mixed * _odd_keys(len(sums), 1, sums.device)).sum()) & _MASK64
 

@@ -13,18 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evomerge.merge import kernels
+from evomerge.merge import kernels, native
 from evomerge.merge.arithmetic import metagpt_weights
 from evomerge.merge.catalogue import merge, method
+from evomerge.merge.consensus import weight_divisor
 from evomerge.merge.interpolate import slerp_shares
 from evomerge.merge.masks import mask_key
+from evomerge.merge.native import Fill
 from evomerge.merge.parameters import checked
 from evomerge.merge.reductions import sum_of_weights, weighted_sum
 from evomerge.weights.measures import Measures, Read
 from evomerge.weights.steps import Input, Step
-
-# Writes the flat stretch of the result whose first element has this index.
-Fill = Callable[[Tensor, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,12 @@ class _Task:
     read: Read
     measures: Measures
     chunk: int  # elements that kernels work on at a time
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loops can merge this."""
+        every = self.inputs if self.base is None else (self.base, *self.inputs)
+        return self.step.dtype in ("float32", "bfloat16") and native.taken(*every)
 
     def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
         """Return the stretches of base and inputs that belong to a stretch of the result."""
@@ -112,6 +117,10 @@ def _linear(task: _Task) -> Fill | None:
     if normalize and sum_of_weights(weight, torch.float32) == 0:
         return None  # refused by the plain function, in its words
 
+    if task.compiled:
+        divisor = sum_of_weights(weight, torch.float32) if normalize else None
+        return native.adder(None, task.inputs, weight, divisor, fused=True)
+
     def fill(out: Tensor, start: int) -> None:
         kernels.sum_block(out, None, task.parts(out, start)[1], weight=weight, normalize=normalize, chunk=task.chunk)
 
@@ -134,6 +143,9 @@ def _passthrough(task: _Task) -> Fill:
 def _slerp(task: _Task) -> Fill:
     source, origin = task.step.inputs[0], _base(task)
     shares = slerp_shares(task.arguments["t"], *task.measures.cosine(task.read, origin, source))
+
+    if task.compiled and task.base is not None:
+        return native.adder(None, (task.base, *task.inputs), shares)
 
     def fill(out: Tensor, start: int) -> None:
         base, (other,) = task.parts(out, start)
@@ -159,6 +171,10 @@ def _task_arithmetic(task: _Task) -> Fill:
 
 
 def _summed(task: _Task, weight: Sequence[float], normalize: bool, lambda_: float) -> Fill:
+    if task.compiled:
+        divisor = weight_divisor(weight, torch.float32) if normalize else None
+        return native.adder(task.base, task.inputs, weight, divisor, lambda_)
+
     def fill(out: Tensor, start: int) -> None:
         base, inputs = task.parts(out, start)
         kernels.sum_block(
@@ -174,6 +190,9 @@ def _ties(task: _Task) -> Fill | None:
         return None
     places = zip(task.step.inputs, values["density"], strict=True)
     cuts = [task.measures.cut(task.read, _base(task), source, density) for source, density in places]
+    if task.compiled and task.base is not None:
+        more = (values["weight"], values["normalize"], values["lambda_"])
+        return native.trimmer(task.base, task.inputs, cuts, *more)
 
     def fill(out: Tensor, start: int) -> None:
         base, inputs = task.parts(out, start)
@@ -218,6 +237,11 @@ def _dare(task: _Task, *, elect: bool) -> Fill:
             task.inputs, values["density"], task.keys, task.step.inputs, strict=True
         )
     ]
+    if task.compiled and task.base is not None:
+        weight, normalize = values["weight"], values["normalize"]
+        divisor = weight_divisor(weight, torch.float32) if normalize and not elect else None
+        thinning = (values["density"], factors, task.keys)
+        return native.dropper(task.base, task.inputs, weight, *thinning, elect, normalize, divisor, values["lambda_"])
 
     def fill(out: Tensor, start: int) -> None:
         base, inputs = task.parts(out, start)

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -146,6 +146,10 @@ class Layout:
 
     def vocabulary(self) -> dict[str, int] | None:
         """Return the tokenizer's tokens and their ids, or None where they are not in a readable JSON file."""
+        return self._vocabulary
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int] | None:
         return _vocabulary(self.folder)
 
 
@@ -175,27 +179,40 @@ def read_layout(reference: str, local: LocalModel | None = None) -> Layout:
     return Layout(reference, local, config, tensors, buffers, layers, stack, tied, stored_head)
 
 
-def compare_layouts(base: Layout, others: Sequence[Layout]) -> list[str]:
+def compare_layouts(
+    base: Layout, others: Sequence[Layout], *, depth: bool = True, vocabulary: bool = True
+) -> list[str]:
     """Return what keeps models from being merged tensor by tensor, one sentence per problem; [] when all is well.
 
-    Layers are compared by number; a model with another number of layers is one problem, not hundreds.
+    Args:
+        base: what the others are compared with.
+        others: any number of models.
+        depth: whether all must have as many layers. Layers are then compared by number, and a model with another
+            number of them is one problem, not hundreds. Otherwise (slices) the layers' common form is compared.
+        vocabulary: whether tokens must have equal ids.
     """
     problems: list[str] = []
     for other in others:
-        if other.layers != base.layers:
+        if depth and other.layers != base.layers:
             problems.append(
                 f"layers: base '{base.reference}' has {base.layers}, '{other.reference}' has {other.layers}"
             )
             continue
-        problems += _name_problems(base, other)
-        for name, info in base.tensors.items():
-            found = other.tensors.get(name)
+        ours, theirs = (base, other) if depth or base.layers == other.layers else (_one_layer(base), _one_layer(other))
+        problems += _name_problems(ours, theirs)
+        for name, info in ours.tensors.items():
+            found = theirs.tensors.get(name)
             if found is not None and found.shape != info.shape:
                 problems.append(f"tensor '{name}': base is {info.shape}, '{other.reference}' is {found.shape}")
-        difference = vocabulary_difference(base, other)
+        difference = vocabulary_difference(base, other) if vocabulary else None
         if difference:
             problems.append(difference)
     return problems
+
+
+def _one_layer(layout: Layout) -> Layout:
+    """Return a layout in which all layers are laid over each other: every tensor that any of them has, once."""
+    return replace(layout, tensors={layout.in_layer(name, 0): info for name, info in layout.tensors.items()})
 
 
 def vocabulary_difference(base: Layout, other: Layout) -> str | None:

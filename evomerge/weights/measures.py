@@ -12,12 +12,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from evomerge.merge import kernels
+from evomerge.merge import kernels, native
 from evomerge.merge.interpolate import cosine_of
 from evomerge.merge.reductions import dot
 from evomerge.merge.sparsify import kept_count
 from evomerge.merge.thresholds import KEEP_ALL, KEEP_NONE, Cut, Ranking, cut_at, cut_once, rank
 from evomerge.weights.steps import Input
+
+_FITS_INT32 = 1 << 31
 
 T = TypeVar("T")
 Read = Callable[[Input], Tensor]  # a parent's tensor, in its stored dtype
@@ -48,8 +50,10 @@ class Measures:
         if kept in (0, count):
             return KEEP_ALL if kept else KEEP_NONE
         if not self._keep:
+            if native.taken(tensor, read(base)):
+                return Cut(*native.select(read(base), tensor, kept))
             return cut_once(_delta(tensor, read(base)), density)
-        ranking: Ranking = self._once(("rank", base, source), lambda: rank(_delta(tensor, read(base)), self._stride))
+        ranking = self._once(("rank", base, source), lambda: self._rank(tensor, read(base)))
         if self._stride > 1:
             return cut_at(ranking, _delta(tensor, read(base)), kept)
         last = int(ranking.order[kept - 1])
@@ -72,6 +76,11 @@ class Measures:
     def cosine(self, read: Read, left: Input, right: Input) -> tuple[float, bool]:
         """Return the cosine between two models' tensors, and whether they count as collinear."""
         return self._once(("cosine", left, right), lambda: cosine_of(read(left), read(right)))
+
+    def _rank(self, tensor: Tensor, base: Tensor) -> Ranking:
+        if native.taken(tensor, base) and tensor.numel() < _FITS_INT32:
+            return Ranking(native.ranked(base, tensor)[:: self._stride].contiguous(), tensor.numel(), self._stride)
+        return rank(_delta(tensor, base), self._stride)
 
     def _once(self, key: tuple[object, ...], measure: Callable[[], T]) -> T:
         if key not in self._known:

@@ -26,6 +26,8 @@ def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, An
     inner = text_config(config)
     assert isinstance(inner, dict)
     _set_dtype(config, recipe.out_dtype or recipe.dtype or donor.dtype)
+    if donor.embedding is not None and "vocab_size" in inner:
+        inner["vocab_size"] = donor.tensors[donor.embedding].shape[0]
     chosen = layer_sources(recipe, layouts)
     if chosen == [(chosen[0][0], layer) for layer in range(donor.layers)]:
         return config

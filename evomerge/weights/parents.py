@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import Layout, config_difference, read_layout, vocabulary_difference
+from evomerge.weights.layout import Layout, config_difference, read_layout
 from evomerge.weights.merged_config import merged_config
+from evomerge.weights.reader import Reader
 from evomerge.weights.reference import locate, revision_of
-from evomerge.weights.steps import Step, donor_of, layer_sources, steps_of
+from evomerge.weights.steps import Step, donor_of, layer_sources, sources_outside, steps_of
+from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, rows_of, vocabulary_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,50 @@ class Parents:
 
     layouts: Mapping[str, Layout]
     revisions: Mapping[str, str]
+    _aligned: dict[object, tuple[Alignment | None, Mapping[str, Layout]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def alignment(self, recipe: Recipe) -> Alignment | None:
+        """Return how the models of a recipe get one vocabulary, or None where they have one already."""
+        return self._vocabulary(recipe)[0]
+
+    def layouts_for(self, recipe: Recipe) -> Mapping[str, Layout]:
+        """Return the layouts that the models have for a recipe: with the rows of its result's vocabulary."""
+        return self._vocabulary(recipe)[1]
+
+    def readers(self, recipe: Recipe) -> dict[str, Reader]:
+        """Return readers of the models' tensors, in the rows of the recipe's result; close them after use."""
+        alignment, plain = self.alignment(recipe), {m: Reader(layout) for m, layout in self.layouts.items()}
+        if alignment is None:
+            return plain
+        return {
+            model: AlignedReader(model, plain, recipe, alignment, self.layouts) if model in alignment.maps else reader
+            for model, reader in plain.items()
+        }
+
+    def check_alignment(self, recipe: Recipe, home: Recipe) -> None:
+        """Refuse a recipe that needs its models' rows in another order than `home`, for which they were loaded.
+
+        Raises:
+            WeightsError: says so.
+        """
+        wanted, loaded = self.alignment(recipe), self.alignment(home)
+        changed = [model for model in recipe.references() if loaded is not None and loaded.touches(model)]
+        if wanted is None and not changed:
+            return
+        if wanted is None or loaded is None or not wanted.same_as(loaded):
+            raise WeightsError(
+                "this recipe brings the vocabularies of its models together in another way than the resident model "
+                "does (other models, base_model or tokenizer); export it (evomerge merge) and score the folder"
+            )
+
+    def _vocabulary(self, recipe: Recipe) -> tuple[Alignment | None, Mapping[str, Layout]]:
+        key = (recipe.tokenizer_choice, recipe.base, recipe.references())
+        if key not in self._aligned:
+            alignment = alignment_of(recipe, self.layouts)
+            self._aligned[key] = (alignment, aligned_layouts(alignment, self.layouts))
+        return self._aligned[key]
 
     def steps(self, recipe: Recipe) -> list[Step]:
         """Return the steps of a recipe, after checking that it means these models.
@@ -37,23 +87,39 @@ class Parents:
                 )
         if recipe.chat_template == "":
             raise WeightsError("chat_template: expected a Jinja template or 'auto', got an empty text")
-        return steps_of(recipe, self.layouts)
+        return steps_of(recipe, self.layouts_for(recipe))
 
     def donor(self, recipe: Recipe) -> Layout:
         """Return the layout of the model that lends configuration and tokenizer to a recipe's result."""
-        return self.layouts[donor_of(recipe)]
+        return self.layouts_for(recipe)[donor_of(recipe)]
 
-    def check_vocabularies(self) -> None:
-        """Refuse models whose tokenizers disagree: their embedding rows must not be mixed.
 
-        Raises:
-            WeightsError: naming two models and a token.
-        """
-        first, *others = self.layouts.values()
-        for other in others:
-            difference = vocabulary_difference(first, other)
-            if difference is not None:
-                raise WeightsError(difference)
+class AlignedReader(Reader):
+    """The tensors of one model of a recipe, the vocabulary's in the rows of the recipe's result."""
+
+    def __init__(
+        self,
+        model: str,
+        readers: Mapping[str, Reader],
+        recipe: Recipe,
+        alignment: Alignment,
+        layouts: Mapping[str, Layout],
+    ) -> None:
+        super().__init__(layouts[model])
+        self._model, self._readers, self._alignment = model, readers, alignment
+        names = vocabulary_tensors(layouts[model]) if alignment.touches(model) else ()
+        self._sources = {name: sources_outside(recipe, layouts, name) for name in names}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor in its stored dtype, on the CPU; see `Reader.tensor`."""
+        if name not in self._sources:
+            return super().tensor(name)
+        sources = list(dict.fromkeys((*self._sources[name], self._model)))
+        return self._alignment.aligned(self._model, sources, lambda model: self._readers[model].tensor(name))
+
+    def changed(self, name: str) -> bool:
+        """Return whether a tensor differs from the one in the model's files."""
+        return name in self._sources or super().changed(name)
 
 
 def find_parents(references: Iterable[str], revisions: Mapping[str, str] | None = None) -> Parents:
@@ -81,14 +147,17 @@ def find_parents(references: Iterable[str], revisions: Mapping[str, str] | None 
     return Parents(layouts, found)
 
 
-def structure_difference(recipe: Recipe, parents: Parents, base: str) -> str | None:
-    """Return in which way a recipe's result is another network than `base`, else None.
+def structure_difference(recipe: Recipe, parents: Parents, base: str, home: Layout | None = None) -> str | None:
+    """Return in which way a recipe's result is another network than `base`, else None; `home` is the base's layout.
 
     The weights of such a result do not belong into a model that was built from the base's configuration.
     """
-    config = merged_config(recipe, parents.layouts)
-    home = parents.layouts[base]
+    config = merged_config(recipe, parents.layouts_for(recipe))
+    home = parents.layouts[base] if home is None else home
     layers = len(layer_sources(recipe, parents.layouts))
     if layers != home.layers:
         return f"layers: '{base}' has {home.layers}, the result has {layers}"
+    donor = parents.donor(recipe)
+    if donor.embedding is not None and home.embedding is not None and rows_of(donor) != rows_of(home):
+        return f"rows of the embedding: '{base}' has {rows_of(home)}, the result has {rows_of(donor)}"
     return config_difference(home, replace(parents.donor(recipe), reference=f"the {recipe.method}", config=config))

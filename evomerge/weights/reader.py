@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Reader:
     """The tensors of one model, under the names of its layout, with its adapter (if any) merged in.
 
-    Nothing is kept but open files. The first read of a tensor checks that it holds numbers. A context manager.
+    Nothing is kept but open files. The first read of a tensor checks that it holds numbers. A context manager; several
+    threads may read.
     """
 
     def __init__(self, model: str | Layout) -> None:
@@ -58,7 +59,7 @@ class Reader:
             yield name, self.tensor(name)
 
     def close(self) -> None:
-        """Let the files go; tensors that share their memory stay valid."""
+        """Let the files go; tensors that share their memory stay valid, and the next read opens them again."""
         self._files.clear()
 
     def __enter__(self) -> Reader:
@@ -74,9 +75,10 @@ class Reader:
 
         path = self.layout.folder / file
         try:
-            if file not in self._files:
-                self._files[file] = safe_open(path, framework="pt")
-            return self._files[file].get_tensor(name)
+            opened = self._files.get(file)  # another thread may open or let go of the same file meanwhile
+            if opened is None:
+                opened = self._files[file] = safe_open(path, framework="pt")
+            return opened.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"'{path}': tensor '{name}' cannot be read: {error}; fetch or copy it again") from error
 

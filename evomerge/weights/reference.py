@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from evomerge.errors import ExtraMissing, WeightsError
+from evomerge.references import HUB_ID, ModelReference, parse
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -17,26 +17,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # What is fetched from a hub: weights that cannot run code, and the small files around them.
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
-# A commit named in full needs no look at the hub; anything else is a branch or tag.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION_DIGITS = 40
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
-@dataclass(frozen=True)
-class ModelReference:
-    """A model as users write it: `path[@revision][+adapter[@revision]]`, as in mergekit."""
-
-    path: str  # folder or hub id
-    revision: str | None = None  # commit, tag or branch of a hub id
-    adapter: str | None = None  # folder or hub id of a PEFT LoRA adapter
-    adapter_revision: str | None = None
-
-    def __str__(self) -> str:
-        text = self.path + (f"@{self.revision}" if self.revision else "")
-        if self.adapter is None:
-            return text
-        return f"{text}+{self.adapter}" + (f"@{self.adapter_revision}" if self.adapter_revision else "")
 
 
 @dataclass(frozen=True)
@@ -52,7 +34,7 @@ class LocalModel:
 def parse_reference(text: str) -> ModelReference:
     """Return the parts of a model reference.
 
-    A string that names an existing folder as a whole is that folder, so folders may have `+` and `@` in their names.
+    Folders that exist may have `+` and `@` in their names, see `references`.
 
     Raises:
         WeightsError: empty, more than one adapter, or more than one revision of one part.
@@ -60,16 +42,13 @@ def parse_reference(text: str) -> ModelReference:
     >>> parse_reference("org/base@4f2a+org/lora")
     ModelReference(path='org/base', revision='4f2a', adapter='org/lora', adapter_revision=None)
     """
-    if text and Path(text).expanduser().is_dir():
-        return ModelReference(text)
-    parts = text.split("+")
-    if len(parts) > 2:
-        raise WeightsError(f"model {text!r}: expected at most one adapter, as in 'model+adapter', got {len(parts) - 1}")
-    path, revision = _split_revision(parts[0], text)
-    if len(parts) == 1:
-        return ModelReference(path, revision)
-    adapter, adapter_revision = _split_revision(parts[1], text)
-    return ModelReference(path, revision, adapter, adapter_revision)
+    reference = parse(text) if text else None
+    if reference is None:
+        raise WeightsError(
+            f"model {text!r}: expected 'folder', 'org/name' or 'org/name@revision', and at most one adapter after "
+            "it, as in 'model+adapter'"
+        )
+    return reference
 
 
 def locate(reference: str, revision: str | None = None) -> LocalModel:
@@ -121,13 +100,6 @@ def short_name(reference: str) -> str:
     return name if model.adapter is None else f"{name}+{model.adapter.rstrip('/').split('/')[-1]}"
 
 
-def _split_revision(part: str, whole: str) -> tuple[str, str | None]:
-    path, *revisions = part.split("@")
-    if not path or len(revisions) > 1 or "" in revisions:
-        raise WeightsError(f"model {whole!r}: expected 'folder', 'org/name' or 'org/name@revision', got {part!r}")
-    return path, revisions[0] if revisions else None
-
-
 def _commit(revision: str | None, part: int) -> str | None:
     """Return the commit of the model (0) or adapter (1) inside a recorded revision, None where it is not known."""
     parts = (revision or "").split("+")
@@ -140,7 +112,7 @@ def _find(path: str, revision: str | None, where: str) -> tuple[Path, str | None
         return folder, None
     if folder.exists():
         raise WeightsError(f"{where}: expected a folder in Hugging Face layout, but '{path}' is a file")
-    if not _HUB_ID.fullmatch(path):
+    if not HUB_ID.fullmatch(path):
         raise WeightsError(f"{where}: no folder or hub id {path!r}; check the path")
     return _fetch(path, revision, where)
 

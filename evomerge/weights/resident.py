@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import ExtraMissing, WeightsError
 from evomerge.recipe import Recipe
+from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.chat_template import chat_template_of
+from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
 from evomerge.weights.placement import place_tensors
 from evomerge.weights.plan import check_memory
-from evomerge.weights.reader import Reader
+from evomerge.weights.vocabulary import merge_of, rows_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from evomerge.weights.steps import Step
@@ -40,6 +40,7 @@ class Resident:
         base: str | None = None,
         device: str | None = None,
         revisions: Mapping[str, str] | None = None,
+        tokenizer: TokenizerChoice | None = None,
     ) -> None:
         """Load the parents once, at their stored precision, and build an empty model.
 
@@ -48,6 +49,7 @@ class Resident:
             base: whose configuration and tokenizer the model takes; None: the first.
             device: torch's word for it; None: the GPU that this process may use, else the CPU.
             revisions: model -> revision that it must have.
+            tokenizer: as the recipes say; None: the base's, to which the other vocabularies are aligned.
 
         Raises:
             WeightsError: a model is missing, damaged or does not fit the others, or memory does not suffice.
@@ -61,18 +63,22 @@ class Resident:
         from evomerge.weights.measures import Measures
 
         self.base = base or models[0]
-        self.parents: Parents = find_parents(dict.fromkeys((self.base, *models)), revisions)
-        self.parents.check_vocabularies()
+        named = () if tokenizer is None else tokenizer.models()
+        self.parents: Parents = find_parents(dict.fromkeys((self.base, *models, *named)), revisions)
+        self._home = merge_of(models, self.base, tokenizer)
+        alignment = self.parents.alignment(self._home)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_memory(list(self.parents.layouts.values()), self.device.type)
         self.written: tuple[str, str] | None = None  # digest of the recipe and fingerprint of its weights
-        self._tensors = _load(self.parents, self.device)
-        layout = self.parents.layouts[self.base]
-        self.model: Any = _empty_model(layout.folder, layout.dtype, self.device)
+        self._tensors = _load(self.parents, self._home, self.device)
+        layout = self._layout = self.parents.layouts_for(self._home)[self.base]
+        self.model: Any = _empty_model(layout, self.device)
         self._places = place_tensors(self.model, layout)
         self._crew = Crew(self._parent, self.parents.revisions, Measures(keep=True), device=self.device)
         self._held: dict[str, tuple[Step, str]] = {}  # by tensor: what made it, and its hash
-        self.tokenizer: Any = _tokenizer(layout.folder)
+        self.tokenizer: Any = _tokenizer(layout if alignment is None else self.parents.layouts[alignment.donor])
+        if alignment is not None and alignment.tokenizer is not None:
+            self.tokenizer = alignment.tokenizer
         self._template = getattr(self.tokenizer, "chat_template", None)
 
     def write(self, recipe: Recipe) -> str:
@@ -88,12 +94,13 @@ class Resident:
         from evomerge.weights.fingerprint import combine
 
         steps = self.parents.steps(recipe)
-        difference = structure_difference(recipe, self.parents, self.base)
+        difference = structure_difference(recipe, self.parents, self.base, self._layout)
         if difference is not None:
             raise WeightsError(
                 f"this recipe's result is another network than '{self.base}' ({difference}) and cannot be written into "
                 "the resident model; export it (evomerge merge) and score the folder"
             )
+        self.parents.check_alignment(recipe, self._home)
         self.written = None
         hashes = self._merge([step for step in steps if step.method])
         if self.tokenizer is not None:
@@ -134,7 +141,7 @@ class Resident:
         kept: dict[str, str] = {}
         for step in steps:
             known = self._held.pop(step.name, None)
-            if known is not None and known[0] == step and describe(self._places[step.name].data) == known[1]:
+            if known is not None and known[0] == step and describe(self._places[step.name]) == known[1]:
                 kept[step.name] = known[1]
         self._held.clear()
         work = [(step, Memory(self._place(step))) for step in steps if step.name not in kept]
@@ -143,21 +150,20 @@ class Resident:
         return hashes
 
     def _place(self, step: Step) -> torch.Tensor:
-        """Return the memory of a step's parameter, in the step's dtype; a tied head is the same parameter."""
+        """Return the memory of a step's tensor inside the model, in the step's dtype."""
         import torch
 
-        place = self._places[step.name]
-        if place.dtype != getattr(torch, step.dtype):
-            place.data = torch.empty(step.shape, dtype=getattr(torch, step.dtype), device=self.device)
-        return place.data
+        return self._places.memory(step.name, getattr(torch, step.dtype))
 
 
-def _load(parents: Parents, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
+def _load(parents: Parents, home: Recipe, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
     """Return every parent's tensors on the device; what an adapter leaves alone is shared with its base."""
     shared: dict[tuple[str, str], torch.Tensor] = {}
     loaded: dict[str, dict[str, torch.Tensor]] = {}
-    for model, layout in parents.layouts.items():
-        with Reader(layout) as reader:
+    with contextlib.ExitStack() as stack:
+        readers = {model: stack.enter_context(reader) for model, reader in parents.readers(home).items()}
+        for model, reader in readers.items():
+            layout = parents.layouts[model]
             tensors: dict[str, torch.Tensor] = {}
             for name in (*layout.tensors, *layout.buffers):
                 key = (str(layout.folder.resolve()), name)
@@ -183,7 +189,7 @@ def _own(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return moved.clone() if moved.data_ptr() == tensor.data_ptr() else moved
 
 
-def _empty_model(folder: Path, dtype: str, device: torch.device) -> Any:
+def _empty_model(layout: Layout, device: torch.device) -> Any:
     """Return the model that a configuration describes, in eval mode, its parameters allocated and not initialised.
 
     Built on the device itself and not on torch's meta device: what modules compute while they are built (rotary
@@ -192,10 +198,15 @@ def _empty_model(folder: Path, dtype: str, device: torch.device) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+    folder = layout.folder
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if layout.embedding is not None:
+            config.get_text_config().vocab_size = rows_of(layout)
         with device, _no_init_weights():
-            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, layout.dtype), trust_remote_code=False
+            )
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise WeightsError(
             f"'{folder}': transformers builds no causal language model from its config.json: {error}"
@@ -216,10 +227,11 @@ def _no_init_weights() -> Any:
     return contextlib.nullcontext()
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(layout: Layout) -> Any:
     """Return the model's tokenizer, or None where its folder has none."""
     from transformers import AutoTokenizer
 
+    folder = layout.folder
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         return None
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

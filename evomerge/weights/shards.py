@@ -1,4 +1,7 @@
-"""Writes safetensors files one tensor at a time; a model of any size passes through the memory of one tensor."""
+"""Writes safetensors files whose tensors arrive in blocks, in any order and from several threads.
+
+A model of any size passes through the memory of one block per thread.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from evomerge.weights.headers import WORDS, TensorInfo
 from evomerge.weights.layout import INDEX_FILE, SINGLE_FILE
@@ -49,7 +52,37 @@ def plan_shards(tensors: Mapping[str, TensorInfo], shard_bytes: int) -> list[Sha
     ]
 
 
-def write_shards(folder: Path, shards: Sequence[Shard], tensor_of: Callable[[str], Tensor]) -> int:
+class Slot:
+    """The place of one tensor in a file being written; a target of `crew.Crew`."""
+
+    def __init__(self, descriptor: int, offset: int, name: str, info: TensorInfo) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._offset = offset
+        self._info = info
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Return fresh memory for the elements from `start` to `stop`, flat."""
+        import torch
+
+        return torch.empty(stop - start, dtype=getattr(torch, self._info.dtype))
+
+    def filled(self, start: int, block: Tensor) -> None:
+        """Write a block to its place in the file; called by any thread.
+
+        Raises:
+            OSError: the disk is full, or whatever else the system says.
+        """
+        import torch
+
+        raw = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        offset = self._offset + start * _width(self._info)
+        while raw:
+            written = os.pwrite(self._descriptor, raw, offset)
+            raw, offset = raw[written:], offset + written
+
+
+def write_shards(folder: Path, shards: Sequence[Shard], fill: Callable[[Sequence[Slot]], None]) -> int:
     """Write a checkpoint's weights files into a folder and return their size in bytes.
 
     Each file is on the disk (fsync) when this returns. Several shards get an index file, as transformers writes it.
@@ -57,9 +90,9 @@ def write_shards(folder: Path, shards: Sequence[Shard], tensor_of: Callable[[str
     Args:
         folder: exists, and holds no files of these names.
         shards: from `plan_shards`.
-        tensor_of: makes a tensor when its turn comes; it must have the planned shape and dtype.
+        fill: writes the tensors of one file to their slots, every element of each.
     """
-    total = sum(_write(folder / shard.file, shard, tensor_of) for shard in shards)
+    total = sum(_write(folder / shard.file, shard, fill) for shard in shards)
     if len(shards) > 1:
         weight_map = {name: shard.file for shard in shards for name, _ in shard.tensors}
         size = sum(info.bytes for shard in shards for _, info in shard.tensors)
@@ -76,14 +109,18 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _write(path: Path, shard: Shard, tensor_of: Callable[[str], Tensor]) -> int:
+def _write(path: Path, shard: Shard, fill: Callable[[Sequence[Slot]], None]) -> int:
+    header = _header(shard)
     with path.open("wb") as file:
-        file.write(_header(shard))
-        for name, info in shard.tensors:
-            _write_tensor(file, tensor_of(name), name, info)
+        file.write(header)
         file.flush()
+        slots, offset = [], len(header)
+        for name, info in shard.tensors:
+            slots.append(Slot(file.fileno(), offset, name, info))
+            offset += info.bytes
+        fill(slots)
         os.fsync(file.fileno())
-        return file.tell()
+    return offset
 
 
 def _header(shard: Shard) -> bytes:
@@ -99,15 +136,6 @@ def _header(shard: Shard) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
-
-
-def _write_tensor(file: BinaryIO, tensor: Tensor, name: str, info: TensorInfo) -> None:
-    import torch
-
-    if tuple(tensor.shape) != info.shape or str(tensor.dtype) != f"torch.{info.dtype}":
-        raise RuntimeError(f"tensor '{name}' came as {tuple(tensor.shape)} {tensor.dtype}, planned was {info}")
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    file.write(raw.numpy().data)
 
 
 def _width(info: TensorInfo) -> int:

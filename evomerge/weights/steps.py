@@ -68,6 +68,13 @@ def layer_sources(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[tuple[s
     return [(source.model, layer) for source in sources for layer in range(*_range(source, layouts))]
 
 
+def sources_outside(recipe: Recipe, layouts: Mapping[str, Layout], tensor: str) -> list[str]:
+    """Return the models that a tensor outside the layers is merged from, the base included, in the recipe's order."""
+    parts = _parts(recipe, layouts)
+    part = parts[0] if layouts[donor_of(recipe)].before_layers(tensor) else parts[-1]
+    return [source.model for source in part.sources if tensor in layouts[source.model].tensors]
+
+
 def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
     """Return the steps that make the merged model, one per tensor.
 

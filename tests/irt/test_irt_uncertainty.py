@@ -82,10 +82,10 @@ def test_conformal_factor_repairs_wrong_standard_errors(true_scale, level):
 def test_conformal_intervals_cover_with_few_left_out_models(count):
     rng = np.random.default_rng(count)
     hits = []
-    for _ in range(3000):
+    for _ in range(1500):
         factor = conformal_factor(rng.normal(0, 1, count), np.ones(count))
         hits.append(abs(rng.normal()) < factor * norm.ppf(0.95))
-    assert 0.88 < np.mean(hits) < 0.945
+    assert 0.87 < np.mean(hits) < 0.95
 
 
 def test_no_left_out_model_widens_a_little():

@@ -70,7 +70,10 @@ def test_every_value_survives_the_way_back(pair, x):
     assert gene.value(gene.coordinate(value)) == value
 
 
-@given(st.tuples(st.floats(1e-12, 1e9), st.floats(1e-12, 1e9)).map(sorted).filter(lambda p: p[0] * (1 + NARROWEST) < p[1]), unit)
+positive = st.tuples(st.floats(1e-12, 1e9), st.floats(1e-12, 1e9)).map(sorted)
+
+
+@given(positive.filter(lambda p: p[0] * (1 + NARROWEST) < p[1]), unit)
 def test_every_value_on_a_log_scale_survives_the_way_back(pair, x):
     gene = Gene("g", "float", *pair, log=True)
     value = gene.value(x)

@@ -17,6 +17,7 @@ from evomerge.searchfile import (
     load_recipe,
     load_search_file,
 )
+from evomerge.space.form import model_places
 from tests.space.files import SMALL, problems
 
 MODULES = {"attention": (".self_attn.",), "mlp": (".mlp.",)}
@@ -101,12 +102,13 @@ def test_models_are_resolved_against_the_file_wherever_one_stands(write, folder,
     assert space.names == ("weight.lora", "weight.y")
 
 
-def test_folders_whose_names_would_be_misread_are_refused(write, folder):
+def test_folders_may_have_the_signs_of_references_in_their_names(write, folder):
     (folder / "c++").mkdir()
-    (folder / "c++" / "x").mkdir()
+    (folder / "c++" / "x@1").mkdir()
     path = folder / "c++" / "s.yaml"
-    path.write_text(SMALL.replace("org/x", "./x"))
-    assert "holds '+' or '@', which separate adapters and revisions; move the folder" in problems(path)[0]
+    path.write_text(SMALL.replace("org/x", "./x@1"))
+    models = [model for _, model in model_places(load_search_file(path).merge)]
+    assert str(folder / "c++" / "x@1") in models
 
 
 def test_holdout_can_name_tasks(write):

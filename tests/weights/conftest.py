@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,12 +21,15 @@ def one_thread() -> None:
 class Family:
     """A base and two 'fine-tunes' of it; the second lies in several files."""
 
-    def __init__(self, folder: Path, family: str, tied: bool, dtype: torch.dtype = torch.float32) -> None:
-        self.base = make_model(folder / "base", family, 0, tied=tied, dtype=dtype)
-        self.one = make_model(folder / "one", family, 1, tied=tied, dtype=dtype, noise_from=self.base)
-        self.two = make_model(
-            folder / "two", family, 2, tied=tied, dtype=dtype, noise_from=self.base, shard_size="10KB"
-        )
+    def __init__(
+        self, folder: Path, family: str, tied: bool, dtype: torch.dtype = torch.float32, **settings: object
+    ) -> None:
+        def made(name: str, seed: int, **more: Any) -> Path:
+            return make_model(folder / name, family, seed, tied=tied, dtype=dtype, **settings, **more)
+
+        self.base = made("base", 0)
+        self.one = made("one", 1, noise_from=self.base)
+        self.two = made("two", 2, noise_from=self.base, shard_size="10KB")
 
     @property
     def all(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import resource
 import shutil
@@ -288,16 +287,16 @@ def test_a_disk_that_fills_up(good: Recipe, tmp_path: Path, largest_file: int) -
 
 def test_no_space_left(good: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = 0
-    write = shards._write_tensor
+    write = shards.Slot.filled
 
-    def fill(file: io.BufferedWriter, *arguments: Any) -> None:
+    def fill(self: shards.Slot, start: int, block: torch.Tensor) -> None:
         nonlocal written
         written += 1
         if written == 20:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(file, *arguments)
+        write(self, start, block)
 
-    monkeypatch.setattr(shards, "_write_tensor", fill)
+    monkeypatch.setattr(shards.Slot, "filled", fill)
     with pytest.raises(WeightsError, match=r"cannot write '.*out': No space left on device; nothing was left behind"):
         export(good, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError, MergeError
+from evomerge.merge import native
 from evomerge.merge.catalogue import CATALOGUE, method
 from evomerge.weights import crew as module
 from evomerge.weights.assemble import assemble
 from evomerge.weights.crew import Crew, Memory
-from evomerge.weights.fingerprint import describe
+from evomerge.weights.fingerprint import describe, examine
 from evomerge.weights.fused import filler
 from evomerge.weights.measures import Measures
 from evomerge.weights.steps import Input, Step
@@ -52,6 +53,16 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(autouse=True, params=["torch", "compiled"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds with torch alone, and with the compiled loops where numba is installed."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "compiled", lambda: None)
+    elif native.compiled() is None:
+        pytest.skip("numba is not installed")
+    return request.param
+
+
 def parents(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
     """A base and three fine-tunes, some of whose entries did not change or changed by equal amounts."""
     generator = torch.Generator().manual_seed(seed)
@@ -81,16 +92,16 @@ def bits(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def check(step: Step, tensors: dict[str, Tensor], **options: Any) -> None:
+def check(step: Step, tensors: dict[str, Tensor], revisions: dict[str, str] = REVISIONS, **options: Any) -> None:
     """Write a step into memory full of NaN, twice (the second time from remembered measures), and compare."""
 
     def read(model: str, name: str) -> Tensor:
         return tensors[model]
 
     before = {model: tensor.clone() for model, tensor in tensors.items()}
-    expected = assemble(step, read, REVISIONS)
+    expected = assemble(step, read, revisions)
     for keep, stride in ((True, 1), (True, 7), (False, 1)):
-        crew = Crew(read, REVISIONS, Measures(keep=keep, stride=stride), **options)
+        crew = Crew(read, revisions, Measures(keep=keep, stride=stride), **options)
         for _ in range(2 if keep else 1):
             out = torch.full(step.shape, torch.nan, dtype=getattr(torch, step.dtype))
             hashes = crew.carry_out([(step, Memory(out))])
@@ -174,6 +185,48 @@ def test_the_fast_way_is_really_taken() -> None:
         )
     }
     assert taken >= {*FAST, "sma", "wma", "ema", "layer_swap", "nearswap", "ram", "consensus", "metagpt"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("name", ["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties"])
+def test_any_number_of_models(name: str, count: int) -> None:
+    """The compiled loops take four models in one pass; on either side of that it must not matter."""
+    generator = torch.Generator().manual_seed(count)
+    tensors = {"base": torch.randn(3001, generator=generator)}
+    for index in range(count):
+        tensors[f"m{index}"] = tensors["base"] + 0.1 * torch.randn(3001, generator=generator)
+        tensors[f"m{index}"][::7] = tensors["base"][::7] * (-0.0 if index == 0 else 1.0)  # signed zeros, no change
+    tensors["base"][::13] = -0.0
+    models = [f"m{index}" for index in range(count)]
+    entry = method(name)
+    parameters: dict[str, Any] = {"weight": tuple(0.3 * (-1) ** index + 0.1 * index for index in range(count))}
+    if name != "linear" and name != "task_arithmetic":
+        parameters["density"] = tuple(0.2 + 0.7 * index / count for index in range(count))
+    for normalize in (False, True):
+        inputs = tuple(Input(model, "t") for model in models)
+        base = None if entry.base == "none" else Input("base", "t")
+        step = Step("t", (3001,), "float32", name, inputs, base, {**parameters, "normalize": normalize}, "vector")
+        check(step, tensors, {model: model for model in tensors}, block=16384)
+
+
+def test_both_ways_hash_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for dtype, count in itertools.product((torch.float32, torch.bfloat16, torch.int8), (0, 1, 3, 5, 8192, 40_001)):
+        tensor = torch.randint(-(2**31), 2**31 - 1, (count,), generator=generator, dtype=torch.int32).view(torch.int8)
+        tensor = tensor[: count * torch.empty(0, dtype=dtype).element_size()].view(dtype)
+        ours = describe(tensor)
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "compiled", lambda: None)
+            assert describe(tensor) == ours
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_value_that_is_not_finite_is_seen_anywhere(dtype: torch.dtype) -> None:
+    for place, value in itertools.product((0, 1, 2, 3, 20_001, 40_000), (torch.inf, -torch.inf, torch.nan)):
+        block = torch.full((40_001,), torch.finfo(dtype).max / 8, dtype=dtype)
+        assert examine(block)[1] == 0
+        block[place] = value
+        assert examine(block)[1] == 1
 
 
 def test_stacked_experts_are_thinned_one_by_one() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evomerge.errors import WeightsError
-from evomerge.weights.reference import ModelReference, locate, parse_reference, revision_of, short_name
+from evomerge.references import ModelReference
+from evomerge.weights.reference import locate, parse_reference, revision_of, short_name
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,22 @@ def test_a_folder_may_be_called_anything(llama: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(llama.base, tmp_path / "a+b@c")
     assert locate(str(folder)).folder == Path(folder)
     assert short_name(str(folder)) == "a+b@c"
+
+
+def test_parts_of_a_reference_may_be_called_anything(llama: Any, tmp_path: Path) -> None:
+    base, adapter = tmp_path / "run@3+v2" / "base@1", tmp_path / "run@3+v2" / "lo+ra@x"
+    base.parent.mkdir()
+    shutil.copytree(llama.base, base)
+    adapter.mkdir()
+    assert parse_reference(f"{base}+{adapter}") == ModelReference(str(base), None, str(adapter))
+    assert parse_reference(f"org/base@4f2a+{adapter}") == ModelReference("org/base", "4f2a", str(adapter))
+    assert parse_reference(f"{base}+org/lora@v1") == ModelReference(str(base), None, "org/lora", "v1")
+    assert short_name(f"{base}+{adapter}") == "base@1+lo+ra@x"
+    common = pytest.importorskip("mergekit.common")
+    for reference in (parse_reference(str(base)), parse_reference(f"{base}+{adapter}")):
+        theirs = common.ModelReference.model_validate(reference.to_mergekit())
+        assert theirs.model.path == reference.path
+        assert (theirs.lora.path if theirs.lora else None) == reference.adapter
 
 
 def test_short_names(llama: Any) -> None:

@@ -323,24 +323,33 @@ def test_a_base_that_is_given_no_weight_lends_only_its_configuration_to_linear(l
         assert float((out.tensor(name).double() - expected).abs().max()) < 1e-7
 
 
-def test_one_tensor_is_in_memory_at_a_time(llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import weakref
 
-    from evomerge.weights import assemble as module
+    from evomerge.weights import shards
+    from tests.pico import make_model
 
+    base = make_model(tmp_path / "base", hidden_size=128, intermediate_size=1200, layers=1)
+    other = make_model(tmp_path / "other", hidden_size=128, intermediate_size=1200, layers=1, noise_from=base)
     alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    sizes: list[int] = []
     most = 0
-    assemble = module.assemble
+    block = shards.Slot.block
 
-    def watching(*arguments: Any) -> torch.Tensor:
+    def watching(self: shards.Slot, start: int, stop: int) -> torch.Tensor:
         nonlocal most
-        tensor = assemble(*arguments)
-        alive.add(tensor)
+        made = block(self, start, stop)
+        alive.add(made)
         most = max(most, len(alive))
-        return tensor
+        sizes.append(made.numel())
+        return made
 
-    monkeypatch.setattr(module, "assemble", watching)
-    export(llama.recipe(), tmp_path / "out")
+    monkeypatch.setattr(shards.Slot, "block", watching)
+    document = {"merge_method": "ties", "base_model": str(base), "models": [{"model": str(other)}]}
+    document["parameters"] = {"weight": 1.0, "density": 0.4}
+    export(recipe_from_mapping(document), tmp_path / "out")
+    assert max(sizes) == 1 << 17
+    assert sizes.count(1 << 17) == 3  # of the MLP's three matrices, each a bit larger than one block
     assert most <= 2
 
 

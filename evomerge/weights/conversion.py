@@ -1,0 +1,123 @@
+"""Where transformers puts a checkpoint's tensors when it renames, stacks or joins them on loading.
+
+The checkpoint of a Mixtral holds three matrices per expert; the model that transformers 5 builds holds two stacks per
+layer. A merge works on the checkpoint's tensors, each under its own name (as mergekit does), so every one of them must
+be found again inside the model. Nothing about families is written down here: transformers' own rules are applied to
+tensors of markers, element for element, and the markers are looked up in what comes out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Home:
+    """The stretch of a parameter that one tensor of a checkpoint fills: consecutive elements, in the same order."""
+
+    parameter: str  # name in the model
+    start: int = 0  # first element, in the flattened parameter
+    joined: bool = False  # whether the parameter holds several tensors
+
+
+def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict[str, Any]) -> dict[str, Home]:
+    """Return the home of every tensor that transformers would load; tensors that it would leave out are left out here.
+
+    Args:
+        model: a transformers model.
+        shapes: of the checkpoint's tensors, by the checkpoint's names.
+        parameters: of the model, by the model's names.
+
+    Raises:
+        WeightsError: transformers takes a tensor apart or reorders it, so that it has no one stretch to be written to.
+    """
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
+    except ImportError:  # before transformers 5 models had their checkpoints' names
+        return {}
+    rules: list[Any] = list(get_model_conversion_mapping(model))
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    renamings = [rule for rule in rules if not isinstance(rule, WeightConverter)]
+    homes: dict[str, Home] = {}
+    joined: dict[str, list[tuple[str, str]]] = {}  # first target -> [(pattern, name)], in the order of loading
+    for name in sorted(shapes, key=dot_natural_key):
+        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
+        if target not in parameters and name in parameters:
+            target, pattern = name, None
+        if target in parameters and pattern is None:
+            homes[name] = Home(target)
+        elif target in parameters:
+            joined.setdefault(target, []).append((str(pattern), name))
+    by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+    for target, sources in joined.items():
+        rule = copy.deepcopy(by_pattern[sources[0][0]])
+        homes |= _joined_homes(model, target, sources, rule, shapes, parameters)
+    return homes
+
+
+def _joined_homes(
+    model: Any,
+    target: str,
+    sources: Iterable[tuple[str, str]],
+    rule: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, Any],
+) -> dict[str, Home]:
+    """Return the homes of tensors that one rule makes parameters of, found by sending numbered elements through it."""
+    import torch
+
+    first: dict[str, int] = {}  # tensor -> number of its first element
+    total = 0
+    for pattern, name in sources:
+        size = int(torch.Size(shapes[name]).numel())
+        rule.add_tensor(target, name, pattern, torch.arange(total, total + size).view(shapes[name]))
+        first[name] = total
+        total += size
+    made = {name: _only(values) for name, values in rule.convert(target, model=model, config=model.config).items()}
+    for name, values in made.items():
+        if name not in parameters or parameters[name].shape != values.shape:
+            made_it = tuple(parameters[name].shape) if name in parameters else "nothing of this name"
+            raise WeightsError(
+                f"the checkpoint's tensors make '{name}' {tuple(values.shape)}, its config.json makes it {made_it}"
+            )
+    homes: dict[str, Home] = {}
+    for name, number in first.items():
+        size = int(torch.Size(shapes[name]).numel())
+        home = next(
+            (home for home in (_find(values.reshape(-1), number, size, key) for key, values in made.items()) if home),
+            None,
+        )
+        if home is None:
+            raise WeightsError(
+                f"tensor '{name}': {type(model).__name__} takes it apart or reorders it while loading, so it cannot be "
+                "written in place; such a model can be merged to a folder (evomerge merge) and scored from there"
+            )
+        homes[name] = home
+    return homes
+
+
+def _find(values: Tensor, number: int, size: int, parameter: str) -> Home | None:
+    """Return where the elements `number`, `number` + 1, ... stand in that order, or None where they do not."""
+    import torch
+
+    places = (values == number).nonzero()
+    if len(places) != 1:
+        return None
+    start = int(places[0, 0])
+    expected = torch.arange(number, number + size)
+    return Home(parameter, start, joined=True) if torch.equal(values[start : start + size], expected) else None
+
+
+def _only(value: Any) -> Tensor:
+    # transformers' rules give a tensor, or a list of one
+    tensor: Tensor = value[0] if isinstance(value, list) else value
+    return tensor
