@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.scoring.answer_cache import AnswerCache
 from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.rungs import Rungs, check_norms
 from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.resident import Resident
 
@@ -30,6 +32,8 @@ class WorkerSpec:
     tokenizer: TokenizerChoice | None = None  # of the merged models; None: the first model's
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
+    cache: str | None = None  # folder of answers that are kept across runs
+    rungs: Rungs | None = None  # what a candidate must pass before it is scored
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -45,23 +49,38 @@ class Worker:
         if spec.threads is not None and spec.device in (None, "cpu"):
             torch.set_num_threads(spec.threads)
         self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
+        self._rungs = spec.rungs
+        self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
+        cache = AnswerCache(spec.cache) if spec.cache else None
         self._scorer = Answerer(
-            self._resident.model, self._resident.tokenizer, tasks, spec.measures, batch_size=spec.batch_size or "auto"
+            self._resident.model,
+            self._resident.tokenizer,
+            tasks,
+            spec.measures,
+            batch_size=spec.batch_size or "auto",
+            cache=cache,
         )
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         """Write the job's recipe into the resident model and yield the answers of each task, then the outcome.
 
         Raises:
-            CandidateError: the merged weights or the model's output are not finite.
+            CandidateError: the merged weights or the model's output are not finite, or it fell off a rung.
         """
         started = time.monotonic()
         fingerprint = self._resident.write(job.candidate.recipe)
+        # The fingerprint is of the weights alone; where layers are rearranged, the recipe says how.
+        rearranged = job.candidate.recipe.route is not None or job.candidate.recipe.slices
+        weights = f"{fingerprint} {job.candidate.recipe.digest}" if rearranged else fingerprint
         stages = {"merge": time.monotonic() - started}
+        if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
+            begun = time.monotonic()
+            self._climb(job, self._rungs)
+            stages["rungs"] = time.monotonic() - begun
         for task, items in job.items.items():
             begun = time.monotonic()
-            responses = self._scorer.answers(task, items)
+            responses = self._scorer.remembered(weights, task, items)
             stages[f"score.{task}"] = time.monotonic() - begun
             yield Answers(job.candidate.number, job.split, task, responses)
         yield Outcome(
@@ -71,3 +90,9 @@ class Worker:
             stages=stages,
             fingerprint=fingerprint,
         )
+
+    def _climb(self, job: Job, rungs: Rungs) -> None:
+        """Raise CandidateError where the candidate falls off a rung, the cheapest first."""
+        check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
+        for task, items in job.items.items():
+            self._scorer.probe(task, items, rungs)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.results.finals import Final
+from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
     from evomerge.results import Run
 
+WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said
 SHOWN_POINTS = 12  # of the front; the rest is in `evomerge front`
 
 
@@ -45,6 +47,8 @@ def summary_text(run: Run) -> str:
         *front_lines(run),
         "",
     ]
+    if warnings := mishap_lines(run, best.number):
+        lines += [*warnings, ""]
     if state == "interrupted":
         return "\n".join(
             [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
@@ -70,6 +74,20 @@ def front_lines(run: Run) -> list[str]:
     if len(front) > SHOWN_POINTS:
         lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
     return lines
+
+
+def mishap_lines(run: Run, number: int) -> list[str]:
+    """Return a warning per objective in which many of a candidate's answers were cut off or held no answer."""
+    what = {
+        TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
+        UNEXTRACTED: "held nothing that the task's filter takes for an answer",
+    }
+    shares = run.mishaps().get(number, {})
+    return [
+        f"note: {name}: {100 * share:.0f}% of the answers of candidate {number} {what[kind]}"
+        for (kind, name), share in sorted(shares.items())
+        if share > WORTH_SAYING
+    ]
 
 
 def finals_lines(finals: list[Final]) -> list[str]:

@@ -26,9 +26,11 @@ from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
 from evomerge.scoring.kinds import documents as documents_of
 from evomerge.scoring.kinds import version as version_of
-from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import GOALS, Measure
+from evomerge.scoring.mishaps import RESPONSE_TOKENS
+from evomerge.scoring.rungs import Rungs
 from evomerge.scoring.settings import TaskSettings
-from evomerge.searchfile import SearchFile
+from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
@@ -269,6 +271,9 @@ def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) ->
         if request.measure is not None:
             objectives.append(request.measure.objective(request.goal, request.weight))
             continue
+        if request.metric == RESPONSE_TOKENS:
+            objectives += _length_of_answers(request, tasks, problems)
+            continue
         try:
             found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
         except TaskError as error:
@@ -280,6 +285,18 @@ def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) ->
             found = replace(found, name=f"{request.task}:{metric_key(found.metric, found.filter)}")
         objectives.append(found)
     return objectives
+
+
+def _length_of_answers(request: ObjectiveRequest, tasks: TaskSet, problems: list[str]) -> list[Objective]:
+    """Return the objective that wants a task's answers short or long; they are written for the task's score anyway."""
+    name = request.name or request.task
+    if len(tasks.expand(request.task)) > 1 or not tasks.writes(request.task):
+        problems.append(
+            f"objective {name!r}: task {request.task!r} has no written answers whose length could be wanted"
+        )
+        return []
+    goal = request.goal or GOALS["response_length"]
+    return [Objective(name, request.task, RESPONSE_TOKENS, goal, request.weight, kind="response_length")]
 
 
 def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[str]) -> float | dict[str, float | str]:
@@ -328,6 +345,8 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         },
         "budget": {"candidates": budget.candidates, "hours": budget.hours},
         "batch_size": scoring.batch_size,
+        "cache": scoring.cache,
+        "rungs": None if scoring.rungs is None else dict(scoring.rungs),
         "versions": _versions(),
     }
 
@@ -365,6 +384,8 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         batch_size=facts["batch_size"],
         tokenizer=_tokenizer_of(facts["merge"]),
         measures=measures,
+        cache=facts.get("cache"),
+        rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
     )
     parents = tuple(
         Candidate(-1 - place, _parent(name, facts), (), "parent", short_name(name))

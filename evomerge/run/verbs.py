@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,8 @@ def replay(folder: str | Path, candidate: int) -> Replay:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
     preparation = from_facts(run.facts)
-    responses, outcome = _answers(preparation.spec, found.recipe, preparation.plan.search)
+    spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
+    responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
     before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}
     changed = sum(before.get((r.task, r.item, r.metric)) != r.value for r in responses)
     return Replay(

@@ -13,7 +13,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import TaskError
-from evomerge.scoring import lengths, perplexity, phrases, python_function
+from evomerge.scoring import judge, lengths, perplexity, phrases, python_function
 from evomerge.scoring.documents import Catalogue, catalogue
 from evomerge.scoring.measures import Door, Measure
 from evomerge.scoring.texts import chunks, read_prompts, read_text
@@ -24,6 +24,7 @@ ASK: Mapping[str, Ask] = {
     "python": python_function.ask,
     "phrases": phrases.ask,
     "response_length": lengths.ask,
+    "judge": judge.ask,
 }
 PLACES = ("file", "prompts", "folder")  # settings that say where something is; its content counts instead
 FEWEST_CHUNKS = 4  # of a text: two to search on and two held out, so that both have a standard error
@@ -65,6 +66,8 @@ def version(measure: Measure) -> str:
     """
     settings = {key: value for key, value in measure.settings.items() if key not in PLACES}
     facts: list[Any] = [measure.kind, settings, [document.hash for document in documents(measure).documents]]
+    if measure.kind == "judge" and (problem := judge.key_problem(settings)):
+        raise TaskError(problem)
     if measure.kind == "python":
         facts.append(python_function.read_function(settings["function"], measure.settings["folder"]).digest)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

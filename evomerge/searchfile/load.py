@@ -204,6 +204,11 @@ def _scoring(
         if not os.path.isfile(bank):
             problems.append(Problem(("scoring", "bank"), f"no such file: {bank}; paths are relative to this file"))
         content = {**content, "bank": bank}
+    if content["cache"] is not None:
+        cache = os.path.normpath(os.path.join(folder, os.path.expanduser(content["cache"])))
+        if os.path.exists(cache) and not os.path.isdir(cache):
+            problems.append(Problem(("scoring", "cache"), f"must be a folder, and {cache} is a file"))
+        content = {**content, "cache": cache}
     return ScoringRequest(**content)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.mishaps import RESPONSE_TOKENS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.requests import ObjectiveRequest
 from evomerge.space.problems import Place, Problem
@@ -52,14 +54,34 @@ RESPONSE_LENGTH = Section(
     (Key("prompts", Text(what="file"), "one prompt per line, or .jsonl", required=True), *_WRITING),
     "{prompts: prompts.txt}",
 )
+JUDGE = Section(
+    (
+        Key("url", Text(what="URL"), "of an OpenAI-compatible server, as in http://localhost:8000/v1", required=True),
+        Key("model", Text(what="model"), "the judge's name there", required=True),
+        Key("prompts", Text(what="file"), "one prompt per line, or .jsonl", required=True),
+        Key("rubric", Text(what="text"), "what is a good answer", required=True),
+        Key("scale", Many(Number(), "[1, 10]"), "lowest and highest score", default=(1.0, 10.0)),
+        Key("key_env", Text(what="name"), "environment variable that holds the key; default: no key"),
+        Key("timeout", Number(0, open_low=True), "seconds per reply", default=60.0),
+        Key("retries", Number(0, integer=True), "further attempts where one fails", default=3),
+        *_WRITING,
+    ),
+    "{url: ..., model: ..., prompts: ..., rubric: ...}",
+)
 FORMS: Mapping[str, Section] = {
     "perplexity": PERPLEXITY,
     "python": PYTHON,
     "phrases": PHRASES,
     "response_length": RESPONSE_LENGTH,
+    "judge": JUDGE,
 }
 # A single text in place of a mapping means this key of it.
 SHORT = {"perplexity": "file", "python": "function", "response_length": "prompts"}
+
+
+def _short(kind: str) -> str:
+    return "a task, a file" if kind == "response_length" else f"a {SHORT[kind]}"
+
 
 OBJECTIVE = Section(
     (
@@ -75,7 +97,7 @@ OBJECTIVE = Section(
                 Either(
                     text=Text(what=SHORT.get(kind, "mapping")) if kind in SHORT else None,
                     mapping=Free(form.example),
-                    what=f"a {SHORT[kind]}, or a mapping as in {form.example}" if kind in SHORT else form.example,
+                    what=f"{_short(kind)}, or a mapping as in {form.example}" if kind in SHORT else form.example,
                 ),
                 "in place of a task",
             )
@@ -111,6 +133,8 @@ def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Pr
     for key in ("metric", "filter"):
         if entry[key] is not None:
             problems.append(Problem((*place, key), f"{key} belongs to a task; leave it out with {kind}"))
+    if kind == "response_length" and isinstance(entry[kind], str) and not _is_file(entry[kind], folder):
+        return ObjectiveRequest(entry[kind], RESPONSE_TOKENS, name=name or kind, **shared)
     settings = _settings(kind, entry[kind], (*place, kind), folder, problems)
     measure = Measure(kind, name or _default_name(kind, settings), settings)  # type: ignore[arg-type]
     return ObjectiveRequest(measure.name, name=name, measure=measure, **shared)
@@ -140,12 +164,34 @@ def _settings(kind: str, value: Any, place: Place, folder: str, problems: list[P
             settings[key] = _existing(settings[key], (*place, key), folder, problems)
     if kind == "phrases":
         return {"phrases": _phrases(settings, place, problems)}
+    if kind == "judge":
+        _check_judge(settings, place, problems)
     if kind == "python":
         settings["folder"] = folder
         if settings["prompts"] and settings["items"]:
             text = "the prompts are the items; leave items out (scoring.items says how many of them are asked)"
             problems.append(Problem((*place, "items"), text))
     return settings
+
+
+def _check_judge(settings: dict[str, Any], place: Place, problems: list[Problem]) -> None:
+    parts = urlsplit(str(settings["url"] or "http://-"))
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        problems.append(Problem((*place, "url"), f"must begin with http:// or https://, got {settings['url']!r}"))
+    elif "@" in parts.netloc:
+        problems.append(Problem((*place, "url"), "must hold no user or password; name a variable with key_env"))
+    settings["scale"] = list(settings["scale"])
+    if len(settings["scale"]) != 2 or None in settings["scale"] or settings["scale"][0] >= settings["scale"][1]:
+        problems.append(Problem((*place, "scale"), f"must be [lowest, highest], got {settings['scale']}"))
+    if settings["key_env"] and not settings["key_env"].isidentifier():
+        text = "must be the name of an environment variable, as in JUDGE_KEY, and not the key itself"
+        problems.append(Problem((*place, "key_env"), text))
+
+
+def _is_file(text: str, folder: str) -> bool:
+    """Return whether a text names a file of prompts, there or missing, and not a task."""
+    known = os.path.isfile(os.path.join(folder, os.path.expanduser(text)))
+    return known or "/" in text or text.endswith((".txt", ".jsonl"))
 
 
 def _existing(name: str, place: Place, folder: str, problems: list[Problem]) -> str:

@@ -36,6 +36,8 @@ class ScoringRequest:
     bank: str | None = None  # absolute path
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
+    cache: str | None = None  # absolute path of a folder
+    rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,15 @@ LATER_CONTROLLERS = ("quadratic",)
 LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
+RUNGS = Section(
+    (
+        Key("norm_ratio", Number(1), "most that a tensor's norm may be, in multiples of the largest parent's", 10.0),
+        Key("degenerate", Number(0, 1), "most share of the probes that may be empty or repetitive", 0.5),
+        Key("probes", Number(1, integer=True), "first items of each task with written answers to look at", 8),
+        Key("repetition", Number(0, 1), "share of repeated 4-grams above which an answer is repetitive", 0.8),
+    ),
+    "{norm_ratio: 10, degenerate: 0.5}",
+)
 SCORING = Section(
     (
         Key("items", Number(1, integer=True), "documents per task, pinned by id; default: all of the search share"),
@@ -32,6 +41,8 @@ SCORING = Section(
         Key("estimator", Text(ESTIMATORS, LATER_ESTIMATORS, "estimator"), "from responses to scores", default="mean"),
         Key("bank", Text(what="file"), "item bank of the IRT estimators"),
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
+        Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),
+        Key("rungs", RUNGS, "what a candidate must pass before it is scored; {} for the defaults; default: nothing"),
         Key("batch_size", Number(1, integer=True), "sequences per forward pass; default: from the memory at hand"),
     ),
     "{items: 100}",

@@ -115,6 +115,17 @@ class Resident:
 
         return fingerprint(self._places.items())
 
+    def norms(self) -> dict[str, float]:
+        """Return the Euclidean norm of every tensor that the model's parameters hold right now."""
+        return {name: _norm(place.data) for name, place in self._places.items()}
+
+    def parent_norms(self) -> dict[str, float]:
+        """Return, by tensor, the largest norm among the parents that have it."""
+        return {
+            name: max((_norm(own[name]) for own in self._tensors.values() if name in own), default=0.0)
+            for name in self._places
+        }
+
     def _parent(self, model: str, name: str) -> torch.Tensor:
         return self._tensors[model][name]
 
@@ -164,6 +175,12 @@ def _load(parents: Parents, home: Recipe, device: torch.device) -> dict[str, dic
                     tensors[name] = shared[key]
             loaded[model] = tensors
     return loaded
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    import torch
+
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float32))
 
 
 def _own(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -11,6 +11,7 @@ import evomerge
 from evomerge.errors import RunError, SearchFileError
 from evomerge.run.check import check
 from evomerge.run.verbs import replay
+from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model
 
 SEARCH = """
@@ -115,6 +116,7 @@ def test_check_says_what_would_be_measured(place):
     ("entry", "words"),
     [
         ("{perplexity: {file: ask.txt, chunk: 5000}}", "ask.txt has 1 chunks"),
+        (f"{{response_length: add}}\ntasks: {{include: [{TASKS}]}}", "task 'add' has no written answers"),
         ("{python: 'fitness:sise'}", "has no function 'sise'. Near: size"),
         ("{python: 'fitnes:size'}", "no module 'fitnes'"),
     ],
@@ -133,3 +135,30 @@ def test_a_function_that_fails_on_a_model_fails_that_candidate_with_its_tracebac
     assert set(found["kind"]) == {"candidate"}
     assert found["message"].str.contains("raised ValueError: too cold").all()
     assert found["traceback"].str.contains("fails.py").all()
+
+
+WRITTEN = """
+  - {response_length: reverse, goal: maximize}
+  - {task: sort, metric: exact_match}
+"""
+
+
+def test_trials_and_summary_say_how_many_answers_were_cut_off(place):
+    text = SEARCH.format(objectives=WRITTEN).replace("scoring:", f"tasks: {{include: [{TASKS}]}}\nscoring:")
+    (place / "written.yaml").write_text(text.replace("holdout: 0.5", "holdout: 0.02"))
+    run = evomerge.search(place / "written.yaml", out=place / "written")
+    table, items = run.trials(), run.items()
+    assert list(table.columns[-4:]) == [
+        "gene.weight.left",
+        "gene.weight.right",
+        "truncated.response_length",
+        "truncated.sort",
+    ]
+    for number, row in table.set_index("candidate").iterrows():
+        mine = items[(items["candidate"] == number) & (items["task"] == "sort") & (items["metric"] == "truncated")]
+        assert row["truncated.sort"] == mine["value"].mean()
+    mine = items[(items["candidate"] == 0) & (items["task"] == "reverse") & (items["metric"] == "response_tokens")]
+    assert table.loc[0, "score.response_length"] == mine["value"].mean() > 0
+    best = table.set_index("candidate").loc[run.best().number]
+    assert best["truncated.sort"] > 0.05  # untrained models never end an answer
+    assert f"note: sort: {100 * best['truncated.sort']:.0f}% of the answers" in run.summary()
