@@ -180,19 +180,23 @@ def dare_factor(
     if rescale_norm == "inv":
         return 1 / density
     flat, start = delta.reshape(-1), None if base is None else base.reshape(-1)
-    kept = torch.empty(SERIAL_CHUNK, dtype=torch.float32, device=delta.device)
-    after = 0.0
-    for part in chunks(flat.numel(), SERIAL_CHUNK):
-        view = kept[: part.stop - part.start]
-        if start is not None and native.taken(flat, start):
-            native.kept_magnitudes(view, start, flat, part.start, density, key)
-            after += float(view.sum(dtype=torch.float64))
-            continue
-        _thin(_delta(flat[part], None if start is None else start[part], view), density, key, part.start, view)
-        after += float(view.abs_().sum(dtype=torch.float64))
+    if start is not None and native.taken(flat, start):
+        after = native.kept_sum(start, flat, density, key)
+    else:
+        after = _kept_sum(flat, start, density, key)
     if before is None:
         before = delta_norm(delta, base)
     return before / after if min(before, after) >= TINY_NORM else 1.0
+
+
+def _kept_sum(flat: Tensor, base: Tensor | None, density: float, key: int) -> float:
+    kept = torch.empty(SERIAL_CHUNK, dtype=torch.float32, device=flat.device)
+    total = 0.0
+    for part in chunks(flat.numel(), SERIAL_CHUNK):
+        view = kept[: part.stop - part.start]
+        _thin(_delta(flat[part], None if base is None else base[part], view), density, key, part.start, view)
+        total += float(view.abs_().sum(dtype=torch.float64))
+    return total
 
 
 def delta_norm(tensor: Tensor, base: Tensor | None) -> float:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from evomerge.merge.reductions import SERIAL_CHUNK, chunks
+
 if TYPE_CHECKING:
     from evomerge.merge.thresholds import Cut
 
@@ -30,6 +32,7 @@ _EXPONENTS = {
     torch.bfloat16: _exponents(0x7F80, 16),
     torch.float16: _exponents(0x7C00, 16),
 }
+_KEPT_ROWS = 8  # of SERIAL_CHUNK float32 each: half a mebibyte of scratch
 _DOUBLE = _exponents(0x7FF0000000000000, 64)
 
 Fill = Callable[[Tensor, int], None]  # writes the stretch of a result whose first element has this index
@@ -101,10 +104,20 @@ def dropper(
     return _fill(_loops().drop, base, inputs, (*thinning, elect, normalize, _single(divisor), np.float32(lambda_)))
 
 
-def kept_magnitudes(into: Tensor, base: Tensor, source: Tensor, first: int, density: float, key: int) -> None:
-    """Write the magnitudes of what DARE keeps of a task vector into `into`, from element `first` (even) on."""
-    loop = _loops().kept_magnitudes
-    loop(into.numpy(), *_place(base), *_place(source), first, into.numel(), np.float32(density), np.uint64(key))
+def kept_sum(base: Tensor, source: Tensor, density: float, key: int) -> float:
+    """Return the L1 norm of what DARE keeps of source - base, float64, not rescaled; summed in the plain order."""
+    loop, places = _loops().kept_magnitudes, (*_place(base), *_place(source))
+    rows = torch.empty(_KEPT_ROWS, SERIAL_CHUNK)
+    count, total = source.numel(), 0.0
+    for part in chunks(count, rows.numel()):
+        stretch = rows.view(-1)[: part.stop - part.start]
+        loop(stretch.numpy(), *places, part.start, stretch.numel(), np.float32(density), np.uint64(key))
+        whole = stretch.numel() // SERIAL_CHUNK
+        sums = rows[:whole].sum(1, dtype=torch.float64).tolist()  # each row as if it were summed alone
+        rest = stretch[whole * SERIAL_CHUNK :]
+        for value in [*sums, *([float(rest.sum(dtype=torch.float64))] if rest.numel() else [])]:
+            total += value
+    return total
 
 
 def ranked(base: Tensor, source: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.measures import Measure
 from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.resident import Resident
 
@@ -28,6 +29,7 @@ class WorkerSpec:
     device: str | None = None  # None: the GPU that this process may use, else the CPU
     tokenizer: TokenizerChoice | None = None  # of the merged models; None: the first model's
     threads: int | None = None  # of torch on the CPU; None: torch's own choice
+    measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -44,8 +46,8 @@ class Worker:
             torch.set_num_threads(spec.threads)
         self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
-        self._scorer = ResidentScorer(
-            self._resident.model, self._resident.tokenizer, tasks, batch_size=spec.batch_size or "auto"
+        self._scorer = Answerer(
+            self._resident.model, self._resident.tokenizer, tasks, spec.measures, batch_size=spec.batch_size or "auto"
         )
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:

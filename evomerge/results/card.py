@@ -13,7 +13,7 @@ from evomerge.references import MODEL_KEYS, parse
 from evomerge.results.summaries import verdict
 
 if TYPE_CHECKING:
-    from evomerge.candidate import Candidate, Score
+    from evomerge.candidate import Candidate, Objective, Score
     from evomerge.recipe import Recipe
     from evomerge.results import Run
     from evomerge.weights.lora import LoraReport
@@ -145,19 +145,23 @@ def _score_table(run: Run, candidate: Candidate) -> list[str]:
             searched.scores.get(objective.name) if searched else None,
             held.scores.get(objective.name) if held else None,
         )
-        lines.append(f"| {objective.task} | {objective.metric} | {_cell(scores[0])} | {_cell(scores[1])} |")
+        cells = [_cell(score, objective) for score in scores]
+        lines.append(f"| {objective.task} | {objective.metric} | {cells[0]} | {cells[1]} |")
+    units = "Scores in percent" + ("" if all(o.kind == "task" for o in run.objectives) else " for tasks")
     lines += [
         "",
-        "Scores in percent ± one standard error, 95% intervals in brackets. The search chose by the search items; the "
+        f"{units} ± one standard error, 95% intervals in brackets. The search chose by the search items; the "
         "held-out items are fair.",
     ]
     return lines
 
 
-def _cell(score: Score | None) -> str:
+def _cell(score: Score | None, objective: Objective) -> str:
     if score is None:
         return ""
     low, high = score.interval()
+    if objective.kind != "task":
+        return f"{score.value:.4g} ± {score.stderr:.2g} [{low:.4g}, {high:.4g}] (n={score.items})"
     interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
     return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} {interval} (n={score.items})"
 

@@ -55,6 +55,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.state}, {len(self.candidates())} candidates)"
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.status_text())}</pre>"
+
     # --- what was asked -----------------------------------------------------------------------------------------
 
     @cached_property

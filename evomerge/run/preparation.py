@@ -9,9 +9,9 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -20,9 +20,13 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
+from evomerge.scoring.kinds import documents as documents_of
+from evomerge.scoring.kinds import version as version_of
+from evomerge.scoring.measures import Measure
 from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import SearchFile
 from evomerge.space import SearchSpace, build_space
@@ -34,6 +38,8 @@ from evomerge.weights.reference import revision_of, short_name
 from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, merge_of
 
 Note = Callable[[str], None]
+
+HELD_OUT_SHARE = 0.5  # of the documents of other measures than tasks, where `holdout` names tasks
 
 # Versions that can change a number; kept with the run so that a difference can be explained.
 RECORDED_PACKAGES = ("torch", "transformers", "lm-eval", "cma", "optuna", "ray", "numpy", "scipy")
@@ -76,15 +82,17 @@ class PreparedTasks:
 
     objectives: tuple[Objective, ...]
     plan: ItemPlan
-    versions: Mapping[str, str]
-    documents: Mapping[str, int]  # task -> documents in all
+    versions: Mapping[str, str]  # of tasks
+    documents: Mapping[str, int]  # task or measure -> documents in all
     warnings: tuple[str, ...]
+    measures: tuple[Measure, ...] = ()
+    measure_versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks | None:
     """Return the tasks with their pinned items; what is wrong is appended to `problems`, and None returned."""
     scoring = search_file.scoring
-    wanted = list(dict.fromkeys(request.task for request in search_file.objectives))
+    wanted = list(dict.fromkeys(request.task for request in search_file.objectives if request.measure is None))
     try:
         holdout = _holdout(scoring.holdout, wanted)
         stand_ins = [name for name in holdout.values() if isinstance(name, str)] if isinstance(holdout, dict) else []
@@ -93,6 +101,7 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
     except TaskError as error:
         problems += str(error).splitlines()
         return None
+    measures = _measures(search_file, tasks, problems)
     objectives = _objectives(search_file, tasks, problems)
     documents = {name: tasks.documents(name) for name in dict.fromkeys([*wanted, *stand_ins])}
     try:
@@ -102,9 +111,21 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
         return None
     if problems:
         return None
+    plan, warnings = _with_measures(plan, measures, search_file, problems)
+    if problems:
+        return None
     versions = {name: tasks.version(name) for name in documents}
     counts = {name: len(found) for name, found in documents.items()}
-    return PreparedTasks(tuple(objectives), plan, versions, counts, tasks.warnings)
+    counts |= {one.measure.name: len(one.documents) for one in measures}
+    return PreparedTasks(
+        tuple(objectives),
+        plan,
+        versions,
+        counts,
+        (*tasks.warnings, *warnings),
+        tuple(one.measure for one in measures),
+        {one.measure.name: one.version for one in measures},
+    )
 
 
 def models_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
@@ -182,6 +203,9 @@ def verify(preparation: Preparation) -> None:
     for name, version in facts["tasks"]["versions"].items():
         if tasks.version(name) != version:
             changed.append(f"task {name!r} has other documents or settings ({tasks.version(name)}, was {version})")
+    for measure in preparation.spec.measures:
+        if version_of(measure) != facts["measure_versions"][measure.name]:
+            changed.append(f"objective {measure.name!r} has other documents, settings or code")
     if changed:
         raise RunError(
             f"{'; '.join(changed)} than when this run began. Put them back, or start a new search: scores of two "
@@ -189,16 +213,70 @@ def verify(preparation: Preparation) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    measure: Measure
+    documents: tuple[Document, ...]
+    version: str
+
+
+def _measures(search_file: SearchFile, tasks: TaskSet, problems: list[str]) -> list[_Measured]:
+    found = []
+    for request in search_file.objectives:
+        measure = request.measure
+        if measure is None:
+            continue
+        if measure.name in tasks.tasks:
+            problems.append(f"objective {measure.name!r} is called as a task is; give it another `name`")
+        try:
+            found.append(_Measured(measure, documents_of(measure).documents, version_of(measure)))
+        except TaskError as error:
+            problems.append(f"objective {measure.name!r}: {error}")
+    return found
+
+
+def _with_measures(
+    plan: ItemPlan, measures: Sequence[_Measured], search_file: SearchFile, problems: list[str]
+) -> tuple[ItemPlan, list[str]]:
+    """Return the plan with the measures' documents, and what is odd about them.
+
+    `items` is the most that is asked of each. What has one document only, such as a number that a function computes
+    of the model, is the same on both sides.
+    """
+    scoring, warnings = search_file.scoring, list[str]()
+    share = scoring.holdout if isinstance(scoring.holdout, float) else HELD_OUT_SHARE
+    search, kept = dict(plan.search), dict(plan.holdout)
+    for one in measures:
+        name, found = one.measure.name, one.documents
+        if len({document.hash for document in found}) == 1:
+            search[name] = kept[name] = (found[0].id,)
+            if one.measure.kind != "python":
+                warnings.append(f"objective {name!r} has one item, which is therefore not held out either")
+            continue
+        try:
+            own = split({name: found}, items=None, holdout=share, seed=search_file.seed)
+        except TaskError as error:
+            problems.append(f"objective {name!r}: {error}")
+            continue
+        search[name], kept[name] = own.search[name][: scoring.items], own.holdout[name]
+    return replace(plan, search=search, holdout=kept), warnings
+
+
 def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) -> list[Objective]:
-    shared = Counter(request.task for request in search_file.objectives)
+    shared = Counter(request.task for request in search_file.objectives if request.name is None)
     objectives = []
     for request in search_file.objectives:
+        if request.measure is not None:
+            objectives.append(request.measure.objective(request.goal, request.weight))
+            continue
         try:
             found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
         except TaskError as error:
             problems.append(str(error))
             continue
-        if shared[request.task] > 1:  # an objective is named after its task, with :metric where two share one
+        if request.name is not None:
+            found = replace(found, name=request.name)
+        elif shared[request.task] > 1:  # an objective is named after its task, with :metric where two share one
             found = replace(found, name=f"{request.task}:{metric_key(found.metric, found.filter)}")
         objectives.append(found)
     return objectives
@@ -239,6 +317,8 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
             "lm_eval": dict(scoring.lm_eval),
             "versions": dict(tasks.versions),
         },
+        "measures": [asdict(measure) for measure in tasks.measures],
+        "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
         "controller": {
@@ -275,16 +355,16 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         {task: tuple(ids) for task, ids in items["holdout"].items()},
         dict(items["stands_in"]),
     )
-    asked = {
-        task: (*plan.search.get(task, ()), *plan.holdout.get(task, ())) for task in {**plan.search, **plan.holdout}
-    }
+    measures = tuple(Measure(**entry) for entry in facts.get("measures", ()))
+    others = {measure.name for measure in measures}
     spec = WorkerSpec(
         models=tuple(facts["models"]),
-        tasks=tuple(asked),
+        tasks=tuple(name for name in {**plan.search, **plan.holdout} if name not in others),
         task_settings=TaskSettings(tuple(facts["tasks"]["include"]), facts["tasks"]["lm_eval"]),
         revisions=facts["revisions"],
         batch_size=facts["batch_size"],
         tokenizer=_tokenizer_of(facts["merge"]),
+        measures=measures,
     )
     parents = tuple(
         Candidate(-1 - place, _parent(name, facts), (), "parent", short_name(name))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from evomerge.controllers.registry import FACTORIES
 from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Number, Section, Text
+from evomerge.searchfile.objectives import OBJECTIVE
 
 ESTIMATORS = ("mean",)
 CONTROLLERS = tuple(FACTORIES)
@@ -14,16 +15,6 @@ LATER_CONTROLLERS = ("quadratic",)
 LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
-OBJECTIVE = Section(
-    (
-        Key("task", Text(what="task"), "an lm-eval task", required=True),
-        Key("metric", Text(what="metric"), "as in lm-eval; default: the task's first"),
-        Key("goal", Text(("maximize", "minimize"), what="goal"), "default: from lm-eval's metadata"),
-        Key("weight", Number(0, open_low=True), "for controllers that need one number", default=1.0),
-        Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
-    ),
-    "{task: add}",
-)
 SCORING = Section(
     (
         Key("items", Number(1, integer=True), "documents per task, pinned by id; default: all of the search share"),

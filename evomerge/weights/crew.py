@@ -22,8 +22,8 @@ from evomerge.weights.steps import Step
 
 # Elements per block, each a whole number of the fingerprint's rows. Alone, a thread takes blocks long enough that the
 # cost of calling torch fades. Beside others, it takes blocks so short that torch does not share them among threads of
-# its own, which would then outnumber the cores. A GPU wants few launches.
-_ALONE, _BESIDE, _DEVICE = 1 << 17, 1 << 15, 1 << 24
+# its own, which would then outnumber the cores; compiled loops are not shared anyway. A GPU wants few launches.
+_ALONE, _BESIDE, _COMPILED, _DEVICE = 1 << 17, 1 << 15, 1 << 18, 1 << 24
 # Tensors larger than this are shared among threads; below the total, threads would only get in each other's way.
 _SHARED = 1 << 22
 _WORTH_THREADS = 1 << 20
@@ -110,14 +110,20 @@ class Crew:
         """
         total = sum(math.prod(step.shape) for step, _ in work)
         threads = 1 if not self._cpu or total < _WORTH_THREADS else self._threads or torch.get_num_threads()
-        alone = threads == 1 or native.compiled() is not None  # compiled loops are not shared by torch
-        size = self._block or (_DEVICE if not self._cpu else _ALONE if alone else _BESIDE)
+        size = self._block or self._size(threads)
         hashes: dict[str, str] = {}
         for step, parts in self._alone(work, size) if threads == 1 else self._together(work, size, threads):
             refuse_nonfinite(step, sum(part.bad for part in parts))
             hashes[step.name] = description(step.dtype, step.shape, torch.cat([part.sums for part in parts]))
             finished(step)
         return hashes
+
+    def _size(self, threads: int) -> int:
+        if not self._cpu:
+            return _DEVICE
+        if native.compiled() is not None:
+            return _COMPILED
+        return _ALONE if threads == 1 else _BESIDE
 
     def _alone(self, work: Work, size: int) -> Iterator[tuple[Step, list[_Part]]]:
         for step, target in work:

@@ -326,7 +326,7 @@ def test_a_base_that_is_given_no_weight_lends_only_its_configuration_to_linear(l
 def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import weakref
 
-    from evomerge.weights import shards
+    from evomerge.weights import crew, shards
     from tests.pico import make_model
 
     base = make_model(tmp_path / "base", hidden_size=128, intermediate_size=1200, layers=1)
@@ -345,6 +345,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         return made
 
     monkeypatch.setattr(shards.Slot, "block", watching)
+    monkeypatch.setattr(crew, "_COMPILED", 1 << 17)
     document = {"merge_method": "ties", "base_model": str(base), "models": [{"model": str(other)}]}
     document["parameters"] = {"weight": 1.0, "density": 0.4}
     export(recipe_from_mapping(document), tmp_path / "out")
