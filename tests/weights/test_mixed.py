@@ -109,6 +109,7 @@ def test_tables_and_integers_are_copied_and_must_agree(llama: Any, tmp_path: Pat
         export(recipe_from_mapping(document([base, other])), tmp_path / "no")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_an_adapted_parent_is_never_whole_in_memory(
     llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
