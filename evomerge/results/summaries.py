@@ -68,9 +68,9 @@ def front_lines(run: Run) -> list[str]:
         " " * (label + 2) + "  ".join(f"{name:>13}" for name in names),
     ]
     for _, row in parents.iterrows():
-        lines.append(f"  {'parent ' + row['name']:<{label}}" + "  ".join(_cell(row, name) for name in names))
+        lines.append(f"  {'parent ' + row['name']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     for _, row in front.head(SHOWN_POINTS).iterrows():
-        lines.append(f"  {row['candidate']:<{label}}" + "  ".join(_cell(row, name) for name in names))
+        lines.append(f"  {row['candidate']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     if len(front) > SHOWN_POINTS:
         lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
     return lines
@@ -97,7 +97,7 @@ def finals_lines(finals: list[Final]) -> list[str]:
     what = (
         "mean over the objectives, in points"
         if in_points
-        else "gains: mean over objectives, in nats"
+        else "gains: mean over objectives in their own units, a perplexity's in nats per token"
     )
     lines = [f"Held-out items, which the search never saw ({what}):"]
     for final in finals:
@@ -163,4 +163,7 @@ def clock(seconds: float) -> str:
 
 
 def _cell(row: object, name: str) -> str:
-    return f"{row[f'score.{name}']:>6.3f} ± {row[f'stderr.{name}']:<4.2g}"[:13].rjust(13)  # type: ignore[index]
+    value, error = row[f"score.{name}"], row[f"stderr.{name}"]  # type: ignore[index]
+    if abs(value) < 10:
+        return f"{value:>6.3f} ± {error:<4.2g}"[:13].rjust(13)
+    return f"{value:.5g} ± {error:.2g}" if error < 100 else f"{value:.5g} ± {error:.0f}"  # a perplexity, or a length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,9 @@ def test_the_summary_says_each_measure_in_its_own_unit(run):
     text = run.summary()
     best = next(final for final in run.finals() if final.number >= 0)
     assert f"wiki {best.scores['wiki'].value:.4g} ±" in text
+    front = run.front().iloc[0]
+    # whole numbers, however large: a cut-off error bar would look like a small one
+    assert re.search(rf"{front['score.size']:.5g} ± 0\b", text.split("Held-out")[0])
     assert " points" not in text.split("Held-out items")[1]
 
 
