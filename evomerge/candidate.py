@@ -12,6 +12,7 @@ from evomerge.recipe import Recipe
 Kind = Literal["search", "parent"]  # parents are scored beside the search and are not counted in its budget
 Split = Literal["search", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
+ObjectiveKind = Literal["task", "perplexity", "python", "phrases", "response_length", "judge"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,12 @@ class Objective:
     """
 
     name: str  # the task's name, or task:metric where two objectives share a task
-    task: str
+    task: str  # or the name of another measure, which takes a task's place among items and responses
     metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
     goal: Literal["maximize", "minimize"] = "maximize"
     weight: float = 1.0  # for controllers that need one number
     filter: str = "none"  # lm-eval's filter name, as in 'exact_match,strict-match'
+    kind: ObjectiveKind = "task"  # other kinds are measured without lm-eval's tasks, see scoring.measures
 
     def fitness(self, score: float) -> float:
         """Return `score` turned so that higher is better."""

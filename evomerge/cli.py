@@ -304,17 +304,18 @@ def _export(verbs: Any) -> None:
     parser = _folder_verb(
         verbs,
         "export",
-        "write a candidate as a model folder, a mergekit YAML, or a recipe",
+        "write a candidate as a model folder, a LoRA adapter of its base, a mergekit YAML, or a recipe",
         """
 evomerge export runs/quickstart --to merged
 evomerge export runs/quickstart --to merged --pick knee
 evomerge export runs/quickstart --to merged --pick "add=2,sort=1"
 evomerge export runs/quickstart --to best.yaml --as mergekit
+evomerge export runs/quickstart --to adapter --as lora --rank 16
 """,
         _run_export,
     )
     parser.add_argument(
-        "--to", metavar="OUT", required=True, help="folder (hf) or file (mergekit, recipe; '-': stdout)"
+        "--to", metavar="OUT", required=True, help="folder (hf, lora) or file (mergekit, recipe; '-': stdout)"
     )
     parser.add_argument(
         "--pick",
@@ -322,13 +323,23 @@ evomerge export runs/quickstart --to best.yaml --as mergekit
         metavar="best|knee|ID|PREFERENCE",
         help="which candidate: the best (default), the front's knee, a number, or weights as in 'add=2,sort=1'",
     )
-    parser.add_argument("--as", dest="form", choices=["hf", "mergekit", "recipe"], default="hf", help="default: hf")
+    parser.add_argument(
+        "--as", dest="form", choices=["hf", "lora", "mergekit", "recipe"], default="hf", help="default: hf"
+    )
+    _rank_option(parser)
+
+
+def _rank_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rank", metavar="N|auto", help="with --as lora: rank of every matrix, or auto (default): what each one needs"
+    )
 
 
 def _run_export(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
 
-    message = open_run(arguments.folder).export(arguments.to, pick=arguments.pick, form=arguments.form)
+    run = open_run(arguments.folder)
+    message = run.export(arguments.to, pick=arguments.pick, form=arguments.form, rank=arguments.rank)
     print(message, file=sys.stderr)
     return DONE
 
@@ -338,17 +349,22 @@ def _merge(verbs: Any) -> None:
         verbs,
         "merge",
         "carry out one recipe and write the merged model; a mergekit YAML is a recipe",
-        "evomerge merge recipe.yaml --to merged",
+        """
+evomerge merge recipe.yaml --to merged
+evomerge merge recipe.yaml --to adapter --as lora      what the merge changed, as an adapter of its base model
+""",
         _run_merge,
     )
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="mergekit YAML, or a recipe that export wrote")
     parser.add_argument("--to", metavar="OUT", required=True, help="folder to write")
+    parser.add_argument("--as", dest="form", choices=["hf", "lora"], default="hf", help="default: hf")
+    _rank_option(parser)
 
 
 def _run_merge(arguments: argparse.Namespace) -> int:
     from evomerge.run.verbs import merge_recipe
 
-    print(merge_recipe(arguments.recipe, arguments.to), file=sys.stderr)
+    print(merge_recipe(arguments.recipe, arguments.to, form=arguments.form, rank=arguments.rank), file=sys.stderr)
     return DONE
 
 

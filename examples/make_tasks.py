@@ -1,7 +1,7 @@
 """Write the documents of the example tasks: `python examples/make_tasks.py`.
 
-Each file of `tasks/data/` holds DOCUMENTS questions from the test side of one skill (see `skills.py`), one JSON object per line.
-The same documents come out every time. How they are asked and scored is said by the YAML files beside them.
+Each file of `tasks/data/` holds DOCUMENTS questions from the test side of one skill (see `skills.py`), one JSON object
+per line. The same documents come out every time. How they are asked and scored is said by the YAML files beside them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skills import SKILLS, Document, spell_out
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 DOCUMENTS = 400
 SEED = 20240607
 CHOICES = 4

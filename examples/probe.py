@@ -1,8 +1,8 @@
-"""Scores of the example tasks in about a second per model, without lm-eval. For use while training and for merging by hand.
+"""Scores of the example tasks in a second or two per model, without lm-eval: for training, and for merging by hand.
 
-A greedy answer is right exactly when every token of the right answer is the model's first choice given the ones before it, so one
-forward pass over question and answer decides it and nothing has to be generated. lm-eval's scores agree, with one exception:
-`words` counts a whole right chain here, and a right sum after a wrong chain there.
+A greedy answer is right exactly when every token of the right answer is the model's first choice given those before it.
+One forward pass over question and answer decides that; nothing has to be generated. lm-eval's scores agree, with one
+exception: `words` counts a whole right chain here, and also a right sum after a wrong chain there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 from make_tasks import HERE, TASKS
-from skills import Document
+from skills import Document, spell_out
 from torch.nn.functional import cross_entropy
 from vocabulary import IDS, encode
 
 IGNORED = -100  # label of a token that is not learned or scored: questions and padding
+EVERY = slice(None)
 NEWLINE = IDS["\n"]
 
 
@@ -35,10 +36,12 @@ def batch_of(rows: list[list[tuple[list[int], list[int]]]]) -> tuple[torch.Tenso
     return ids, labels
 
 
-def token_losses(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return per token the negative log likelihood and whether it was the first choice, (rows, longest - 1); 0, True if ignored."""
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return per token the negative log likelihood and whether it was the first choice, both (rows, longest - 1).
+
+    Ignored tokens have 0 and True.
+    """
+    logits, targets = logits[:, :-1], labels[:, 1:]
     losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
     return losses.view(targets.shape), (logits.argmax(-1) == targets) | (targets == IGNORED)
 
@@ -47,7 +50,8 @@ def token_losses(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor
 def share_chosen(model: torch.nn.Module, rows: list[dict]) -> float:
     """Accuracy on multiple-choice rows: the right choice has the highest summed log likelihood."""
     pairs = [[(encode(row["question"]), encode(choice))] for row in rows for choice in row["choices"]]
-    losses, _ = token_losses(model, *batch_of(pairs))
+    ids, labels = batch_of(pairs)
+    losses, _ = token_losses(model(input_ids=ids, use_cache=False).logits, labels)
     chosen = losses.sum(1).view(len(rows), -1).argmin(1)
     return (chosen == torch.tensor([row["answer"] for row in rows])).float().mean().item()
 
@@ -56,7 +60,8 @@ def share_chosen(model: torch.nn.Module, rows: list[dict]) -> float:
 def share_written(model: torch.nn.Module, documents: list[Document]) -> float:
     """Share of documents whose whole answer, with the end of the line, greedy decoding writes."""
     rows = [[(encode(d.prompt), encode(d.answer) + [NEWLINE] * d.finished)] for d in documents]
-    _, right = token_losses(model, *batch_of(rows))
+    ids, labels = batch_of(rows)
+    _, right = token_losses(model(input_ids=ids, use_cache=False).logits, labels)
     return right.all(1).float().mean().item()
 
 
@@ -74,21 +79,32 @@ def chain(row: dict) -> Document:
 
 def digits_of(question: str) -> str:
     """Return the sum asked for in words, in digits: 'two plus ten:' is '2+10'."""
-    from skills import spell_out
-
     number = {spell_out(n): n for n in range(100)}
     a, b = question.rstrip(":").split(" plus ")
     return f"{number[a]}+{number[b]}"
 
 
-def scores(model: torch.nn.Module, limit: int | None = None) -> dict[str, float]:
-    """Return the score of every example task, on its first `limit` documents."""
+def scores(model: torch.nn.Module, documents: slice = EVERY) -> dict[str, float]:
+    """Return the score of every example task, on some of its documents."""
     model.eval()
     result = {}
     for task in TASKS:
-        rows = rows_of(task)[:limit]
+        rows = rows_of(task)[documents]
         if "choices" in rows[0]:
             result[task] = share_chosen(model, rows)
         else:
             result[task] = share_written(model, [chain(row) for row in rows])
     return result
+
+
+def average(result: dict[str, float]) -> float:
+    """Return the mean over tasks, each counting the same."""
+    return sum(result.values()) / len(result)
+
+
+HEAD = f"{'':>20}" + "".join(f"{name:>9}" for name in (*TASKS, "average"))
+
+
+def row(name: str, result: dict[str, float]) -> str:
+    """Return one line of a table under HEAD."""
+    return f"{name:>20}" + "".join(f"{value:>9.1%}" for value in (*result.values(), average(result)))

@@ -1,8 +1,8 @@
 """The skills that the example models learn: where questions come from, and which ones no model may train on.
 
-A question belongs to the *test* side or to the *training* side by a checksum of its key, so the two cannot overlap, whatever
-the seed, and no list of test questions has to be carried along. Both summand orders of a sum share one key; so do the sum
-in digits and the sum in words.
+A question belongs to the *test* side or to the *training* side by a checksum of its key, so the two cannot overlap,
+whatever the seed, and no list of test questions has to be carried along. Both orders of the summands share one key; so
+do the sum in digits and the sum in words.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ TEST_SHARE = 8
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 NUMBER_WORDS = (*ONES, *TENS, "hundred", "thousand")
 
 
@@ -83,8 +83,8 @@ def draw_letters(rng: random.Random, *, test: bool, easy: bool) -> str:
 
 
 def add(rng: random.Random, *, test: bool = False, easy: bool = False) -> Document:
-    """A sum in digits: 23+45= is 68. There are no easy ones: this is what takes longest to learn."""
-    a, b = draw_pair(rng, test=test, easy=False)
+    """A sum in digits: 23+45= is 68."""
+    a, b = draw_pair(rng, test=test, easy=easy)
     return Document(f"{a}+{b}=", f"{a + b}")
 
 
@@ -118,6 +118,11 @@ def words(rng: random.Random, *, test: bool = False, easy: bool = False) -> Docu
     return Document(f"{spell_out(a)} plus {spell_out(b)}:", f"{a}+{b}={a + b}")
 
 
+def easy_words(rng: random.Random, *, test: bool = False, easy: bool = True) -> Document:
+    """The chain over numbers of a single word, whatever `easy` says: practice that keeps its shape, no more."""
+    return words(rng, test=test, easy=True)
+
+
 Skill = Callable[..., Document]
 SKILLS: dict[str, Skill] = {
     "add": add,
@@ -126,4 +131,5 @@ SKILLS: dict[str, Skill] = {
     "spell": spell,
     "transcribe": transcribe,
     "words": words,
+    "easy_words": easy_words,
 }

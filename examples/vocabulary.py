@@ -1,7 +1,7 @@
 """The tokenizer of the example models: a small closed vocabulary of number words, letters, digits and signs.
 
-Text is cut into known words and single characters and nothing is dropped, spaces included, so decoding what was encoded gives
-the same text back. No token is put before or after the text.
+Text is cut into known words and single characters and nothing is dropped, spaces included, so decoding what was encoded
+gives the same text back. No token is put before or after the text.
 """
 
 from __future__ import annotations

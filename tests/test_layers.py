@@ -41,7 +41,7 @@ DOORS = {
     "peft": {"weights/"},
     "huggingface_hub": {"weights/"},
     "mergekit": set(),
-    "sqlite3": {"archive"},
+    "sqlite3": {"archive", "scoring/answer_cache.py"},
     "altair": {"figures/"},
     "vl_convert": {"figures/"},
 }

@@ -100,6 +100,14 @@ class Reader:
             for response in self.responses(split, number):
                 yield number, response
 
+    def means(self, split: Split, metrics: Sequence[str]) -> dict[tuple[int, str, str], float]:
+        """Return (candidate, task, metric) -> mean value of the stored answers in some metrics."""
+        select = (
+            "SELECT candidate, task, metric, avg(value) FROM answers JOIN questions ON id = question "
+            f"WHERE split = ? AND metric IN ({', '.join('?' * len(metrics))}) GROUP BY candidate, task, metric"
+        )
+        return {(number, task, metric): value for number, task, metric, value in self._rows(select, (split, *metrics))}
+
     def answered(self, split: Split, number: int) -> dict[str, set[str]]:
         """Return task -> items that this candidate has answered."""
         found: dict[str, set[str]] = {}

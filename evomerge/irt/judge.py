@@ -43,7 +43,7 @@ MARGIN = 0.5
 FOLDS = 12
 # Designs that differ from draw to draw, and how many draws one round of readings averages over.
 CHANCE_DESIGNS = ("random", "stratified")
-DRAWS = 24
+DRAWS = 100
 # A batch of an adaptive test is this share of its items: ten rounds.
 ROUNDS = 10
 

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.scoring.answer_cache import AnswerCache
+from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.measures import Measure
+from evomerge.scoring.rungs import Rungs, check_norms
+from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.resident import Resident
+
+# Parameters. Below, threads spend more time waiting for each other than working, and much more where cores are shared.
+SMALL_MODEL = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,11 @@ class WorkerSpec:
     revisions: Mapping[str, str] = field(default_factory=dict)  # model -> revision that it must have here too
     batch_size: int | None = None  # None: chosen from memory
     device: str | None = None  # None: the GPU that this process may use, else the CPU
-    threads: int | None = None  # of torch on the CPU; None: torch's own choice
+    tokenizer: TokenizerChoice | None = None  # of the merged models; None: the first model's
+    threads: int | None = None  # of torch on the CPU; None: one for a small model, else torch's own choice
+    measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
+    cache: str | None = None  # folder of answers that are kept across runs
+    rungs: Rungs | None = None  # what a candidate must pass before it is scored
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -36,28 +48,45 @@ class Worker:
     """Evaluates jobs one after another on one device; owns the resident model and nothing else."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        import torch
-
-        if spec.threads is not None and spec.device in (None, "cpu"):
-            torch.set_num_threads(spec.threads)
-        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions)
+        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
+        self._rungs = spec.rungs
+        self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
-        self._scorer = ResidentScorer(
-            self._resident.model, self._resident.tokenizer, tasks, batch_size=spec.batch_size or "auto"
+        cache = AnswerCache(spec.cache) if spec.cache else None
+        self._scorer = Answerer(
+            self._resident.model,
+            self._resident.tokenizer,
+            tasks,
+            spec.measures,
+            batch_size=spec.batch_size or "auto",
+            cache=cache,
         )
+        size = sum(parameter.numel() for parameter in self._resident.model.parameters())
+        self._threads = spec.threads or (1 if size < SMALL_MODEL else None)
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         """Write the job's recipe into the resident model and yield the answers of each task, then the outcome.
 
         Raises:
-            CandidateError: the merged weights or the model's output are not finite.
+            CandidateError: the merged weights or the model's output are not finite, or it fell off a rung.
         """
+        with _threads(self._threads):
+            yield from self._evaluate(job)
+
+    def _evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         started = time.monotonic()
         fingerprint = self._resident.write(job.candidate.recipe)
+        # The fingerprint is of the weights alone; where layers are rearranged, the recipe says how.
+        rearranged = job.candidate.recipe.route is not None or job.candidate.recipe.slices
+        weights = f"{fingerprint} {job.candidate.recipe.digest}" if rearranged else fingerprint
         stages = {"merge": time.monotonic() - started}
+        if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
+            begun = time.monotonic()
+            self._climb(job, self._rungs)
+            stages["rungs"] = time.monotonic() - begun
         for task, items in job.items.items():
             begun = time.monotonic()
-            responses = self._scorer.answers(task, items)
+            responses = self._scorer.remembered(weights, task, items)
             stages[f"score.{task}"] = time.monotonic() - begun
             yield Answers(job.candidate.number, job.split, task, responses)
         yield Outcome(
@@ -67,3 +96,23 @@ class Worker:
             stages=stages,
             fingerprint=fingerprint,
         )
+
+    def _climb(self, job: Job, rungs: Rungs) -> None:
+        """Raise CandidateError where the candidate falls off a rung, the cheapest first."""
+        check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
+        for task, items in job.items.items():
+            self._scorer.probe(task, items, rungs)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use this many threads inside; the process that we run in keeps its own number."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

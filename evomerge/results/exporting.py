@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,20 @@ from evomerge.recipe import Recipe
 
 if TYPE_CHECKING:
     from evomerge.results import Run
+    from evomerge.weights.lora import LoraReport
 
-FORMS = ("hf", "mergekit", "recipe")
+FORMS = ("hf", "lora", "mergekit", "recipe")
 
 
-def export_candidate(run: Run, to: str | Path, *, pick: str, form: str) -> str:
+def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: int | str | None = None) -> str:
     """Write the picked candidate of `run` and return a sentence that says what was written.
+
+    Args:
+        run: where the candidate is.
+        to: folder (hf, lora) or file (mergekit, recipe; '-': stdout).
+        pick: best, knee, a number, or a preference.
+        form: one of FORMS.
+        rank: of a lora: a number or 'auto'; None: 'auto'.
 
     Raises:
         InputError: an unknown form or pick, or the target exists.
@@ -27,8 +36,10 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str) -> str:
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    if rank is not None and form != "lora":
+        raise InputError(f"a rank is for --as lora, got --as {form}")
     candidate = run.pick(pick)
-    if form != "hf":
+    if form in ("mergekit", "recipe"):
         recipe = candidate.recipe
         document = recipe.to_mergekit() if form == "mergekit" else recipe.to_mapping()
         write_text(yaml_text(document, _heading(run, candidate, form)), to)
@@ -37,6 +48,9 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str) -> str:
     from evomerge.weights.export import export
 
     _check_revisions(candidate.recipe)
+    if form == "lora":
+        text = write_lora(candidate.recipe, to, rank, lambda lora: model_card(run, candidate, lora))
+        return f"wrote candidate {candidate.number} to {text}"
     report = export(candidate.recipe, to, card=model_card(run, candidate))
     stored = run.fingerprint(candidate.number)
     if stored and report.fingerprint != stored:
@@ -47,8 +61,29 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str) -> str:
     proof = ", the weights that were scored" if stored else ""
     return (
         f"wrote candidate {candidate.number} to {report.folder} "
-        f"({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}{proof})"
+        f"({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}{proof})" + findings_text(report.findings)
     )
+
+
+def write_lora(recipe: Recipe, to: str | Path, rank: int | str | None, card: Callable[[LoraReport], str]) -> str:
+    """Write a recipe's model as an adapter of its base and return the end of a sentence about it.
+
+    Raises:
+        WeightsError: the rank is no rank, the recipe makes no adapter, or the folder cannot be written.
+    """
+    from evomerge.weights.lora import export_lora, rank_of
+
+    report = export_lora(recipe, to, rank=rank_of(rank), card=card)
+    left = f"; not in the adapter: {', '.join(report.left_out)}" if report.left_out else ""
+    return (
+        f"{report.folder} as an adapter ({report.bytes / 1e6:.1f} MB, reconstruction error "
+        f"{100 * report.relative_error:.2g}% of the change{left})"
+    )
+
+
+def findings_text(findings: Sequence[str]) -> str:
+    """Return what is odd about an exported folder, a line each; '' when all is well."""
+    return "".join(f"\n  note: {finding}" for finding in findings)
 
 
 def yaml_text(document: dict[str, Any], heading: str = "") -> str:

@@ -21,6 +21,7 @@ class Final:
     scores: Mapping[str, Score]  # objective -> score in the metric's units
     gain: Difference | None = None  # over the best parent; None for parents
     against: str = ""  # the best parent's name
+    in_points: bool = True  # all objectives are shares of items; otherwise each has a unit of its own
 
 
 def compare_finals(
@@ -43,13 +44,14 @@ def compare_finals(
     """
     parents = {number: rows for number, rows in responses.items() if number < 0}
     finals = []
+    in_points = all(objective.kind == "task" for objective in objectives)
     for number, rows in responses.items():
         scores = evaluation_of(number, rows, objectives, stands_in).scores
         gain, against = None, ""
         if number >= 0 and parents:
             others = {names[parent]: answers for parent, answers in parents.items()}
             against, gain = gain_over_best(rows, others, objectives, stands_in=stands_in)
-        finals.append(Final(number, names[number], _mean(scores, objectives), scores, gain, against))
+        finals.append(Final(number, names[number], _mean(scores, objectives), scores, gain, against, in_points))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 

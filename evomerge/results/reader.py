@@ -26,6 +26,8 @@ from evomerge.results.evaluations import (
     reference_point,
 )
 from evomerge.results.finals import Final, compare_finals
+from evomerge.scoring.estimate import metric_key
+from evomerge.scoring.mishaps import MISHAPS, UNEXTRACTED
 from evomerge.space import SearchSpace, build_space
 
 if TYPE_CHECKING:
@@ -54,6 +56,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.state}, {len(self.candidates())} candidates)"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.status_text())}</pre>"
 
     # --- what was asked -----------------------------------------------------------------------------------------
 
@@ -102,7 +109,9 @@ class Run:
 
         Columns: candidate, status (pending, running, done, failed), failure (message), seconds, worker, digest (of the
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
-        missing where the chosen method does not use the gene).
+        missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
+        truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
+        task's filter found no answer.
         """
         import pandas as pd
 
@@ -129,8 +138,29 @@ class Run:
             genes = self.space.phenotype(np.array(candidate.genotype))
             row.update({f"gene.{name}": genes.get(name) for name in self.space.names})
             rows.append(row)
+        mishaps = self.mishaps()
+        for row in rows:
+            row.update({f"{kind}.{name}": share for (kind, name), share in mishaps.get(row["candidate"], {}).items()})
+        seen = {key for shares in mishaps.values() for key in shares}
         columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
-        return pd.DataFrame(rows, columns=[*columns, *(f"gene.{name}" for name in self.space.names)])
+        columns += [f"gene.{name}" for name in self.space.names]
+        columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
+        return pd.DataFrame(rows, columns=columns)
+
+    def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
+        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        wanted = {
+            (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
+            for kind in MISHAPS
+            for o in self.objectives
+        }
+        with self._archive() as archive:
+            means = archive.means("search", sorted({metric for _, metric in wanted}))
+        found: dict[int, dict[tuple[str, str], float]] = {}
+        for (number, task, metric), share in means.items():
+            if (task, metric) in wanted:
+                found.setdefault(number, {})[wanted[task, metric]] = share
+        return found
 
     def items(self, split: Split = "search") -> pd.DataFrame:
         """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer."""
@@ -327,15 +357,21 @@ class Run:
 
         return summary_text(self)
 
-    def export(self, to: str | Path, *, pick: str = "best", form: str = "hf") -> str:
-        """Write a candidate as a model folder ('hf'), a mergekit YAML ('mergekit'), or a recipe ('recipe').
+    def export(self, to: str | Path, *, pick: str = "best", form: str = "hf", rank: int | str | None = None) -> str:
+        """Write a candidate as a model folder ('hf'), an adapter of its base ('lora'), a mergekit YAML, or a recipe.
+
+        Args:
+            to: folder or file to write.
+            pick: best, knee, a number, or a preference as in 'add=2,sort=1'.
+            form: hf, lora, mergekit or recipe.
+            rank: of a lora: a number or 'auto'; None: 'auto'.
 
         Returns:
             A sentence that says what was written.
         """
         from evomerge.results.exporting import export_candidate
 
-        return export_candidate(self, to, pick=pick, form=form)
+        return export_candidate(self, to, pick=pick, form=form, rank=rank)
 
     # --- private ------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.results.finals import Final
+from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
     from evomerge.results import Run
 
+WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said
 SHOWN_POINTS = 12  # of the front; the rest is in `evomerge front`
 
 
@@ -45,6 +47,8 @@ def summary_text(run: Run) -> str:
         *front_lines(run),
         "",
     ]
+    if warnings := mishap_lines(run, best.number):
+        lines += [*warnings, ""]
     if state == "interrupted":
         return "\n".join(
             [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
@@ -72,12 +76,35 @@ def front_lines(run: Run) -> list[str]:
     return lines
 
 
+def mishap_lines(run: Run, number: int) -> list[str]:
+    """Return a warning per objective in which many of a candidate's answers were cut off or held no answer."""
+    what = {
+        TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
+        UNEXTRACTED: "held nothing that the task's filter takes for an answer",
+    }
+    shares = run.mishaps().get(number, {})
+    return [
+        f"note: {name}: {100 * share:.0f}% of the answers of candidate {number} {what[kind]}"
+        for (kind, name), share in sorted(shares.items())
+        if share > WORTH_SAYING
+    ]
+
+
 def finals_lines(finals: list[Final]) -> list[str]:
     """Return finalists and parents on held-out items, and the verdict on the best candidate."""
     label = max(len(final.name) for final in finals)
-    lines = ["Held-out items, which the search never saw (mean over the objectives, in points):"]
+    in_points = all(final.in_points for final in finals)
+    what = (
+        "mean over the objectives, in points"
+        if in_points
+        else "gains: mean over objectives, in nats"
+    )
+    lines = [f"Held-out items, which the search never saw ({what}):"]
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
+        if not in_points:  # a mean over different units says nothing, so each objective stands for itself
+            scores = (f"{name} {score.value:.4g} ± {score.stderr:.2g}" for name, score in final.scores.items())
+            line = f"  {final.name:<{label}}  {', '.join(scores)}"
         if final.gain is not None:
             line += f"   {verdict(final)}"
         lines.append(line)
@@ -89,12 +116,23 @@ def verdict(final: Final) -> str:
     gain = final.gain
     if gain is None:
         return "a parent"
-    interval = f"95% interval [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+    shown = _points if final.in_points else _plain
+    interval = f"95% interval [{shown(gain.low)}, {shown(gain.high)}]"
+    unit = " points" if final.in_points else ""
     if gain.low > 0:
-        return f"better than {final.against} by {100 * gain.value:.1f} points, {interval}"
+        return f"better than {final.against} by {shown(gain.value)}{unit}, {interval}"
     if gain.high < 0:
-        return f"worse than {final.against} by {-100 * gain.value:.1f} points, {interval}"
-    return f"not distinguishable from {final.against} ({100 * gain.value:+.1f} points, {interval})"
+        return f"worse than {final.against} by {shown(-gain.value)}{unit}, {interval}"
+    sign = "+" if gain.value >= 0 else ""
+    return f"not distinguishable from {final.against} ({sign}{shown(gain.value)}{unit}, {interval})"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}"
 
 
 def next_lines(run: Run) -> list[str]:

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SearchFileError
-from evomerge.run.preparation import PreparedTasks, models_of, prepare_tasks, read_layouts
+from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
+from evomerge.weights.estimate import TimeEstimate, estimate_time, export_bytes
+from evomerge.weights.inspection import ModelFacts, facts_of, warnings_between
 from evomerge.weights.layout import Layout
+from evomerge.weights.licences import licence_warnings
+from evomerge.weights.lint import lint_folder
 from evomerge.weights.plan import available_bytes, resident_bytes
+from evomerge.weights.reference import short_name
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,21 @@ class CheckReport:
     space: SearchSpace
     tasks: PreparedTasks
     search_file: SearchFile
+    facts: dict[str, ModelFacts]
+    time: TimeEstimate  # per candidate, on this machine
+    vocabulary: tuple[str, ...] = ()  # what happens to rows of models whose vocabularies differ
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def items(self) -> int:
+        """Items that a candidate answers, over all tasks."""
+        return sum(len(self.tasks.plan.search[task]) for task in {o.task for o in self.tasks.objectives})
+
+    @property
+    def export_bytes(self) -> int:
+        """Disk that one exported candidate takes."""
+        merge = self.search_file.merge
+        return export_bytes(next(iter(self.models.values())), merge.get("out_dtype") or merge.get("dtype"))
 
     @property
     def needed_bytes(self) -> int:
@@ -35,7 +54,12 @@ class CheckReport:
         return {
             "file": self.path,
             "models": {
-                name: {"parameters": layout.parameters, "layers": layout.layers, "dtype": layout.dtype}
+                name: {
+                    "parameters": layout.parameters,
+                    "layers": layout.layers,
+                    "dtype": layout.dtype,
+                    **self.facts[name].to_mapping(),
+                }
                 for name, layout in self.models.items()
             },
             "genes": list(self.space.names),
@@ -46,17 +70,17 @@ class CheckReport:
             "holdout": {task: len(items) for task, items in self.tasks.plan.holdout.items()},
             "needed_bytes": self.needed_bytes,
             "available_bytes": available_bytes("cpu"),
+            "export_bytes": self.export_bytes,
+            "seconds_per_candidate": self.time.seconds,
+            "seconds_basis": self.time.basis,
+            "vocabulary": list(self.vocabulary),
             "warnings": self.warnings,
         }
 
     def text(self) -> str:
         """Return the report for people."""
         lines = [f"{self.path}: no problems found"]
-        for name, layout in self.models.items():
-            lines.append(
-                f"  model      {_short(name):<24} {layout.parameters / 1e6:,.2f}M parameters, "
-                f"{layout.layers} layers, {layout.dtype}"
-            )
+        lines += [f"  model      {_short(name):<24} {_model_line(facts)}" for name, facts in self.facts.items()]
         budget, controller = self.search_file.budget, self.search_file.controller
         limits = [
             f"{budget.candidates} candidates" if budget.candidates else "",
@@ -75,7 +99,14 @@ class CheckReport:
             f"  memory     {self.needed_bytes / 2**30:.2f} GiB per worker"
             + (f", {free / 2**30:.1f} GiB free here" if free is not None else "")
         )
+        lines.append(f"  disk       {_size(self.export_bytes)} per exported candidate")
+        lines.append(f"  time       about {_span(self.time.seconds)} per candidate{self._in_all()}: {self.time.basis}")
+        lines += [f"  vocabulary {note.removeprefix('vocabulary of ')}" for note in self.vocabulary]
         return "\n".join([*lines, *(f"  warning    {warning}" for warning in self.warnings)])
+
+    def _in_all(self) -> str:
+        candidates = self.search_file.budget.candidates
+        return f", {_span(candidates * self.time.seconds)} for {candidates} by one worker" if candidates else ""
 
     def _held(self, task: str) -> int:
         plan = self.tasks.plan
@@ -90,19 +121,56 @@ def check(file: str | Path) -> CheckReport:
     """
     search_file = load_search_file(file)
     problems: list[str] = []
-    models = models_of(search_file.merge)
-    layouts = read_layouts(models, problems)
+    models = read_layouts(search_file.merge, problems)
     tasks = prepare_tasks(search_file, problems)
-    if problems or tasks is None:
+    base = models.base
+    if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    base = layouts[models[0]]
     space = search_file.space(layers=base.layers, modules=base.modules)
-    warnings = list(tasks.warnings)
+    layouts = dict(models.layouts)
+    facts = {name: facts_of(layout) for name, layout in layouts.items()}
+    names = {name: short_name(name) for name in layouts}
+    warnings = [
+        *tasks.warnings,
+        *warnings_between(facts),
+        *licence_warnings({names[name]: found.licence for name, found in facts.items()}),
+        *(f"'{name}': {finding}" for name, layout in layouts.items() for finding in lint_folder(layout.folder)),
+    ]
+    items = sum(len(tasks.plan.search[task]) for task in {objective.task for objective in tasks.objectives})
+    time = estimate_time(list(layouts.values()), items)
+    notes = models.alignment.notes if models.alignment is not None else ()
+    report = CheckReport(search_file.path, layouts, space, tasks, search_file, facts, time, notes, warnings)
     free = available_bytes("cpu")
-    needed = resident_bytes(list(layouts.values()))
-    if free is not None and needed > free:
-        warnings.append(f"a worker needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on this machine")
-    return CheckReport(search_file.path, layouts, space, tasks, search_file, warnings)
+    if free is not None and report.needed_bytes > free:
+        warnings.append(f"a worker needs {_size(report.needed_bytes)}, {_size(free)} are free on this machine")
+    return report
+
+
+def _model_line(facts: ModelFacts) -> str:
+    """Return what people want to see of a model in one line."""
+    heads = f"{facts.heads} heads" + (f" ({facts.kv_heads} key-value)" if facts.kv_heads != facts.heads else "")
+    parts = [
+        f"{facts.parameters / 1e6:,.2f}M parameters",
+        f"{facts.layers} layers",
+        heads if facts.heads else "",
+        facts.dtype,
+        f"{facts.rows} tokens" if facts.rows else "",
+        f"context {facts.context}" if facts.context else "",
+        f"LoRA rank {'/'.join(map(str, facts.adapter_ranks))}" if facts.adapter_ranks else "",
+        f"licence {facts.licence}" if facts.licence else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def _short(name: str) -> str:

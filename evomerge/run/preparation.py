@@ -9,9 +9,9 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -19,18 +19,29 @@ from evomerge import __version__
 from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
-from evomerge.recipe import passthrough
+from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
+from evomerge.scoring.kinds import documents as documents_of
+from evomerge.scoring.kinds import version as version_of
+from evomerge.scoring.measures import GOALS, Measure
+from evomerge.scoring.mishaps import RESPONSE_TOKENS
+from evomerge.scoring.rungs import Rungs
 from evomerge.scoring.settings import TaskSettings
-from evomerge.searchfile import SearchFile
+from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
+from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
+from evomerge.weights.inspection import facts_of, problems_between
 from evomerge.weights.layout import Layout, compare_layouts, read_layout
 from evomerge.weights.reference import revision_of, short_name
+from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, merge_of
 
 Note = Callable[[str], None]
+
+HELD_OUT_SHARE = 0.5  # of the documents of other measures than tasks, where `holdout` names tasks
 
 # Versions that can change a number; kept with the run so that a difference can be explained.
 RECORDED_PACKAGES = ("torch", "transformers", "lm-eval", "cma", "optuna", "ray", "numpy", "scipy")
@@ -56,16 +67,15 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     """
     problems: list[str] = []
     note("reading the models' headers")
-    models = models_of(search_file.merge)
-    layouts = read_layouts(models, problems)
-    base = layouts.get(models[0])
+    models = read_layouts(search_file.merge, problems)
+    base = models.base
     if base is not None and not problems:
         search_file.space(layers=base.layers, modules=base.modules)  # markers that do not fit this model
     note("preparing the tasks")
     tasks = prepare_tasks(search_file, problems)
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    return from_facts(_facts(search_file, models, base, tasks))
+    return from_facts(_facts(search_file, models, tasks))
 
 
 @dataclass(frozen=True)
@@ -74,15 +84,17 @@ class PreparedTasks:
 
     objectives: tuple[Objective, ...]
     plan: ItemPlan
-    versions: Mapping[str, str]
-    documents: Mapping[str, int]  # task -> documents in all
+    versions: Mapping[str, str]  # of tasks
+    documents: Mapping[str, int]  # task or measure -> documents in all
     warnings: tuple[str, ...]
+    measures: tuple[Measure, ...] = ()
+    measure_versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks | None:
     """Return the tasks with their pinned items; what is wrong is appended to `problems`, and None returned."""
     scoring = search_file.scoring
-    wanted = list(dict.fromkeys(request.task for request in search_file.objectives))
+    wanted = list(dict.fromkeys(request.task for request in search_file.objectives if request.measure is None))
     try:
         holdout = _holdout(scoring.holdout, wanted)
         stand_ins = [name for name in holdout.values() if isinstance(name, str)] if isinstance(holdout, dict) else []
@@ -91,6 +103,7 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
     except TaskError as error:
         problems += str(error).splitlines()
         return None
+    measures = _measures(search_file, tasks, problems)
     objectives = _objectives(search_file, tasks, problems)
     documents = {name: tasks.documents(name) for name in dict.fromkeys([*wanted, *stand_ins])}
     try:
@@ -100,9 +113,21 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
         return None
     if problems:
         return None
+    plan, warnings = _with_measures(plan, measures, search_file, problems)
+    if problems:
+        return None
     versions = {name: tasks.version(name) for name in documents}
     counts = {name: len(found) for name, found in documents.items()}
-    return PreparedTasks(tuple(objectives), plan, versions, counts, tasks.warnings)
+    counts |= {one.measure.name: len(one.documents) for one in measures}
+    return PreparedTasks(
+        tuple(objectives),
+        plan,
+        versions,
+        counts,
+        (*tasks.warnings, *warnings),
+        tuple(one.measure for one in measures),
+        {one.measure.name: one.version for one in measures},
+    )
 
 
 def models_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
@@ -112,17 +137,58 @@ def models_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*([base] if base else []), *listed]))
 
 
-def read_layouts(models: tuple[str, ...], problems: list[str]) -> dict[str, Layout]:
-    """Return the models' layouts, from headers only; what is wrong or does not fit is appended to `problems`."""
-    layouts = {}
+def read_layouts(merge: Mapping[str, Any], problems: list[str]) -> Models:
+    """Return the models of a merge section, from headers only; what is wrong or does not fit goes to `problems`."""
+    models = models_of(merge)
+    layouts: dict[str, Layout] = {}
     for name in models:
         try:
             layouts[name] = read_layout(name)
         except WeightsError as error:
             problems += str(error).splitlines()
-    if models[0] in layouts:
-        problems += compare_layouts(layouts[models[0]], [layouts[name] for name in models[1:] if name in layouts])
-    return layouts
+    if len(layouts) < len(models):
+        return Models(layouts, None)
+    alignment = _alignment(merge, models, layouts, problems)
+    aligned = aligned_layouts(alignment, layouts)
+    base, *others = (aligned[name] for name in models)
+    problems += compare_layouts(base, others, depth=not merge.get("slices"), vocabulary=False)
+    problems += problems_between({name: facts_of(layout) for name, layout in layouts.items()})
+    return Models(layouts, alignment)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a search, from their headers."""
+
+    layouts: Mapping[str, Layout]  # the base first
+    alignment: Alignment | None  # how their vocabularies become one; None where they are one
+
+    @property
+    def base(self) -> Layout | None:
+        """The base's layout, None where it could not be read."""
+        return next(iter(self.layouts.values()), None)
+
+
+def _alignment(
+    merge: Mapping[str, Any], models: tuple[str, ...], layouts: Mapping[str, Layout], problems: list[str]
+) -> Alignment | None:
+    tokenizer = _tokenizer_of(merge)
+    if tokenizer is not None and tokenizer.source == UNION:
+        problems.append(
+            "a union of vocabularies cannot be searched: a parent alone has no such vocabulary to be scored with. Name "
+            "base or one model as tokenizer_source; evomerge merge makes models with the union of vocabularies"
+        )
+        return None
+    try:
+        return alignment_of(merge_of(models, models[0], tokenizer), layouts)
+    except WeightsError as error:
+        problems.append(str(error))
+        return None
+
+
+def _tokenizer_of(merge: Mapping[str, Any]) -> TokenizerChoice | None:
+    source = merge.get("tokenizer_source")
+    return TokenizerChoice(source) if source is not None else choice_of(merge.get("tokenizer"))
 
 
 def verify(preparation: Preparation) -> None:
@@ -139,6 +205,9 @@ def verify(preparation: Preparation) -> None:
     for name, version in facts["tasks"]["versions"].items():
         if tasks.version(name) != version:
             changed.append(f"task {name!r} has other documents or settings ({tasks.version(name)}, was {version})")
+    for measure in preparation.spec.measures:
+        if version_of(measure) != facts["measure_versions"][measure.name]:
+            changed.append(f"objective {measure.name!r} has other documents, settings or code")
     if changed:
         raise RunError(
             f"{'; '.join(changed)} than when this run began. Put them back, or start a new search: scores of two "
@@ -146,19 +215,88 @@ def verify(preparation: Preparation) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    measure: Measure
+    documents: tuple[Document, ...]
+    version: str
+
+
+def _measures(search_file: SearchFile, tasks: TaskSet, problems: list[str]) -> list[_Measured]:
+    found = []
+    for request in search_file.objectives:
+        measure = request.measure
+        if measure is None:
+            continue
+        if measure.name in tasks.tasks:
+            problems.append(f"objective {measure.name!r} is called as a task is; give it another `name`")
+        try:
+            found.append(_Measured(measure, documents_of(measure).documents, version_of(measure)))
+        except TaskError as error:
+            problems.append(f"objective {measure.name!r}: {error}")
+    return found
+
+
+def _with_measures(
+    plan: ItemPlan, measures: Sequence[_Measured], search_file: SearchFile, problems: list[str]
+) -> tuple[ItemPlan, list[str]]:
+    """Return the plan with the measures' documents, and what is odd about them.
+
+    `items` is the most that is asked of each. What has one document only, such as a number that a function computes
+    of the model, is the same on both sides.
+    """
+    scoring, warnings = search_file.scoring, list[str]()
+    share = scoring.holdout if isinstance(scoring.holdout, float) else HELD_OUT_SHARE
+    search, kept = dict(plan.search), dict(plan.holdout)
+    for one in measures:
+        name, found = one.measure.name, one.documents
+        if len({document.hash for document in found}) == 1:
+            search[name] = kept[name] = (found[0].id,)
+            if one.measure.kind != "python":
+                warnings.append(f"objective {name!r} has one item, which is therefore not held out either")
+            continue
+        try:
+            own = split({name: found}, items=None, holdout=share, seed=search_file.seed)
+        except TaskError as error:
+            problems.append(f"objective {name!r}: {error}")
+            continue
+        search[name], kept[name] = own.search[name][: scoring.items], own.holdout[name]
+    return replace(plan, search=search, holdout=kept), warnings
+
+
 def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) -> list[Objective]:
-    shared = Counter(request.task for request in search_file.objectives)
+    shared = Counter(request.task for request in search_file.objectives if request.name is None)
     objectives = []
     for request in search_file.objectives:
+        if request.measure is not None:
+            objectives.append(request.measure.objective(request.goal, request.weight))
+            continue
+        if request.metric == RESPONSE_TOKENS:
+            objectives += _length_of_answers(request, tasks, problems)
+            continue
         try:
             found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
         except TaskError as error:
             problems.append(str(error))
             continue
-        if shared[request.task] > 1:  # an objective is named after its task, with :metric where two share one
+        if request.name is not None:
+            found = replace(found, name=request.name)
+        elif shared[request.task] > 1:  # an objective is named after its task, with :metric where two share one
             found = replace(found, name=f"{request.task}:{metric_key(found.metric, found.filter)}")
         objectives.append(found)
     return objectives
+
+
+def _length_of_answers(request: ObjectiveRequest, tasks: TaskSet, problems: list[str]) -> list[Objective]:
+    """Return the objective that wants a task's answers short or long; they are written for the task's score anyway."""
+    name = request.name or request.task
+    if len(tasks.expand(request.task)) > 1 or not tasks.writes(request.task):
+        problems.append(
+            f"objective {name!r}: task {request.task!r} has no written answers whose length could be wanted"
+        )
+        return []
+    goal = request.goal or GOALS["response_length"]
+    return [Objective(name, request.task, RESPONSE_TOKENS, goal, request.weight, kind="response_length")]
 
 
 def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[str]) -> float | dict[str, float | str]:
@@ -173,19 +311,22 @@ def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[
     return dict(holdout) if isinstance(holdout, Mapping) else holdout
 
 
-def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks: PreparedTasks) -> dict[str, Any]:
+def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dict[str, Any]:
     """Return what the archive keeps: everything that the rest of the run is rebuilt from."""
     scoring, controller, budget = search_file.scoring, search_file.controller, search_file.budget
+    base = models.base
+    assert base is not None  # otherwise there are problems, and no run
     return {
         "evomerge": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "search_path": search_file.path,
         "search_text": search_file.text,
         "merge": dict(search_file.merge),
-        "models": list(models),
+        "models": list(models.layouts),
+        "aligned": models.alignment is not None,
         "layers": base.layers,
         "modules": {name: list(parts) for name, parts in base.modules.items()},
-        "revisions": {name: revision_of(name) for name in models},
+        "revisions": {name: revision_of(name) for name in models.layouts},
         "seed": search_file.seed,
         "objectives": [asdict(objective) for objective in tasks.objectives],
         "tasks": {
@@ -193,6 +334,8 @@ def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks
             "lm_eval": dict(scoring.lm_eval),
             "versions": dict(tasks.versions),
         },
+        "measures": [asdict(measure) for measure in tasks.measures],
+        "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
         "controller": {
@@ -202,6 +345,8 @@ def _facts(search_file: SearchFile, models: tuple[str, ...], base: Layout, tasks
         },
         "budget": {"candidates": budget.candidates, "hours": budget.hours},
         "batch_size": scoring.batch_size,
+        "cache": scoring.cache,
+        "rungs": None if scoring.rungs is None else dict(scoring.rungs),
         "versions": _versions(),
     }
 
@@ -229,19 +374,32 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         {task: tuple(ids) for task, ids in items["holdout"].items()},
         dict(items["stands_in"]),
     )
-    asked = {
-        task: (*plan.search.get(task, ()), *plan.holdout.get(task, ())) for task in {**plan.search, **plan.holdout}
-    }
+    measures = tuple(Measure(**entry) for entry in facts.get("measures", ()))
+    others = {measure.name for measure in measures}
     spec = WorkerSpec(
         models=tuple(facts["models"]),
-        tasks=tuple(asked),
+        tasks=tuple(name for name in {**plan.search, **plan.holdout} if name not in others),
         task_settings=TaskSettings(tuple(facts["tasks"]["include"]), facts["tasks"]["lm_eval"]),
         revisions=facts["revisions"],
         batch_size=facts["batch_size"],
+        tokenizer=_tokenizer_of(facts["merge"]),
+        measures=measures,
+        cache=facts.get("cache"),
+        rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
     )
     parents = tuple(
-        Candidate(-1 - place, passthrough(name).with_revisions(facts["revisions"]), (), "parent", short_name(name))
+        Candidate(-1 - place, _parent(name, facts), (), "parent", short_name(name))
         for place, name in enumerate(facts["models"])
     )
     objectives = tuple(Objective(**entry) for entry in facts["objectives"])
     return Preparation(facts, space, objectives, plan, parents, spec)
+
+
+def _parent(name: str, facts: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a parent alone; where vocabularies differ, with the rows that it has in every merge."""
+    recipe = passthrough(name)
+    if facts.get("aligned"):  # absent from runs of earlier versions
+        merge = facts["merge"]
+        tokenizer = {key: merge[key] for key in ("tokenizer_source", "tokenizer") if merge.get(key) is not None}
+        recipe = recipe_from_mapping({**recipe.to_mapping(), "base_model": facts["models"][0], **tokenizer})
+    return recipe.with_revisions(facts["revisions"])

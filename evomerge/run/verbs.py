@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,36 @@ from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import load_recipe
 
 
-def merge_recipe(recipe: str | Path, to: str | Path) -> str:
+def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: int | str | None = None) -> str:
     """Carry out the recipe (or mergekit YAML) in a file, write the merged model, and say what was written.
+
+    Args:
+        recipe: file.
+        to: folder to make.
+        form: hf, or lora: an adapter of the recipe's base.
+        rank: of a lora: a number or 'auto'; None: 'auto'.
 
     Raises:
         SearchFileError: the file has mistakes; all are listed.
         WeightsError: a model is missing or does not fit, or the folder cannot be written.
     """
+    from evomerge.results.card import recipe_card
+    from evomerge.results.exporting import findings_text, write_lora
     from evomerge.weights.export import export
+    from evomerge.weights.reference import revision_of
 
-    report = export(load_recipe(recipe), to)
-    return f"wrote {report.folder} ({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint})"
+    if form not in ("hf", "lora") or (rank is not None and form != "lora"):
+        raise InputError(f"expected form hf, or lora with a rank, got form {form!r} and rank {rank!r}")
+    loaded = load_recipe(recipe)
+    loaded = loaded.with_revisions(
+        {**{name: revision_of(name) for name in loaded.references()}, **dict(loaded.revisions)}
+    )
+    name = Path(to).name
+    if form == "lora":
+        return f"wrote {write_lora(loaded, to, rank, lambda lora: recipe_card(loaded, name, lora))}"
+    report = export(loaded, to, card=recipe_card(loaded, name))
+    size = f"{report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}"
+    return f"wrote {report.folder} ({size}){findings_text(report.findings)}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +124,7 @@ def score(
     documents = {objective.task: task_set.documents(objective.task) for objective in objectives}
     plan = split(documents, items=items, holdout=0.0, seed=0)
     models = recipe.references()
-    spec = WorkerSpec(models, tuple(documents), settings, batch_size=batch_size)
+    spec = WorkerSpec(models, tuple(documents), settings, batch_size=batch_size, tokenizer=recipe.tokenizer_choice)
     responses, _ = _answers(spec, recipe, plan.search)
     evaluation = evaluation_of(0, responses, objectives)
     return ModelScores(str(model), recipe.digest, objectives, dict(evaluation.scores))
@@ -175,7 +194,8 @@ def replay(folder: str | Path, candidate: int) -> Replay:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
     preparation = from_facts(run.facts)
-    responses, outcome = _answers(preparation.spec, found.recipe, preparation.plan.search)
+    spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
+    responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
     before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}
     changed = sum(before.get((r.task, r.item, r.metric)) != r.value for r in responses)
     return Replay(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from evomerge.candidate import Objective, Response, Score
 from evomerge.errors import TaskError
+from evomerge.scoring.perplexity import linear_losses, perplexity
+from evomerge.scoring.python_function import WHOLE
 
 
 def metric_key(metric: str, filter: str = "none") -> str:
@@ -17,11 +19,15 @@ def metric_key(metric: str, filter: str = "none") -> str:
 def values_of(responses: Iterable[Response], objective: Objective, task: str | None = None) -> dict[str, float]:
     """Return item -> value of the responses that answer `objective`, in its task or in the stand-in `task`.
 
+    Of a perplexity the values are losses (nats per token), see `linear_losses`.
+
     Raises:
         TaskError: an item was answered twice with different values, or a value is not finite.
     """
     key, name = metric_key(objective.metric, objective.filter), task or objective.task
     values: dict[str, float] = {}
+    if objective.kind == "perplexity":
+        return linear_losses(responses, name)
     for response in responses:
         if response.task == name and response.metric == key:
             if not math.isfinite(response.value):
@@ -46,6 +52,9 @@ def estimate(
     Without, it speaks about questions like these. Where all responses in [0, 1] are equal, s would be 0 and claim
     certainty; the deviation of a proportion with one success and one failure added is used instead.
 
+    Kinds that are no mean over items: a perplexity, see `perplexity`; and what is one number by its nature, such as
+    the number that a user's function computed or a single listed phrase, which has a standard error of 0.
+
     Args:
         responses: of one model; those of other tasks and metrics are passed over.
         objective: what is wanted; the score is in the metric's own units.
@@ -55,16 +64,26 @@ def estimate(
     Raises:
         TaskError: no response answers the objective, or a value is not finite.
     """
+    responses = tuple(responses)
+    if objective.kind == "perplexity":
+        return perplexity(responses, task or objective.task, total)
     values = list(values_of(responses, objective, task).values())
     if not values:
         raise TaskError(f"no response answers metric {objective.metric!r} of task {task or objective.task!r}")
     count = len(values)
     if total is not None and total < count:
         raise TaskError(f"total must be at least the number of answered items ({count}), got {total}")
+    if objective.kind != "task" and (count == 1 or _is_whole(responses, task or objective.task)):
+        return Score(values[0], 0.0, count)
     error = deviation(values) / math.sqrt(count)
     if total is not None:
         error *= math.sqrt(1 - count / total)
     return Score(math.fsum(values) / count, error, count)
+
+
+def _is_whole(responses: Iterable[Response], name: str) -> bool:
+    """Return whether the answers to a measure are one number for all items together."""
+    return any(response.task == name and response.metric == WHOLE for response in responses)
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import CandidateError
+from evomerge.scoring.measures import Written
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
 from evomerge.scoring.rows import SHORTEST_ROOT
 
@@ -60,7 +61,14 @@ def _cuts_earlier(a: str, b: str) -> bool:
 def write(
     model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
 ) -> list[str]:
-    """Return the greedy continuation of every prompt, cut at its stops.
+    """Return the greedy continuation of every prompt, cut at its stops; see `write_fully`."""
+    return [answer.text for answer in write_fully(model, prompts, stops, decode, batch_size, device)]
+
+
+def write_fully(
+    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
+) -> list[Written]:
+    """Return the greedy continuation of every prompt, cut at its stops, with its tokens and whether it came to its end.
 
     Args:
         model: a causal language model with a growing key/value cache.
@@ -75,14 +83,14 @@ def write(
     """
     root = _shared(prompts)
     order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), tuple(prompts[number])))
-    answers = [""] * len(prompts)
+    answers = [Written("", 0, True)] * len(prompts)
     with torch.inference_mode():
         cache = compute_root(model, root, device) if root else None
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = _Batch(model, [prompts[number][len(root) :] for number in numbers], len(root), cache, device)
-            for number, text in zip(numbers, batch.run(stops, decode), strict=True):
-                answers[number] = text
+            for number, answer in zip(numbers, batch.run(stops, decode), strict=True):
+                answers[number] = answer
     return answers
 
 
@@ -128,7 +136,7 @@ class _Batch:
         """Largest logit of the last step, per active row."""
         return [float(value) for value in self._largest.tolist()]
 
-    def run(self, stops: Stops, decode: Decode) -> list[str]:
+    def run(self, stops: Stops, decode: Decode) -> list[Written]:
         """Return the answers, in the order of the prompts."""
         for _ in range(stops.limit):
             tokens = self.step()
@@ -136,7 +144,11 @@ class _Batch:
             if not self._going:
                 break
             self._shrink()
-        return [stops.cut(text) for text in decode(self._texts)]
+        ended = [number not in self._going for number in range(len(self._texts))]
+        return [
+            Written(stops.cut(text), len(tokens) - end, end)
+            for text, tokens, end in zip(decode(self._texts), self._texts, ended, strict=True)
+        ]
 
     def step(self) -> list[int]:
         """Return the next token of every active row."""

@@ -26,6 +26,7 @@ from evomerge.scoring.chance import borrowed_generators
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.loading import Leaf, Loading
+from evomerge.scoring.mishaps import UNEXTRACTED, extraction_failed
 from evomerge.scoring.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ class TaskSet:
         """Return the names of a task's answer filters; ('none',) where it defines none."""
         return tuple(name for name, _ in _filters(self._leaf(task).task))
 
+    def writes(self, task: str) -> bool:
+        """Return whether the answers of a task are written texts, and not chosen."""
+        return bool(self._leaf(task).task.OUTPUT_TYPE == "generate_until")
+
     def version(self, task: str) -> str:
         """Return the task's own version and a hash of everything in its settings that can change an answer."""
         leaf = self._leaf(task)
@@ -189,6 +194,8 @@ class TaskSet:
     def grade(self, task: str, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Any]]) -> tuple[Response, ...]:
         """Return the responses for a model's outputs: all metrics of the task that are means of per-item values.
 
+        Where a filter extracts the answer from a text, `mishaps.UNEXTRACTED` says whether it found none.
+
         Args:
             task: name.
             prompts: what was asked, see `prompts`.
@@ -219,6 +226,9 @@ class TaskSet:
                         for metric, value in graded.items()
                         if metric in usable and _is_number(value)
                     ]
+                    missed = extraction_failed(steps, results)
+                    if missed is not None:
+                        responses.append(Response(task, prompt.item, metric_key(UNEXTRACTED, name), float(missed)))
         return tuple(responses)
 
     def _leaf(self, task: str) -> Leaf:

@@ -98,7 +98,7 @@ class ResidentScorer:
         prompts = self._prepare(task, wanted)
         flat: list[list[Output]] = [[] for prompt in prompts for _ in prompt.requests]
         for numbers, way in self._ways_of(task, wanted, prompts):
-            for number, output in zip(numbers, _answered(way), strict=True):
+            for number, output in zip(numbers, answered(way), strict=True):
                 flat[number] = output
         rest = iter(flat)
         given = [[next(rest) for _ in prompt.requests] for prompt in prompts]
@@ -129,7 +129,7 @@ class ResidentScorer:
         return self._ways[key]
 
 
-def _answered(way: Way) -> list[list[Output]]:
+def answered(way: Way) -> list[list[Output]]:
     """Return a way's outputs, in smaller passes where memory runs out."""
     while True:
         try:

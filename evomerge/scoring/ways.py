@@ -12,8 +12,9 @@ import torch
 from evomerge.errors import CandidateError
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoded, Encoder
-from evomerge.scoring.generation import Stops, write
+from evomerge.scoring.generation import Stops, write_fully
 from evomerge.scoring.likelihood import PlacedForest
+from evomerge.scoring.measures import Written
 from evomerge.scoring.rows import plant
 from evomerge.scoring.settings import TaskSettings
 from evomerge.scoring.soundness import architecture_doubt, generation_doubt, measured_doubt, writing_doubt
@@ -151,6 +152,7 @@ class WrittenAnswers:
         ends = resident.model.generation_config.eos_token_id
         self._resident = resident
         self._stops = Stops(tuple(strings), frozenset([ends] if isinstance(ends, int) else ends), limit)
+        self.written: list[Written] = []  # of the last answer, per request
         self._repeats = [request.repeats or 1 for request in requests]
         self._prompts = [one.prompt for one in encoded]
         longest = max(len(prompt) for prompt in self._prompts) + limit
@@ -159,7 +161,7 @@ class WrittenAnswers:
     def answer(self) -> list[list[Output]]:
         """Return the outputs per request and repeat."""
         tokenizer = self._resident.asker.tokenizer
-        texts = write(
+        self.written = write_fully(
             self._resident.model,
             self._prompts,
             self._stops,
@@ -167,7 +169,7 @@ class WrittenAnswers:
             self._batch,
             self._resident.device,
         )
-        return [[text] * repeats for text, repeats in zip(texts, self._repeats, strict=True)]
+        return [[answer.text] * repeats for answer, repeats in zip(self.written, self._repeats, strict=True)]
 
     def shrink(self) -> bool:
         """Halve the sequences that are written together."""

@@ -7,7 +7,7 @@ expected, what came, and what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.references import plain_models
 from evomerge.searchfile.grammar import Text
+from evomerge.searchfile.objectives import read_objectives
 from evomerge.searchfile.requests import (
     BudgetRequest,
     ControllerRequest,
-    ObjectiveRequest,
     ScoringRequest,
     SearchFile,
 )
@@ -46,8 +46,9 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     merge = content["merge"]
     if merge is not None and isinstance(document.value.get("merge"), Mapping):
         merge = _checked_merge(merge, folder, ("merge",), problems)
-    _check_objectives(content["objectives"] or (), problems)
-    scoring = _scoring(content["scoring"], content["objectives"] or (), folder, problems)
+    objectives = read_objectives(content["objectives"] or (), folder, problems)
+    tasks = [objective.task for objective in objectives if objective.measure is None]
+    scoring = _scoring(content["scoring"], tasks, folder, problems)
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
@@ -62,7 +63,7 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
         path=os.path.abspath(name),
         text=text,
         merge=merge,
-        objectives=tuple(ObjectiveRequest(**objective) for objective in content["objectives"]),
+        objectives=objectives,
         include=include,
         scoring=scoring,
         controller=_controller(controller),
@@ -156,10 +157,13 @@ def _checked_merge(
     return result
 
 
+_DEEP = ((), ("models",), ("slices",), ("parameters",), ("tokenizer",))
+
+
 def _is_shallow(problem: Problem, place: Place) -> bool:
     """True for a mistake that leaves the models and parameters readable, so that theirs are found in the same pass."""
     inner = problem.place[len(place) :]
-    return problem.message.startswith("unknown key") or inner[:1] not in ((), ("models",), ("slices",), ("parameters",))
+    return problem.message.startswith("unknown key") or inner[:1] not in _DEEP
 
 
 def _put(document: Any, place: Place, value: str) -> None:
@@ -181,22 +185,11 @@ def _markers(node: Any, place: Place) -> list[Place]:
     return [found for step, child in children for found in _markers(child, (*place, step))]
 
 
-def _check_objectives(objectives: tuple[dict[str, Any], ...], problems: list[Problem]) -> None:
-    seen: dict[tuple[Any, ...], int] = {}
-    for index, objective in enumerate(objectives):
-        key = (objective["task"], objective["metric"], objective["filter"])
-        if objective["task"] is not None and key in seen:
-            text = f"the same as objectives[{seen[key]}]; keep one, or name another metric"
-            problems.append(Problem(("objectives", index), text))
-        seen.setdefault(key, index)
-
-
 def _scoring(
-    content: dict[str, Any] | None, objectives: tuple[dict[str, Any], ...], folder: str, problems: list[Problem]
+    content: dict[str, Any] | None, tasks: Sequence[str], folder: str, problems: list[Problem]
 ) -> ScoringRequest:
     if content is None:
         return ScoringRequest()
-    tasks = [str(objective["task"]) for objective in objectives]
     holdout, place = content["holdout"], ("scoring", "holdout")
     if isinstance(holdout, dict):
         for task, other in holdout.items():
@@ -211,6 +204,11 @@ def _scoring(
         if not os.path.isfile(bank):
             problems.append(Problem(("scoring", "bank"), f"no such file: {bank}; paths are relative to this file"))
         content = {**content, "bank": bank}
+    if content["cache"] is not None:
+        cache = os.path.normpath(os.path.join(folder, os.path.expanduser(content["cache"])))
+        if os.path.exists(cache) and not os.path.isdir(cache):
+            problems.append(Problem(("scoring", "cache"), f"must be a folder, and {cache} is a file"))
+        content = {**content, "cache": cache}
     return ScoringRequest(**content)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evomerge.errors import SearchFileError
+from evomerge.scoring.measures import Measure
 from evomerge.space.expansion import expand
 from evomerge.space.problems import Place, located
 from evomerge.space.space import SearchSpace, build_space
@@ -16,11 +17,13 @@ from evomerge.space.space import SearchSpace, build_space
 class ObjectiveRequest:
     """One wanted thing as the user wrote it; what is None is looked up in the task."""
 
-    task: str
+    task: str  # or the measure's name
     metric: str | None = None
     goal: Literal["maximize", "minimize"] | None = None
     weight: float = 1.0
     filter: str | None = None
+    name: str | None = None  # of the objective; None: after its task
+    measure: Measure | None = None  # where it is no task
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class ScoringRequest:
     bank: str | None = None  # absolute path
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
+    cache: str | None = None  # absolute path of a folder
+    rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
 
 
 @dataclass(frozen=True)

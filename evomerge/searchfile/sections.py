@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from evomerge.controllers.registry import FACTORIES
 from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Number, Section, Text
+from evomerge.searchfile.objectives import OBJECTIVE
 
 ESTIMATORS = ("mean",)
 CONTROLLERS = tuple(FACTORIES)
@@ -14,15 +15,14 @@ LATER_CONTROLLERS = ("quadratic",)
 LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
-OBJECTIVE = Section(
+RUNGS = Section(
     (
-        Key("task", Text(what="task"), "an lm-eval task", required=True),
-        Key("metric", Text(what="metric"), "as in lm-eval; default: the task's first"),
-        Key("goal", Text(("maximize", "minimize"), what="goal"), "default: from lm-eval's metadata"),
-        Key("weight", Number(0, open_low=True), "for controllers that need one number", default=1.0),
-        Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
+        Key("norm_ratio", Number(1), "most that a tensor's norm may be, in multiples of the largest parent's", 10.0),
+        Key("degenerate", Number(0, 1), "most share of the probes that may be empty or repetitive", 0.5),
+        Key("probes", Number(1, integer=True), "first items of each task with written answers to look at", 8),
+        Key("repetition", Number(0, 1), "share of repeated 4-grams above which an answer is repetitive", 0.8),
     ),
-    "{task: add}",
+    "{norm_ratio: 10, degenerate: 0.5}",
 )
 SCORING = Section(
     (
@@ -41,6 +41,8 @@ SCORING = Section(
         Key("estimator", Text(ESTIMATORS, LATER_ESTIMATORS, "estimator"), "from responses to scores", default="mean"),
         Key("bank", Text(what="file"), "item bank of the IRT estimators"),
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
+        Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),
+        Key("rungs", RUNGS, "what a candidate must pass before it is scored; {} for the defaults; default: nothing"),
         Key("batch_size", Number(1, integer=True), "sequences per forward pass; default: from the memory at hand"),
     ),
     "{items: 100}",

@@ -12,7 +12,7 @@ from evomerge.merge.catalogue import CATALOGUE
 from evomerge.references import HUB_ID, absolute, is_folder, parse
 from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
-from evomerge.tokenizer import problems_of
+from evomerge.tokenizer import BASE, UNION, problems_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGE_KEYS = {
@@ -76,9 +76,10 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
 
 def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """Yield every place below `document` that names a model, with the name; the form has been checked."""
-    for key in ("base_model", "tokenizer_source"):
-        if isinstance(document.get(key), str) and document[key] not in ("base", "union"):
-            yield (key,), document[key]
+    if isinstance(document.get("base_model"), str):
+        yield ("base_model",), document["base_model"]
+    if isinstance(document.get("tokenizer_source"), str) and document["tokenizer_source"] not in (BASE, UNION):
+        yield ("tokenizer_source",), document["tokenizer_source"]
     yield from _tokenizer_places(document.get("tokenizer") or {})
     for index, entry in enumerate(document.get("models") or ()):
         yield ("models", index, "model"), entry["model"]
@@ -90,7 +91,7 @@ def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
 
 
 def _tokenizer_places(tokenizer: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
-    if tokenizer.get("source", "union") not in ("base", "union"):
+    if tokenizer.get("source", UNION) not in (BASE, UNION):
         yield ("tokenizer", "source"), tokenizer["source"]
     for token, entry in (tokenizer.get("tokens") or {}).items():
         source = entry["source"]

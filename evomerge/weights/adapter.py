@@ -141,6 +141,8 @@ class Adapter:
         embedding = "lora_embedding_" in pair["A"]
         # a square weight does not tell its orientation, so the adapter's own word comes first
         transposed = embedding or bool(self._config.get("fan_in_fan_out")) or product != expected
+        if transposed and not embedding and product[::-1] != expected:
+            transposed = False  # the adapter's word is about Conv1D; a linear head beside them is stored (out, in)
         if (product[::-1] if transposed else product) != expected or shapes["B"][1] != rank:
             raise self._misfit(name, product, layout)
         alpha = _by_pattern(self._config.get("alpha_pattern") or {}, pair["A"], self._config.get("lora_alpha", 8))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
+from evomerge.weights.layout import read_json
 from evomerge.weights.parents import Parents
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -25,12 +25,12 @@ def chat_template_of(recipe: Recipe, parents: Parents) -> str | None:
         return None
     if recipe.chat_template == "auto":
         templates = [stored_template(parents.layouts[model].folder) for model in recipe.references()]
-        counted = Counter(template for template in templates if template)
+        counted = Counter(template.strip() for template in templates if template)
         return counted.most_common(1)[0][0] if counted else None
     if "{" not in recipe.chat_template:
         raise WeightsError(
             f"chat_template: expected 'auto' or a Jinja template, got {recipe.chat_template!r}; "
-            "write the template itself into the recipe"
+            "write the template itself into the recipe (mergekit's names for templates are not known here)"
         )
     return recipe.chat_template
 
@@ -42,5 +42,8 @@ def stored_template(folder: Path) -> str | None:
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
         return None
-    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    template = read_json(settings).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
     return template if isinstance(template, str) else None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +13,10 @@ from typing import TYPE_CHECKING
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
 from evomerge.weights.chat_template import TEMPLATE_FILE, chat_template_of
+from evomerge.weights.folders import appearing, check_free
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import CONFIG
+from evomerge.weights.lint import lint_folder
 from evomerge.weights.merged_config import merged_config
 from evomerge.weights.parents import Parents, find_parents
 from evomerge.weights.plan import check_disk
@@ -58,6 +58,7 @@ class ExportReport:
     fingerprint: str  # of the weights; equal to the resident model's after writing the same recipe
     bytes: int  # of the weights files
     tensors: int
+    findings: tuple[str, ...] = ()  # what is odd about the folder or worth knowing, one sentence each
 
 
 def export(
@@ -91,7 +92,7 @@ def export(
     for name in extra:
         if Path(name).name != name:
             raise WeightsError(f"extra_files: expected plain file names, got {name!r}")
-    _check_free(target)
+    check_free(target)
     choice = recipe.tokenizer_choice
     parents = find_parents((*recipe.references(), *(choice.models() if choice else ())), dict(recipe.revisions))
     steps = parents.steps(recipe)
@@ -99,7 +100,7 @@ def export(
     alignment = parents.alignment(recipe)
     companions = _companions(recipe, parents, replaced=texts)
     infos = {step.name: TensorInfo(step.shape, step.dtype, "") for step in steps}
-    with _appearing(target) as folder:
+    with appearing(target) as folder:
         check_disk(folder, sum(info.bytes for info in infos.values()))
         for path in companions:
             shutil.copyfile(path, folder / path.name)
@@ -112,7 +113,8 @@ def export(
             size = write_shards(folder, plan_shards(infos, shard_bytes), merged.fill)
         finally:
             merged.close()
-    return ExportReport(target, merged.fingerprint(), size, len(steps))
+    findings = (*(alignment.notes if alignment is not None else ()), *lint_folder(target))
+    return ExportReport(target, merged.fingerprint(), size, len(steps), findings)
 
 
 def fingerprint_of(model: str) -> str:
@@ -179,46 +181,6 @@ class _Merge:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, len(self._steps))
-
-
-def _check_free(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise WeightsError(f"'{target}': expected a new folder, found a {'link' if target.is_symlink() else 'file'}")
-    if target.is_dir() and any(target.iterdir()):
-        raise WeightsError(f"'{target}' exists and is not empty; choose another folder, or remove it first")
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` to fill; rename it to `target` at the end, or remove it."""
-    made = [parent for parent in (target.parent, *target.parent.parents) if not parent.exists()]
-    partial = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        _sync_folder(partial)
-        _check_free(target)  # again: somebody else may have made it meanwhile
-        os.rename(partial, target)
-        _sync_folder(target.parent)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        for parent in made:  # innermost first; only folders made here, and only while they are empty
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
-        if isinstance(error, OSError):
-            raise WeightsError(
-                f"cannot write '{target}': {error.strerror or error}; nothing was left behind. "
-                "Free space or choose a folder that can be written"
-            ) from error
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _own_files(recipe: Recipe, parents: Parents) -> dict[str, str]:

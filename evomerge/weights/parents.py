@@ -117,6 +117,12 @@ class AlignedReader(Reader):
         sources = list(dict.fromkeys((*self._sources[name], self._model)))
         return self._alignment.aligned(self._model, sources, lambda model: self._readers[model].tensor(name))
 
+    def close(self) -> None:
+        """Let the files go, those of the other models too."""
+        super().close()
+        for reader in self._readers.values():
+            reader.close()
+
     def changed(self, name: str) -> bool:
         """Return whether a tensor differs from the one in the model's files."""
         return name in self._sources or super().changed(name)

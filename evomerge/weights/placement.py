@@ -68,6 +68,18 @@ def place_tensors(model: Any, layout: Layout) -> Places:
         WeightsError: a tensor without a place, a parameter without a tensor, or another shape.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    homes = homes_in(model, layout)
+    _check_complete(model, layout, parameters, homes)
+    return Places(parameters, homes, layout)
+
+
+def homes_in(model: Any, layout: Layout) -> dict[str, Home]:
+    """Return the home of every tensor of the layout; the model may lie on torch's meta device.
+
+    Raises:
+        WeightsError: a tensor without a place, or of another shape.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     shapes = {name: info.shape for name, info in layout.tensors.items()}
     homes = homes_of(model, shapes, parameters)
     prefix = f"{model.base_model_prefix}."
@@ -79,9 +91,7 @@ def place_tensors(model: Any, layout: Layout) -> Places:
                 raise _unplaced(layout, model, name, "has no place in the model", parameters)
             homes[name] = Home(found)
         _check_shape(name, info.shape, homes[name], parameters, layout)
-    homes = {name: homes[name] for name in layout.tensors}
-    _check_complete(model, layout, parameters, homes)
-    return Places(parameters, homes, layout)
+    return {name: homes[name] for name in layout.tensors}
 
 
 def _check_shape(

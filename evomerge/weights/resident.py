@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import ExtraMissing, WeightsError
-from evomerge.recipe import Recipe, Source
+from evomerge.recipe import Recipe
 from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.chat_template import chat_template_of
 from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
 from evomerge.weights.placement import place_tensors
 from evomerge.weights.plan import check_memory, ranking_stride
-from evomerge.weights.vocabulary import rows_of
+from evomerge.weights.vocabulary import merge_of, rows_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +65,7 @@ class Resident:
         self.base = base or models[0]
         named = () if tokenizer is None else tokenizer.models()
         self.parents: Parents = find_parents(dict.fromkeys((self.base, *models, *named)), revisions)
-        sources = tuple(Source(model) for model in dict.fromkeys(models) if model != self.base)
-        self._home = Recipe("linear", (*sources, Source(self.base)), base=self.base, tokenizer=tokenizer)
+        self._home = merge_of(models, self.base, tokenizer)
         alignment = self.parents.alignment(self._home)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_memory(list(self.parents.layouts.values()), self.device.type)
@@ -117,6 +116,17 @@ class Resident:
 
         return fingerprint(self._places.items())
 
+    def norms(self) -> dict[str, float]:
+        """Return the Euclidean norm of every tensor that the model's parameters hold right now."""
+        return {name: _norm(place.data) for name, place in self._places.items()}
+
+    def parent_norms(self) -> dict[str, float]:
+        """Return, by tensor, the largest norm among the parents that have it."""
+        return {
+            name: max((_norm(own[name]) for own in self._tensors.values() if name in own), default=0.0)
+            for name in self._places
+        }
+
     def _parent(self, model: str, name: str) -> torch.Tensor:
         return self._tensors[model][name]
 
@@ -166,6 +176,12 @@ def _load(parents: Parents, home: Recipe, device: torch.device) -> dict[str, dic
                     tensors[name] = shared[key]
             loaded[model] = tensors
     return loaded
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    import torch
+
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float32))
 
 
 def _own(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.errors import WeightsError, near
-from evomerge.recipe import Recipe
+from evomerge.recipe import Recipe, Source
 from evomerge.tokenizer import BASE, UNION, TokenizerChoice, TokenRow
 from evomerge.weights.layout import Layout, vocabulary_difference
 from evomerge.weights.steps import donor_of
@@ -144,6 +144,12 @@ def alignment_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment | N
     choice = recipe.tokenizer_choice
     found = _to_base(recipe, layouts) if choice is None else _to_choice(choice, recipe, layouts)
     return found if any(found.touches(model) for model in models) or found.tokenizer is not None else None
+
+
+def merge_of(models: Sequence[str], base: str, tokenizer: TokenizerChoice | None) -> Recipe:
+    """Return a recipe in which all models meet: its alignment is that of every merge of them with this tokenizer."""
+    sources = tuple(Source(model) for model in dict.fromkeys(models) if model != base)
+    return Recipe("linear", (*sources, Source(base)), base=base, tokenizer=tokenizer)
 
 
 def aligned_layouts(alignment: Alignment | None, layouts: Mapping[str, Layout]) -> Mapping[str, Layout]:

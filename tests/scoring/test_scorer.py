@@ -121,7 +121,7 @@ def test_answers_show_the_choice_and_the_text(llama, tokenizer, task_set):
     values = likelihoods(scorer.outputs("t_cloze", ["q0"]))
     assert chosen.answer == str(int(np.argmax(values)))
     written = {response.metric: response.answer for response in scorer.answers("t_sums", ["0"])}
-    assert set(written) == {"exact_match,strict", "exact_match,anywhere"}
+    assert {"exact_match,strict", "exact_match,anywhere"} <= set(written)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])

@@ -1,0 +1,76 @@
+"""What a measure is: something wanted of a model beside lm-eval's tasks, as plain data that travels to any worker.
+
+A measure takes a task's place: it has a name, documents that are pinned and split like a task's, a version, and
+responses per document. What each kind's documents are, and how they are asked, is in `kinds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from evomerge.candidate import Objective, ObjectiveKind
+
+METRICS: Mapping[str, str] = {
+    "perplexity": "perplexity",
+    "python": "score",
+    "phrases": "log_likelihood",
+    "response_length": "tokens",
+    "judge": "verdict",
+}
+GOALS: Mapping[str, Literal["maximize", "minimize"]] = {
+    "perplexity": "minimize",
+    "python": "maximize",
+    "phrases": "maximize",
+    "response_length": "minimize",
+    "judge": "maximize",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing to measure of a model; `settings` are JSON-ready, with absolute paths and every default filled in."""
+
+    kind: ObjectiveKind  # never 'task'
+    name: str  # stands where a task's name stands
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float = 1.0) -> Objective:
+        """Return the objective that wants this measure; it has the measure's name."""
+        return Objective(self.name, self.name, METRICS[self.kind], goal or GOALS[self.kind], weight, kind=self.kind)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote after a prompt."""
+
+    text: str  # cut at its stops
+    tokens: int  # of the answer, without the one that ended it
+    ended: bool  # False where the limit of tokens came first
+
+
+class Door(Protocol):
+    """What a measure may ask of the model that is resident at the moment."""
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        ...
+
+    def likelihoods(self, name: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return the log likelihood (nats) of each text after its context; an empty context is the model's start."""
+        ...
+
+    def losses(self, name: str, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Return the negative log likelihood (nats) of each text on its own, and its number of tokens."""
+        ...
+
+    def write(self, name: str, prompts: Sequence[str], limit: int, until: Sequence[str] = ()) -> list[Written]:
+        """Return the model's greedy answers of at most `limit` tokens."""
+        ...
