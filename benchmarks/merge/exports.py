@@ -3,7 +3,8 @@
     python benchmarks/merge/exports.py --size 113m --folder scratch/models --shards 4
 
 Each merge runs in a process of its own, so that its peak memory is its own; imports are not timed. Peak memory is what
-the process gained over its size after the imports (mapped files count where they are resident). Prints a Markdown table.
+the process gained over its size after the imports; mapped files count where they are resident. Prints a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -88,13 +89,14 @@ def main() -> None:
         theirs = apart("mergekit", document, out, options.threads)
         took = [run["seconds"] for run in ours]
         peak = max(run["mb"] for run in ours)
+        middle = statistics.median(took)
         rows.append(
-            f"| {method} | {min(took):.2f} / {statistics.median(took):.2f} / {max(took):.2f} | {theirs['seconds']:.1f} | "
-            f"{theirs['seconds'] / statistics.median(took):.1f} | {peak:.0f} | {theirs['mb']:.0f} |"
+            f"| {method} | {min(took):.2f} / {middle:.2f} / {max(took):.2f} | {theirs['seconds']:.1f} | "
+            f"{theirs['seconds'] / middle:.1f} | {peak:.0f} | {theirs['mb']:.0f} |"
         )
         print(rows[-1], flush=True)
     print(f"\n{size:.0f} MB per model in {options.shards} files, float32, 3 experts, {made.origin(options.threads)}\n")
-    print("| method | evomerge, s (min / median / max) | mergekit, s | mergekit / evomerge | peak MB | mergekit's peak MB |")
+    print("| method | s (min / median / max) | mergekit, s | mergekit / evomerge | peak MB | mergekit's peak MB |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
 

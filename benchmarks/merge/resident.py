@@ -4,7 +4,8 @@
 
 Every round changes every coefficient, densities included. Copy and write take turns, so that a busy machine slows both.
 The copy moves as many bytes as the merge must: each parent's tensors read once, the result written once (slerp: two
-parents). The write ends with the fingerprint of the weights; `unhashed` is the same without it. Prints a Markdown table.
+parents). The write ends with the fingerprint of the weights; `unhashed` is the same without it. Prints a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     ways = "compiled loops" if native.compiled() is not None else "torch only"
     print(f"\n{count / 1e6:.1f}M parameters, float32, 3 experts, {ways}, {made.origin(options.threads)}\n")
-    print("| method | write, s | copy / write | copy / write unhashed | write / linear | first write, s | mergekit / write |")
+    print("| method | write, s | copy / write | same, unhashed | write / linear | first write, s | mergekit / write |")
     print("|---|---|---|---|---|---|---|")
     print("\n".join(rows))
     print("\nThree numbers are min / median / max over rounds.")

@@ -18,8 +18,8 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 FLOAT32, BFLOAT16 = 0, 1
-# Elements worked on at a time: short enough for a few float32 buffers of this length to stay in the nearest caches, long
-# enough for the processor to foresee what will be read.
+# Elements worked on at a time: short enough for a few float32 buffers of this length to stay in the nearest caches,
+# long enough for the processor to foresee what will be read.
 STEP = 4096
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -404,36 +404,36 @@ _DIGITS = ((0, 11), (11, 10), (21, 10))  # (lowest bit, bits) of the 31 bits of 
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def ranked(base, base_kind, source, kind, count):
-    """Return the indices of a delta's entries by falling magnitude, ties by index, int32: a radix sort."""
-    keys, other_keys = np.empty(count, np.uint32), np.empty(count, np.uint32)
-    order, other = np.arange(count).astype(np.int32), np.empty(count, np.int32)
+    """Return the indices of a delta's entries by falling magnitude, ties by index, int32: a radix sort.
+
+    Magnitude and index travel in one word. Digits of 8 bits: more places to write to than that leave the cache.
+    """
+    pairs, other = np.empty(count, np.uint64), np.empty(count, np.uint64)
     narrow, wide, bits = np.empty(STEP, np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.uint32)
-    tables = np.zeros((3, 2048), np.int64)
+    tables = np.zeros((4, 256), np.int64)
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
         _magnitude_bits(base, base_kind, source, kind, first, length, narrow, wide, bits)
         for i in range(length):
             key = np.uint32(0x7FFFFFFF) - bits[i]
-            keys[first + i] = key
-            for digit in range(3):
-                low, width = _DIGITS[digit]
-                tables[digit, (key >> np.uint32(low)) & np.uint32((1 << width) - 1)] += 1
-    for digit in range(3):
-        low, width = _DIGITS[digit]
-        mask = np.uint32((1 << width) - 1)
-        place = np.int64(0)
-        for b in range(1 << width):
-            size = tables[digit, b]
-            tables[digit, b] = place
+            pairs[first + i] = (np.uint64(key) << np.uint64(32)) | np.uint64(first + i)
+            for digit in range(4):
+                tables[digit, (key >> np.uint32(8 * digit)) & np.uint32(255)] += 1
+    for digit in range(4):
+        low, table, place = np.uint64(32 + 8 * digit), tables[digit], np.int64(0)
+        for b in range(256):
+            size = table[b]
+            table[b] = place
             place += size
         for i in range(count):
-            b = (keys[i] >> np.uint32(low)) & mask
-            to = tables[digit, b]
-            tables[digit, b] = to + 1
-            other_keys[to] = keys[i]
-            other[to] = order[i]
-        keys, other_keys = other_keys, keys
-        order, other = other, order
+            pair = pairs[i]
+            b = (pair >> low) & np.uint64(255)
+            other[table[b]] = pair
+            table[b] += 1
+        pairs, other = other, pairs
+    order = np.empty(count, np.int32)
+    for i in range(count):
+        order[i] = np.int32(pairs[i] & np.uint64(0x7FFFFFFF))
     return order
 
 

@@ -114,11 +114,10 @@ def _plainly(task: _Task) -> Fill:
 
 def _linear(task: _Task) -> Fill | None:
     weight, normalize = task.arguments["weight"], task.arguments["normalize"]
-    if normalize and sum_of_weights(weight, torch.float32) == 0:
+    divisor = sum_of_weights(weight, torch.float32) if normalize else None
+    if divisor == 0:
         return None  # refused by the plain function, in its words
-
     if task.compiled:
-        divisor = sum_of_weights(weight, torch.float32) if normalize else None
         return native.adder(None, task.inputs, weight, divisor, fused=True)
 
     def fill(out: Tensor, start: int) -> None:

@@ -13,6 +13,8 @@ from evomerge.weights.layout import Layout
 # Beside parents and model: float32 copies of one tensor from each parent, and what the forward pass needs, which the
 # scorer measures itself.
 _FLOAT32 = 4
+_INDEX = 4  # bytes per ranked entry
+_SPARSE = 64
 
 
 def resident_bytes(layouts: Sequence[Layout]) -> int:
@@ -55,6 +57,17 @@ def check_memory(layouts: Sequence[Layout], device: str) -> None:
             f"{len(layouts)} models and the resident one need {_gib(needed)} on '{device}', {_gib(free)} are free. "
             "Use fewer models, LoRA adapters (which share their base), or a device with more memory"
         )
+
+
+def ranking_stride(layouts: Sequence[Layout], device: str) -> int:
+    """Return how many entries of a task vector share one place of its ranking (`thresholds.rank`).
+
+    1, the fastest, if rankings of all task vectors take at most half of the memory that is free now that the models are
+    loaded; else few enough to take next to nothing.
+    """
+    needed = sum(_INDEX * layout.parameters for layout in layouts[1:])
+    free = available_bytes(device)
+    return 1 if free is None or 2 * needed <= free else _SPARSE
 
 
 def check_disk(folder: Path, needed: int) -> None:

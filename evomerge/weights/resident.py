@@ -17,7 +17,7 @@ from evomerge.weights.chat_template import chat_template_of
 from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
 from evomerge.weights.placement import place_tensors
-from evomerge.weights.plan import check_memory
+from evomerge.weights.plan import check_memory, ranking_stride
 from evomerge.weights.vocabulary import merge_of, rows_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Resident:
         layout = self._layout = self.parents.layouts_for(self._home)[self.base]
         self.model: Any = _empty_model(layout, self.device)
         self._places = place_tensors(self.model, layout)
-        self._crew = Crew(self._parent, self.parents.revisions, Measures(keep=True), device=self.device)
+        measures = Measures(keep=True, stride=ranking_stride(list(self.parents.layouts.values()), self.device.type))
+        self._crew = Crew(self._parent, self.parents.revisions, measures, device=self.device)
         self._held: dict[str, tuple[Step, str]] = {}  # by tensor: what made it, and its hash
         self.tokenizer: Any = _tokenizer(layout if alignment is None else self.parents.layouts[alignment.donor])
         if alignment is not None and alignment.tokenizer is not None:
