@@ -174,7 +174,10 @@ def _span(seconds: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 40 else "..." + name[-37:]
+    """Return a hub id as it is, and a folder by its last two parts: enough to know it by."""
+    if not name.startswith(("/", ".", "~")):
+        return name
+    return "/".join(name.rstrip("/").split("/")[-2:])
 
 
 def _some(names: tuple[str, ...], most: int = 4) -> str:
