@@ -119,8 +119,6 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
     long["height"] = (long["score"] - long["objective"].map(low)) / long["objective"].map(span)
     ends = [f"{name} ({low[name]:.2g} to {high[name]:.2g})" for name in names]
     long["axis"] = long["objective"].map(dict(zip(names, ends, strict=True)))
-    order = {"dominated": 0, "parent": 1, "front": 2}
-    long["layer"] = long["kind"].map(order)
     encoding = {
         "x": library.X("axis:N", sort=ends, title=None, axis=library.Axis(labelAngle=-20)),
         "y": library.Y("height:Q", axis=None),
@@ -128,11 +126,13 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
         "detail": "name:N",
         "tooltip": ["name", "kind", "objective", library.Tooltip("score:Q", format=".4f")],
     }
+    # a front of a hundred lines would hide its own shape
+    faint = min(0.8, max(0.15, 10 / max(1, (frame["kind"] == "front").sum())))
     layers = [
         library.Chart(long[long["kind"] == kind])
         .mark_line(point=True, opacity=opacity, strokeDash=dash)
         .encode(**encoding)
-        for kind, opacity, dash in (("dominated", 0.15, [1, 0]), ("parent", 0.9, [6, 3]), ("front", 0.8, [1, 0]))
+        for kind, opacity, dash in (("dominated", 0.1, [1, 0]), ("front", faint, [1, 0]), ("parent", 0.9, [6, 3]))
         if (long["kind"] == kind).any()
     ]
     return library.layer(*layers)

@@ -31,7 +31,7 @@ def styled(chart: alt.Chart) -> alt.Chart:
         .configure_axis(
             grid=True, gridColor="#ECECEC", domainColor=INK, labelFontSize=12, titleFontSize=13, titleColor=INK
         )
-        .configure_legend(labelFontSize=12, titleFontSize=12, symbolSize=80, orient="bottom")
+        .configure_legend(labelFontSize=12, titleFontSize=12, symbolSize=80, symbolOpacity=1, orient="bottom")
         .configure_title(fontSize=15, anchor="start", color=INK, subtitleColor="#555555", subtitleFontSize=12)
     )
 

@@ -54,7 +54,7 @@ def summary_text(run: Run) -> str:
             [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
         )
     if finals := run.finals():
-        lines += [*finals_lines(finals), ""]
+        lines += [*finals_lines(finals, best.number), ""]
     return "\n".join([*lines, "next:", *next_lines(run)])
 
 
@@ -90,8 +90,11 @@ def mishap_lines(run: Run, number: int) -> list[str]:
     ]
 
 
-def finals_lines(finals: list[Final]) -> list[str]:
-    """Return finalists and parents on held-out items, and the verdict on the best candidate."""
+def finals_lines(finals: list[Final], best: int) -> list[str]:
+    """Return finalists and parents on held-out items; then the verdict on `best`, the winner by search items.
+
+    The winner is named by the items that chose it. Naming it by the held-out items would make it look better than it is.
+    """
     label = max(len(final.name) for final in finals)
     in_points = all(final.in_points for final in finals)
     what = (
@@ -108,7 +111,8 @@ def finals_lines(finals: list[Final]) -> list[str]:
         if final.gain is not None:
             line += f"   {verdict(final)}"
         lines.append(line)
-    return lines
+    winner = next((final for final in finals if final.number == best and final.gain is not None), None)
+    return lines if winner is None else [*lines, "", f"The best by the search items, {winner.name}: {verdict(winner)}."]
 
 
 def verdict(final: Final) -> str:

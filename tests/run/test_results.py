@@ -159,6 +159,10 @@ def test_summary_prints_front_verdict_and_the_next_command(run: Run) -> None:
     assert "parent left" in text
     assert "95% interval" in text
     assert f"evomerge export {run.folder} --to" in text
+    finalists = {final.number: final for final in run.finals() if final.gain is not None}
+    best = run.best()
+    assert best is not None
+    assert (f"The best by the search items, candidate {best.number}" in text) == (best.number in finalists)
 
 
 def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
