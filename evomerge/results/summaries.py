@@ -93,7 +93,7 @@ def mishap_lines(run: Run, number: int) -> list[str]:
 def finals_lines(finals: list[Final], best: int) -> list[str]:
     """Return finalists and parents on held-out items; then the verdict on `best`, the winner by search items.
 
-    The winner is named by the items that chose it. Naming it by the held-out items would make it look better than it is.
+    The winner is named by the items that chose it; naming it by the held-out items would flatter it.
     """
     label = max(len(final.name) for final in finals)
     in_points = all(final.in_points for final in finals)
