@@ -41,6 +41,7 @@ DOORS = {
     "peft": {"weights/"},
     "huggingface_hub": {"weights/"},
     "mergekit": set(),
+    "numba": {"merge/compiled.py"},
     "sqlite3": {"archive", "scoring/answer_cache.py"},
     "altair": {"figures/"},
     "vl_convert": {"figures/"},
