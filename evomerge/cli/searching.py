@@ -54,22 +54,51 @@ evomerge search mine.yaml --candidates 20 --seed 1     a first look
     parser.add_argument("file", metavar="FILE", help="search file (YAML)")
     parser.add_argument("--out", metavar="DIR", help="run folder; default: runs/<file name>")
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the file's seed")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in DIR if there is one; for jobs that are started again",
+    )
     _search_options(parser)
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
-    from evomerge.run.progress import progress_printer
-    from evomerge.run.session import search
-
-    run = search(
+    return run_search(
         arguments.file,
         out=arguments.out,
         address=arguments.address,
         workers=arguments.workers,
         candidates=arguments.candidates,
         seed=arguments.seed,
-        progress=None if arguments.quiet else progress_printer(sys.stderr),
+        resume=arguments.resume,
+        quiet=arguments.quiet,
     )
+
+
+def run_search(
+    file: str,
+    *,
+    out: str | None,
+    address: str | None = None,
+    workers: int | None = None,
+    candidates: int | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Search, or go on where `resume` is wanted and the folder holds a run of this file; return the exit status."""
+    from evomerge.run.progress import progress_printer
+    from evomerge.run.session import resume as go_on
+    from evomerge.run.session import run_of_file, search
+
+    progress = None if quiet else progress_printer(sys.stderr)
+    folder = run_of_file(file, out) if resume else None
+    if folder is not None:
+        run = go_on(folder, address=address, workers=workers, candidates=candidates, progress=progress)
+    else:
+        run = search(
+            file, out=out, address=address, workers=workers, candidates=candidates, seed=seed, progress=progress
+        )
     return _end_of_search(run)
 
 

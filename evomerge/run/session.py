@@ -107,6 +107,23 @@ def resume(
     return open_run(folder)
 
 
+def run_of_file(file: str | Path, out: str | Path | None = None) -> Path | None:
+    """Return the run folder that a search of `file` would use, if it holds a run of this very file; None: no run there.
+
+    Raises:
+        RunError: the run there began with another text.
+    """
+    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    if not Archive.exists(folder):
+        return None
+    if open_run(folder).facts["search_text"] != load_search_file(file).text:
+        raise RunError(
+            f"{folder} holds a run of another search file than {file} is now; go on with the old one: evomerge resume "
+            f"{folder}, or choose another --out"
+        )
+    return folder
+
+
 @contextmanager
 def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
     """Make the run folder; take it away again where the input proves wrong before anything was answered.
