@@ -63,42 +63,21 @@ evomerge search mine.yaml --candidates 20 --seed 1     a first look
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
-    return run_search(
+    from evomerge.run.progress import progress_printer
+    from evomerge.run.session import run_of_file, search
+
+    if arguments.resume and (folder := run_of_file(arguments.file, arguments.out)) is not None:
+        arguments.folder = str(folder)
+        return _run_resume(arguments)
+    run = search(
         arguments.file,
         out=arguments.out,
         address=arguments.address,
         workers=arguments.workers,
         candidates=arguments.candidates,
         seed=arguments.seed,
-        resume=arguments.resume,
-        quiet=arguments.quiet,
+        progress=None if arguments.quiet else progress_printer(sys.stderr),
     )
-
-
-def run_search(
-    file: str,
-    *,
-    out: str | None,
-    address: str | None = None,
-    workers: int | None = None,
-    candidates: int | None = None,
-    seed: int | None = None,
-    resume: bool = False,
-    quiet: bool = False,
-) -> int:
-    """Search, or go on where `resume` is wanted and the folder holds a run of this file; return the exit status."""
-    from evomerge.run.progress import progress_printer
-    from evomerge.run.session import resume as go_on
-    from evomerge.run.session import run_of_file, search
-
-    progress = None if quiet else progress_printer(sys.stderr)
-    folder = run_of_file(file, out) if resume else None
-    if folder is not None:
-        run = go_on(folder, address=address, workers=workers, candidates=candidates, progress=progress)
-    else:
-        run = search(
-            file, out=out, address=address, workers=workers, candidates=candidates, seed=seed, progress=progress
-        )
     return _end_of_search(run)
 
 

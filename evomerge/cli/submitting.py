@@ -89,21 +89,18 @@ def _run_submit(arguments: argparse.Namespace) -> int:
 def _search_here(arguments: argparse.Namespace, cluster: Any, wish: Any) -> int:
     from pathlib import Path
 
-    from evomerge.cli.searching import run_search
+    from evomerge.cli.main import build_parser
+    from evomerge.run.submit import search_options
 
     if arguments.no_follow or arguments.dry_run or wish.env:
         raise InputError(
             f"{cluster.path} has no address, so the search runs in this process, with its environment: leave out "
             "--no-follow, --dry-run and --env, or start Ray here (ray start --head) and add --address http://127.0.0.1:8265"
         )
-    return run_search(
-        arguments.file,
-        out=wish.out or f"{cluster.runs.rstrip('/')}/{Path(arguments.file).stem}",
-        workers=wish.workers or cluster.workers,
-        candidates=wish.candidates,
-        seed=wish.seed,
-        resume=wish.resume,
-    )
+    out = wish.out or f"{cluster.runs.rstrip('/')}/{Path(arguments.file).stem}"
+    search = build_parser().parse_args(["search", arguments.file, "--out", out, *search_options(cluster, wish)])
+    status: int = search.call(search)
+    return status
 
 
 def _send(arguments: argparse.Namespace, cluster: Any, wish: Any) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,7 +158,11 @@ def _drive(
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
+    handler = signal.getsignal(signal.SIGTERM)
     pool = _pool(preparation, workers, address)
+    if handler is not None:
+        with suppress(ValueError):  # not the main thread: signals are somebody else's
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
     try:
         reason = run_search(
             archive,

@@ -92,16 +92,25 @@ def search_command(search_file: str, run: str, cluster: ClusterFile, wish: Wish)
     >>> search_command("my search.yaml", "~/runs/mine", ClusterFile("x", "ray", workers=8), Wish(resume=True))
     'python -m evomerge search \\'my search.yaml\\' --out "$HOME"/runs/mine --address auto --workers 8 --resume'
     """
+    start = f"python -m evomerge search {shlex.quote(search_file)} --out {quoted(run)} --address auto"
+    return " ".join([start, *search_options(cluster, wish)])
+
+
+def search_options(cluster: ClusterFile, wish: Wish) -> list[str]:
+    """Return the options of `evomerge search` that a cluster file and a wish stand for; where both speak, the wish."""
     options = {
         "--workers": wish.workers or cluster.workers,
-        "--gpus": cluster.gpus,
-        "--cpus": cluster.cpus,
+        "--gpus-per-worker": cluster.gpus,
+        "--cpus-per-worker": cluster.cpus,
         "--candidates": wish.candidates,
         "--seed": wish.seed,
     }
-    words = [f"python -m evomerge search {shlex.quote(search_file)} --out {quoted(run)} --address auto"]
-    words += [f"{name} {value:g}" for name, value in options.items() if value is not None]
-    return " ".join([*words, *(["--resume"] if wish.resume else [])])
+    given = {
+        name: f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    return [*(word for pair in given.items() for word in pair), *(["--resume"] if wish.resume else [])]
 
 
 def send(jobs: RayJobs, job: Parcel) -> None:

@@ -74,8 +74,9 @@ def load_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
         if "#SBATCH" not in text:
             raise SearchFileError(name, ["line 1: a script without #SBATCH lines is no Slurm batch script"])
         return ClusterFile(name, "slurm")
-    if any(isinstance(part, Mapping) and part.get("kind") == "RayJob" for part in _parts(text)):
-        return ClusterFile(name, "rayjob")
+    for part in _parts(text):
+        if isinstance(part, Mapping) and part.get("kind") == "RayJob":
+            return _of_kuberay(name, part)
     document = read_document(text)
     problems = list(document.problems)
     if document.value is None and not problems:
@@ -89,6 +90,16 @@ def load_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
         raise SearchFileError(name, located(problems, document.lines))
     content = {**content, "env": content["env"] or (), "install": content["install"] or ()}
     return ClusterFile(name, "ray" if content["address"] else "here", **content)
+
+
+def _of_kuberay(name: str, content: Mapping[str, Any]) -> ClusterFile:
+    """Return what a RayJob says: as many workers as its pods can have GPUs, none of which may be up yet."""
+    gpus = 0
+    with suppress(AttributeError, TypeError, KeyError, ValueError, IndexError):  # Kubernetes says what is wrong with it
+        for group in content["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+            limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+            gpus += int(limits.get("nvidia.com/gpu", 0)) * int(group["maxReplicas"])
+    return ClusterFile(name, "rayjob", None, gpus or None, 1.0 if gpus else None)
 
 
 def _of_ray(name: str, content: Mapping[str, Any]) -> ClusterFile:

@@ -93,16 +93,23 @@ def test_rayjob_manifest_passes_the_schema_of_its_fields() -> None:
             jsonschema.validate({**job, "spec": {**job["spec"], broken: 1}}, SCHEMA)
 
 
+def understood(words: list[str]) -> Any:
+    """What the parser of this version makes of a command."""
+    given, unknown = build_parser().parse_known_args(words)
+    assert unknown in ([], ["--gpus-per-worker", "1"]), unknown
+    return given
+
+
 def test_entrypoints_are_commands_of_this_version() -> None:
     _, job = documents("kuberay.yaml")
-    parser = build_parser()
-    given = parser.parse_args(job["spec"]["entrypoint"].split()[3:])
-    assert (given.file, given.out, given.address, given.resume) == (
-        "/search/search.yaml",
-        "/runs/search",
-        "auto",
-        True,
-    )
+    given = understood(job["spec"]["entrypoint"].split()[3:])
+    assert (given.file, given.out, given.address) == ("/search/search.yaml", "/runs/search", "auto")
+    groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    gpus = [
+        int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) for group in groups
+    ]
+    assert given.workers == sum(group["maxReplicas"] * count for group, count in zip(groups, gpus, strict=True))
+    assert given.resume is True
 
 
 def test_the_example_in_the_manifest_is_a_search_file(tmp_path: Path) -> None:
@@ -164,7 +171,7 @@ def test_the_slurm_script_starts_ray_everywhere_and_the_search_once(tmp_path: Pa
     assert "--num-gpus=8" in start
     assert "--include-dashboard=false" in start
     assert search[0] == "evomerge"
-    given = build_parser().parse_args(search[1:])
+    given = understood(search[1:])
     assert (given.file, given.out, given.address) == ("my search.yaml", "runs/mine", "10.0.0.7:20041")
     assert (given.resume, given.candidates) == (True, 5)
 

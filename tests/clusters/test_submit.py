@@ -10,13 +10,13 @@ import jsonschema
 import pytest
 import yaml
 
-from evomerge.cli import build_parser, main
+from evomerge.cli import main
 from evomerge.errors import InputError, RunError, SearchFileError
 from evomerge.run.packing import MOST_BYTES, pack
 from evomerge.run.session import run_of_file, search
 from evomerge.run.submit import Wish, parcel, search_command
 from evomerge.searchfile.cluster_file import ClusterFile, load_cluster_file
-from tests.clusters.test_places import CLUSTERS, SCHEMA
+from tests.clusters.test_places import CLUSTERS, SCHEMA, understood
 from tests.end_to_end.conftest import EXPERTS, TASKS
 
 SEARCH = """
@@ -140,7 +140,7 @@ def test_the_command_is_one_that_search_understands(place: Path) -> None:
     job = parcel(write(place), cluster, Wish(candidates=9, seed=3, resume=True))
     words = shlex.split(job.entrypoint.replace('"$HOME"', "/home/me"))
     assert words[:3] == ["python", "-m", "evomerge"]
-    given = build_parser().parse_args(words[3:])
+    given = understood(words[3:])
     assert (given.file, given.out, given.address) == ("searches/mine.yaml", "/home/me/my runs/mine", "auto")
     assert (given.workers, given.candidates, given.seed, given.resume) == (6, 9, 3, True)
     assert job.run == "~/my runs/mine"
@@ -192,12 +192,13 @@ def test_every_mistake_of_a_cluster_file_is_told_with_its_line(tmp_path: Path) -
     text = "address: head:8265\nworker: 4\ngpus: -1\nruns: 3\n"
     with pytest.raises(SearchFileError) as told:
         cluster_file(tmp_path, text)
-    assert [problem.split(":")[0] for problem in told.value.problems] == [
+    assert [problem.partition(":")[0] for problem in told.value.problems] == [
+        "line 1, address",
         "line 2, worker",
         "line 3, gpus",
         "line 4, runs",
     ]
-    assert "Near: workers" in told.value.problems[0]
+    assert "Near: workers" in told.value.problems[1]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_a_token_in_a_cluster_file_is_refused_and_not_repeated(tmp_path: Path) -
 
 
 def test_files_that_are_no_cluster_files(tmp_path: Path) -> None:
-    with pytest.raises(SearchFileError, match="no such file.*see clusters/"):
+    with pytest.raises(SearchFileError, match=r"no such file.*see clusters/"):
         load_cluster_file(tmp_path / "none.yaml")
     (tmp_path / "run.sh").write_text("#!/bin/sh\necho\n")
     with pytest.raises(SearchFileError, match="without #SBATCH lines"):
@@ -302,7 +303,7 @@ def test_kubernetes_gets_a_manifest_with_the_search_file(place: Path, capsys: py
         if "configMap" in volume
     ]
     assert volumes == ["evomerge-search-my-search"] * 2
-    given = build_parser().parse_args(job["spec"]["entrypoint"].split()[3:])
+    given = understood(job["spec"]["entrypoint"].split()[3:])
     assert (given.file, given.out, given.workers, given.resume) == (
         "/search/search.yaml",
         "/runs/my-search",
