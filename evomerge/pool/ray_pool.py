@@ -181,7 +181,8 @@ class RayCluster:
 
     def publish(self, figures: Mapping[str, Any]) -> None:
         """Set Ray's own gauges, which its metrics agents serve to Prometheus as ray_evomerge_*."""
-        for name, (value, tags) in figures.items():
+        for full, (value, tags) in figures.items():
+            name = full.partition("/")[0]  # what follows is in the tags
             gauge = self._figures.get(name)
             if gauge is None:
                 gauge = metrics.Gauge(f"evomerge_{name}", "evomerge: " + name.replace("_", " "), tuple(tags))
