@@ -244,7 +244,9 @@ class SimulatedCluster:
         self._at(0.01, "begun", worker.number)
         bad = np.random.default_rng([world.seed, 1, job.candidate.number + 10**6]).random() < world.bad_share
         limits = np.cumsum([world.crash_share, world.memory_share, world.hang_share])
-        trouble = None if fate >= limits[-1] else ("crash", "memory", "hang")[int(np.searchsorted(limits, fate, "right"))]
+        trouble = (
+            None if fate >= limits[-1] else ("crash", "memory", "hang")[int(np.searchsorted(limits, fate, "right"))]
+        )
         tasks = list(job.items)
         stop = int(chance.integers(len(tasks))) if trouble and tasks else len(tasks)
         for place, task in enumerate(tasks[:stop]):

@@ -181,15 +181,11 @@ def _drive(
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
-<<<<<<< HEAD
     handler = signal.getsignal(signal.SIGTERM)
-    pool = _pool(preparation, workers, address)
+    pool = places.pool(preparation.spec)
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
-=======
-    pool = places.pool(preparation.spec)
->>>>>>> pool
     try:
         reason = run_search(
             archive,

@@ -20,7 +20,7 @@ import yaml
 from evomerge.errors import InputError, SearchFileError
 from evomerge.searchfile.grammar import Key, Many, Number, Section, Text
 from evomerge.searchfile.yaml_places import read_document
-from evomerge.space.problems import Problem, located
+from evomerge.space.problems import Place, Problem, located
 
 Kind = Literal["here", "ray", "rayjob", "slurm"]
 # Where the tunnel that `ray dashboard CLUSTER.yaml` opens ends on this machine.
@@ -84,8 +84,8 @@ def load_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
     if isinstance(document.value, Mapping) and "cluster_name" in document.value:
         return _of_ray(name, document.value)
     content = CLUSTER_FILE.read(document.value, (), problems) if document.value is not None else {}
-    if not problems:
-        _check(content, problems)
+    if isinstance(document.value, Mapping):
+        _check(content, {problem.place[:1] for problem in problems}, problems)
     if problems:
         raise SearchFileError(name, located(problems, document.lines))
     content = {**content, "env": content["env"] or (), "install": content["install"] or ()}
@@ -112,7 +112,9 @@ def _of_ray(name: str, content: Mapping[str, Any]) -> ClusterFile:
     return ClusterFile(name, "ray", TUNNEL, gpus or None, 1.0 if gpus else None, runs=RUNS, fetch=fetch)
 
 
-def _check(content: Mapping[str, Any], problems: list[Problem]) -> None:
+def _check(content: Mapping[str, Any], wrong: set[Place], problems: list[Problem]) -> None:
+    """Add what is wrong with keys that are of the right form; those in `wrong` are not."""
+    content = {key: None if (key,) in wrong else value for key, value in content.items()}
     address = content["address"]
     if address is not None:
         parts = urlsplit(address)
@@ -121,13 +123,13 @@ def _check(content: Mapping[str, Any], problems: list[Problem]) -> None:
             problems.append(Problem(("address",), text))
         elif "@" in parts.netloc:
             problems.append(Problem(("address",), "must hold no user or password; set RAY_AUTH_TOKEN instead"))
-        if not content["runs"].startswith(("/", "~/")):
+        if content["runs"] is not None and not content["runs"].startswith(("/", "~/")):
             text = f"must be absolute or begin with ~/: a job's own folder is removed after it; got {content['runs']!r}"
             problems.append(Problem(("runs",), text))
         if content["files"] is not None and not content["files"].startswith("/"):
             problems.append(Problem(("files",), f"must be absolute: all nodes see it there, got {content['files']!r}"))
     for key in ("files", "env", "install", "fetch"):
-        if address is None and content[key] is not None:
+        if address is None and ("address",) not in wrong and content[key] is not None:
             problems.append(Problem((key,), "is of a cluster, and this file has no address; leave it out"))
     for index, variable in enumerate(content["env"] or ()):
         if not VARIABLE.fullmatch(variable):
