@@ -104,9 +104,9 @@ def resume(
 ) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget of `candidates`.
 
-    A damaged archive is recovered first, and one that is gone is fetched from its mirror. The options that say who
-    works are those of `search`, and need not be the same. The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again.
+    The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
+    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
+    fetched from its mirror. Who works is said as in `search`, and need not be the same as before.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
