@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -298,7 +299,7 @@ def test_workers_that_die_while_starting_are_tried_again_ever_more_slowly() -> N
         office.cluster.at(float(second) + 0.7, lambda: office.cluster.kill_a_worker_of("id-a"))
     office.run(range(50))
     times = [when for when, node, _ in office.cluster.started if node == "id-a"]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(times) < 9
     assert gaps[-1] > 8.0
 
