@@ -41,8 +41,9 @@ def cma_es(
     Source: Hansen and Ostermeier 2001; restarts as in Auger and Hansen 2005 (IPOP); diagonal as in Ros and Hansen 2008.
     """
     size = population if population is not None else 4 + int(3 * math.log(setup.dimensions))
-    if size < 2:
-        raise InputError(f"population of cma-es must be 2 or more, got {population}")
+    least = 3 if setup.asynchronous else 2  # without mirrors, two points are too few to learn a step size from
+    if size < least:
+        raise InputError(f"population of cma-es must be {least} or more, got {population}")
     if not 0.0 < sigma <= 1.0:
         raise InputError(f"sigma of cma-es must be in (0, 1], in units of a gene's range, got {sigma}")
     if restarts < 0:
@@ -142,6 +143,8 @@ class CmaEs:
             "seed": np.nan,  # pycma would seed NumPy's global generator otherwise
             # Scores over few items tie often: equal values mean 'cannot tell', not 'converged'.
             **{"tolfun": 0, "tolfunhist": 0, "tolx": SMALLEST_STEP, "tolflatfitness": FLAT_GENERATIONS},
+            # below 6 points pycma mirrors the worst of a generation in the next one, which is asked in pieces here
+            **({"CMA_mirrors": 0} if self._setup.asynchronous else {}),
             # with one gene, pycma's cap on the step (a third of the range) raises ValueError (cma 4.5)
             **({"maxstd": np.inf} if self._setup.dimensions == 1 else {}),
             # silent, and no files: not its logs, nor the options file that it would read from the working directory
