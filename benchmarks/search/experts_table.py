@@ -2,9 +2,9 @@
 
     python benchmarks/search/experts_table.py --minutes 10        (again and again until it is complete; it goes on)
 
-Each of the 5 genes of `experts.yaml` takes `LEVELS` values; each of the `LEVELS ** 5` merges is written by the real
-worker and answers the search items and as many held-out ones, through the real scorer. Nothing is interpolated or
-modelled. The answers are right or wrong, one bit each, and are kept in `experts.npz` beside this file.
+The genes of `experts.yaml` take `SHAPE` values; each of the 3,888 merges is written by the real worker and answers
+the search items and as many held-out ones, through the real scorer. Nothing is interpolated or modelled. The answers
+are right or wrong, one bit each, and are kept in `experts.npz` beside this file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import numpy as np
 HERE = Path(__file__).parent
 TABLE = HERE / "experts.npz"
 LEVELS = 6  # per gene: weights 0, 0.2, ... 1
+ADD_LEVELS = 3  # of the first gene, the weight of `add`: 0, 0.2, 0.4
 GENES = 5
+SHAPE = (ADD_LEVELS, *(LEVELS,) * (GENES - 1))
 HELD_OUT = 24  # items per task
 UNKNOWN = 255
 
 
 @dataclass(frozen=True)
 class ExpertsTable:
-    """Right (1) or wrong (0), per merge and item; the merge of grid point (i, j, ...) is row i * LEVELS**4 + j * ..."""
+    """Right (1) or wrong (0), per merge and item; merges in the order of `grid`."""
 
-    search: np.ndarray  # (LEVELS ** GENES, tasks, search items) uint8
-    holdout: np.ndarray  # (LEVELS ** GENES, tasks, held-out items) uint8
+    search: np.ndarray  # (merges, tasks, search items) uint8
+    holdout: np.ndarray  # (merges, tasks, held-out items) uint8
     tasks: tuple[str, ...]
 
     @classmethod
@@ -46,13 +48,14 @@ class ExpertsTable:
 
     def row(self, genotype: np.ndarray) -> int:
         """Return the row of the grid point nearest to a genotype (5,) in [0, 1]."""
-        steps = np.clip(np.rint(np.asarray(genotype) * (LEVELS - 1)), 0, LEVELS - 1).astype(int)
-        return int(np.ravel_multi_index(tuple(steps), (LEVELS,) * GENES))
+        most = np.array(SHAPE) - 1
+        steps = np.clip(np.rint(np.asarray(genotype) * most), 0, most).astype(int)
+        return int(np.ravel_multi_index(tuple(steps), SHAPE))
 
 
 def grid() -> np.ndarray:
-    """Return the genotypes (LEVELS ** GENES, GENES), in the table's order."""
-    return np.array(list(itertools.product(np.linspace(0.0, 1.0, LEVELS), repeat=GENES)))
+    """Return the genotypes (merges, GENES), in the table's order."""
+    return np.array(list(itertools.product(*(np.linspace(0.0, 1.0, count) for count in SHAPE))))
 
 
 def fill(part: int, parts: int, minutes: float) -> int:
@@ -89,7 +92,7 @@ def pack(parts: int) -> None:
     from evomerge.searchfile import load_search_file
 
     tasks = tuple(prepare(load_search_file(HERE / "experts.yaml")).plan.search)
-    whole = np.full((LEVELS**GENES, len(tasks), 2 * HELD_OUT), UNKNOWN, dtype=np.uint8)
+    whole = np.full((len(grid()), len(tasks), 2 * HELD_OUT), UNKNOWN, dtype=np.uint8)
     for part in range(parts):
         scratch = _scratch(part, parts, *whole.shape)
         whole[part::parts] = scratch[part::parts]

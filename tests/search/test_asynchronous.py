@@ -54,7 +54,7 @@ def test_turns_know_who_is_open_after_a_restore() -> None:
 
 @pytest.mark.parametrize("controller", ["cma-es", "tpe", "nsga-ii", "sobol"])
 def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
-    """At every look but those at the end, all seven workers have a job; generations of 4 and 6 would leave them idle."""
+    """At every look but those at the end, all seven workers have a job; generations of 6 would leave them idle."""
     idle: list[int] = []
 
     class Watched(ShuffledPool):
@@ -65,7 +65,9 @@ def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
             super().submit(job)
 
         def collect(self, timeout: float | None = None) -> list[Any]:
-            if self.newest < 32:  # beyond, the budget may have been handed out: the last ones may repeat earlier recipes
+            if (
+                self.newest < 32
+            ):  # beyond, the budget may have been handed out: the last ones may repeat earlier recipes
                 idle.append(self.room())
             return super().collect(timeout)
 
