@@ -175,8 +175,8 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = (
         f"# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "
-        f"{commit}, {platform.machine()}, {os.cpu_count()} cores. Hypervolume: of the true scores of the "
-        "measured front, as a share of the best possible front's. Best held-out: true mean score of the candidate that measured best.\n"
+        f"{commit}, {platform.machine()}, {os.cpu_count()} cores. Hypervolume: of the true scores of the measured front, "
+        "as a share of the best possible. Best held-out: true mean score of the candidate that measured best.\n"
     )
     (HERE / "quality.md").write_text(head + table(rows))
     plot(rows, HERE / "quality.svg")

@@ -111,7 +111,8 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer.
+        task's filter found no answer. Where results were told on arrival, staleness: by how many updates the
+        controller had moved on between proposing a candidate and learning of it.
         """
         import pandas as pd
 
@@ -120,6 +121,7 @@ class Run:
             candidates = list(archive.candidates("search"))
             outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
+            told = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         rows = []
         for candidate in candidates:
             number, outcome = candidate.number, outcomes.get(candidate.number)
@@ -145,6 +147,10 @@ class Run:
         columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
         columns += [f"gene.{name}" for name in self.space.names]
         columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
+        if any(staleness is not None for staleness in told.values()):
+            columns.append("staleness")
+            for row in rows:
+                row["staleness"] = told.get(row["candidate"])
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
