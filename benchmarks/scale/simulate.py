@@ -209,7 +209,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
-    parser.add_argument("--controllers", nargs="+", default=["sobol"], help="with :N for a population, as in cma-es:100")
+    parser.add_argument(
+        "--controllers", nargs="+", default=["sobol"], help="with :N for a population, as in cma-es:100"
+    )
     parser.add_argument("--rounds", type=float, default=20.0, help="candidates per worker")
     parser.add_argument("--folder", type=Path, help="where archives are written; default: a temporary folder")
     parser.add_argument("--seed", type=int, default=0)
@@ -228,7 +230,9 @@ def main() -> None:
     for name in given.controllers:
         controller, _, population = name.partition(":")
         for workers in given.workers:
-            one = json.dumps([workers, controller, int(population) if population else None, int(given.rounds * workers)])
+            one = json.dumps(
+                [workers, controller, int(population) if population else None, int(given.rounds * workers)]
+            )
             again = [sys.executable, "-m", "benchmarks.scale.simulate", *sys.argv[1:], "--one", one]
             done = subprocess.run(again, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(done.stdout))

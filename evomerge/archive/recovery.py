@@ -1,7 +1,8 @@
 """The last good state of a damaged archive: from its own readable rows, a backup beside it, or its mirror.
 
 What is taken from a damaged file is a prefix of its history: events 1 ... k, each of which has everything that it says
-happened. A run that was killed after event k would have left the same, so `resume` goes on from there.
+happened. A run that was killed after event k would have left the same, so `resume` goes on from there. Only rows that
+SQLite can still reach count: where a page near a table's root is gone, so is the table, and a backup has to serve.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from evomerge.archive.snapshot import last_event
 from evomerge.errors import RunError
 
 Row = tuple[Any, ...]
+_MOST_MISSING = 2**36  # bytes; a header that speaks of more is itself damaged
 _KEYS = {  # table -> what its rows are ordered by
     "facts": "key",
     "candidates": "number",
@@ -109,6 +111,7 @@ def _salvaged(path: Path, scratch: Path) -> tuple[Path | None, int | None]:
     for suffix in ("", "-wal", "-journal"):  # a log may hold the last commits, or undo half of one
         with suppress(OSError):
             shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    _pad(copy)
     try:
         salvage = _read_all(copy)
     except sqlite3.Error:
@@ -120,6 +123,17 @@ def _salvaged(path: Path, scratch: Path) -> tuple[Path | None, int | None]:
     fresh = scratch / "salvaged.sqlite"
     _write(fresh, _consistent(salvage.rows))
     return fresh, seen
+
+
+def _pad(path: Path) -> None:
+    """Give a truncated file the size that its header speaks of: SQLite reads no page at all of one that is shorter."""
+    with open(path, "r+b") as file:
+        header = file.read(100)
+        page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+        whole = (65536 if page_bytes == 1 else page_bytes) * pages
+        size = file.seek(0, 2)
+        if size < whole <= size + _MOST_MISSING:
+            file.truncate(whole)  # the missing pages are zeros, and reading one of them is an error
 
 
 def _read_all(path: Path) -> _Salvage:

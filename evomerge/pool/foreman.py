@@ -12,6 +12,7 @@ from typing import Any, Literal
 from evomerge.candidate import Answers, Failure, Job, Outcome
 from evomerge.pool.attempts import Attempt
 from evomerge.pool.cluster import Begun, Cluster, Died, Greeting, Loaded, News
+from evomerge.pool.gauges import count, figures
 from evomerge.pool.pace import LOAD, Pace, PaceSettings
 from evomerge.pool.protocol import Arrival, Notice, Retry
 from evomerge.pool.quarantine import Quarantine
@@ -19,6 +20,7 @@ from evomerge.pool.roster import Roster, Staff
 from evomerge.pool.slots import Slot
 
 LONGEST_LOOK = 0.5  # seconds that are waited for news before deadlines and nodes are looked at
+PUBLISH_SECONDS = 5.0  # between two times that the figures are shown to the cluster's monitoring
 HELD_SECONDS = 60.0  # that a job waits for a worker elsewhere, before it goes back to where it failed
 
 
@@ -51,6 +53,8 @@ class Foreman:
         self._closed = False
         staff = staff or Staff()
         self._roster = Roster(cluster, staff)
+        self._totals: dict[str, float] = {}
+        self._published = float("-inf")
         if staff.workers is not None and staff.may_grow:
             cluster.wanted(staff.workers)
         self._survey()
@@ -87,6 +91,7 @@ class Foreman:
             if self._arrived or left <= 0 or self.room() > room or not self._expects():
                 break
         arrived, self._arrived = self._arrived, []
+        count(arrived, self._totals)
         return arrived
 
     def status(self) -> list[dict[str, Any]]:
@@ -108,6 +113,10 @@ class Foreman:
     def _survey(self) -> None:
         for slot, died in self._roster.survey():
             self._lose(slot, died)
+        now = self._cluster.now()
+        if now >= self._published + PUBLISH_SECONDS:
+            self._published = now
+            self._cluster.publish(figures(self.status(), len(self._queue), self._totals))
 
     def _expects(self) -> bool:
         """Return whether there is something to wait for."""

@@ -82,7 +82,7 @@ class Roster:
 
     def welcome(self, slot: Slot, greeting: Greeting) -> Notice:
         """Let a started worker in, or refuse it where its packages are others than the driver's."""
-        facts = {"node": slot.node.name, "pid": greeting.pid, "gpus": len(greeting.gpus) and self._staff.needs.gpus}
+        facts = {"node": slot.node.name, "pid": greeting.pid, "gpus": slot.share}
         found = differences(self._versions, greeting.versions)
         if not found:
             slot.greet(greeting, self._cluster.now())
@@ -113,6 +113,6 @@ class Roster:
         taken = {slot.index for slot in self}
         index = next(index for index in range(len(taken) + 1) if index not in taken)
         number, self._next = self._next, self._next + 1
-        slot = Slot(number, index, node, f"{node.name}/{index}", now)
+        slot = Slot(number, index, node, f"{node.name}/{index}", now, share=self._staff.needs.gpus)
         self.slots[number] = slot
         self._cluster.start(node, number, slot.name)

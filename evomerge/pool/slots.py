@@ -20,7 +20,8 @@ class Slot:
     name: str
     heard: float  # when it last gave a sign of life
     state: Literal["starting", "loading", "ready"] = "starting"
-    gpus: tuple[str, ...] = ()
+    share: float = 0.0  # of GPUs that it holds
+    gpus: tuple[str, ...] = ()  # by their numbers on the node
     attempt: Attempt | None = None
     asked: dict[str, int] = field(default_factory=dict)  # task -> items of the current job
     left: dict[str, int] = field(default_factory=dict)  # of those, not yet answered
@@ -77,5 +78,6 @@ class Slot:
             "busy_seconds": busy,
             "done": self.done,
             "node": self.node.name,
-            "gpus": list(self.gpus),
+            "gpus": self.share,
+            "gpu_ids": list(self.gpus),
         }

@@ -111,7 +111,8 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer.
+        task's filter found no answer. Where results were told on arrival, staleness: by how many updates the
+        controller had moved on between proposing a candidate and learning of it.
         """
         import pandas as pd
 
@@ -120,6 +121,7 @@ class Run:
             candidates = list(archive.candidates("search"))
             outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
+            told = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         rows = []
         for candidate in candidates:
             number, outcome = candidate.number, outcomes.get(candidate.number)
@@ -145,6 +147,10 @@ class Run:
         columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
         columns += [f"gene.{name}" for name in self.space.names]
         columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
+        if any(staleness is not None for staleness in told.values()):
+            columns.append("staleness")
+            for row in rows:
+                row["staleness"] = told.get(row["candidate"])
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
@@ -316,10 +322,10 @@ class Run:
             outcomes = self._outcomes(archive)
             asked = archive.count("search")
             seconds = archive.seconds()
-            use = summary(archive, self.facts["budget"].get("price"))
-            given = [
-                event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload
-            ]
+            limits = dict(self.facts["budget"])
+            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+                limits.update(event.payload)
+            use = summary(archive, limits.get("price"))
         last = [outcome for outcome in outcomes if outcome.failure][-3:]
         best = best_number(evaluations, self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
@@ -327,7 +333,7 @@ class Run:
         return {
             "state": self.state,
             "candidates": asked,
-            "budget": {**self.facts["budget"], **({"candidates": given[-1]} if given else {})},
+            "budget": limits,
             "done": sum(o.done for o in outcomes if o.number >= 0),
             "failed": sum(not o.done for o in outcomes if o.number >= 0),
             "best": None
