@@ -42,7 +42,10 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print
 # Three minutes before the end Slurm sends USR1: stand in the queue again, which ends this try.
 trap 'echo "time is nearly over: queued again, to resume"; scontrol requeue "$SLURM_JOB_ID"' USR1
 
-# Ray's dashboard stays off: on shared nodes, whoever reaches it could run code as you.
+# Whoever reaches a Ray without a token can run code as you, and its ports are open to the network: a token for this job
+# alone (Ray 2.52 and later ask for it), which srun passes to all nodes. The dashboard stays off.
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-300}
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
   ray symmetric-run --address "$head_ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
