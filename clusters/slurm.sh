@@ -61,4 +61,9 @@ while kill -0 "$search" 2>/dev/null; do
   status=0
   wait "$search" || status=$?
 done
+# ray symmetric-run ends with 0 where Ray itself could not start
+if [ "$status" -eq 0 ] && [ ! -e "$run/archive.sqlite" ]; then
+  echo "the search never began: see above what Ray says" >&2
+  status=1
+fi
 exit "$status"

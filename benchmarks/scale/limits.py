@@ -79,11 +79,11 @@ def messages() -> None:
 def ray_wait() -> None:
     """Processor time of one `ray.wait` on as many unfinished results as there are workers; no worker is started."""
     import logging
-    import tempfile
+    import shutil
 
     import ray
 
-    folder = tempfile.mkdtemp(prefix="ev-", dir="/tmp")
+    folder = tempfile.mkdtemp(prefix="ev-", dir="/tmp")  # short: Ray puts sockets below it
     ray.init(
         address="local",
         num_cpus=1,
@@ -109,6 +109,7 @@ def ray_wait() -> None:
             times.append(time.process_time() - begun)
         print(f"| {count:,} | {spread(times)} |", flush=True)
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def controllers() -> None:

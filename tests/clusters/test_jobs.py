@@ -77,7 +77,8 @@ def address() -> Iterator[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         cluster = subprocess.Popen(
             [sys.executable, "-c", CLUSTER, str(port)],
-            env={**environment(), "PATH": path},
+            # Ray's workers are nice to others (15); where other tests run beside this one, that is for ever
+            env={**environment(), "PATH": path, "RAY_worker_niceness": "0"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
