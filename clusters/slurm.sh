@@ -36,7 +36,8 @@ shift 2
 # Other people's Ray on the same nodes must not meet ours: a port and a folder of our own, by the job's number.
 port=$((20000 + SLURM_JOB_ID % 20000))
 scratch=/tmp/ray-$SLURM_JOB_ID
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes%%$'\n'*}
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
 
 # Three minutes before the end Slurm sends USR1: stand in the queue again, which ends this try.

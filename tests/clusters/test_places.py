@@ -166,7 +166,7 @@ def run_script(tmp_path: Path, *arguments: str, ray: str, more: dict[str, str] |
 def test_the_slurm_script_starts_ray_everywhere_and_the_search_once(tmp_path: Path) -> None:
     script = run_script(
         *(tmp_path, "my search.yaml", "runs/mine", "--candidates", "5"),
-        ray='printf "%s\\n" "$@" "token=${#RAY_AUTH_TOKEN}" > "$LOG"; mkdir -p runs/mine; touch runs/mine/archive.sqlite',
+        ray='printf "%s\\n" "$@" "token=${#RAY_AUTH_TOKEN}" > "$LOG"; mkdir -p runs/mine; >runs/mine/archive.sqlite',
     )
     out, err = script.communicate(timeout=30)
     assert script.returncode == 0, out + err
