@@ -202,7 +202,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         name = row["controller"] + (f", {row['population']} at a time" if row["population"] else "")
         shares = " | ".join(f"{100 * row[key]:.1f}%" for key in ("useful", "twice", "lost", "loading", "idle"))
-        steady = "" if row["steady"] is None else f"{100 * row['steady']:.1f}%"
+        steady = "" if row["steady"] is None or row["resume_seconds"] else f"{100 * row['steady']:.1f}%"
         driver = row["driver_ms"] * row["candidates"] / 1e3 / row["virtual_seconds"]
         lines.append(
             f"| {row['workers']:,} | {name} | {row['candidates']:,} | {row['virtual_seconds'] / 3600:.2f} | {steady} "

@@ -185,7 +185,7 @@ def test_a_job_that_nobody_knows(place: Path) -> None:
 
 def wait_for_candidates(run: Path, count: int) -> None:
     """Wait until so many candidates are done."""
-    for _ in range(1200):
+    for _ in range(2400):
         if (run / "archive.sqlite").exists():
             try:
                 trials = open_run(run).trials()
@@ -194,4 +194,4 @@ def wait_for_candidates(run: Path, count: int) -> None:
             if trials is not None and (trials["status"] == "done").sum() >= count:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"{run}: fewer than {count} candidates after two minutes")
+    raise AssertionError(f"{run}: fewer than {count} candidates after four minutes")
