@@ -20,6 +20,7 @@ FACTORIES = {
     "gp": ("optuna_study", "gp"),
     "nsga-ii": ("optuna_study", "nsga_ii"),
     "nsga-iii": ("optuna_study", "nsga_iii"),
+    "quadratic": ("quadratic_front", "quadratic"),
 }
 _EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
 
