@@ -85,12 +85,14 @@ class NestedFront:
 
     def _plane(self) -> Array:
         """Return the coefficients (2, n) of the pair's two nodes."""
-        assert self._state is not None and self._pair is not None
+        assert self._state is not None
+        assert self._pair is not None
         return np.array([self._state.nodes[node].coefficients for node in self._pair])
 
     def _choice(self, points: Array, values: Array, rng: np.random.Generator) -> Array:
         """Return the two coefficients that suit the preference best, by the surrogates over the pair's plane."""
-        assert self._state is not None and self._pair is not None
+        assert self._state is not None
+        assert self._pair is not None
         plane = self._plane()
         own = self._parts.count == self._setup.objectives
         wanted = self._task[list(tasks_of(self._state, self._pair))] if own else np.arange(self._setup.objectives)
@@ -103,9 +105,7 @@ class NestedFront:
             return np.full(2, 0.5)
         links = [guess_link(column) for column in told[inside].T]
         counts = np.array(self._setup.items, dtype=float)[wanted] if self._setup.items else None
-        fits = fit_objectives(
-            at[inside], told[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0]
-        )
+        fits = fit_objectives(at[inside], told[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0])
         front = predicted_front(fits, rng, size=200)
         return front.c[choose_by_preference(front.scores, weights)]
 
