@@ -46,7 +46,7 @@ def choose(setup: Setup) -> Choice:
 
 
 def _few(setup: Setup) -> tuple[str, str] | None:
-    if setup.budget is not None and setup.budget < TOO_FEW:
+    if setup.budget is not None and setup.budget < TOO_FEW and not setup.prior:
         return "sobol", "too few to learn from, so they are spread evenly"
     return None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Budget, Progress, StopReason, evaluate, run_search
@@ -17,6 +17,7 @@ from evomerge.pool.protocol import Pool
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
+from evomerge.run.proposing import setup_of
 from evomerge.searchfile import SearchFile, load_search_file
 
 UNLIMITED = 2**31  # candidates, where only time is limited
@@ -69,6 +70,9 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive:
             archive.put_parents(preparation.parents)
+            for text in preparation.facts["controller"]["notes"]:
+                archive.put_event("note", None, {"text": text})
+                reporter.note(text)
             _drive(archive, preparation, controller, workers, address, reporter)
     finally:
         reporter.close()
@@ -173,18 +177,18 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
 
 
 def _controller(preparation: Preparation) -> Controller:
-    settings, budget = preparation.facts["controller"], preparation.facts["budget"]
-    start = preparation.space.start()
+    facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
         options["population"] = settings["population"]
-    setup = Setup(
-        dimensions=preparation.space.dimension,
-        seed=preparation.facts["seed"],
-        objectives=len(preparation.objectives),
-        weights=tuple(objective.weight for objective in preparation.objectives),
-        start=None if start is None else tuple(float(gene) for gene in start),
-        budget=budget["candidates"],
+    setup = setup_of(
+        settings,
+        preparation.space,
+        facts["merge"],
+        preparation.objectives,
+        preparation.plan,
+        budget=facts["budget"]["candidates"],
+        seed=facts["seed"],
     )
     return build_controller(settings["name"], setup, options)
 
