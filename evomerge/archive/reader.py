@@ -24,7 +24,7 @@ class Event:
 
     Kinds: asked (payload: first, count, size), submitted, answered (task, items), finished (failure), told (fitness,
     or null for a failure), retry (worker, message), same (twin: the candidate whose answers are reused), resumed,
-    interrupted, stopped, note.
+    interrupted, stopped, note, remeasured (numbers, and what was predicted of them: fitness, sd, low, high).
     """
 
     seq: int

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from evomerge.errors import InputError
+from evomerge.space import SearchSpace
+from evomerge.space.form import model_places, short_names
 from evomerge.space.genes import Gene
 
 PARAMETER = "weight"  # of mergekit's methods: the coefficient of a model
@@ -91,6 +94,22 @@ def ingredients_of(genes: Sequence[Gene], models: Mapping[str, str]) -> tuple[In
         rest=tuple(float(value) for value in rest),
     )
     return found, tuple(model for model, name in models.items() if name in place)
+
+
+def models_with_weights(merge: Mapping[str, Any], space: SearchSpace) -> tuple[str, ...]:
+    """Return the models (as written in the merge section) that have weights of their own to search, in order."""
+    return _of_merge(merge, space)[1]
+
+
+def ingredients_in(merge: Mapping[str, Any], space: SearchSpace) -> Ingredients | None:
+    """Return the ingredients of a search over a merge section, or None where models have no weights to search."""
+    return _of_merge(merge, space)[0]
+
+
+def _of_merge(merge: Mapping[str, Any], space: SearchSpace) -> tuple[Ingredients | None, tuple[str, ...]]:
+    places = list(model_places(merge))
+    listed = [model for place, model in places if place[0] in ("models", "slices") and place[-1] == "model"]
+    return ingredients_of(space.genes, short_names(list(dict.fromkeys(listed))))
 
 
 def with_products(ingredients: Ingredients, products: Sequence[Sequence[float]]) -> Ingredients:

@@ -15,7 +15,7 @@ import numpy as np
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
 from evomerge.controllers.choice import choose
-from evomerge.controllers.ingredients import Ingredients, ingredients_of, with_products
+from evomerge.controllers.ingredients import ingredients_in, models_with_weights, with_products
 from evomerge.controllers.protocol import Prior, Setup
 from evomerge.controllers.registry import AUTO
 from evomerge.errors import EvomergeError, InputError
@@ -26,7 +26,6 @@ from evomerge.scoring.items import ItemPlan
 from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
-from evomerge.space.form import model_places, short_names
 
 NEEDS_PRODUCTS = ("kinship",)  # controllers that ask how akin the models are
 
@@ -88,7 +87,7 @@ def decide(
     if name in NEEDS_PRODUCTS and measure and setup.ingredients is not None:
         from evomerge.weights.kinship import task_vector_products
 
-        products = task_vector_products(_ingredient_models(merge, space), merge.get("base_model"))
+        products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
     return Proposing(name, notes, prior, products)
 
 
@@ -114,7 +113,7 @@ def setup_of(
         seed: of the search.
     """
     start = space.start()
-    ingredients, _ = _ingredients(merge, space)
+    ingredients = ingredients_in(merge, space)
     if ingredients is not None and controller.get("products"):
         ingredients = with_products(ingredients, controller["products"])
     prior = controller.get("prior") or {"points": [], "fitness": []}
@@ -140,16 +139,6 @@ def _items(objectives: tuple[Objective, ...], plan: ItemPlan) -> tuple[int, ...]
     if any(objective.kind != "task" or objective.task not in plan.search for objective in objectives):
         return ()
     return tuple(len(plan.search[objective.task]) for objective in objectives)
-
-
-def _ingredients(merge: Mapping[str, Any], space: SearchSpace) -> tuple[Ingredients | None, tuple[str, ...]]:
-    places = list(model_places(merge))
-    listed = [model for place, model in places if place[0] in ("models", "slices") and place[-1] == "model"]
-    return ingredients_of(space.genes, short_names(list(dict.fromkeys(listed))))
-
-
-def _ingredient_models(merge: Mapping[str, Any], space: SearchSpace) -> tuple[str, ...]:
-    return _ingredients(merge, space)[1]
 
 
 def _warm_start(

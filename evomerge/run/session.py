@@ -144,7 +144,7 @@ def _drive(
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
-    pool = _pool(preparation, workers, address)
+    pool = pool_of(preparation, workers, address)
     try:
         reason = run_search(
             archive,
@@ -193,7 +193,8 @@ def _controller(preparation: Preparation) -> Controller:
     return build_controller(settings["name"], setup, options)
 
 
-def _pool(preparation: Preparation, workers: int | None, address: str | None) -> Pool:
+def pool_of(preparation: Preparation, workers: int | None, address: str | None) -> Pool:
+    """Return who evaluates: this process, or Ray workers here or on a cluster."""
     if workers is None and address is None:
         from evomerge.pool.local import LocalPool
 

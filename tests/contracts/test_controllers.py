@@ -81,7 +81,7 @@ def drive(
 @pytest.mark.parametrize("d", [1, 2, 7])
 def test_proposals_are_points_of_the_cube(name: str, d: int) -> None:
     points = drive(fresh(name, d), length(name), sphere)
-    assert len(points) == (length(name) if name not in SOUPS else min(length(name), {1: 1, 2: 3}.get(d, 99)))
+    assert len(points) == length(name) or (name in SOUPS and 1 <= len(points) <= length(name))
     for point in points:
         assert point.shape == (d,)
         assert point.dtype == np.float64
