@@ -42,11 +42,11 @@ class NestedFront:
         self._per_pair = min(max(share, SMALLEST_DESIGN), LARGEST_DESIGN)
         self._state: NestedState | None = None
         self._pair: tuple[int, int] | None = None
-        self._experts_asked = self._done = False
+        self._experts_asked = self.done = False
 
     def propose(self, points: Array, values: Array, rng: np.random.Generator) -> Array | None:
         """Return the next batch (q, d), given all that was told: (n, d) points and (n, m) values."""
-        if self._done:
+        if self.done:
             return None
         if not self._experts_asked:
             self._experts_asked = True
@@ -57,7 +57,7 @@ class NestedFront:
             self._state = join(self._state, self._pair, self._choice(points, values, rng))
         self._pair = next_pair(self._state)
         if self._pair is None:
-            self._done = True
+            self.done = True
             return self._parts.point(self._state.nodes[-1].coefficients)[None]
         design = initial_design(self._per_pair, 2, rng)
         return np.array([self._parts.point(weights) for weights in design @ self._plane()])

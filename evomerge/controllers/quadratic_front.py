@@ -75,8 +75,12 @@ def design_size(dimensions: int, budget: int | None) -> int:
 class QuadraticFront:
     """Proposes a design, then rounds of points; waits until all of a round is told, then refits.
 
-    Failed proposals are no data; they are not proposed again. What was asked of earlier rounds and the seed of the
-    round decide the proposals, so replaying them gives the same ones.
+    Failed proposals are no data; they are not proposed again. What was told and the seed of the round decide the
+    proposals, so replaying them gives the same ones.
+
+    Asynchronous, it hands out one point at a time and waits for none, except while it merges two models at a time: a
+    round is proposed from what is told by then, away from what is under way. A result is as good for a fit whenever
+    its point was proposed, so nothing becomes stale.
     """
 
     def __init__(
@@ -90,16 +94,19 @@ class QuadraticFront:
         self._prior_points = np.array([one.genotype for one in known], dtype=float).reshape(-1, setup.dimensions)
         self._prior_values = np.array([one.fitness for one in known], dtype=float).reshape(-1, setup.objectives)
         self._startup = 0 if nested else max(0, startup - len(np.unique(self._prior_points, axis=0)))
+        self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those told with them
+        self._queue: list[Array] = []  # asynchronous: proposed, not handed out yet
         self._round = 0
         self._gains: list[float] = []
         self._volumes: list[float] = []
 
     def ask(self) -> list[np.ndarray]:
         """Return the design, or the next round's points; [] while one is not told completely."""
-        if self._tally.waiting or self.stop():
+        if self.stop() or (self._tally.waiting and not self._free):
             return []
-        points = [self._on_choices(point) for point in self._proposals(np.random.default_rng(self._key()))]
-        self._round += 1
+        points = self._queue or [self._on_choices(point) for point in self._proposals(self._generator())]
+        if self._free:
+            points, self._queue = points[:1], points[1:]
         self._points += points
         self._tally.hand_out(len(points))
         return [point.copy() for point in points]
@@ -107,6 +114,11 @@ class QuadraticFront:
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the surrogates are refitted at the next ask."""
         self._values[index] = self._tally.take_back(index, fitness)
+
+    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
+        """Learn one fitness of which part is chance, beyond that of the items that all would answer; it weighs less."""
+        self.tell(index, fitness)
+        self._errors[index] = tuple(float(error) for error in stderr)
 
     def stop(self) -> dict[str, str]:
         """Return {'gain': ...} once two rounds in a row promised less than the tolerance; {} before, and without."""
@@ -120,10 +132,10 @@ class QuadraticFront:
             batch = self._nested.propose(*self._data(), rng)
             if batch is not None:
                 return batch
-        if self._round == 0 and self._startup:
+        if self._round == 1 and self._startup:
             return self._design(rng)
         points, values = self._data()
-        fits = fits_to(points, values, self._setup.items)
+        fits = fits_to(points, values, self._setup.items, self._noise())
         asked = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
         if not fits:  # nothing but failures so far: look elsewhere
             return sobol_points(self._batch, self._setup.dimensions, rng)
@@ -138,6 +150,18 @@ class QuadraticFront:
         points = np.array([point for point, _ in told]).reshape(-1, self._setup.dimensions)
         values = np.array([value for _, value in told], dtype=float).reshape(-1, self._setup.objectives)
         return np.vstack([self._prior_points, points]), np.vstack([self._prior_values, values])
+
+    def _noise(self) -> Array:
+        """Return the standard errors of the rows of `_data`, (n, m); 0 where every item was answered."""
+        none = (0.0,) * self._setup.objectives
+        told = [self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None]
+        known = np.zeros((len(self._prior_points), self._setup.objectives))
+        return np.vstack([known, np.array(told, dtype=float).reshape(-1, self._setup.objectives)])
+
+    @property
+    def _free(self) -> bool:
+        """Whether proposals wait for nothing."""
+        return self._setup.asynchronous and (self._nested is None or self._nested.done)
 
     def _design(self, rng: np.random.Generator) -> Array:
         """Return the start, the anchors, an even spread, and what of Sobol points determines the surrogate best."""
@@ -163,11 +187,15 @@ class QuadraticFront:
         middle = (np.minimum(np.floor(point * count), count - 1) + 0.5) / np.maximum(count, 1)
         return np.clip(np.where(count > 0, middle, point), 0.0, 1.0)
 
-    def _key(self) -> list[int]:
-        return [self._setup.seed, self._round]
+    def _generator(self) -> np.random.Generator:
+        """Return the generator of the next round."""
+        self._round += 1
+        return np.random.default_rng([self._setup.seed, self._round])
 
 
-def fits_to(points: Array, values: Array, items: Sequence[int] = ()) -> tuple[Surrogate, ...]:
+def fits_to(
+    points: Array, values: Array, items: Sequence[int] = (), stderr: Array | None = None
+) -> tuple[Surrogate, ...]:
     """Return one surrogate per objective over the unit cube, () without any row.
 
     Shares are fitted behind a logit, with the noise of their items where these are known; other values are brought to
@@ -177,6 +205,7 @@ def fits_to(points: Array, values: Array, items: Sequence[int] = ()) -> tuple[Su
         points: (n, d).
         values: (n, m), higher is better.
         items: (m,) items behind each value, or ().
+        stderr: (n, m) further noise of rows that answered fewer of them; counts where items are known.
     """
     if len(points) == 0:
         return ()
@@ -189,8 +218,19 @@ def fits_to(points: Array, values: Array, items: Sequence[int] = ()) -> tuple[Su
         columns.append(column)
         links.append(link)
     table = np.stack(columns, axis=1)
-    counts = np.array(items, dtype=float) if len(items) else None
+    counts = None
+    if len(items):
+        counts = np.broadcast_to(np.array(items, dtype=float), values.shape)
+        if stderr is not None and stderr.any():
+            counts = _effective(counts, values, stderr)
     return fit_objectives(points, table, links=links, items=counts, shared_items=True, box=[0.0, 1.0])
+
+
+def _effective(items: Array, values: Array, stderr: Array) -> Array:
+    """Return how many items would leave a share as unsure as it is, with the error of items not yet answered."""
+    inside = (values >= 0) & (values <= 1)
+    spread = np.maximum(np.where(inside, values * (1 - values), 0.25), 0.25 / items)
+    return np.asarray(items / (1 + items * stderr**2 / spread))
 
 
 def _starts(setup: Setup) -> list[Array]:

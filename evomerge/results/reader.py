@@ -353,9 +353,9 @@ class Run:
             outcomes = self._outcomes(archive)
             asked = archive.count("search")
             seconds = archive.seconds()
-            given = [
-                event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload
-            ]
+            limits = dict(self.facts["budget"])
+            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+                limits.update(event.payload)
         last = [outcome for outcome in outcomes if outcome.failure][-3:]
         best = best_number(evaluations, self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
@@ -363,7 +363,7 @@ class Run:
         return {
             "state": self.state,
             "candidates": asked,
-            "budget": {**self.facts["budget"], **({"candidates": given[-1]} if given else {})},
+            "budget": limits,
             "done": sum(o.done for o in outcomes if o.number >= 0),
             "failed": sum(not o.done for o in outcomes if o.number >= 0),
             "best": None

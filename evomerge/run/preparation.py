@@ -343,10 +343,11 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
-        "budget": {"candidates": budget.candidates, "hours": budget.hours},
+        "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,
         "rungs": None if scoring.rungs is None else dict(scoring.rungs),
+        "racing": None if scoring.racing is None else dict(scoring.racing),
         "versions": _versions(),
     }
 

@@ -45,6 +45,8 @@ class Proposing:
             "name": self.name,
             "population": request.population,
             "options": {key: value for key, value in request.options.items() if key != "warm_start"},
+            "asynchronous": request.asynchronous,
+            "staleness": request.staleness,
             "notes": list(self.notes),
             **({"prior": dict(self.prior)} if self.prior else {}),
             **({"products": [list(row) for row in self.products]} if len(self.products) else {}),
@@ -127,6 +129,8 @@ def setup_of(
         choices=tuple(len(gene.choices) if gene.kind == "choice" else 0 for gene in space.genes),
         items=_items(objectives, plan),
         ingredients=ingredients,
+        asynchronous=controller.get("asynchronous", False),  # absent from runs of earlier versions
+        staleness=controller.get("staleness"),
         prior=tuple(
             Prior(tuple(point), None if fitness is None else tuple(fitness))
             for point, fitness in zip(prior["points"], prior["fitness"], strict=True)

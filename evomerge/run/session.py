@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
-from evomerge.loop import Budget, Progress, StopReason, evaluate, run_search
+from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
-from evomerge.searchfile import SearchFile, load_search_file
+from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
-UNLIMITED = 2**31  # candidates, where only time is limited
+ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
 class Reporter:
@@ -43,6 +45,11 @@ def search(
     address: str | None = None,
     workers: int | None = None,
     candidates: int | None = None,
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    deadline: str | None = None,
+    cost: float | None = None,
+    price: float | None = None,
     seed: int | None = None,
     progress: Reporter | None = None,
 ) -> Run:
@@ -54,6 +61,11 @@ def search(
         address: Ray cluster; None with `workers` starts Ray on this machine, None without uses this process alone.
         workers: how many Ray workers.
         candidates: replaces the file's budget.
+        hours: of active time, likewise.
+        gpu_hours: likewise.
+        deadline: ISO 8601 with its offset from UTC, likewise.
+        cost: likewise.
+        price: of a GPU-hour, likewise.
         seed: replaces the file's seed.
         progress: told how it goes; None is silent.
 
@@ -61,7 +73,8 @@ def search(
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         RunError: the folder already holds a run, or cannot be written.
     """
-    search_file = _overridden(load_search_file(file), candidates, seed)
+    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
+    search_file = _overridden(load_search_file(file), limits, seed)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
     reporter = progress or Reporter()
@@ -70,7 +83,7 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive:
             archive.put_parents(preparation.parents)
-            for text in preparation.facts["controller"]["notes"]:
+            for text in preparation.facts["controller"].get("notes", ()):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
             _drive(archive, preparation, controller, workers, address, reporter)
@@ -85,9 +98,14 @@ def resume(
     address: str | None = None,
     workers: int | None = None,
     candidates: int | None = None,
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    deadline: str | None = None,
+    cost: float | None = None,
+    price: float | None = None,
     progress: Reporter | None = None,
 ) -> Run:
-    """Go on with the run in `folder`, or extend a finished one with a larger budget of `candidates`.
+    """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
     stopped; nothing that was answered is answered again.
@@ -96,15 +114,15 @@ def resume(
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
     open_run(folder)  # a clear message where there is none
-    if candidates is not None and candidates < 1:
-        raise InputError(f"--candidates must be at least 1, got {candidates}")
+    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     reporter = progress or Reporter()
     try:
         with Archive.open(folder, read_only=False) as archive:
             preparation = from_facts(archive.facts)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
-            archive.put_event("resumed", None, {"candidates": candidates} if candidates else {})
+            overridden(BudgetRequest(**_current(archive)), limits)
+            archive.put_event("resumed", None, limits)
             _drive(archive, preparation, _controller(preparation), workers, address, reporter)
     finally:
         reporter.close()
@@ -145,6 +163,7 @@ def _drive(
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
     pool = pool_of(preparation, workers, address)
+    budget = budget_of(preparation, _current(archive))
     try:
         reason = run_search(
             archive,
@@ -153,13 +172,16 @@ def _drive(
             pool,
             preparation.objectives,
             preparation.plan.search,
-            _budget(archive),
+            budget,
             lambda number, responses: evaluation_of(number, responses, preparation.objectives),
             reporter.update,
+            _rules(preparation),
         )
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
-            reason = evaluate(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout)
+            reason = evaluate(
+                *(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout, budget)
+            )
         if reason.finished:
             archive.put_event("ended")
     finally:
@@ -206,20 +228,36 @@ def pool_of(preparation: Preparation, workers: int | None, address: str | None) 
     return RayPool(preparation.spec, workers=workers, address=address)
 
 
-def _budget(archive: Archive) -> Budget:
-    """Return the file's budget, with the number of candidates that the last `resume` gave, if any."""
-    facts = archive.facts["budget"]
-    given = [event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload]
-    seconds = None if facts["hours"] is None else 3600.0 * facts["hours"]
-    candidates = given[-1] if given else facts["candidates"]
-    return Budget(UNLIMITED if candidates is None else candidates, seconds)
+def _rules(preparation: Preparation) -> Rules:
+    """Return in which order candidates are told, and whether they race."""
+    controller, racing = preparation.facts["controller"], preparation.facts.get("racing")
+    race = None
+    if racing is not None:
+        # what climbs one number is served by the best; what spreads over a front, by the front
+        one_number = len(preparation.objectives) == 1 or controller["name"] in ONE_NUMBER
+        against = racing["against"] or ("best" if one_number else "front")
+        race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
+    return Rules(controller.get("asynchronous", False), race)
 
 
-def _overridden(search_file: SearchFile, candidates: int | None, seed: int | None) -> SearchFile:
-    if candidates is not None:
-        if candidates < 1:
-            raise InputError(f"--candidates must be at least 1, got {candidates}")
-        search_file = replace(search_file, budget=replace(search_file.budget, candidates=candidates))
+def _current(archive: Archive) -> dict[str, Any]:
+    return changed(archive.facts, archive.events("resumed"))
+
+
+def _limits(
+    candidates: int | None,
+    hours: float | None,
+    gpu_hours: float | None,
+    deadline: str | None,
+    cost: float | None,
+    price: float | None,
+) -> dict[str, Any]:
+    given = {"candidates": candidates, "hours": hours, "gpu_hours": gpu_hours}
+    return checked({**given, "deadline": deadline, "cost": cost, "price": price})
+
+
+def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:
+    search_file = replace(search_file, budget=overridden(search_file.budget, limits))
     return search_file if seed is None else replace(search_file, seed=seed)
 
 
