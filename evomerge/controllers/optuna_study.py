@@ -14,11 +14,13 @@ import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.tally import HUGE, Tally
 from evomerge.errors import InputError
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.spread import representatives
 
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
@@ -95,8 +97,30 @@ class OptunaStudy:
         self._trials: dict[int, Trial] = {}  # of the batch under way
         self._values: dict[int, tuple[float, ...] | None] = {}
         self._study = _quiet_study(sampler, setup.objectives)
-        if setup.start is not None:
-            self._study.enqueue_trial(dict(zip(self._names, setup.start, strict=True)))
+        self._begin(setup, population, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
+
+    def _begin(self, setup: Setup, population: int, models: bool) -> None:
+        """Give the study what is known before the search: points to propose first, and finished trials.
+
+        A sampler that models takes another run's results for its own. NSGA selects from its own generations only, so
+        there the results' front, or as much of it as a generation holds, is proposed again and opens the first one.
+        """
+        first = [setup.start] if setup.start is not None else []
+        first += [one.genotype for one in setup.prior if one.fitness is None]
+        known = [one for one in setup.prior if one.fitness is not None]
+        if not models and known:
+            values = np.array([one.fitness for one in known], dtype=float)
+            front = np.flatnonzero(non_dominated(values, duplicates=False))
+            front = front[representatives(values[front], population)]
+            first += [known[index].genotype for index in front]
+            known = []
+        for point in dict.fromkeys(first):
+            self._study.enqueue_trial(dict(zip(self._names, point, strict=True)))
+        for one in known:
+            assert one.fitness is not None
+            told = [min(max(value, -HUGE), HUGE) for value in one.fitness]
+            genes = dict(zip(self._names, one.genotype, strict=True))
+            self._study.add_trial(create_trial(params=genes, distributions=dict(self._genes), values=told))
 
     def ask(self) -> list[np.ndarray]:
         """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""

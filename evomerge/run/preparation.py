@@ -20,6 +20,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.run.proposing import decide
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
@@ -75,7 +76,11 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     tasks = prepare_tasks(search_file, problems)
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    return from_facts(_facts(search_file, models, tasks))
+    facts = _facts(search_file, models, tasks)
+    plain = from_facts(facts)
+    request = search_file.controller
+    chosen = decide(request, facts["merge"], plain.space, plain.objectives, plain.plan, facts["budget"]["candidates"])
+    return replace(plain, facts={**facts, "controller": chosen.to_facts(request)})
 
 
 @dataclass(frozen=True)
@@ -313,7 +318,7 @@ def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[
 
 def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dict[str, Any]:
     """Return what the archive keeps: everything that the rest of the run is rebuilt from."""
-    scoring, controller, budget = search_file.scoring, search_file.controller, search_file.budget
+    scoring, budget = search_file.scoring, search_file.budget
     base = models.base
     assert base is not None  # otherwise there are problems, and no run
     return {
@@ -338,13 +343,6 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
-        "controller": {
-            "name": controller.name,
-            "population": controller.population,
-            "options": dict(controller.options),
-            "asynchronous": controller.asynchronous,
-            "staleness": controller.staleness,
-        },
         "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,

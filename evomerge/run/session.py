@@ -11,7 +11,7 @@ from typing import Any, Literal
 from evomerge.archive import Archive
 from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
@@ -20,9 +20,10 @@ from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
+from evomerge.run.proposing import setup_of
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
-ONE_NUMBER = ("cma-es",)  # controllers that climb the weighted sum of the objectives
+ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
 class Reporter:
@@ -96,6 +97,9 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
+            for text in preparation.facts["controller"].get("notes", ()):
+                archive.put_event("note", None, {"text": text})
+                reporter.note(text)
             _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
@@ -218,20 +222,18 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
 
 
 def _controller(preparation: Preparation) -> Controller:
-    settings, budget = preparation.facts["controller"], preparation.facts["budget"]
-    start = preparation.space.start()
+    facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
         options["population"] = settings["population"]
-    setup = Setup(
-        dimensions=preparation.space.dimension,
-        seed=preparation.facts["seed"],
-        objectives=len(preparation.objectives),
-        weights=tuple(objective.weight for objective in preparation.objectives),
-        start=None if start is None else tuple(float(gene) for gene in start),
-        budget=budget["candidates"],
-        asynchronous=settings.get("asynchronous", False),  # absent from runs of earlier versions
-        staleness=settings.get("staleness"),
+    setup = setup_of(
+        settings,
+        preparation.space,
+        facts["merge"],
+        preparation.objectives,
+        preparation.plan,
+        budget=facts["budget"]["candidates"],
+        seed=facts["seed"],
     )
     return build_controller(settings["name"], setup, options)
 

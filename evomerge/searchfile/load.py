@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from evomerge.controllers.registry import option_names
+from evomerge.controllers.registry import AUTO, WARM, option_names
 from evomerge.errors import ExtraMissing, SearchFileError, near
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
@@ -55,6 +55,7 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
+    _find_warm_start(controller, folder, problems)
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping):
         problems += [Problem(("budget",), text) for text in budget_problems(budget)]
@@ -235,8 +236,24 @@ def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> No
     except ExtraMissing:  # its library is not installed here, so its options cannot be read
         return
     for key in controller:
-        if key not in ("name", *OF_THE_LOOP, *known):
+        if key not in ("name", "warm_start", *OF_THE_LOOP, *known):
             problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
+
+
+def _find_warm_start(controller: dict[str, Any], folder: str, problems: list[Problem]) -> None:
+    """Make the path of the warm start absolute; say where it is missing, or where the controller has no use for it."""
+    name, source = controller.get("name", "cma-es"), controller.get("warm_start")
+    if source is None:
+        return
+    place = ("controller", "warm_start")
+    if name not in (AUTO, *WARM):
+        problems.append(Problem(place, f"{name} cannot start from other results; those that can: {', '.join(WARM)}"))
+    path = os.path.normpath(os.path.join(folder, os.path.expanduser(source)))
+    if not os.path.exists(path):
+        problems.append(
+            Problem(place, f"no such run folder or recipe: {path}; relative paths are relative to the file")
+        )
+    controller["warm_start"] = path
 
 
 def _controller(content: dict[str, Any]) -> ControllerRequest:

@@ -5,13 +5,12 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 
 from __future__ import annotations
 
-from evomerge.controllers.registry import FACTORIES
+from evomerge.controllers.registry import AUTO, FACTORIES
 from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import OBJECTIVE
 
 ESTIMATORS = ("mean",)
-CONTROLLERS = tuple(FACTORIES)
-LATER_CONTROLLERS = ("quadratic",)
+CONTROLLERS = (AUTO, *FACTORIES)
 LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
@@ -58,12 +57,16 @@ SCORING = Section(
 )
 CONTROLLER = Section(
     (
-        Key("name", Text(CONTROLLERS, LATER_CONTROLLERS, "controller"), "who proposes candidates", default="cma-es"),
+        Key("name", Text(CONTROLLERS, what="controller"), "who proposes candidates", default="cma-es"),
         Key("population", Number(1, integer=True), "candidates proposed at once; default: the controller's own"),
         Key("sigma", Number(0, 1, open_low=True), "cma-es: first step, as a share of each range"),
         Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
         Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
-        Key("startup", Number(0, integer=True), "tpe, gp: random candidates before the model proposes"),
+        Key("startup", Number(0, integer=True), "tpe, gp, quadratic: candidates before the model proposes"),
+        Key("tolerance", Number(0, 1), "quadratic: end when a round promises less, as a share of the hypervolume"),
+        Key("nested", Flag(), "quadratic: merge the models two at a time, for one preference: the objectives' weights"),
+        Key("top", Number(2, integer=True), "kinship: how many of the best are merged with each other"),
+        Key("warm_start", Text(what="run folder or recipe"), "begin from another run's results, or from a recipe"),
         Key("asynchronous", Flag(), "tell results as they arrive and propose before a generation ends; default: false"),
         Key("staleness", Number(1, integer=True), "asynchronous: most updates between a proposal and its result"),
     ),
