@@ -19,6 +19,8 @@ class Setup:
     weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
     budget: int | None = None  # how many candidates the search will ask for, where that is known
+    choices: tuple[int, ...] = ()  # (d,) how many unordered values each gene chooses from, 0 for a range; empty: ranges
+    switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
 
 
 class Controller(Protocol):

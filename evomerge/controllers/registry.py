@@ -20,6 +20,7 @@ FACTORIES = {
     "gp": ("optuna_study", "gp"),
     "nsga-ii": ("optuna_study", "nsga_ii"),
     "nsga-iii": ("optuna_study", "nsga_iii"),
+    "evolution": ("route_evolution", "evolution"),
 }
 _EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
 
@@ -77,4 +78,8 @@ def _checked(setup: Setup) -> Setup:
             raise InputError(f"start must be a genotype of {setup.dimensions} genes, got {len(setup.start)}")
         if not all(0.0 <= gene <= 1.0 for gene in setup.start):
             raise InputError(f"start must lie in [0, 1] per gene, got {min(setup.start)} to {max(setup.start)}")
+    if setup.choices and len(setup.choices) != setup.dimensions:
+        raise InputError(f"choices must have one number per gene ({setup.dimensions}), got {len(setup.choices)}")
+    if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
+        raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
     return setup

@@ -185,6 +185,8 @@ def _controller(preparation: Preparation) -> Controller:
         weights=tuple(objective.weight for objective in preparation.objectives),
         start=None if start is None else tuple(float(gene) for gene in start),
         budget=budget["candidates"],
+        choices=preparation.space.choices,
+        switches=preparation.space.switches,
     )
     return build_controller(settings["name"], setup, options)
 

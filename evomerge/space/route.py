@@ -66,7 +66,7 @@ class RouteSpace:
         unknown = next((source for source, _ in layers if source not in self.request.sources), None)
         if unknown is not None:
             raise InputError(f"the route lies outside this search space: it has no source {unknown!r}")
-        if not wanted or wanted[0][2] != 1.0:
+        if not wanted or next(iter(wanted))[2] != 1.0:
             raise InputError("the route lies outside this search space: it must begin with a hop of scale 1")
         found = self.paths.point(layers)
         if found is None:
@@ -124,9 +124,9 @@ def without_route(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same(merge: Mapping[str, Any]) -> str | None:
-    models = merge.get("models") or ()
+    models: list[Mapping[str, Any]] = list(merge.get("models") or ())
     plain = merge.get("merge_method") == "passthrough" and len(models) == 1 and not merge.get("parameters")
-    return models[0]["model"] if plain and not models[0].get("parameters") else None
+    return str(models[0]["model"]) if plain and not models[0].get("parameters") else None
 
 
 __all__ = ["Hop", "RouteSpace", "route_space", "without_route"]

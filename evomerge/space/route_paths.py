@@ -1,12 +1,12 @@
 """Which layers run, in which order: the presets, each a total map from the unit cube to paths, and back.
 
-A path is a sequence of steps (source, layer, slot); `slot` numbers the places at which a preset can let a layer run, and
-is -1 where it has none. Whatever the genes are, the path has at least one layer and at most `max_layers`.
+A path is a sequence of steps (source, layer, slot); `slot` numbers the places at which a preset can let a layer run,
+and is -1 where it has none. Whatever the genes are, the path has at least one layer and at most `max_layers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -62,7 +62,12 @@ def paths_of(request: RouteRequest) -> Paths:
     """Return the paths of a request's preset."""
     if request.preset in ("indicators", "select"):
         return slotted(request)
-    return {"repeat_block": RepeatedBlock, "interleave": Interleaved, "swap": Swapped}[request.preset](request)
+    presets: dict[str, Callable[[RouteRequest], Paths]] = {
+        "repeat_block": RepeatedBlock,
+        "interleave": Interleaved,
+        "swap": Swapped,
+    }
+    return presets[request.preset](request)
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ class Slotted:
     """Slots, of which some run, in their order: Sakana's indicator array, and the selection of layers of one stack.
 
     A slot runs where its gene is in the upper half. Where more than `most` would run, those with the highest genes do
-    (the earlier one of equals); where fewer than `fewest`, the highest of the others join them. With `count`, a gene of
-    its own says how many run, and the slots' genes only rank them, which is always a valid choice.
+    (the earlier one of equals); where fewer than `fewest`, the highest of the others join them. Where the number of
+    layers is fixed, the genes therefore rank the slots: every point is a valid choice of so many layers.
 
-    Source: Akiba et al. 2024, arXiv:2403.13187 (the search there is not published; see the preset's notes in the README).
+    Source: Akiba et al. 2024, arXiv:2403.13187; the search there is not published.
     """
 
     layers: tuple[Layer, ...]  # per slot
@@ -81,7 +86,6 @@ class Slotted:
     fixed: frozenset[int]  # slots that always run
     fewest: int
     most: int
-    count: Gene | None  # how many run
     ids: tuple[int, ...]  # per slot: its layer among the stacks
 
     @property
@@ -96,19 +100,16 @@ class Slotted:
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        """One gene per free slot; before them, with `count`, how many layers run."""
-        keep = [Gene(f"route.keep.{self.labels[slot]}", "choice", choices=(0, 1)) for slot in self.free]
-        if self.count is None:
-            return tuple(keep)
-        return (self.count, *(Gene(gene.name, "float") for gene in keep))
+        """One gene per free slot: a choice, or a number where the genes only rank."""
+        names = [f"route.keep.{self.labels[slot]}" for slot in self.free]
+        if self.fewest == self.most:
+            return tuple(Gene(name, "float") for name in names)
+        return tuple(Gene(name, "choice", choices=(0, 1)) for name in names)
 
     def running(self, x: Sequence[float]) -> list[int]:
         """Return the slots that run, in order."""
-        scores = dict(zip(self.free, x[self.count is not None :], strict=True))
-        if self.count is not None:
-            wanted = int(self.count.value(float(x[0])))
-        else:
-            wanted = len(self.fixed) + sum(score >= 0.5 for score in scores.values())
+        scores = dict(zip(self.free, x, strict=True))
+        wanted = len(self.fixed) + sum(score >= 0.5 for score in scores.values())
         wanted = min(max(wanted, self.fewest), self.most)
         best = sorted(scores, key=lambda slot: (-scores[slot], slot))[: wanted - len(self.fixed)]
         return sorted([*self.fixed, *best])
@@ -119,9 +120,8 @@ class Slotted:
 
     def values(self, x: Sequence[float]) -> list[Scalar | None]:
         """Return 1 per slot that runs and 0 for the others, whatever its gene alone would say."""
-        running = self.running(x)
-        values: list[Scalar | None] = [int(slot in running) for slot in self.free]
-        return values if self.count is None else [len(running), *values]
+        running = set(self.running(x))
+        return [int(slot in running) for slot in self.free]
 
     def point(self, layers: Sequence[Layer]) -> list[float] | None:
         """Return the point with the earliest slots that run these layers."""
@@ -155,14 +155,10 @@ class Slotted:
 
     def switches(self) -> tuple[tuple[int, int], ...]:
         """Return every free slot's gene and layer."""
-        offset = self.count is not None
-        return tuple((index + offset, self.ids[slot]) for index, slot in enumerate(self.free))
+        return tuple((index, self.ids[slot]) for index, slot in enumerate(self.free))
 
     def _switched(self, running: set[int]) -> list[float]:
-        keep = [ON if slot in running else OFF for slot in self.free]
-        if self.count is None:
-            return keep
-        return [self.count.coordinate(min(max(len(running), self.fewest), self.most)), *keep]
+        return [ON if slot in running else OFF for slot in self.free]
 
     def _checked(self, x: list[float], layers: Sequence[Layer]) -> list[float] | None:
         return x if [(source, layer) for source, layer, _ in self.path(x)] == list(layers) else None
@@ -180,14 +176,9 @@ def slotted(request: RouteRequest) -> Slotted:
     fixed = frozenset([*range(first), *range(len(layers) - last, len(layers))])
     most = min(request.max_layers or len(layers), len(layers))
     fewest = min(max(request.min_layers, len(fixed), 1), most)
-    count = None
-    if request.preset == "select":
-        count = Gene("route.layers", "int", fewest, most) if fewest < most else None
-        if count is None:  # a fixed number is ranked too; a gene of one value keeps the form the same
-            count = Gene("route.layers", "int", most, most)
     word = "layer" if request.preset == "select" else "slot"
     labels = tuple(f"{word}{slot}" for slot in range(len(layers)))
-    return Slotted(layers, labels, fixed, fewest, most, count, tuple(places[layer] for layer in layers))
+    return Slotted(layers, labels, fixed, fewest, most, tuple(places[layer] for layer in layers))
 
 
 class RepeatedBlock:
@@ -197,7 +188,7 @@ class RepeatedBlock:
     `max_layers`, there are as many runs as fit; with one run the route is the plain stack.
     """
 
-    slots = ()
+    slots: tuple[str, ...] = ()
 
     def __init__(self, request: RouteRequest) -> None:
         self._source = request.sources[0]
@@ -207,7 +198,7 @@ class RepeatedBlock:
         self._start = Gene("route.repeat.start", "int", first, end - 1)
         self._end = Gene("route.repeat.end", "int", first + 1, end)
         self._times = Gene("route.repeat.times", "int", 1, request.times)
-        self.genes = (self._start, self._end, self._times)
+        self.genes: tuple[Gene, ...] = (self._start, self._end, self._times)
 
     def path(self, x: Sequence[float]) -> tuple[Step, ...]:
         """Return the stack with its block repeated."""
@@ -265,7 +256,7 @@ class Interleaved:
     `max_layers` (default: twice the depth), the largest overlap that fits counts.
     """
 
-    slots = ()
+    slots: tuple[str, ...] = ()
 
     def __init__(self, request: RouteRequest) -> None:
         self._sources = request.sources
@@ -275,7 +266,7 @@ class Interleaved:
         self._size = Gene("route.interleave.size", "int", 1, self._depth)
         self._overlap = Gene("route.interleave.overlap", "int", 0, max(self._depth - 2, 0))
         self._first = Gene("route.interleave.first", "choice", choices=tuple(self._names))
-        self.genes = (self._size, self._overlap, self._first)
+        self.genes: tuple[Gene, ...] = (self._size, self._overlap, self._first)
 
     def path(self, x: Sequence[float]) -> tuple[Step, ...]:
         """Return the blocks' layers."""
@@ -348,13 +339,14 @@ class Swapped:
         self._names = tuple(request.names[source] for source in request.sources)
         self._free = range(request.keep_first, self._depth - request.keep_last)
         self.genes = tuple(Gene(f"route.swap.layer{d}", "choice", choices=self._names) for d in self._free)
-        self.slots = tuple(f"layer{d}" for d in range(self._depth))
+        self.slots: tuple[str, ...] = tuple(f"layer{d}" for d in range(self._depth))
 
     def path(self, x: Sequence[float]) -> tuple[Step, ...]:
         """Return, for each depth, the chosen source's layer."""
         turns = dict.fromkeys(range(self._depth), 0)
         turns |= {
-            depth: self._names.index(str(gene.value(y))) for depth, gene, y in zip(self._free, self.genes, x, strict=True)
+            depth: self._names.index(str(gene.value(y)))
+            for depth, gene, y in zip(self._free, self.genes, x, strict=True)
         }
         return tuple((self._sources[turn], depth, depth) for depth, turn in turns.items())
 

@@ -109,7 +109,7 @@ def named_sources(
             text = "with passthrough of several models there is no merged model; name the models, or merge by a method"
         else:
             shown = [*([MERGED] if MERGED in known else []), *([BASE] if BASE in words else [])]
-            text = f"unknown source {name!r}. {near(name, [*shown, *short_names(models).values()])}"
+            text = f"unknown source {name!r}. {near(name, dict.fromkeys([*shown, *short_names(models).values()]))}"
         problems.append(Problem(at, text))
         return name
 
@@ -124,7 +124,9 @@ def named_sources(
     if route.get("start") is not None:
         result["start"] = resolve(route["start"], (*place, "start"))
         if not problems and result["start"] not in sources:
-            text = f"must be one of route.sources ({', '.join(route.get('sources') or sources)}), got {route['start']!r}"
+            text = (
+                f"must be one of route.sources ({', '.join(route.get('sources') or sources)}), got {route['start']!r}"
+            )
             problems.append(Problem((*place, "start"), text))
     return result, problems
 
@@ -170,7 +172,9 @@ def depth_problems(request: RouteRequest, place: Place) -> Iterator[Problem]:
         return
     least = request.depths[request.sources[0]] if request.preset not in ("indicators", "select") else kept
     if request.max_layers < max(1, least):
-        what = "keep_first and keep_last alone make" if least == kept else f"every route of {request.preset} has at least"
+        what = (
+            "keep_first and keep_last alone make" if least == kept else f"every route of {request.preset} has at least"
+        )
         text = f"must be at least {max(1, least)}, got {request.max_layers}: {what} {least} layers"
         yield Problem((*place, "max_layers"), text)
 

@@ -21,7 +21,7 @@ DESIGNS = {"random", "sobol", "latin"}
 LEARNERS = [name for name in NAMES if name not in DESIGNS]
 # small batches, so that a few dozen proposals pass through every phase: start-up, modelled, further generations
 OPTIONS = {"tpe": {"startup": 8, "population": 4}, "gp": {"startup": 4, "population": 4}}
-OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii")}
+OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution")}
 
 
 def length(name: str) -> int:
