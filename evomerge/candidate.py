@@ -12,7 +12,9 @@ from evomerge.recipe import Recipe
 Kind = Literal["search", "parent"]  # parents are scored beside the search and are not counted in its budget
 Split = Literal["search", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
-ObjectiveKind = Literal["task", "perplexity", "python", "phrases", "response_length", "judge"]
+ObjectiveKind = Literal[
+    "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"
+]
 
 
 @dataclass(frozen=True)

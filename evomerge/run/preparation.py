@@ -31,6 +31,7 @@ from evomerge.scoring.measures import GOALS, Measure
 from evomerge.scoring.mishaps import RESPONSE_TOKENS
 from evomerge.scoring.rungs import Rungs
 from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring.sizes import SIZES
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
@@ -266,7 +267,7 @@ def _with_measures(
         name, found = one.measure.name, one.documents
         if len({document.hash for document in found}) == 1:
             search[name] = kept[name] = (found[0].id,)
-            if one.measure.kind != "python":
+            if one.measure.kind not in ("python", *SIZES):
                 warnings.append(f"objective {name!r} has one item, which is therefore not held out either")
             continue
         try:
