@@ -18,7 +18,7 @@ from evomerge.pareto.dominance import crowding_distance, front_ranks
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not
 TOURNAMENT = 2  # parents that are compared for each place
 CROSSED = 0.5  # share of children with two parents
-ATTEMPTS = 8  # to make a child that was not proposed before
+ATTEMPTS = 20  # to make a child that was not proposed before
 SHRINK = 0.97  # of the Gaussian step, per generation; it ends at SMALLEST
 SMALLEST = 0.01
 
