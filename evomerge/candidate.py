@@ -112,7 +112,9 @@ class Outcome:
     failure: Failure | None = None
     worker: str = ""
     seconds: float = 0.0
-    stages: Mapping[str, float] = field(default_factory=dict)  # merge, score, ... in seconds
+    # merge, score, ... in seconds; of a route also layers.run and layers.shared: layer evaluations (tokens times
+    # layers) that were computed, and that were known from candidates with the same first layers
+    stages: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
 
     @property
