@@ -119,8 +119,11 @@ def route_space(request: RouteRequest, merge: Mapping[str, Any], depth: int) -> 
 
 
 def without_route(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document of a recipe that has no route: of several models of a passthrough, the first."""
-    return {**document, "models": document["models"][:1]} if only_lends(document) else document
+    """Return the document of a recipe that has no route: of several models of a passthrough, base or first."""
+    if not only_lends(document):
+        return document
+    rest = {key: value for key, value in document.items() if key != "base_model"}
+    return {**rest, "models": [{"model": plain_source(document)}]}
 
 
 def _same(merge: Mapping[str, Any]) -> str | None:

@@ -66,12 +66,18 @@ def sources_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
 
 def only_lends(merge: Mapping[str, Any]) -> bool:
     """True where the merge section only lists models: `passthrough` of several is no model until a route says how."""
-    return merge.get("merge_method") == "passthrough" and len(merge.get("models") or ()) > 1
+    named = {entry["model"] for entry in merge.get("models") or ()}
+    if merge.get("base_model"):
+        named.add(merge["base_model"])
+    return merge.get("merge_method") == "passthrough" and not merge.get("slices") and len(named) > 1
 
 
 def plain_source(merge: Mapping[str, Any]) -> str:
-    """Return the source whose own stack, with all scales 1, is the merge without a route."""
-    return str(merge["models"][0]["model"]) if only_lends(merge) else MERGED
+    """Return the source whose own stack, with all scales 1, is the merge without a route.
+
+    Of models that only lend their layers it is the base, else the first: embedding, final norm and head are its own.
+    """
+    return str(merge.get("base_model") or merge["models"][0]["model"]) if only_lends(merge) else MERGED
 
 
 def default_sources(merge: Mapping[str, Any]) -> tuple[str, ...]:

@@ -81,6 +81,17 @@ def test_a_route_of_the_first_model_is_that_model() -> None:
     assert other.route == tuple((B, layer, 1.0) for layer in range(4))
 
 
+def test_the_base_lends_what_is_outside_the_layers() -> None:
+    """With a base_model the plain stack is the base's, whether it is among the sources or not."""
+    merge = {**LENDING, "base_model": C}
+    found = space(merge, layers=2)
+    assert found.decode(found.start()).route == ((A, 0, 1.0), (A, 1, 1.0))
+    found = build_space(merge, layers=2, modules={}, route={"sources": [A, C]})
+    assert found.decode(switched(found, 2, 3)) == passthrough(C)
+    assert found.decode(found.encode(passthrough(C))) == passthrough(C)
+    assert found.decode(switched(found, 0, 3)).references() == (C, A, B)
+
+
 def test_a_route_of_the_merged_stack_is_no_route() -> None:
     merge = {**MERGE, "models": [{"model": A}, {"model": B}]}
     routed = build_space(merge, layers=4, modules={}, route={"sources": ["merged", A]}, mask_seed=3)
