@@ -15,7 +15,9 @@ Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
 Split = Literal["search", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
-ObjectiveKind = Literal["task", "perplexity", "python", "phrases", "response_length", "judge"]
+ObjectiveKind = Literal[
+    "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"
+]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class Outcome:
     failure: Failure | None = None
     worker: str = ""
     seconds: float = 0.0
-    stages: Mapping[str, float] = field(default_factory=dict)  # merge, score, ... in seconds
+    # merge, score, ... in seconds; of a route also layers.run and layers.shared: layer evaluations (tokens times
+    # layers) that were computed, and that were known from candidates with the same first layers
+    stages: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
 
     @property

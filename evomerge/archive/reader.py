@@ -83,8 +83,8 @@ class Reader:
         return np.array([json.loads(text) for (text,) in rows], dtype=float)
 
     def twin(self, candidate: Candidate) -> int | None:
-        """Return the first earlier search candidate with the same recipe, or None."""
-        select = "SELECT min(number) FROM candidates WHERE digest = ? AND kind = 'search' AND number < ?"
+        """Return the parent or the first earlier search candidate with the same recipe, or None."""
+        select = "SELECT min(number) FROM candidates WHERE digest = ? AND number < ?"
         number: int | None = self._rows(select, (candidate.recipe.digest, candidate.number))[0][0]
         return number
 

@@ -87,6 +87,8 @@ class Run:
             modules={name: tuple(found) for name, found in self.facts["modules"].items()},
             mask_seed=self.facts["seed"],
             revisions=self.facts["revisions"],
+            route=self.facts.get("route"),  # absent from runs of earlier versions
+            depths=self.facts.get("depths"),
         )
 
     # --- what came of it ----------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class CheckReport:
                 for name, layout in self.models.items()
             },
             "genes": list(self.space.names),
+            "route": None if self.space.route is None else self.space.route.describe(),
             "objectives": [
                 {"name": o.name, "task": o.task, "metric": o.metric, "goal": o.goal} for o in self.tasks.objectives
             ],
@@ -93,6 +94,8 @@ class CheckReport:
             f"a cost of {budget.cost:g} at {budget.price:g} per GPU-hour" if budget.cost else "",
         ]
         lines.append(f"  space      {self.space.dimension} genes: {_some(self.space.names)}")
+        if self.space.route is not None:
+            lines.append(f"  route      {self.space.route.describe()}")
         lines.append(f"  controller {self.proposing.name}, budget {' and '.join(part for part in limits if part)}")
         lines += [f"             {note.removeprefix('controller ')}" for note in self.proposing.notes]
         for objective in self.tasks.objectives:
@@ -128,12 +131,12 @@ def check(file: str | Path) -> CheckReport:
     """
     search_file = load_search_file(file)
     problems: list[str] = []
-    models = read_layouts(search_file.merge, problems)
+    models = read_layouts(search_file.merge, problems, search_file.route)
     tasks = prepare_tasks(search_file, problems)
     base = models.base
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    space = search_file.space(layers=base.layers, modules=base.modules)
+    space = search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
     layouts = dict(models.layouts)
     facts = {name: facts_of(layout) for name, layout in layouts.items()}
     names = {name: short_name(name) for name in layouts}
