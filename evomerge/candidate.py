@@ -10,7 +10,8 @@ from typing import Literal
 from evomerge.recipe import Recipe
 
 Kind = Literal["search", "parent"]  # parents are scored beside the search and are not counted in its budget
-Split = Literal["search", "holdout"]
+# rest: search items that a finalist answers at the end, beside those that every candidate was asked
+Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
 ObjectiveKind = Literal["task", "perplexity", "python", "phrases", "response_length", "judge"]
 

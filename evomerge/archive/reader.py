@@ -24,7 +24,8 @@ class Event:
 
     Kinds: asked (payload: first, count, size), submitted, answered (task, items), finished (failure), told (fitness,
     or null for a failure), retry (worker, message), same (twin: the candidate whose answers are reused), resumed,
-    interrupted, stopped, note.
+    interrupted, stopped, note, anchors (tasks, methods: the items that every candidate is asked), estimated (scores:
+    what a candidate's answers to them told).
     """
 
     seq: int

@@ -47,7 +47,7 @@ def run_search(
         controller: freshly seeded, as at the start of the run; the archive's asks and tells are replayed into it.
         pool: who evaluates. It is left open for the final scoring, except after an interruption.
         objectives: what fitness is made of.
-        plan: task -> items that every candidate answers.
+        plan: task -> items that every candidate answers, or a function of the candidate.
         budget: strict limits.
         fitness: turns responses into an evaluation; handed in by the composition root.
         progress: called now and then, and at the end.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
 from evomerge.pool.protocol import Arrival, Pool, Retry
 
-Plan = Mapping[str, tuple[str, ...]]  # task -> ids of the items that every candidate answers
+Items = Mapping[str, tuple[str, ...]]  # task -> ids of items
+Plan = Items | Callable[[Candidate], Items]  # what every candidate answers, or what this one does
 
 
 class Desk:
@@ -113,7 +114,7 @@ class Desk:
         answered = self._archive.answered(self._split, candidate.number)
         missing = {
             task: tuple(item for item in items if item not in answered.get(task, ()))
-            for task, items in self._plan.items()
+            for task, items in (self._plan(candidate) if callable(self._plan) else self._plan).items()
         }
         return Job(candidate, self._split, {task: items for task, items in missing.items() if items})
 
