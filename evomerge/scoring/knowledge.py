@@ -20,8 +20,9 @@ from evomerge.irt.table import listed
 REFIT_SHARE = 0.1
 # Merges that answer so nearly alike teach nothing new, and a population of clones has no spread.
 CLONE_SHARE = 0.98
-# A bank must know at least this share of the search items; of the others only the parents' answers are known.
-KNOWN_SHARE = 0.5
+# A bank must know at least this share of the search items (another seed shares half of them with it); of the others
+# only the run's own answers are known.
+KNOWN_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def match_bank(bank: Bank, names: Sequence[Sequence[str]], what: str) -> BankPar
         what: the task, for messages.
 
     Raises:
-        InputError: the bank knows less than half of the items: it is about another task, or another version of it.
+        InputError: the bank knows too few of the items: it is about another task, or another version of it.
     """
     place = {item: column for column, item in enumerate(bank.items)}
     columns = [next((place[name] for name in known if name in place), -1) for known in names]
