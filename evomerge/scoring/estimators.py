@@ -84,7 +84,7 @@ class Estimator:
         """
         rng = np.random.default_rng([self.seed, count])
         learnt = self._learnt
-        if self.method in ON_BANKS and self.knowledge.models >= FEW_MODELS:
+        if self.method in ON_BANKS and self.knowledge.models >= FEW_MODELS and self.knowledge.even:
             chosen, _ = choose_items(learnt.calibration, "greedy", count, rng)
         elif self.method == "parents":
             chosen = telling_items(learnt.inheritance, learnt.weights, count, rng)
@@ -123,7 +123,7 @@ class Estimator:
     @cached_property
     def _settled(self) -> tuple[str, tuple[str, ...]]:
         known = self.knowledge
-        banked = known.bank is not None and known.bank.models >= FEW_MODELS
+        banked = known.bank is not None and known.bank.models >= FEW_MODELS and known.even
         method, notes = self.asked_for, list[str]()
         if method == "auto":
             method = self._judged(banked)
@@ -131,10 +131,10 @@ class Estimator:
             notes.append(f"{method} needs the parents' answers, and no parent could be scored: p-irt is used")
             return "p-irt", tuple(notes)
         if method == "mp-irt" and not banked:
-            notes.append(f"mp-irt needs a bank of {FEW_MODELS} models or more: parents is used")
+            notes.append(f"mp-irt needs a bank of {FEW_MODELS} models or more that knows every item: parents is used")
             return "parents", tuple(notes)
         if method == "gp-irt" and known.models < FEW_MODELS:
-            notes.append(f"gp-irt needs {FEW_MODELS} models, {known.models} are known: p-irt is used")
+            notes.append(f"gp-irt needs {FEW_MODELS} models answered in full, fewer are known: p-irt is used")
             method = "p-irt"
         if banked and method in ON_BANKS and (contradiction := self._contradiction()):
             notes.append(contradiction)

@@ -12,7 +12,7 @@ from evomerge.errors import InputError
 from evomerge.irt.bank import Bank
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.ladder import LOOSE, Rung, choose_rung, rungs
+from evomerge.irt.ladder import Rung, choose_rung, rungs
 from evomerge.irt.readings import Calibration, learn
 from evomerge.irt.table import listed
 
@@ -70,6 +70,11 @@ class Knowledge:
         return own + (self.bank.models if self.bank is not None else 0)
 
     @property
+    def even(self) -> bool:
+        """Whether every item is known from the same models; a bank that lacks some items knows the others better."""
+        return self.bank is None or self.bank.parameters is not None
+
+    @property
     def distinct(self) -> Array:
         """The merges without those that answer like an earlier one, or like a parent."""
         kept: list[Array] = []
@@ -83,10 +88,15 @@ class Knowledge:
         return Knowledge(self.parents, np.delete(self.merges, merge, axis=0), self.bank)
 
     def rung(self) -> Rung:
-        """Return how much item structure the models can support; the bank's own choice where there is a bank."""
-        if self.bank is not None:
+        """Return how much item structure the models can support; the bank's own choice where there is a bank.
+
+        Where a bank lacks items, those decide: structure that only the others support would be noise on them.
+        """
+        if self.bank is not None and self.even:
             return self.bank.rung
         table = self._table()
+        if self.bank is not None:
+            return rungs(int((~np.isnan(table)).sum(axis=0).min()), table.shape[1])[0]
         ladder = rungs(*table.shape)
         return ladder[0] if len(ladder) == 1 else choose_rung(table, np.random.default_rng(0))[0]
 
@@ -141,7 +151,7 @@ def match_bank(bank: Bank, names: Sequence[Sequence[str]], what: str) -> BankPar
     responses = np.full((len(bank.table.models), len(names)), np.nan)
     responses[:, known] = bank.table.responses[:, found[known]]
     if not known.all():
-        return BankPart(responses, bank.rung if bank.rung.d < hits else LOOSE, None)
+        return BankPart(responses, bank.rung, None)
     return BankPart(responses, bank.rung, _columns(bank.parameters, found))
 
 
