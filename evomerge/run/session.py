@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +157,23 @@ def resume(
     return open_run(folder)
 
 
+def run_of_file(file: str | Path, out: str | Path | None = None) -> Path | None:
+    """Return the run folder that a search of `file` would use, if it holds a run of this very file; None: no run there.
+
+    Raises:
+        RunError: the run there began with another text.
+    """
+    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    if not Archive.exists(folder):
+        return None
+    if open_run(folder).facts["search_text"] != load_search_file(file).text:
+        raise RunError(
+            f"{folder} holds a run of another search file than {file} is now; go on with the old one: evomerge resume "
+            f"{folder}, or choose another --out"
+        )
+    return folder
+
+
 @contextmanager
 def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
     """Make the run folder; take it away again where the input proves wrong before anything was answered.
@@ -188,7 +206,11 @@ def _drive(
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
+    handler = signal.getsignal(signal.SIGTERM)
     pool = places.pool(preparation.spec)
+    if handler is not None:
+        with suppress(ValueError):  # not the main thread: signals are somebody else's
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
     budget = budget_of(preparation, _current(archive))
     estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
