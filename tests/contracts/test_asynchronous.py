@@ -7,23 +7,24 @@ import random
 import numpy as np
 import pytest
 
-from evomerge.controllers.protocol import Controller, NoiseAware, Setup, Versioned, tell
-from evomerge.controllers.registry import FACTORIES, build
+from evomerge.controllers.protocol import Controller, NoiseAware, Versioned, tell
+from evomerge.controllers.registry import FACTORIES
 from evomerge.errors import InputError
-from tests.contracts.test_controllers import OPTIONS, sphere
+from tests.contracts.test_controllers import fresh, sphere
+from tests.contracts.test_controllers import length as shortest
 
 NAMES = sorted(FACTORIES)
 NEVER_WAIT = sorted({"cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "random", "sobol", "latin"} & set(FACTORIES))
 
 
 def eager(name: str, staleness: int | None = None) -> Controller:
-    return build(name, Setup(3, 11, asynchronous=True, staleness=staleness), OPTIONS.get(name))
+    return fresh(name, asynchronous=True, staleness=staleness)
 
 
 def drive(controller: Controller, count: int, workers: int = 5, seed: int = 0) -> list[list[float]]:
     """Keep `workers` proposals under way; they are told in a random order. Returns the proposals."""
     chance, points, running = random.Random(seed), list[np.ndarray](), list[int]()
-    while len(points) < count:
+    while len(points) < count and not (controller.stop() and not running):
         while len(running) < workers and (batch := controller.ask()):
             running += range(len(points), len(points) + len(batch))
             points += batch
@@ -34,7 +35,7 @@ def drive(controller: Controller, count: int, workers: int = 5, seed: int = 0) -
 
 
 def length(name: str) -> int:
-    return 10 if name == "gp" else 40
+    return min(shortest(name), 10) if name == "gp" else shortest(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
