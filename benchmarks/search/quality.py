@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -174,8 +173,8 @@ def main() -> None:
     rows = stored()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = (
-        f"# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "
-        f"{commit}, {platform.machine()}, {os.cpu_count()} cores. Hypervolume: of the true scores of the measured front, "
+        "# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "
+        f"{commit}, {platform.machine()}. Hypervolume: of the true scores of the measured front, "
         "as a share of the best possible. Best held-out: true mean score of the candidate that measured best.\n"
     )
     (HERE / "quality.md").write_text(head + table(rows))

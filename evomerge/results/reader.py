@@ -6,6 +6,7 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from evomerge.errors import InputError, RunError
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
 from evomerge.results.evaluations import (
+    answered_everything,
     best_number,
     evaluation_of,
     front_numbers,
@@ -97,11 +99,14 @@ class Run:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
         with self._archive() as archive:
             finished = {o.number: o for o in self._outcomes(archive) if (o.number < 0) == (kind == "parent")}
+            racing = self.facts.get("racing") is not None
+            whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
-                elif number not in self._known or self._known[number].failure is not None:
-                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
+                elif number not in self._known or self._known[number].failure or self._known[number].partial:
+                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
+                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
         return {number: self._known[number] for number in sorted(finished)}
 
     def trials(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
@@ -16,7 +16,7 @@ from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.results import Run, open_run
-from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
@@ -189,6 +189,9 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone."""
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
+    if preparation.facts.get("racing") is not None:
+        whole = answered_everything(archive.events("told"))
+        done = [number for number in done if number in whole]
     evaluations = {n: evaluation_of(n, archive.responses("search", n), preparation.objectives) for n in done}
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
@@ -232,7 +235,7 @@ def _rules(preparation: Preparation) -> Rules:
     if racing is not None:
         # what climbs one number is served by the best; what spreads over a front, by the front
         one_number = len(preparation.objectives) == 1 or controller["name"] in ONE_NUMBER
-        against = racing["against"] or ("best" if one_number else "front")
+        against: Literal["best", "front"] = racing["against"] or ("best" if one_number else "front")
         race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
     return Rules(controller.get("asynchronous", False), race)
 
