@@ -58,9 +58,9 @@ def search(problem: problems.Problem, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "candidates": len(points),
         "cpu_seconds": round(seconds, 3),
-        "measured": [hypervolume(measured[:end], problem.reference) for end in ends],
-        "held_out": [_held_out_volume(measured[:end], truths[:end], problem) for end in ends],
-        "best": [float(truths[_best(measured[:end])].mean()) for end in ends],
+        "measured": [round(hypervolume(measured[:end], problem.reference), 5) for end in ends],
+        "held_out": [round(_held_out_volume(measured[:end], truths[:end], problem), 5) for end in ends],
+        "best": [round(float(truths[_best(measured[:end])].mean()), 5) for end in ends],
     }
 
 

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evomerge.archive import Archive
+from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
-from evomerge.pool.protocol import Pool
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
+from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
+from evomerge.run.proposing import setup_of
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
-ONE_NUMBER = ("cma-es",)  # controllers that climb the weighted sum of the objectives
+ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
 class Reporter:
@@ -51,6 +53,11 @@ def search(
     price: float | None = None,
     seed: int | None = None,
     progress: Reporter | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    use_head: bool = False,
+    mirror: str | None = None,
+    allow_code_execution: bool = False,
 ) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
@@ -67,22 +74,33 @@ def search(
         price: of a GPU-hour, likewise.
         seed: replaces the file's seed.
         progress: told how it goes; None is silent.
+        cpus_per_worker: under Ray; default an equal share of this machine, or 1 on a cluster.
+        gpus_per_worker: under Ray; a fraction or a whole number. Default 1 each, or an equal share.
+        use_head: let a cluster's head node work too, although there are other nodes.
+        mirror: folder or fsspec URI to which the archive is copied while the search runs.
+        allow_code_execution: let tasks run code that models write. Use a sandbox.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         RunError: the folder already holds a run, or cannot be written.
     """
+    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     search_file = _overridden(load_search_file(file), limits, seed)
+    scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
+    search_file = replace(search_file, scoring=scoring)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
     reporter = progress or Reporter()
     try:
         preparation = prepare(search_file, reporter.note)
         controller = _controller(preparation)
-        with _fresh(folder, preparation) as archive:
+        with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
-            _drive(archive, preparation, controller, workers, address, reporter)
+            for text in preparation.facts["controller"].get("notes", ()):
+                archive.put_event("note", None, {"text": text})
+                reporter.note(text)
+            _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -100,26 +118,36 @@ def resume(
     cost: float | None = None,
     price: float | None = None,
     progress: Reporter | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    use_head: bool = False,
+    mirror: str | None = None,
+    allow_code_execution: bool = False,
 ) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again.
+    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
+    fetched from its mirror. Who works is said as in `search`, and need not be the same as before.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
-    open_run(folder)  # a clear message where there is none
+    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    folder = Path(folder)
+    if mirror is None and mirror_of(folder) is None:
+        open_run(folder)  # a clear message where there is none
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     reporter = progress or Reporter()
     try:
-        with Archive.open(folder, read_only=False) as archive:
+        with reopened(folder, mirror, reporter.note) as archive, kept(archive, mirror, reporter.note):
             preparation = from_facts(archive.facts)
+            places.consent(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
             overridden(BudgetRequest(**_current(archive)), limits)
             archive.put_event("resumed", None, limits)
-            _drive(archive, preparation, _controller(preparation), workers, address, reporter)
+            _drive(archive, preparation, _controller(preparation), places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -152,13 +180,12 @@ def _drive(
     archive: Archive,
     preparation: Preparation,
     controller: Controller,
-    workers: int | None,
-    address: str | None,
+    places: Places,
     reporter: Reporter,
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
-    pool = _pool(preparation, workers, address)
+    pool = places.pool(preparation.spec)
     budget = budget_of(preparation, _current(archive))
     try:
         reason = run_search(
@@ -198,34 +225,20 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
 
 
 def _controller(preparation: Preparation) -> Controller:
-    settings, budget = preparation.facts["controller"], preparation.facts["budget"]
-    start = preparation.space.start()
+    facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
         options["population"] = settings["population"]
-    setup = Setup(
-        dimensions=preparation.space.dimension,
-        seed=preparation.facts["seed"],
-        objectives=len(preparation.objectives),
-        weights=tuple(objective.weight for objective in preparation.objectives),
-        start=None if start is None else tuple(float(gene) for gene in start),
-        budget=budget["candidates"],
-        asynchronous=settings.get("asynchronous", False),  # absent from runs of earlier versions
-        staleness=settings.get("staleness"),
+    setup = setup_of(
+        settings,
+        preparation.space,
+        facts["merge"],
+        preparation.objectives,
+        preparation.plan,
+        budget=facts["budget"]["candidates"],
+        seed=facts["seed"],
     )
     return build_controller(settings["name"], setup, options)
-
-
-def _pool(preparation: Preparation, workers: int | None, address: str | None) -> Pool:
-    if workers is None and address is None:
-        from evomerge.pool.local import LocalPool
-
-        return LocalPool(preparation.spec)
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}; leave it out to use this process alone")
-    from evomerge.pool.ray_pool import RayPool
-
-    return RayPool(preparation.spec, workers=workers, address=address)
 
 
 def _rules(preparation: Preparation) -> Rules:
@@ -235,7 +248,8 @@ def _rules(preparation: Preparation) -> Rules:
     if racing is not None:
         # what climbs one number is served by the best; what spreads over a front, by the front
         one_number = len(preparation.objectives) == 1 or controller["name"] in ONE_NUMBER
-        against: Literal["best", "front"] = racing["against"] or ("best" if one_number else "front")
+        chosen: Literal["best", "front"] = "best" if one_number else "front"
+        against = racing["against"] or chosen
         race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
     return Rules(controller.get("asynchronous", False), race)
 
