@@ -108,7 +108,7 @@ class NestedFront:
         links = [guess_link(column) for column in told[inside].T]
         counts = np.array(self._setup.items, dtype=float)[wanted] if self._setup.items else None
         fits = fit_objectives(at[inside], told[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0])
-        front = predicted_front(fits, rng, size=200)
+        front = predicted_front(fits, rng, size=200, population=100, generations=30)
         return front.c[choose_by_preference(front.scores, weights)]
 
     def _on_plane(self, points: Array, plane: Array) -> Array:
