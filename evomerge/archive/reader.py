@@ -23,8 +23,9 @@ class Event:
     """Something that happened, in the order in which it happened.
 
     Kinds: asked (payload: first, count, size), submitted, answered (task, items), finished (failure), told (fitness,
-    or null for a failure), retry (worker, message), same (twin: the candidate whose answers are reused), resumed,
-    interrupted, stopped, note.
+    or null for a failure), retry (worker, message, seconds lost), worker (what became of one: what, worker, and facts,
+    see pool.protocol.Notice), same (twin: the candidate whose answers are reused), resumed, interrupted, stopped,
+    ended, recovered (from what, and what was lost), note (text).
     """
 
     seq: int

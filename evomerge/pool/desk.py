@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
-from evomerge.pool.protocol import Arrival, Pool, Retry
+from evomerge.pool.protocol import Arrival, Notice, Pool, Retry
 
 Plan = Mapping[str, tuple[str, ...]]  # task -> ids of the items that every candidate answers
 
@@ -80,7 +80,11 @@ class Desk:
                 continue
             if isinstance(result, Retry):
                 payload = {"split": result.split, "worker": result.worker, "message": result.message}
-                self._archive.put_event("retry", result.number, payload)
+                self._archive.put_event("retry", result.number, {**payload, "seconds": result.seconds})
+                continue
+            if isinstance(result, Notice):
+                payload = {"what": result.what, "worker": result.worker}
+                self._archive.put_event("worker", None, {**payload, **result.facts})
                 continue
             self._archive.put_outcome(result)
             self._running.discard(result.number)

@@ -311,11 +311,14 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
+        from evomerge.results.utilisation import summary
+
         evaluations = self.evaluations()
         with self._archive() as archive:
             outcomes = self._outcomes(archive)
             asked = archive.count("search")
             seconds = archive.seconds()
+            use = summary(archive, self.facts["budget"].get("price"))
             given = [
                 event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload
             ]
@@ -341,11 +344,25 @@ class Run:
             "hypervolume": self._hypervolume(evaluations, front_numbers(evaluations, self.objectives)),
             "seconds": seconds,
             "busy_seconds": busy,
+            **use,
             "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
             "last_failures": [
                 {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
             ],
         }
+
+    def utilisation(self) -> pd.DataFrame:
+        """Return one row per worker that ever was: where its time went, over all sessions.
+
+        Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
+        seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score, .prefill,
+        .decode and .other (what the stages do not explain).
+        """
+        from evomerge.results.utilisation import table
+
+        with self._archive() as archive:
+            return table(archive)
 
     def status_text(self) -> str:
         """Return the status for people."""

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from evomerge.archive import Archive
+from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Budget, Progress, StopReason, evaluate, run_search
-from evomerge.pool.protocol import Pool
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.searchfile import SearchFile, load_search_file
 
@@ -44,6 +45,11 @@ def search(
     candidates: int | None = None,
     seed: int | None = None,
     progress: Reporter | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    use_head: bool = False,
+    mirror: str | None = None,
+    allow_code_execution: bool = False,
 ) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
@@ -55,21 +61,29 @@ def search(
         candidates: replaces the file's budget.
         seed: replaces the file's seed.
         progress: told how it goes; None is silent.
+        cpus_per_worker: under Ray; default an equal share of this machine, or 1 on a cluster.
+        gpus_per_worker: under Ray; a fraction or a whole number. Default 1 each, or an equal share.
+        use_head: let a cluster's head node work too, although there are other nodes.
+        mirror: folder or fsspec URI to which the archive is copied while the search runs.
+        allow_code_execution: let tasks run code that models write. Use a sandbox.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         RunError: the folder already holds a run, or cannot be written.
     """
+    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
     search_file = _overridden(load_search_file(file), candidates, seed)
+    scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
+    search_file = replace(search_file, scoring=scoring)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
     reporter = progress or Reporter()
     try:
         preparation = prepare(search_file, reporter.note)
         controller = _controller(preparation)
-        with _fresh(folder, preparation) as archive:
+        with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
-            _drive(archive, preparation, controller, workers, address, reporter)
+            _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -82,26 +96,36 @@ def resume(
     workers: int | None = None,
     candidates: int | None = None,
     progress: Reporter | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    use_head: bool = False,
+    mirror: str | None = None,
+    allow_code_execution: bool = False,
 ) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget of `candidates`.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again.
+    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
+    fetched from its mirror. Who works is said as in `search`, and need not be the same as before.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
-    open_run(folder)  # a clear message where there is none
+    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    folder = Path(folder)
+    if mirror is None and mirror_of(folder) is None:
+        open_run(folder)  # a clear message where there is none
     if candidates is not None and candidates < 1:
         raise InputError(f"--candidates must be at least 1, got {candidates}")
     reporter = progress or Reporter()
     try:
-        with Archive.open(folder, read_only=False) as archive:
+        with reopened(folder, mirror, reporter.note) as archive, kept(archive, mirror, reporter.note):
             preparation = from_facts(archive.facts)
+            places.consent(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
             archive.put_event("resumed", None, {"candidates": candidates} if candidates else {})
-            _drive(archive, preparation, _controller(preparation), workers, address, reporter)
+            _drive(archive, preparation, _controller(preparation), places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -134,13 +158,12 @@ def _drive(
     archive: Archive,
     preparation: Preparation,
     controller: Controller,
-    workers: int | None,
-    address: str | None,
+    places: Places,
     reporter: Reporter,
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
-    pool = _pool(preparation, workers, address)
+    pool = places.pool(preparation.spec)
     try:
         reason = run_search(
             archive,
@@ -189,18 +212,6 @@ def _controller(preparation: Preparation) -> Controller:
         switches=preparation.space.switches,
     )
     return build_controller(settings["name"], setup, options)
-
-
-def _pool(preparation: Preparation, workers: int | None, address: str | None) -> Pool:
-    if workers is None and address is None:
-        from evomerge.pool.local import LocalPool
-
-        return LocalPool(preparation.spec)
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}; leave it out to use this process alone")
-    from evomerge.pool.ray_pool import RayPool
-
-    return RayPool(preparation.spec, workers=workers, address=address)
 
 
 def _budget(archive: Archive) -> Budget:
