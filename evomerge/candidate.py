@@ -9,7 +9,10 @@ from typing import Literal
 
 from evomerge.recipe import Recipe
 
-Kind = Literal["search", "parent"]  # parents are scored beside the search and are not counted in its budget
+# Parents are scored beside the search, and so are points of the predicted front that are measured on demand; neither
+# is counted in its budget or told to its controller.
+Kind = Literal["search", "parent", "remeasured"]
+FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
 Split = Literal["search", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
 ObjectiveKind = Literal[
@@ -41,7 +44,7 @@ class Objective:
 class Candidate:
     """A numbered point of the search space with the recipe that it decodes to; parents have no genotype."""
 
-    number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents
+    number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents; from FIRST_REMEASURED on for what is remeasured
     recipe: Recipe
     genotype: tuple[float, ...] = ()  # (d,) in [0, 1]
     kind: Kind = "search"

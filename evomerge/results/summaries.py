@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
+from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
 from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
@@ -94,6 +95,26 @@ def front_lines(run: Run) -> list[str]:
     if len(front) > SHOWN_POINTS:
         lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
     return lines
+
+
+def front_text(run: Run, request: FrontRequest = MEASURED) -> str:
+    """Return what `evomerge front` prints: measured and predicted points, told apart, and how far to believe these."""
+    from evomerge.results.tables import table_text
+
+    answer = front_of(run, request)
+    lines = [table_text(answer.frame())]
+    if answer.knee is not None and len(run.objectives) > 1:
+        volume = run.status()["hypervolume"]
+        lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
+    if answer.errors is not None:
+        held = len(answer.candidates) - sum(answer.measured)
+        lines += ["", f"{held} predicted points (measured: False; nothing of them was evaluated), by surrogates:"]
+        shown = ["objective", "complexity", "candidates", "r2", "left_out_r2", "left_out_error", "noise", "coverage"]
+        lines.append(table_text(answer.errors[shown]))
+    lines += [f"warning: {text}" for text in answer.warnings]
+    if not all(answer.measured) and not request.where:
+        lines.append(f"score them: evomerge front {run.folder} --predicted {request.predicted} --remeasure")
+    return "\n".join([*lines, *remeasured_lines(run)])
 
 
 def mishap_lines(run: Run, number: int) -> list[str]:

@@ -20,6 +20,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
@@ -79,7 +80,11 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     tasks = prepare_tasks(search_file, problems)
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    return from_facts(_facts(search_file, models, tasks))
+    facts = _facts(search_file, models, tasks)
+    plain = from_facts(facts)
+    request = search_file.controller
+    chosen = decide(request, facts["merge"], plain.space, plain.objectives, plain.plan, facts["budget"]["candidates"])
+    return replace(plain, facts={**facts, "controller": chosen.to_facts(request)})
 
 
 @dataclass(frozen=True)
@@ -328,7 +333,7 @@ def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[
 
 def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dict[str, Any]:
     """Return what the archive keeps: everything that the rest of the run is rebuilt from."""
-    scoring, controller, budget = search_file.scoring, search_file.controller, search_file.budget
+    scoring, budget = search_file.scoring, search_file.budget
     base = models.base
     assert base is not None  # otherwise there are problems, and no run
     return {
@@ -355,15 +360,11 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
-        "controller": {
-            "name": controller.name,
-            "population": controller.population,
-            "options": dict(controller.options),
-        },
-        "budget": {"candidates": budget.candidates, "hours": budget.hours},
+        "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,
         "rungs": None if scoring.rungs is None else dict(scoring.rungs),
+        "racing": None if scoring.racing is None else dict(scoring.racing),
         "versions": _versions(),
     }
 

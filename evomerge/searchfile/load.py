@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from evomerge.controllers.registry import option_names
+from evomerge.controllers.registry import AUTO, WARM, option_names
 from evomerge.errors import ExtraMissing, SearchFileError, near
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
@@ -32,6 +32,9 @@ from evomerge.space.form import check_form, model_places, resolve_model
 from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem, located
 from evomerge.space.route_request import MERGED, form_problems, named_sources, route_problems, sources_of
+
+LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
+OF_THE_LOOP = ("asynchronous", "staleness")  # keys of `controller` that no controller is built with
 
 
 def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
@@ -58,9 +61,10 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
+    _find_warm_start(controller, folder, problems)
     budget = content["budget"] or {}
-    if isinstance(document.value.get("budget"), Mapping) and not set(document.value["budget"]) & set(budget):
-        problems.append(Problem(("budget",), "candidates, hours or both are needed, as in {candidates: 300}"))
+    if isinstance(document.value.get("budget"), Mapping):
+        problems += [Problem(("budget",), text) for text in budget_problems(budget)]
     if problems:
         raise SearchFileError(name, located(problems, document.lines))
     return SearchFile(
@@ -285,10 +289,40 @@ def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> No
     except ExtraMissing:  # its library is not installed here, so its options cannot be read
         return
     for key in controller:
-        if key not in ("name", *known):
+        if key not in ("name", "warm_start", *OF_THE_LOOP, *known):
             problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
 
 
+def _find_warm_start(controller: dict[str, Any], folder: str, problems: list[Problem]) -> None:
+    """Make the path of the warm start absolute; say where it is missing, or where the controller has no use for it."""
+    name, source = controller.get("name", "cma-es"), controller.get("warm_start")
+    if source is None:
+        return
+    place = ("controller", "warm_start")
+    if name not in (AUTO, *WARM):
+        problems.append(Problem(place, f"{name} cannot start from other results; those that can: {', '.join(WARM)}"))
+    path = os.path.normpath(os.path.join(folder, os.path.expanduser(source)))
+    if not os.path.exists(path):
+        problems.append(
+            Problem(place, f"no such run folder or recipe: {path}; relative paths are relative to the file")
+        )
+    controller["warm_start"] = path
+
+
 def _controller(content: dict[str, Any]) -> ControllerRequest:
-    options = {key: value for key, value in content.items() if key not in ("name", "population")}
-    return ControllerRequest(content.get("name", "cma-es"), content.get("population"), options)
+    options = {key: value for key, value in content.items() if key not in ("name", "population", *OF_THE_LOOP)}
+    return ControllerRequest(
+        *(content.get("name", "cma-es"), content.get("population"), options),
+        *(content.get("asynchronous", False), content.get("staleness")),
+    )
+
+
+def budget_problems(budget: Mapping[str, Any]) -> list[str]:
+    """Return what is missing in a budget: a limit at all, or one of cost and price without the other."""
+    problems = []
+    if not any(budget.get(key) is not None for key in LIMITS):
+        problems.append(f"one of {', '.join(LIMITS)} is needed, as in {{candidates: 300}}")
+    if (budget.get("cost") is None) != (budget.get("price") is None):
+        given, missing = ("cost", "price") if budget.get("price") is None else ("price", "cost")
+        problems.append(f"{given} needs {missing} beside it, as in {{cost: 50, price: 2.5}}: 20 GPU-hours of 2.5 each")
+    return problems
