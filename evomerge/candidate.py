@@ -13,7 +13,8 @@ from evomerge.recipe import Recipe
 # is counted in its budget or told to its controller.
 Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
-Split = Literal["search", "holdout"]
+# rest: search items that a finalist answers at the end, beside those that every candidate was asked
+Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
 ObjectiveKind = Literal[
     "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"

@@ -164,6 +164,10 @@ class OptunaStudy:
         """Return {}: these samplers go on for as long as they are asked."""
         return {}
 
+    def _parameters(self, genotype: Sequence[float]) -> dict[str, float | int]:
+        genes = zip(self._names, self._choices, genotype, strict=True)
+        return {name: _parameter(x, count) for name, count, x in genes}
+
     def _point(self, trial: Trial) -> np.ndarray:
         """Return a trial as a genotype (d,); a category is the middle of its stretch."""
         genes = zip(self._names, self._choices, strict=True)

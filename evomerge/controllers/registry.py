@@ -92,8 +92,6 @@ def _checked(setup: Setup) -> Setup:
             raise InputError(f"start must be a genotype of {setup.dimensions} genes, got {len(setup.start)}")
         if not all(0.0 <= gene <= 1.0 for gene in setup.start):
             raise InputError(f"start must lie in [0, 1] per gene, got {min(setup.start)} to {max(setup.start)}")
-    if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
-        raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
     for one in setup.prior:
         if len(one.genotype) != setup.dimensions or not all(0.0 <= gene <= 1.0 for gene in one.genotype):
             raise InputError(f"a prior must be a genotype of {setup.dimensions} genes in [0, 1], got {one.genotype}")
@@ -107,4 +105,6 @@ def _checked(setup: Setup) -> Setup:
     ):
         if found and len(found) != count:
             raise InputError(f"{name} must have {count} entries or none, got {len(found)}")
+    if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
+        raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
     return setup

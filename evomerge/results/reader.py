@@ -6,7 +6,7 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,14 @@ from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, 
 from evomerge.errors import InputError, RunError
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
+from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
+from evomerge.results.estimates import (
+    best_evaluation,
+    estimate_rows,
+    estimates_summary,
+    recorded_estimates,
+    search_answers,
+)
 from evomerge.results.evaluations import (
     best_number,
     evaluation_of,
@@ -106,9 +114,67 @@ class Run:
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
+                elif self.estimated and number >= 0:
+                    continue
                 elif number not in self._known or self._known[number].failure is not None:
                     self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
-        return {number: self._known[number] for number in sorted(finished)}
+            if self.estimated and kind == "search":
+                self._known.update(self._estimates(archive, finished))
+        return {number: self._known[number] for number in sorted(finished) if number in self._known}
+
+    def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
+        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        estimates = recorded_estimates(archive)
+        items = self.facts["items"]["search"]
+        told = {event.candidate for event in archive.events("told")}
+        return {
+            number: best_evaluation(
+                number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
+            )
+            for number, outcome in finished.items()
+            if outcome.done and number in told
+        }
+
+    @property
+    def estimated(self) -> bool:
+        """True where scores are estimated from few items, and only some candidates answered all of them."""
+        return bool(self.facts.get("estimation"))
+
+    def full_candidates(self) -> list[int]:
+        """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
+        evaluations = self.evaluations()
+        if not self.estimated:
+            return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
+        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
+        return [
+            number
+            for number, evaluation in evaluations.items()
+            if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
+        ]
+
+    def contenders(self) -> dict[int, Evaluation]:
+        """Return the evaluations among which the best is chosen.
+
+        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
+        estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+        """
+        evaluations = self.evaluations()
+        with self._archive() as archive:
+            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+
+    def estimates(self) -> pd.DataFrame:
+        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
+
+        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
+        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
+        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
+        """
+        import pandas as pd
+
+        with self._archive() as archive:
+            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
+        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
 
     def trials(self) -> pd.DataFrame:
         """Return one row per candidate.
@@ -294,13 +360,13 @@ class Run:
 
     def best(self) -> Candidate | None:
         """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
-        number = best_number(self.evaluations(), self.objectives)
+        number = best_number(self.contenders(), self.objectives)
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
         """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
         evaluations = (
-            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.evaluations()
+            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
         )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 
@@ -368,7 +434,7 @@ class Run:
                 limits.update(event.payload)
             use = summary(archive, limits.get("price"))
         last = [outcome for outcome in outcomes if outcome.failure][-3:]
-        best = best_number(evaluations, self.objectives)
+        best = best_number(self.contenders(), self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
         fitness = evaluations[best].fitness(self.objectives) if best is not None else None
         return {
@@ -385,6 +451,7 @@ class Run:
                 "score": {name: score.value for name, score in evaluations[best].scores.items()},
                 "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
             },
+            **({"estimates": estimates_summary(self.estimates())} if self.estimated else {}),
             "front_size": len(front_numbers(evaluations, self.objectives)),
             "hypervolume": self._hypervolume(evaluations, front_numbers(evaluations, self.objectives)),
             "seconds": seconds,

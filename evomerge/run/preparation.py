@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from evomerge import __version__
@@ -20,6 +21,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.run.banks import digest_of, names_and_banks
 from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits
 from evomerge.scoring.documents import Document
@@ -98,6 +100,8 @@ class PreparedTasks:
     warnings: tuple[str, ...]
     measures: tuple[Measure, ...] = ()
     measure_versions: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)  # task -> item -> hashes of its text
+    banks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task -> path and digest of its item bank
 
 
 def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks | None:
@@ -116,13 +120,16 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
     objectives = _objectives(search_file, tasks, problems)
     documents = {name: tasks.documents(name) for name in dict.fromkeys([*wanted, *stand_ins])}
     try:
-        plan = split(documents, items=scoring.items, holdout=holdout, seed=search_file.seed)
+        # An estimator asks `items` of every candidate and speaks about all of the pool.
+        items = scoring.items if scoring.estimator == "mean" else scoring.pool
+        plan = split(documents, items=items, holdout=holdout, seed=search_file.seed)
     except TaskError as error:
         problems.append(str(error))
         return None
     if problems:
         return None
     plan, warnings = _with_measures(plan, measures, search_file, problems)
+    names, banks = names_and_banks(search_file, tasks, plan, wanted, problems)
     if problems:
         return None
     versions = {name: tasks.version(name) for name in documents}
@@ -136,6 +143,8 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
         (*tasks.warnings, *warnings),
         tuple(one.measure for one in measures),
         {one.measure.name: one.version for one in measures},
+        names,
+        banks,
     )
 
 
@@ -225,6 +234,9 @@ def verify(preparation: Preparation) -> None:
     for name, version in facts["tasks"]["versions"].items():
         if tasks.version(name) != version:
             changed.append(f"task {name!r} has other documents or settings ({tasks.version(name)}, was {version})")
+    for task, bank in ((facts.get("estimation") or {}).get("banks") or {}).items():
+        if not Path(bank["path"]).is_file() or digest_of(bank["path"]) != bank["digest"]:
+            changed.append(f"the item bank of task {task!r}, {bank['path']}, is gone or has other contents")
     for measure in preparation.spec.measures:
         if version_of(measure) != facts["measure_versions"][measure.name]:
             changed.append(f"objective {measure.name!r} has other documents, settings or code")
@@ -360,6 +372,10 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
+        "estimation": None
+        if scoring.estimator == "mean"
+        else {"items": scoring.items, "full_every": scoring.full_every, "banks": dict(tasks.banks)},
+        "item_names": {task: dict(names) for task, names in tasks.names.items()},
         "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,

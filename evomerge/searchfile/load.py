@@ -256,17 +256,41 @@ def _scoring(
     elif isinstance(holdout, tuple) and holdout and len(holdout) != len(set(tasks)):
         text = f"must name one task for each of the {len(set(tasks))} tasks of the objectives, got {len(holdout)}"
         problems.append(Problem(place, text))
-    if content["bank"] is not None:
-        bank = os.path.normpath(os.path.join(folder, content["bank"]))
-        if not os.path.isfile(bank):
-            problems.append(Problem(("scoring", "bank"), f"no such file: {bank}; paths are relative to this file"))
-        content = {**content, "bank": bank}
+    if content["racing"] is not None and content["estimator"] != "mean":
+        text = "races and estimators both decide who is asked what: use one; estimator mean goes with racing"
+        problems.append(Problem(("scoring", "racing"), text))
+    content = _estimated(content, tasks, folder, problems)
     if content["cache"] is not None:
         cache = os.path.normpath(os.path.join(folder, os.path.expanduser(content["cache"])))
         if os.path.exists(cache) and not os.path.isdir(cache):
             problems.append(Problem(("scoring", "cache"), f"must be a folder, and {cache} is a file"))
         content = {**content, "cache": cache}
     return ScoringRequest(**content)
+
+
+def _estimated(content: dict[str, Any], tasks: Sequence[str], folder: str, problems: list[Problem]) -> dict[str, Any]:
+    """Return the section with `banks` in the place of `bank`; what does not fit the estimator is a problem."""
+    content = dict(content)
+    given = content.pop("bank")
+    banks = {"": given} if isinstance(given, str) else given or {}
+    if content["estimator"] == "mean":
+        for key, value in (("bank", given), ("pool", content["pool"]), ("full_every", content["full_every"])):
+            if value is not None:
+                text = "is only used by an estimator; set estimator: auto, or leave it out"
+                problems.append(Problem(("scoring", key), text))
+    elif content["items"] is None:
+        text = f"estimator {content['estimator']!r} needs items: how many each candidate answers, as in items: 10"
+        problems.append(Problem(("scoring",), text))
+    found = {}
+    for task, path in banks.items():
+        place: Place = ("scoring", "bank", task) if task else ("scoring", "bank")
+        if task:
+            Text(tuple(dict.fromkeys(tasks)), what="task among the objectives").read(task, place, problems)
+        name = Text(what="file").read(path, place, problems)
+        found[task] = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
+        if not os.path.isfile(found[task]):
+            problems.append(Problem(place, f"no such file: {found[task]}; paths are relative to this file"))
+    return {**content, "banks": found}
 
 
 def _include(content: dict[str, Any] | None, folder: str, problems: list[Problem]) -> tuple[str, ...]:

@@ -33,7 +33,9 @@ class ScoringRequest:
     items: int | None = None  # documents per task; None: all that are not held out
     holdout: float | tuple[str, ...] | Mapping[str, str] = 0.5  # share kept back; other tasks; or task -> other task
     estimator: str = "mean"
-    bank: str | None = None  # absolute path
+    banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
+    pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
+    full_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
