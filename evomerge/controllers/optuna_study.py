@@ -174,10 +174,6 @@ class OptunaStudy:
         values = [(trial.params[name] + 0.5) / count if count else trial.params[name] for name, count in genes]
         return np.array(values, dtype=np.float64)
 
-    def _parameters(self, genotype: Sequence[float]) -> dict[str, float | int]:
-        """Return a genotype as a trial's parameters."""
-        return {n: _parameter(x, count) for n, count, x in zip(self._names, self._choices, genotype, strict=True)}
-
 
 def _distribution(count: int) -> BaseDistribution:
     """Return what a gene is to Optuna: a category of `count`, or a number for 0."""
