@@ -38,6 +38,7 @@ class WorkerSpec:
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
     rungs: Rungs | None = None  # what a candidate must pass before it is scored
+    share_bytes: int | None = None  # memory for activations that routes share; None: chosen from what is free
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -48,7 +49,13 @@ class Worker:
     """Evaluates jobs one after another on one device; owns the resident model and nothing else."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
+        self._resident = Resident(
+            spec.models,
+            device=spec.device,
+            revisions=spec.revisions,
+            tokenizer=spec.tokenizer,
+            share_bytes=spec.share_bytes,
+        )
         self._rungs = spec.rungs
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
