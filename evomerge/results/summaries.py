@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
 from evomerge.scoring.comparison import Difference
-from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
+from evomerge.scoring.mishaps import SHORTENED, TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
     from evomerge.results import Run
@@ -104,6 +104,7 @@ def mishap_lines(run: Run, number: int) -> list[str]:
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
         UNEXTRACTED: "held nothing that the task's filter takes for an answer",
+        SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
     }
     shares = run.mishaps().get(number, {})
     return [
