@@ -6,7 +6,7 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ from evomerge.results.evaluations import (
     reference_point,
 )
 from evomerge.results.finals import Final, compare_finals
+from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_of, hypervolume_frame
+from evomerge.results.tables import plain
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.mishaps import MISHAPS, UNEXTRACTED
 from evomerge.space import SearchSpace, build_space
@@ -93,14 +95,17 @@ class Run:
             modules={name: tuple(found) for name, found in self.facts["modules"].items()},
             mask_seed=self.facts["seed"],
             revisions=self.facts["revisions"],
+            route=self.facts.get("route"),  # absent from runs of earlier versions
+            depths=self.facts.get("depths"),
         )
 
     # --- what came of it ----------------------------------------------------------------------------------------
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates, or the parents with the base first, in order."""
+        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
         with self._archive() as archive:
-            return sorted(archive.candidates(kind), key=lambda candidate: abs(candidate.number))
+            found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
+        return sorted(found, key=lambda candidate: abs(candidate.number))
 
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
@@ -178,15 +183,18 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context.
+        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
+        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
+        candidate and learning of it.
         """
         import pandas as pd
 
         evaluations = self.evaluations()
         with self._archive() as archive:
-            candidates = list(archive.candidates("search"))
+            candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
             outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
+            told = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         rows = []
         for candidate in candidates:
             number, outcome = candidate.number, outcomes.get(candidate.number)
@@ -212,6 +220,10 @@ class Run:
         columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
         columns += [f"gene.{name}" for name in self.space.names]
         columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
+        if any(staleness is not None for staleness in told.values()):
+            columns.append("staleness")
+            for row in rows:
+                row["staleness"] = told.get(row["candidate"])
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
@@ -276,38 +288,70 @@ class Run:
 
     # --- the front ----------------------------------------------------------------------------------------------
 
-    def front(self) -> pd.DataFrame:
+    def front(
+        self,
+        *,
+        predicted: int = 0,
+        where: Sequence[str] = (),
+        beats_parents: bool = False,
+        prefer: str | None = None,
+        desire: str | None = None,
+    ) -> pd.DataFrame:
         """Return the Pareto front, best overall first: candidate, measured, then score.* and stderr.*.
 
-        `measured` is false where a score is estimated from few items.
+        Args:
+            predicted: also this many points that surrogates predict; `candidate` is missing, `measured` false, and
+                `stderr` the standard deviation of the prediction. What speaks against them: `front_answer`.
+            where: conditions, as in 'safety >= base - 1 point'; the front of the candidates that meet them.
+            beats_parents: leave out what a parent dominates.
+            prefer: order by a preference, as in 'add=2,sort=1'.
+            desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
         """
-        import pandas as pd
+        return self.front_answer(FrontRequest(predicted, tuple(where), beats_parents, prefer, desire)).frame()
 
-        evaluations, full = self.evaluations(), set(self.full_candidates())
-        rows = [
-            {"candidate": n, "measured": n in full, **self._scores(evaluations[n], ("score", "stderr"))}
-            for n in front_numbers(evaluations, self.objectives)
-        ]
-        return pd.DataFrame(rows, columns=["candidate", "measured", *self._score_columns(("score", "stderr"))])
+    def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
+        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`."""
+        return front_of(self, request)
 
-    def front_mapping(self) -> dict[str, Any]:
-        """Return the front as plain data, the form of `front --json`."""
-        evaluations, full = self.evaluations(), set(self.full_candidates())
-        numbers = front_numbers(evaluations, self.objectives)
-        return {
+    def front_mapping(self, request: FrontRequest = MEASURED) -> dict[str, Any]:
+        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points."""
+        answer = self.front_answer(request)
+        numbers = [number for number in answer.candidates if number is not None]
+        mapping = {
             "objectives": [objective.name for objective in self.objectives],
             "reference": reference_point(self.evaluations(kind="parent"), self.objectives),
-            "hypervolume": self._hypervolume(evaluations, numbers),
-            "points": [
-                {
-                    "candidate": n,
-                    "measured": n in full,
-                    "score": {name: score.value for name, score in evaluations[n].scores.items()},
-                    "stderr": {name: score.stderr for name, score in evaluations[n].scores.items()},
-                }
-                for n in numbers
-            ],
+            "hypervolume": self._hypervolume(self.evaluations(), numbers),
+            "points": answer.points(),
         }
+        if request.predicted:
+            rows = [] if answer.errors is None else answer.errors.to_dict(orient="records")
+            mapping["surrogates"] = [{str(key): plain(value) for key, value in row.items()} for row in rows]
+            mapping["warnings"] = list(answer.warnings)
+        return mapping
+
+    def hypervolume(self) -> pd.DataFrame:
+        """Return how the front grew, one row per candidate: candidate, seconds (active time), hypervolume so far."""
+        return hypervolume_frame(self)
+
+    def importance(self) -> pd.DataFrame:
+        """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`."""
+        from evomerge.results.landscapes import importance_frame
+
+        return importance_frame(self)
+
+    def landscape(self, pick: str = "best", *, to: Sequence[str] = (), steps: int = 21) -> pd.DataFrame:
+        """Return predicted slices through a candidate along every gene, and straight lines from it to others.
+
+        Args:
+            pick: best, knee, a number, or a preference.
+            to: where lines lead: candidates picked as above, or parents by number (-1 is the base).
+            steps: points per slice and line.
+
+        Columns in `landscapes.landscape_frame`.
+        """
+        from evomerge.results.landscapes import landscape_frame
+
+        return landscape_frame(self, pick, to, steps)
 
     def _hypervolume(self, evaluations: dict[int, Evaluation], numbers: list[int]) -> float:
         reference = reference_point(self.evaluations(kind="parent"), self.objectives)
@@ -379,14 +423,17 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
+        from evomerge.results.utilisation import summary
+
         evaluations = self.evaluations()
         with self._archive() as archive:
             outcomes = self._outcomes(archive)
             asked = archive.count("search")
             seconds = archive.seconds()
-            given = [
-                event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload
-            ]
+            limits = dict(self.facts["budget"])
+            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+                limits.update(event.payload)
+            use = summary(archive, limits.get("price"))
         last = [outcome for outcome in outcomes if outcome.failure][-3:]
         best = best_number(self.contenders(), self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
@@ -394,7 +441,7 @@ class Run:
         return {
             "state": self.state,
             "candidates": asked,
-            "budget": {**self.facts["budget"], **({"candidates": given[-1]} if given else {})},
+            "budget": limits,
             "done": sum(o.done for o in outcomes if o.number >= 0),
             "failed": sum(not o.done for o in outcomes if o.number >= 0),
             "best": None
@@ -410,11 +457,25 @@ class Run:
             "hypervolume": self._hypervolume(evaluations, front_numbers(evaluations, self.objectives)),
             "seconds": seconds,
             "busy_seconds": busy,
+            **use,
             "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
             "last_failures": [
                 {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
             ],
         }
+
+    def utilisation(self) -> pd.DataFrame:
+        """Return one row per worker that ever was: where its time went, over all sessions.
+
+        Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
+        seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score, .prefill,
+        .decode and .other (what the stages do not explain).
+        """
+        from evomerge.results.utilisation import table
+
+        with self._archive() as archive:
+            return table(archive)
 
     def status_text(self) -> str:
         """Return the status for people."""

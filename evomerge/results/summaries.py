@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
+from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
 from evomerge.scoring.comparison import Difference
 from evomerge.scoring.mishaps import SHORTENED, TRUNCATED, UNEXTRACTED
 
@@ -26,6 +27,7 @@ def status_text(run: Run) -> str:
         f"  front       {status['front_size']} candidates, hypervolume {status['hypervolume']:.4g}",
         f"  time        {clock(status['seconds'])}, workers busy for {clock(status['busy_seconds'])}",
     ]
+    lines.append(f"  use         {use_line(status)}")
     if best := status["best"]:
         scores = ", ".join(f"{name} {value:.3g} ± {best['stderr'][name]:.2g}" for name, value in best["score"].items())
         lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
@@ -36,6 +38,24 @@ def status_text(run: Run) -> str:
     if status["state"] in ("interrupted", "stopped"):
         lines.append(f"  go on with: evomerge resume {run.folder}")
     return "\n".join(lines)
+
+
+def use_line(status: Mapping[str, Any]) -> str:
+    """Return speed, busy share, the stages by their share of the workers' time, and the cost where there is a price."""
+    parts = []
+    if status["candidates_per_hour"]:
+        parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
+    if status["busy_share"] is not None:
+        parts.append(f"workers busy {100 * status['busy_share']:.0f}%")
+    total = sum(status["stages"].values())
+    shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
+    if total:
+        parts.append(" ".join(f"{stage} {100 * seconds / total:.0f}%" for seconds, stage in shares if seconds))
+    if status["lost_seconds"]:
+        parts.append(f"{clock(status['lost_seconds'])} of work lost")
+    if status["cost"] is not None:
+        parts.append(f"cost {status['cost']:.4g}")
+    return ", ".join(parts) or "nothing yet"
 
 
 def summary_text(run: Run) -> str:
@@ -82,6 +102,26 @@ def front_lines(run: Run) -> list[str]:
     if len(front) > SHOWN_POINTS:
         lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
     return lines
+
+
+def front_text(run: Run, request: FrontRequest = MEASURED) -> str:
+    """Return what `evomerge front` prints: measured and predicted points, told apart, and how far to believe these."""
+    from evomerge.results.tables import table_text
+
+    answer = front_of(run, request)
+    lines = [table_text(answer.frame())]
+    if answer.knee is not None and len(run.objectives) > 1:
+        volume = run.status()["hypervolume"]
+        lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
+    if answer.errors is not None:
+        held = answer.candidates.count(None)
+        lines += ["", f"{held} predicted points (measured: False; nothing of them was evaluated), by surrogates:"]
+        shown = ["objective", "complexity", "candidates", "r2", "left_out_r2", "left_out_error", "noise", "coverage"]
+        lines.append(table_text(answer.errors[shown]))
+    lines += [f"warning: {text}" for text in answer.warnings]
+    if None in answer.candidates and not request.where:
+        lines.append(f"score them: evomerge front {run.folder} --predicted {request.predicted} --remeasure")
+    return "\n".join([*lines, *remeasured_lines(run)])
 
 
 def estimate_lines(estimates: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -156,7 +156,8 @@ def test_two_ray_workers_give_the_trace_of_one_process(folder: Path, tmp_path: P
     done = evomerge("search", search_file, "--out", tmp_path / "run", "--workers", "2")
     assert done.returncode == 0, done.stderr
     _assert_same_trace(folder, tmp_path / "run")
-    assert open_run(tmp_path / "run").trials()["worker"].nunique() == 2
+    # Which worker did what depends on who was ready first, so not more than this can be said.
+    assert open_run(tmp_path / "run").trials()["worker"].str.fullmatch(r".+/[01]").all()
 
 
 def test_a_larger_budget_extends_a_finished_run(tmp_path: Path, search_file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.errors import InputError
 from evomerge.pool.local import LocalPool
-from evomerge.pool.protocol import Pool, Retry
+from evomerge.pool.protocol import Notice, Pool, Retry
 from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 
@@ -46,6 +46,8 @@ def run_all(pool: Pool, numbers: range) -> tuple[list[Answers], dict[int, Outcom
                 answers.append(result)
             elif isinstance(result, Retry):
                 retries.append(result)
+            elif isinstance(result, Notice):
+                continue
             else:
                 assert result.number not in outcomes, "two outcomes"
                 outcomes[result.number] = result
@@ -126,6 +128,7 @@ def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(tmp_path: Path)
     assert "tried 3 times" in failed[5].message
     assert "hangs" in failed[7].message
     assert Counter(retry.number for retry in retries) == {2: 1, 5: 2, 7: 2}
+    assert len({result.worker for result in (*retries, *outcomes.values())}) == 2
     for number in set(range(10)) - {5, 7}:
         assert {a for a in answers if a.number == number} == expected(number)
 
