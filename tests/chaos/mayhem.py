@@ -98,9 +98,9 @@ class Mayhem:
                 if status == 0:
                     break
                 driver = self._start()  # it was killed, or its Ray was
-            if plan and self._told() >= plan[0][0]:
+            if plan and self.told() >= plan[0][0]:
                 action = plan.pop(0)[1]
-                self.done.append((self._told(), action))
+                self.done.append((self.told(), action))
                 self._do(action, driver, chance)
             time.sleep(0.05)
         assert not plan, f"the run ended before {plan}"
@@ -135,7 +135,8 @@ class Mayhem:
         out, _ = driver.communicate()
         return out[-4000:]
 
-    def _told(self) -> int:
+    def told(self) -> int:
+        """Return how many candidates the run has told its controller about."""
         try:
             with Archive.open(self.folder) as archive:
                 return sum(1 for _ in archive.events("told"))
