@@ -51,7 +51,8 @@ import sys
 from ray.cluster_utils import Cluster
 
 memory = 80 * 2**20
-head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": int(sys.argv[1]), "object_store_memory": memory}
+head = {"num_cpus": 0, "include_dashboard": True, "object_store_memory": memory}
+head |= {"dashboard_port": int(sys.argv[1]), "dashboard_agent_listen_port": int(sys.argv[2])}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 try:
     for _ in range(2):
@@ -76,7 +77,7 @@ def address() -> Iterator[str]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         cluster = subprocess.Popen(
-            [sys.executable, "-c", CLUSTER, str(port)],
+            [sys.executable, "-c", CLUSTER, str(port), str(free_port())],
             # Ray's workers are nice to others (15); where other tests run beside this one, that is for ever
             env={**environment(), "PATH": path, "RAY_worker_niceness": "0"},
             stdin=subprocess.PIPE,
