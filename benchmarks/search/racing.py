@@ -27,8 +27,8 @@ from evomerge.recipe import passthrough
 from evomerge.scoring.synthetic import SyntheticEvaluator
 
 sys.path.insert(0, str(Path(__file__).parent))
-from asynchronous import GENES, OBJECTIVES, TASKS, Space, landscape, mean_fitness  # noqa: E402
-from virtual import VirtualPool, four_fold  # noqa: E402
+from asynchronous import GENES, OBJECTIVES, TASKS, Space, landscape, mean_fitness
+from virtual import VirtualPool, four_fold
 
 ITEMS = 100  # per task
 PLAN = {task: tuple(f"{task}-{i}" for i in range(ITEMS)) for task in TASKS}
