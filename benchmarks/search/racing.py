@@ -87,9 +87,8 @@ def main() -> None:
             f"| {name} | {items[0]:.0f}, {statistics.median(items):.0f}, {items[-1]:.0f} "
             f"| {statistics.median(best):.2f} ({best[0]:.2f} to {best[-1]:.2f}) | {statistics.fmean(regret):.3f} |"
         )
-    print(
-        f"\nracing minus everything, paired: {gaps.mean():+.3f} [{gaps.mean() - reach:+.3f}, {gaps.mean() + reach:+.3f}]"
-    )
+    interval = f"[{gaps.mean() - reach:+.3f}, {gaps.mean() + reach:+.3f}]"
+    print(f"\nracing minus everything, paired: {gaps.mean():+.3f} {interval}")
 
 
 if __name__ == "__main__":
