@@ -188,8 +188,9 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer. Where results were told on arrival, staleness: by how many updates the
-        controller had moved on between proposing a candidate and learning of it.
+        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
+        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
+        candidate and learning of it.
         """
         import pandas as pd
 
@@ -231,7 +232,7 @@ class Run:
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
         wanted = {
             (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
             for kind in MISHAPS
