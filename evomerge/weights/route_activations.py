@@ -170,7 +170,7 @@ def _text_of(tensor: torch.Tensor) -> str:
     if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > _SMALL:
         return describe(tensor)
     raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return f"{tensor.dtype}{list(tensor.shape)}:{hashlib.blake2b(raw, digest_size=16).hexdigest()}"
+    return f"{tensor.dtype}{list(tensor.shape)}:{hashlib.blake2b(raw.data, digest_size=16).hexdigest()}"
 
 
 def chained(before: str, *facts: str) -> str:
