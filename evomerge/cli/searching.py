@@ -34,6 +34,11 @@ def _run_check(arguments: argparse.Namespace) -> int:
 def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="ADDR", help="Ray cluster to use: 'auto' or host:port")
     parser.add_argument("--candidates", type=int, metavar="N", help="budget: candidates in all, replacing the file's")
+    parser.add_argument("--hours", type=float, metavar="H", help="budget: hours of active time in all")
+    parser.add_argument("--gpu-hours", type=float, metavar="H", help="budget: GPU-hours in all, busy or not")
+    parser.add_argument("--deadline", metavar="TIME", help="budget: when to be done, as in 2030-06-01T18:00:00+02:00")
+    parser.add_argument("--cost", type=float, metavar="X", help="budget: money in all, at --price per GPU-hour")
+    parser.add_argument("--price", type=float, metavar="X", help="of one GPU-hour, in the currency of --cost")
     parser.add_argument("--workers", type=int, metavar="N", help="Ray workers; default: this process alone")
     share = parser.add_argument_group("workers under Ray")
     share.add_argument(
@@ -77,19 +82,27 @@ evomerge search mine.yaml --address auto --mirror s3://bucket/mine     on the cl
     parser.add_argument("file", metavar="FILE", help="search file (YAML)")
     parser.add_argument("--out", metavar="DIR", help="run folder; default: runs/<file name>")
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the file's seed")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in DIR if there is one; for jobs that are started again",
+    )
     _search_options(parser)
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
     from evomerge.run.progress import progress_printer
-    from evomerge.run.session import search
+    from evomerge.run.session import run_of_file, search
 
+    if arguments.resume and (folder := run_of_file(arguments.file, arguments.out)) is not None:
+        arguments.folder = str(folder)
+        return _run_resume(arguments)
     run = search(
         arguments.file,
         out=arguments.out,
         address=arguments.address,
         workers=arguments.workers,
-        candidates=arguments.candidates,
+        **_limits(arguments),
         seed=arguments.seed,
         progress=None if arguments.quiet else progress_printer(sys.stderr),
         **_places(arguments),
@@ -106,6 +119,7 @@ def add_resume(verbs: Any) -> None:
         """
 evomerge resume runs/quickstart
 evomerge resume runs/quickstart --candidates 500
+evomerge resume runs/quickstart --hours 2              two hours in all, those already used included
 """,
         _run_resume,
     )
@@ -121,11 +135,16 @@ def _run_resume(arguments: argparse.Namespace) -> int:
         arguments.folder,
         address=arguments.address,
         workers=arguments.workers,
-        candidates=arguments.candidates,
+        **_limits(arguments),
         progress=None if arguments.quiet else progress_printer(sys.stderr),
         **_places(arguments),
     )
     return _end_of_search(run)
+
+
+def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("candidates", "hours", "gpu_hours", "deadline", "cost", "price")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _end_of_search(run: Any) -> int:

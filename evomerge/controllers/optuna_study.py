@@ -12,13 +12,15 @@ from contextlib import contextmanager
 
 import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.tally import HUGE, Tally
 from evomerge.errors import InputError
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.spread import representatives
 
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
@@ -76,47 +78,110 @@ class OptunaStudy:
 
     So the proposals do not depend on the order in which results arrive. Failures are told as failed trials, which
     Optuna's samplers leave out.
+
+    Asynchronous, it proposes one at a time and passes every result on as it comes; the samplers know what is under
+    way. Each result is an update then; with a bound on staleness, results are passed on together, once no proposal
+    under way would become too old by it.
     """
 
     def __init__(self, setup: Setup, sampler: BaseSampler, population: int) -> None:
         if population < 1:
             raise InputError(f"population must be 1 or more proposals, got {population}")
-        self._batch = population
+        self._batch = 1 if setup.asynchronous else population
+        self._asynchronous, self._staleness = setup.asynchronous, setup.staleness
+        self._asked_at: dict[int, int] = {}  # untold proposal -> updates when it was made
+        self._updates = 0
         self._tally = Tally(setup.objectives)
         self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
-        self._genes = {name: FloatDistribution(0.0, 1.0) for name in self._names}
+        self._choices = setup.choices or (0,) * setup.dimensions
+        self._genes = {name: _distribution(count) for name, count in zip(self._names, self._choices, strict=True)}
         self._trials: dict[int, Trial] = {}  # of the batch under way
         self._values: dict[int, tuple[float, ...] | None] = {}
         self._study = _quiet_study(sampler, setup.objectives)
-        if setup.start is not None:
-            self._study.enqueue_trial(dict(zip(self._names, setup.start, strict=True)))
+        self._begin(setup, population, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
+
+    def _begin(self, setup: Setup, population: int, models: bool) -> None:
+        """Give the study what is known before the search: points to propose first, and finished trials.
+
+        A sampler that models takes another run's results for its own. NSGA selects from its own generations only, so
+        there the results' front, or as much of it as a generation holds, is proposed again and opens the first one.
+        """
+        first = [setup.start] if setup.start is not None else []
+        first += [one.genotype for one in setup.prior if one.fitness is None]
+        known = [one for one in setup.prior if one.fitness is not None]
+        if not models and known:
+            values = np.array([one.fitness for one in known], dtype=float)
+            front = np.flatnonzero(non_dominated(values, duplicates=False))
+            front = front[representatives(values[front], population)]
+            first += [known[index].genotype for index in front]
+            known = []
+        for point in dict.fromkeys(first):
+            self._study.enqueue_trial(self._parameters(point))
+        for one in known:
+            assert one.fitness is not None
+            told = [min(max(value, -HUGE), HUGE) for value in one.fitness]
+            genes = self._parameters(one.genotype)
+            self._study.add_trial(create_trial(params=genes, distributions=dict(self._genes), values=told))
 
     def ask(self) -> list[np.ndarray]:
-        """Return a batch, or [] while one is not told completely."""
-        if self._tally.waiting:
+        """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""
+        if self._tally.waiting and not self._asynchronous:
             return []
         indices = self._tally.hand_out(self._batch)
         with _quiet():
-            self._trials = {index: self._study.ask(dict(self._genes)) for index in indices}
-        points = [[trial.params[name] for name in self._names] for trial in self._trials.values()]
-        return [np.array(point, dtype=np.float64) for point in points]
+            asked = {index: self._study.ask(dict(self._genes)) for index in indices}
+        self._trials.update(asked)
+        self._asked_at.update(dict.fromkeys(indices, self._updates))
+        return [self._point(trial) for trial in asked.values()]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the study learns the batch when its last one arrives."""
         self._values[index] = self._tally.take_back(index, fitness)
-        if self._tally.waiting:
+        del self._asked_at[index]
+        if not self._may_learn():
             return
-        for number, trial in self._trials.items():
-            values = self._values.pop(number)
+        self._updates += 1
+        for number in sorted(self._values):
+            trial, values = self._trials.pop(number), self._values.pop(number)
             with _quiet():
                 if values is None:
                     self._study.tell(trial, state=TrialState.FAIL)
                 else:
                     self._study.tell(trial, list(values))
 
+    @property
+    def updates(self) -> int:
+        """How often the study has learned: a batch at a time, or a result at a time."""
+        return self._updates
+
+    def _may_learn(self) -> bool:
+        if not self._asynchronous or self._staleness is None:
+            return self._asynchronous or not self._tally.waiting
+        oldest = min(self._asked_at.values(), default=self._updates)
+        return self._updates + 1 - oldest <= self._staleness
+
     def stop(self) -> dict[str, str]:
         """Return {}: these samplers go on for as long as they are asked."""
         return {}
+
+    def _parameters(self, genotype: Sequence[float]) -> dict[str, float | int]:
+        genes = zip(self._names, self._choices, genotype, strict=True)
+        return {name: _parameter(x, count) for name, count, x in genes}
+
+    def _point(self, trial: Trial) -> np.ndarray:
+        """Return a trial as a genotype (d,); a category is the middle of its stretch."""
+        genes = zip(self._names, self._choices, strict=True)
+        values = [(trial.params[name] + 0.5) / count if count else trial.params[name] for name, count in genes]
+        return np.array(values, dtype=np.float64)
+
+
+def _distribution(count: int) -> BaseDistribution:
+    """Return what a gene is to Optuna: a category of `count`, or a number for 0."""
+    return CategoricalDistribution(tuple(range(count))) if count else FloatDistribution(0.0, 1.0)
+
+
+def _parameter(coordinate: float, count: int) -> float | int:
+    return min(int(coordinate * count), count - 1) if count else coordinate
 
 
 @contextmanager

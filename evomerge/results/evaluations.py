@@ -5,10 +5,11 @@ Responses come first and fitness second: nothing here is stored, everything is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from evomerge.archive import Event
 from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.pareto.dominance import non_dominated
@@ -29,15 +30,30 @@ def fitness_table(
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Return the candidates that have a fitness, with their fitness and standard errors.
 
+    Where candidates raced, only those that answered all items count: the others were behind when they were stopped,
+    and a lucky score on few items must not make one of them the best.
+
     Returns:
         Candidate numbers in ascending order, fitness (n, m), standard errors (n, m); higher is better.
     """
-    rows = {number: evaluation.fitness(objectives) for number, evaluation in sorted(evaluations.items())}
+    rows = {
+        number: None if evaluation.partial else evaluation.fitness(objectives)
+        for number, evaluation in sorted(evaluations.items())
+    }
     numbers = [number for number, row in rows.items() if row is not None]
     errors = [[evaluations[number].scores[o.name].stderr for o in objectives] for number in numbers]
     shape = (len(numbers), len(objectives))
     fitness = np.array([rows[number] for number in numbers], dtype=float).reshape(shape)
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
+
+
+def answered_everything(told: Iterable[Event]) -> set[int]:
+    """Return the candidates of a race that answered all items, by the errors that they were told with."""
+    return {
+        event.candidate
+        for event in told
+        if event.candidate is not None and not any(event.payload.get("stderr") or (1.0,))
+    }
 
 
 def best_number(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int | None:
@@ -80,7 +96,7 @@ def pick_number(pick: str, evaluations: Mapping[int, Evaluation], objectives: tu
         return numbers[int(np.argmax([overall(row, objectives) for row in fitness]))]
     if text == "knee":
         return numbers[knee(fitness)]
-    return numbers[choose_by_preference(fitness, _preference(text, objectives))]
+    return numbers[choose_by_preference(fitness, preference_of(text, objectives))]
 
 
 def reference_point(parents: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> dict[str, float]:
@@ -93,22 +109,26 @@ def reference_point(parents: Mapping[int, Evaluation], objectives: tuple[Objecti
     return {objective.name: objective.fitness(float(value)) for objective, value in zip(objectives, worst, strict=True)}
 
 
-def _preference(text: str, objectives: tuple[Objective, ...]) -> list[float]:
+def preference_of(text: str, objectives: Sequence[Objective], option: str = "--pick") -> list[float]:
+    """Return one weight per objective from a text such as 'add=2,sort=1'; objectives not named weigh nothing.
+
+    Raises:
+        InputError: the text is no preference, or names no objective; `option` is what the message calls it.
+    """
     names = [objective.name for objective in objectives]
     weights = dict.fromkeys(names, 0.0)
+    also = "best, knee, a candidate's number, or " if option == "--pick" else ""
     for part in text.split(","):
         name, separator, value = part.partition("=")
         if not separator:
-            raise InputError(
-                f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'"
-            )
+            raise InputError(f"{option} {text!r}: expected {also}weights as in 'add=2,sort=1'")
         if name.strip() not in weights:
-            raise InputError(f"--pick {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
+            raise InputError(f"{option} {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
         try:
             weights[name.strip()] = float(value)
         except ValueError:
             raise InputError(
-                f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
+                f"{option} {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
             ) from None
     return [weights[name] for name in names]
 

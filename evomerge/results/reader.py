@@ -6,6 +6,8 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,16 @@ from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, 
 from evomerge.errors import InputError, RunError
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
+from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
+from evomerge.results.estimates import (
+    best_evaluation,
+    estimate_rows,
+    estimates_summary,
+    recorded_estimates,
+    search_answers,
+)
 from evomerge.results.evaluations import (
+    answered_everything,
     best_number,
     evaluation_of,
     front_numbers,
@@ -26,6 +37,8 @@ from evomerge.results.evaluations import (
     reference_point,
 )
 from evomerge.results.finals import Final, compare_finals
+from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_of, hypervolume_frame
+from evomerge.results.tables import plain
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.mishaps import MISHAPS, UNEXTRACTED
 from evomerge.space import SearchSpace, build_space
@@ -84,25 +97,89 @@ class Run:
             modules={name: tuple(found) for name, found in self.facts["modules"].items()},
             mask_seed=self.facts["seed"],
             revisions=self.facts["revisions"],
+            route=self.facts.get("route"),  # absent from runs of earlier versions
+            depths=self.facts.get("depths"),
         )
 
     # --- what came of it ----------------------------------------------------------------------------------------
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates, or the parents with the base first, in order."""
+        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
         with self._archive() as archive:
-            return sorted(archive.candidates(kind), key=lambda candidate: abs(candidate.number))
+            found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
+        return sorted(found, key=lambda candidate: abs(candidate.number))
 
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
         with self._archive() as archive:
             finished = {o.number: o for o in self._outcomes(archive) if (o.number < 0) == (kind == "parent")}
+            racing = self.facts.get("racing") is not None
+            whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
-                elif number not in self._known or self._known[number].failure is not None:
-                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
-        return {number: self._known[number] for number in sorted(finished)}
+                elif self.estimated and number >= 0:
+                    continue
+                elif number not in self._known or self._known[number].failure or self._known[number].partial:
+                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
+                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
+            if self.estimated and kind == "search":
+                self._known.update(self._estimates(archive, finished))
+        return {number: self._known[number] for number in sorted(finished) if number in self._known}
+
+    def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
+        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        estimates = recorded_estimates(archive)
+        items = self.facts["items"]["search"]
+        told = {event.candidate for event in archive.events("told")}
+        return {
+            number: best_evaluation(
+                number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
+            )
+            for number, outcome in finished.items()
+            if outcome.done and number in told
+        }
+
+    @property
+    def estimated(self) -> bool:
+        """True where scores are estimated from few items, and only some candidates answered all of them."""
+        return bool(self.facts.get("estimation"))
+
+    def full_candidates(self) -> list[int]:
+        """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
+        evaluations = self.evaluations()
+        if not self.estimated:
+            return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
+        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
+        return [
+            number
+            for number, evaluation in evaluations.items()
+            if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
+        ]
+
+    def contenders(self) -> dict[int, Evaluation]:
+        """Return the evaluations among which the best is chosen.
+
+        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
+        estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+        """
+        evaluations = self.evaluations()
+        with self._archive() as archive:
+            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+
+    def estimates(self) -> pd.DataFrame:
+        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
+
+        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
+        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
+        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
+        """
+        import pandas as pd
+
+        with self._archive() as archive:
+            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
+        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
 
     def trials(self) -> pd.DataFrame:
         """Return one row per candidate.
@@ -111,15 +188,18 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer.
+        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
+        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
+        candidate and learning of it.
         """
         import pandas as pd
 
         evaluations = self.evaluations()
         with self._archive() as archive:
-            candidates = list(archive.candidates("search"))
+            candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
             outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
+            told = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         rows = []
         for candidate in candidates:
             number, outcome = candidate.number, outcomes.get(candidate.number)
@@ -145,10 +225,14 @@ class Run:
         columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
         columns += [f"gene.{name}" for name in self.space.names]
         columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
+        if any(staleness is not None for staleness in told.values()):
+            columns.append("staleness")
+            for row in rows:
+                row["staleness"] = told.get(row["candidate"])
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
         wanted = {
             (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
             for kind in MISHAPS
@@ -209,35 +293,70 @@ class Run:
 
     # --- the front ----------------------------------------------------------------------------------------------
 
-    def front(self) -> pd.DataFrame:
-        """Return the measured Pareto front, best overall first: candidate, measured, then score.* and stderr.*."""
-        import pandas as pd
+    def front(
+        self,
+        *,
+        predicted: int = 0,
+        where: Sequence[str] = (),
+        beats_parents: bool = False,
+        prefer: str | None = None,
+        desire: str | None = None,
+    ) -> pd.DataFrame:
+        """Return the Pareto front, best overall first: candidate, measured, then score.* and stderr.*.
 
-        evaluations = self.evaluations()
-        rows = [
-            {"candidate": n, "measured": True, **self._scores(evaluations[n], ("score", "stderr"))}
-            for n in front_numbers(evaluations, self.objectives)
-        ]
-        return pd.DataFrame(rows, columns=["candidate", "measured", *self._score_columns(("score", "stderr"))])
+        Args:
+            predicted: also this many points that surrogates predict; `candidate` is missing, `measured` false, and
+                `stderr` the standard deviation of the prediction. What speaks against them: `front_answer`.
+            where: conditions, as in 'safety >= base - 1 point'; the front of the candidates that meet them.
+            beats_parents: leave out what a parent dominates.
+            prefer: order by a preference, as in 'add=2,sort=1'.
+            desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
+        """
+        return self.front_answer(FrontRequest(predicted, tuple(where), beats_parents, prefer, desire)).frame()
 
-    def front_mapping(self) -> dict[str, Any]:
-        """Return the front as plain data, the form of `front --json`."""
-        evaluations = self.evaluations()
-        numbers = front_numbers(evaluations, self.objectives)
-        return {
+    def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
+        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`."""
+        return front_of(self, request)
+
+    def front_mapping(self, request: FrontRequest = MEASURED) -> dict[str, Any]:
+        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points."""
+        answer = self.front_answer(request)
+        numbers = [number for number in answer.candidates if number is not None]
+        mapping = {
             "objectives": [objective.name for objective in self.objectives],
             "reference": reference_point(self.evaluations(kind="parent"), self.objectives),
-            "hypervolume": self._hypervolume(evaluations, numbers),
-            "points": [
-                {
-                    "candidate": n,
-                    "measured": True,
-                    "score": {name: score.value for name, score in evaluations[n].scores.items()},
-                    "stderr": {name: score.stderr for name, score in evaluations[n].scores.items()},
-                }
-                for n in numbers
-            ],
+            "hypervolume": self._hypervolume(self.evaluations(), numbers),
+            "points": answer.points(),
         }
+        if request.predicted:
+            rows = [] if answer.errors is None else answer.errors.to_dict(orient="records")
+            mapping["surrogates"] = [{str(key): plain(value) for key, value in row.items()} for row in rows]
+            mapping["warnings"] = list(answer.warnings)
+        return mapping
+
+    def hypervolume(self) -> pd.DataFrame:
+        """Return how the front grew, one row per candidate: candidate, seconds (active time), hypervolume so far."""
+        return hypervolume_frame(self)
+
+    def importance(self) -> pd.DataFrame:
+        """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`."""
+        from evomerge.results.landscapes import importance_frame
+
+        return importance_frame(self)
+
+    def landscape(self, pick: str = "best", *, to: Sequence[str] = (), steps: int = 21) -> pd.DataFrame:
+        """Return predicted slices through a candidate along every gene, and straight lines from it to others.
+
+        Args:
+            pick: best, knee, a number, or a preference.
+            to: where lines lead: candidates picked as above, or parents by number (-1 is the base).
+            steps: points per slice and line.
+
+        Columns in `landscapes.landscape_frame`.
+        """
+        from evomerge.results.landscapes import landscape_frame
+
+        return landscape_frame(self, pick, to, steps)
 
     def _hypervolume(self, evaluations: dict[int, Evaluation], numbers: list[int]) -> float:
         reference = reference_point(self.evaluations(kind="parent"), self.objectives)
@@ -247,13 +366,13 @@ class Run:
 
     def best(self) -> Candidate | None:
         """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
-        number = best_number(self.evaluations(), self.objectives)
+        number = best_number(self.contenders(), self.objectives)
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
         """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
         evaluations = (
-            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.evaluations()
+            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
         )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 
@@ -316,18 +435,18 @@ class Run:
             outcomes = self._outcomes(archive)
             asked = archive.count("search")
             seconds = archive.seconds()
-            use = summary(archive, self.facts["budget"].get("price"))
-            given = [
-                event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload
-            ]
+            limits = dict(self.facts["budget"])
+            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+                limits.update(event.payload)
+            use = summary(archive, limits.get("price"))
         last = [outcome for outcome in outcomes if outcome.failure][-3:]
-        best = best_number(evaluations, self.objectives)
+        best = best_number(self.contenders(), self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
         fitness = evaluations[best].fitness(self.objectives) if best is not None else None
         return {
             "state": self.state,
             "candidates": asked,
-            "budget": {**self.facts["budget"], **({"candidates": given[-1]} if given else {})},
+            "budget": limits,
             "done": sum(o.done for o in outcomes if o.number >= 0),
             "failed": sum(not o.done for o in outcomes if o.number >= 0),
             "best": None
@@ -338,6 +457,7 @@ class Run:
                 "score": {name: score.value for name, score in evaluations[best].scores.items()},
                 "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
             },
+            **({"estimates": estimates_summary(self.estimates())} if self.estimated else {}),
             "front_size": len(front_numbers(evaluations, self.objectives)),
             "hypervolume": self._hypervolume(evaluations, front_numbers(evaluations, self.objectives)),
             "seconds": seconds,

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from evomerge.archive import Archive
 from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
-from evomerge.loop import Budget, Progress, StopReason, evaluate, run_search
+from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
+from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
-from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.results.estimates import best_evaluations
+from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
+from evomerge.run.budgets import budget_of, changed, checked, overridden
+from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
-from evomerge.searchfile import SearchFile, load_search_file
+from evomerge.run.proposing import setup_of
+from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
-UNLIMITED = 2**31  # candidates, where only time is limited
+ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
 class Reporter:
@@ -43,6 +50,11 @@ def search(
     address: str | None = None,
     workers: int | None = None,
     candidates: int | None = None,
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    deadline: str | None = None,
+    cost: float | None = None,
+    price: float | None = None,
     seed: int | None = None,
     progress: Reporter | None = None,
     cpus_per_worker: float | None = None,
@@ -59,6 +71,11 @@ def search(
         address: Ray cluster; None with `workers` starts Ray on this machine, None without uses this process alone.
         workers: how many Ray workers.
         candidates: replaces the file's budget.
+        hours: of active time, likewise.
+        gpu_hours: likewise.
+        deadline: ISO 8601 with its offset from UTC, likewise.
+        cost: likewise.
+        price: of a GPU-hour, likewise.
         seed: replaces the file's seed.
         progress: told how it goes; None is silent.
         cpus_per_worker: under Ray; default an equal share of this machine, or 1 on a cluster.
@@ -72,7 +89,8 @@ def search(
         RunError: the folder already holds a run, or cannot be written.
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
-    search_file = _overridden(load_search_file(file), candidates, seed)
+    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
+    search_file = _overridden(load_search_file(file), limits, seed)
     scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
     search_file = replace(search_file, scoring=scoring)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
@@ -83,6 +101,9 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
+            for text in preparation.facts["controller"].get("notes", ()):
+                archive.put_event("note", None, {"text": text})
+                reporter.note(text)
             _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
@@ -95,6 +116,11 @@ def resume(
     address: str | None = None,
     workers: int | None = None,
     candidates: int | None = None,
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    deadline: str | None = None,
+    cost: float | None = None,
+    price: float | None = None,
     progress: Reporter | None = None,
     cpus_per_worker: float | None = None,
     gpus_per_worker: float | None = None,
@@ -102,7 +128,7 @@ def resume(
     mirror: str | None = None,
     allow_code_execution: bool = False,
 ) -> Run:
-    """Go on with the run in `folder`, or extend a finished one with a larger budget of `candidates`.
+    """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
     stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
@@ -115,8 +141,7 @@ def resume(
     folder = Path(folder)
     if mirror is None and mirror_of(folder) is None:
         open_run(folder)  # a clear message where there is none
-    if candidates is not None and candidates < 1:
-        raise InputError(f"--candidates must be at least 1, got {candidates}")
+    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     reporter = progress or Reporter()
     try:
         with reopened(folder, mirror, reporter.note) as archive, kept(archive, mirror, reporter.note):
@@ -124,11 +149,29 @@ def resume(
             places.consent(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
-            archive.put_event("resumed", None, {"candidates": candidates} if candidates else {})
+            overridden(BudgetRequest(**_current(archive)), limits)
+            archive.put_event("resumed", None, limits)
             _drive(archive, preparation, _controller(preparation), places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
+
+
+def run_of_file(file: str | Path, out: str | Path | None = None) -> Path | None:
+    """Return the run folder that a search of `file` would use, if it holds a run of this very file; None: no run there.
+
+    Raises:
+        RunError: the run there began with another text.
+    """
+    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    if not Archive.exists(folder):
+        return None
+    if open_run(folder).facts["search_text"] != load_search_file(file).text:
+        raise RunError(
+            f"{folder} holds a run of another search file than {file} is now; go on with the old one: evomerge resume "
+            f"{folder}, or choose another --out"
+        )
+    return folder
 
 
 @contextmanager
@@ -163,22 +206,42 @@ def _drive(
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
+    handler = signal.getsignal(signal.SIGTERM)
     pool = places.pool(preparation.spec)
+    if handler is not None:
+        with suppress(ValueError):  # not the main thread: signals are somebody else's
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
+    budget = budget_of(preparation, _current(archive))
+    estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
-        reason = run_search(
-            archive,
-            preparation.space,
-            controller,
-            pool,
-            preparation.objectives,
-            preparation.plan.search,
-            _budget(archive),
-            lambda number, responses: evaluation_of(number, responses, preparation.objectives),
-            reporter.update,
-        )
+        reason = StopReason("done", "")
+        if estimation is not None:
+            reporter.note("asking the parents all search items")
+            reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
+        if reason.finished:
+            if estimation is not None:
+                estimation.begin()
+            reason = run_search(
+                archive,
+                preparation.space,
+                controller,
+                pool,
+                preparation.objectives,
+                preparation.plan.search if estimation is None else estimation.plan,
+                budget,
+                _plain_mean(preparation) if estimation is None else estimation.fitness,
+                reporter.update,
+                _rules(preparation),
+            )
+        if reason.finished and estimation is not None:
+            reporter.note("asking the finalists the search items that they have not seen")
+            unasked = [candidate for candidate in _finalists(archive, preparation) if estimation.rest(candidate)]
+            reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
-            reason = evaluate(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout)
+            reason = evaluate(
+                *(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout, budget)
+            )
         if reason.finished:
             archive.put_event("ended")
     finally:
@@ -186,46 +249,70 @@ def _drive(
     _raise_if_wrong(reason, archive.path.parent)
 
 
+def _plain_mean(preparation: Preparation) -> Fitness:
+    return lambda number, responses: evaluation_of(number, responses, preparation.objectives)
+
+
 def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone."""
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
-    evaluations = {n: evaluation_of(n, archive.responses("search", n), preparation.objectives) for n in done}
+    if preparation.facts.get("racing") is not None:
+        whole = answered_everything(archive.events("told"))
+        done = [number for number in done if number in whole]
+    evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
 def _controller(preparation: Preparation) -> Controller:
-    settings, budget = preparation.facts["controller"], preparation.facts["budget"]
-    start = preparation.space.start()
+    facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
         options["population"] = settings["population"]
-    setup = Setup(
-        dimensions=preparation.space.dimension,
-        seed=preparation.facts["seed"],
-        objectives=len(preparation.objectives),
-        weights=tuple(objective.weight for objective in preparation.objectives),
-        start=None if start is None else tuple(float(gene) for gene in start),
-        budget=budget["candidates"],
+    setup = setup_of(
+        settings,
+        preparation.space,
+        facts["merge"],
+        preparation.objectives,
+        preparation.plan,
+        budget=facts["budget"]["candidates"],
+        seed=facts["seed"],
     )
     return build_controller(settings["name"], setup, options)
 
 
-def _budget(archive: Archive) -> Budget:
-    """Return the file's budget, with the number of candidates that the last `resume` gave, if any."""
-    facts = archive.facts["budget"]
-    given = [event.payload["candidates"] for event in archive.events("resumed") if "candidates" in event.payload]
-    seconds = None if facts["hours"] is None else 3600.0 * facts["hours"]
-    candidates = given[-1] if given else facts["candidates"]
-    return Budget(UNLIMITED if candidates is None else candidates, seconds)
+def _rules(preparation: Preparation) -> Rules:
+    """Return in which order candidates are told, and whether they race."""
+    controller, racing = preparation.facts["controller"], preparation.facts.get("racing")
+    race = None
+    if racing is not None:
+        # what climbs one number is served by the best; what spreads over a front, by the front
+        one_number = len(preparation.objectives) == 1 or controller["name"] in ONE_NUMBER
+        chosen: Literal["best", "front"] = "best" if one_number else "front"
+        against = racing["against"] or chosen
+        race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
+    return Rules(controller.get("asynchronous", False), race)
 
 
-def _overridden(search_file: SearchFile, candidates: int | None, seed: int | None) -> SearchFile:
-    if candidates is not None:
-        if candidates < 1:
-            raise InputError(f"--candidates must be at least 1, got {candidates}")
-        search_file = replace(search_file, budget=replace(search_file.budget, candidates=candidates))
+def _current(archive: Archive) -> dict[str, Any]:
+    return changed(archive.facts, archive.events("resumed"))
+
+
+def _limits(
+    candidates: int | None,
+    hours: float | None,
+    gpu_hours: float | None,
+    deadline: str | None,
+    cost: float | None,
+    price: float | None,
+) -> dict[str, Any]:
+    given = {"candidates": candidates, "hours": hours, "gpu_hours": gpu_hours}
+    return checked({**given, "deadline": deadline, "cost": cost, "price": price})
+
+
+def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:
+    search_file = replace(search_file, budget=overridden(search_file.budget, limits))
     return search_file if seed is None else replace(search_file, seed=seed)
 
 

@@ -10,7 +10,7 @@ from evomerge.errors import SearchFileError
 from evomerge.scoring.measures import Measure
 from evomerge.space.expansion import expand
 from evomerge.space.problems import Place, located
-from evomerge.space.space import SearchSpace, build_space
+from evomerge.space.space import SearchSpace, build_space, route_depth_problems
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ class ScoringRequest:
     items: int | None = None  # documents per task; None: all that are not held out
     holdout: float | tuple[str, ...] | Mapping[str, str] = 0.5  # share kept back; other tasks; or task -> other task
     estimator: str = "mean"
-    bank: str | None = None  # absolute path
+    banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
+    pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
+    full_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
     rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
+    racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,20 @@ class ControllerRequest:
     name: str = "cma-es"
     population: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    asynchronous: bool = False
+    staleness: int | None = None  # None: the controller's own bound
 
 
 @dataclass(frozen=True)
 class BudgetRequest:
-    """When the search ends; at least one of the two is a number."""
+    """When the search ends; at least one limit is given."""
 
     candidates: int | None = None
     hours: float | None = None
+    gpu_hours: float | None = None
+    deadline: str | None = None  # ISO 8601 with its offset from UTC
+    cost: float | None = None
+    price: float | None = None  # of a GPU-hour, in the currency of `cost`
 
 
 @dataclass(frozen=True)
@@ -70,18 +79,32 @@ class SearchFile:
     controller: ControllerRequest = field(default_factory=ControllerRequest)
     budget: BudgetRequest = field(default_factory=BudgetRequest)
     seed: int = 0
-    route: Mapping[str, Any] | None = None
+    route: Mapping[str, Any] | None = None  # values of the section; its sources stand as in `merge`
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False, compare=False)
 
     def space(
-        self, *, layers: int, modules: Mapping[str, tuple[str, ...]], revisions: Mapping[str, str] | None = None
+        self,
+        *,
+        layers: int,
+        modules: Mapping[str, tuple[str, ...]],
+        revisions: Mapping[str, str] | None = None,
+        depths: Mapping[str, int] | None = None,
     ) -> SearchSpace:
         """Return the search space for a base of this depth and architecture; see `space.build_space`.
 
         Raises:
             SearchFileError: the markers do not fit this model, such as more blocks than layers; with lines.
         """
-        problems = expand(self.merge, layers, modules, ("merge",)).problems
+        problems = list(expand(self.merge, layers, modules, ("merge",), routed=self.route is not None).problems)
+        problems += route_depth_problems(self.route, self.merge, layers, depths)
         if problems:
             raise SearchFileError(self.path, located(problems, self.lines))
-        return build_space(self.merge, layers=layers, modules=modules, mask_seed=self.seed, revisions=revisions)
+        return build_space(
+            self.merge,
+            layers=layers,
+            modules=modules,
+            mask_seed=self.seed,
+            revisions=revisions,
+            route=self.route,
+            depths=depths,
+        )

@@ -1,0 +1,181 @@
+"""Search quality at equal budgets: hypervolume and held-out score after 100 and 300 candidates, against peers.
+
+    python benchmarks/search/quality.py [--problems ...] [--methods ...] [--seeds 10]     goes on where it stopped
+    python benchmarks/search/quality.py --table                                           writes quality.md and .svg
+
+Every method sees the same pinned items and the same number of candidates. What counts is held out: the hypervolume of
+the true scores of the front that the method measured, as a share of the best possible; and the true score of the
+candidate that it would call the best. Curves are kept every 10 candidates in `quality.jsonl`, one line per search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.hypervolume import hypervolume
+
+sys.path.insert(0, str(Path(__file__).parent))
+import methods
+import problems
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "quality.jsonl"
+BUDGET = 300
+STEP = 10
+SHOWN = (100, 300)
+
+
+def search(problem: problems.Problem, name: str, seed: int) -> dict[str, Any]:
+    """Run one search and return its curves, each with BUDGET / STEP values."""
+    points: list[np.ndarray] = []
+    fitness: list[np.ndarray] = []
+
+    def evaluate(genotype: np.ndarray) -> np.ndarray:
+        points.append(np.array(genotype, dtype=float))
+        fitness.append(problem.measured(points[-1]))
+        return fitness[-1]
+
+    started = time.process_time()
+    methods.method(name)(evaluate, problem.genes, len(problem.reference), BUDGET, seed)
+    seconds = time.process_time() - started
+    truths = np.array([problem.truth(point) for point in points])
+    measured = np.array(fitness)
+    ends = [min(end, len(points)) for end in range(STEP, BUDGET + 1, STEP)]  # a method may stop before its budget
+    return {
+        "problem": problem.name,
+        "method": name,
+        "seed": seed,
+        "candidates": len(points),
+        "cpu_seconds": round(seconds, 3),
+        "measured": [round(hypervolume(measured[:end], problem.reference), 5) for end in ends],
+        "held_out": [round(_held_out_volume(measured[:end], truths[:end], problem), 5) for end in ends],
+        "best": [round(float(truths[_best(measured[:end])].mean()), 5) for end in ends],
+    }
+
+
+def _held_out_volume(measured: np.ndarray, truths: np.ndarray, problem: problems.Problem) -> float:
+    """Return the hypervolume, as a share of the best possible, of the truths of the measured front."""
+    return hypervolume(truths[non_dominated(measured)], problem.reference) / problem.ceiling
+
+
+def _best(measured: np.ndarray) -> int:
+    return int(np.argmax(measured.mean(axis=1)))
+
+
+def run(names: list[str], which: list[str], seeds: int) -> None:
+    """Run what is not in the results yet, seed by seed, so that comparisons stay paired whenever it is stopped."""
+    done = {(row["problem"], row["method"], row["seed"]) for row in stored()}
+    for seed in range(seeds):
+        for problem_name in which:
+            if all((problem_name, name, seed) in done for name in names):
+                continue
+            problem = problems.problem(problem_name, seed)
+            for name in names:
+                if (problem_name, name, seed) in done:
+                    continue
+                row = search(problem, name, seed)
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{problem_name}  seed {seed}  {name}: {row['held_out'][-1]:.3f}", flush=True)
+
+
+def stored() -> list[dict[str, Any]]:
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the comparison as Markdown: a table per problem, each method paired by seed with the best of ours."""
+    parts = []
+    for name in dict.fromkeys(row["problem"] for row in rows):
+        runs: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in rows:
+            if row["problem"] == name:
+                runs.setdefault(row["method"], {})[row["seed"]] = row
+        parts.append(_problem_table(name, runs))
+    return "\n".join(parts)
+
+
+def _problem_table(name: str, runs: dict[str, dict[int, dict[str, Any]]]) -> str:
+    def values(method: str, key: str, count: int) -> dict[int, float]:
+        return {seed: row[key][count // STEP - 1] for seed, row in runs[method].items()}
+
+    def median(method: str) -> float:
+        return float(np.median(list(values(method, "held_out", SHOWN[-1]).values())))
+
+    most = max(len(of_method) for of_method in runs.values())
+    champion = max((m for m in runs if m.startswith("evomerge") and len(runs[m]) == most), key=median)
+    head = " | ".join(f"{what} at {count} | p" for what in ("hypervolume", "best held-out") for count in SHOWN)
+    lines = [f"\n### {name}\n\np: {champion} is no better (paired over seeds, one-sided Wilcoxon)\n"]
+    lines += [f"| method | seeds | {head} |", "|---" * 10 + "|"]
+    for method in sorted(runs, key=median, reverse=True):
+        cells = [f"**{method}**" if method == champion else method, str(len(runs[method]))]
+        for key in ("held_out", "best"):
+            for count in SHOWN:
+                mine, its = values(champion, key, count), values(method, key, count)
+                found = list(its.values())
+                cells.append(f"{np.median(found):.3f} ({min(found):.3f} to {max(found):.3f})")
+                gaps = np.array([mine[seed] - its[seed] for seed in sorted(mine.keys() & its.keys())])
+                cells.append("" if method == champion else _p(gaps))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _p(gaps: np.ndarray) -> str:
+    return f"{stats.wilcoxon(gaps, alternative='greater').pvalue:.3f}" if len(gaps) > 1 and gaps.any() else "-"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw medians with quartiles over seeds, a panel per problem."""
+    import altair as alt
+    import pandas as pd
+
+    points = [
+        {"problem": row["problem"], "method": row["method"], "candidates": (i + 1) * STEP, "hypervolume": value}
+        for row in rows
+        for i, value in enumerate(row["held_out"])
+    ]
+    base = alt.Chart(pd.DataFrame(points)).encode(x="candidates:Q", color="method:N")
+    band = base.mark_errorband(extent="iqr", opacity=0.15).encode(y=alt.Y("hypervolume:Q"))
+    middle = base.mark_line().encode(
+        y=alt.Y("median(hypervolume):Q", title="held-out hypervolume, share of the best possible").scale(zero=False)
+    )
+    chart = (band + middle).properties(width=300, height=260).facet("problem:N").resolve_scale(y="independent")
+    chart.save(str(path))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", default=list(problems.NAMES), choices=problems.NAMES)
+    parser.add_argument("--methods", nargs="+", default=methods.NAMES, choices=methods.NAMES)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--table", action="store_true", help="only write table and plot of what is there")
+    given = parser.parse_args()
+    if not given.table:
+        run(given.methods, given.problems, given.seeds)
+    rows = stored()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    head = (
+        "# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "
+        f"{commit}, {platform.machine()}. Hypervolume: of the true scores of the measured front, "
+        "as a share of the best possible. Best held-out: true mean score of the candidate that measured best.\n"
+    )
+    (HERE / "quality.md").write_text(head + table(rows))
+    plot(rows, HERE / "quality.svg")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
