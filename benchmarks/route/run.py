@@ -9,7 +9,7 @@ would, and is the baseline of the same round. Bytes copied are those of paramete
 
 `share` scores populations of routes over the shipped experts, once with activations shared between candidates and once
 without, in turn. Layer evaluations are tokens times layers, of prompts and of written answers. All answers of both
-must be equal, item by item. Populations:
+must be equal, item by item. No route comes twice: a search knows equal ones by their digests. Populations:
 
 - edits: the base's own stack with one edit at a place drawn evenly (insert, delete, swap a neighbour, repeat, other
   source, other scale);
@@ -112,7 +112,8 @@ def edits(models: list[str], count: int, draw: random.Random) -> list[Route]:
             route.insert(place, route[place])
         else:
             route[place] = (other, layer, 1.0) if kind == "source" else (source, layer, draw.uniform(0.8, 1.25))
-        found.append(tuple(route))
+        if tuple(route) not in found:
+            found.append(tuple(route))
     return found
 
 
@@ -121,8 +122,9 @@ def indicators(models: list[str], count: int, draw: random.Random) -> list[Route
     found: list[Route] = []
     while len(found) < count:
         used = [(place < 8) != (bool(found) and draw.random() < 1 / 24) for place in range(len(slots))]
-        if any(used):
-            found.append(tuple(hop for hop, on in zip(slots, used, strict=True) if on))
+        route = tuple(hop for hop, on in zip(slots, used, strict=True) if on)
+        if route and route not in found:
+            found.append(route)
     return found
 
 
@@ -150,7 +152,7 @@ def share(options: argparse.Namespace) -> None:
     tasks = TaskSet.load(TASKS, settings)
     items = {task: tuple(d.id for d in tasks.documents(task)[: options.items]) for task in TASKS}
     rows = []
-    for population in (edits, indicators, repeats):
+    for population in [one for one in (edits, indicators, repeats) if one.__name__ in options.populations]:
         routes = population(models[::-1][:2], options.routes, random.Random(SEED))
         workers = [WorkerSpec(tuple(models), TASKS, settings, share_bytes=b).build() for b in (options.bytes, 0)]
         run = shared = naive = 0.0
@@ -170,13 +172,13 @@ def share(options: argparse.Namespace) -> None:
         trie = {route[: place + 1] for route in routes for place in range(len(route))}
         nodes = f"{len(trie) / len(hops):.3f}"
         rows.append(
-            f"| {population.__name__} | {len(set(routes))} | {len(hops) / len(routes):.1f} | {nodes} "
+            f"| {population.__name__} | {len(hops) / len(routes):.1f} | {nodes} "
             f"| {run / naive:.3f} | {sum(times[0]) / sum(times[1]):.2f} | {store.bytes / 2**20:.0f} |"
         )
         print(rows[-1], flush=True)
     print(f"\n{options.routes} routes, {options.items} items of {', '.join(TASKS)}, {made.origin(1)}\n")
-    print("| population | distinct | layers | nodes / hops | run / naive | seconds / naive | MiB held |")
-    print("|---|---|---|---|---|---|---|\n" + "\n".join(rows))
+    print("| population | layers | nodes / hops | run / naive | seconds / naive | MiB held |")
+    print("|---|---|---|---|---|---|\n" + "\n".join(rows))
 
 
 def main() -> None:
@@ -189,6 +191,7 @@ def main() -> None:
     second = verbs.add_parser("share")
     second.add_argument("--routes", type=int, default=64)
     second.add_argument("--items", type=int, default=25)
+    second.add_argument("--populations", nargs="+", default=["edits", "indicators", "repeats"])
     second.add_argument("--bytes", type=int, default=2**30, help="memory for what is shared")
     options = parser.parse_args()
     torch.set_num_threads(1)
