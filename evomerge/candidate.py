@@ -13,9 +13,12 @@ from evomerge.recipe import Recipe
 # is counted in its budget or told to its controller.
 Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
-Split = Literal["search", "holdout"]
+# rest: search items that a finalist answers at the end, beside those that every candidate was asked
+Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
-ObjectiveKind = Literal["task", "perplexity", "python", "phrases", "response_length", "judge"]
+ObjectiveKind = Literal[
+    "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"
+]
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ class Outcome:
     failure: Failure | None = None
     worker: str = ""
     seconds: float = 0.0
-    stages: Mapping[str, float] = field(default_factory=dict)  # merge, score, ... in seconds
+    # merge, score, ... in seconds; of a route also layers.run and layers.shared: layer evaluations (tokens times
+    # layers) that were computed, and that were known from candidates with the same first layers
+    stages: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
 
     @property
@@ -129,6 +134,7 @@ class Evaluation:
     number: int
     scores: Mapping[str, Score] = field(default_factory=dict)  # objective name -> score
     failure: Failure | None = None
+    partial: bool = False  # it has not answered all items: a race stopped it, or the budget ended first
 
     def fitness(self, objectives: tuple[Objective, ...]) -> tuple[float, ...] | None:
         """Return the value to maximise per objective, or None for a failure."""

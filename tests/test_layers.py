@@ -32,7 +32,7 @@ ALLOWED_NEIGHBOURS = {("space", "recipe"), ("candidate", "recipe")}
 
 # outside package -> the only places that import it, relative to evomerge/
 DOORS = {
-    "ray": {"pool/ray_pool.py"},
+    "ray": {"pool/ray_pool.py", "pool/ray_jobs.py"},
     "lm_eval": {"scoring/harness.py"},
     "cma": {"controllers/cma_es.py"},
     "optuna": {"controllers/optuna_study.py"},
@@ -44,6 +44,7 @@ DOORS = {
     "numba": {"merge/compiled.py"},
     "sqlite3": {"archive", "scoring/answer_cache.py"},
     "altair": {"figures/"},
+    "fsspec": {"archive/mirror.py"},
     "vl_convert": {"figures/"},
 }
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.

@@ -40,7 +40,29 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cost", type=float, metavar="X", help="budget: money in all, at --price per GPU-hour")
     parser.add_argument("--price", type=float, metavar="X", help="of one GPU-hour, in the currency of --cost")
     parser.add_argument("--workers", type=int, metavar="N", help="Ray workers; default: this process alone")
+    share = parser.add_argument_group("workers under Ray")
+    share.add_argument(
+        "--gpus-per-worker", type=float, metavar="F", help="a fraction or whole number of GPUs; default: 1, or a share"
+    )
+    share.add_argument(
+        "--cpus-per-worker", type=float, metavar="F", help="default: a share of this machine; cluster: 1"
+    )
+    share.add_argument(
+        "--use-head", action="store_true", help="let the cluster's head node work too, where there are other nodes"
+    )
+    parser.add_argument(
+        "--mirror", metavar="URI", help="copy the archive here while it grows: folder, s3://..., sftp://..."
+    )
+    parser.add_argument(
+        "--allow-code-execution", action="store_true", help="let tasks run code that models write; use a sandbox"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def _places(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that say who works and where copies go, as the public calls name them."""
+    names = ("gpus_per_worker", "cpus_per_worker", "use_head", "mirror", "allow_code_execution")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def add_search(verbs: Any) -> None:
@@ -53,19 +75,28 @@ def add_search(verbs: Any) -> None:
 evomerge search search_spaces/quickstart.yaml
 evomerge search mine.yaml --out runs/mine --workers 4
 evomerge search mine.yaml --candidates 20 --seed 1     a first look
+evomerge search mine.yaml --address auto --mirror s3://bucket/mine     on the cluster of this node, with a copy
 """,
         _run_search,
     )
     parser.add_argument("file", metavar="FILE", help="search file (YAML)")
     parser.add_argument("--out", metavar="DIR", help="run folder; default: runs/<file name>")
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the file's seed")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in DIR if there is one; for jobs that are started again",
+    )
     _search_options(parser)
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
     from evomerge.run.progress import progress_printer
-    from evomerge.run.session import search
+    from evomerge.run.session import run_of_file, search
 
+    if arguments.resume and (folder := run_of_file(arguments.file, arguments.out)) is not None:
+        arguments.folder = str(folder)
+        return _run_resume(arguments)
     run = search(
         arguments.file,
         out=arguments.out,
@@ -74,6 +105,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
         **_limits(arguments),
         seed=arguments.seed,
         progress=None if arguments.quiet else progress_printer(sys.stderr),
+        **_places(arguments),
     )
     return _end_of_search(run)
 
@@ -105,6 +137,7 @@ def _run_resume(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         **_limits(arguments),
         progress=None if arguments.quiet else progress_printer(sys.stderr),
+        **_places(arguments),
     )
     return _end_of_search(run)
 

@@ -30,6 +30,7 @@ class Setup:
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
     budget: int | None = None  # how many candidates the search will ask for, where that is known
     choices: tuple[int, ...] = ()  # (d,) how many names a gene chooses among, 0 for a number; empty: all are numbers
+    switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
     items: tuple[int, ...] = ()  # (m,) items behind each fitness, the same ones for every candidate; empty: not known
     ingredients: Ingredients | None = None  # how genes give weight to models, where they do
     prior: tuple[Prior, ...] = ()  # what the search may build on, as told before the first ask

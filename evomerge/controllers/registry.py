@@ -25,10 +25,11 @@ FACTORIES = {
     "quadratic": ("quadratic_front", "quadratic"),
     "greedy-soup": ("soups", "greedy_soup"),
     "kinship": ("soups", "kinship"),
+    "evolution": ("route_evolution", "evolution"),
 }
 AUTO = "auto"  # resolved by `choice.choose` before a controller is built
 # Those that learn from points known beforehand; a design or a soup would ignore them, which is refused.
-WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic")
+WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic", "evolution")
 _EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
 
 
@@ -104,4 +105,6 @@ def _checked(setup: Setup) -> Setup:
     ):
         if found and len(found) != count:
             raise InputError(f"{name} must have {count} entries or none, got {len(found)}")
+    if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
+        raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
     return setup

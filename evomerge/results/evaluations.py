@@ -5,10 +5,11 @@ Responses come first and fitness second: nothing here is stored, everything is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from evomerge.archive import Event
 from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.pareto.dominance import non_dominated
@@ -29,15 +30,30 @@ def fitness_table(
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Return the candidates that have a fitness, with their fitness and standard errors.
 
+    Where candidates raced, only those that answered all items count: the others were behind when they were stopped,
+    and a lucky score on few items must not make one of them the best.
+
     Returns:
         Candidate numbers in ascending order, fitness (n, m), standard errors (n, m); higher is better.
     """
-    rows = {number: evaluation.fitness(objectives) for number, evaluation in sorted(evaluations.items())}
+    rows = {
+        number: None if evaluation.partial else evaluation.fitness(objectives)
+        for number, evaluation in sorted(evaluations.items())
+    }
     numbers = [number for number, row in rows.items() if row is not None]
     errors = [[evaluations[number].scores[o.name].stderr for o in objectives] for number in numbers]
     shape = (len(numbers), len(objectives))
     fitness = np.array([rows[number] for number in numbers], dtype=float).reshape(shape)
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
+
+
+def answered_everything(told: Iterable[Event]) -> set[int]:
+    """Return the candidates of a race that answered all items, by the errors that they were told with."""
+    return {
+        event.candidate
+        for event in told
+        if event.candidate is not None and not any(event.payload.get("stderr") or (1.0,))
+    }
 
 
 def best_number(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int | None:

@@ -58,11 +58,12 @@ class FrontAnswer:
     surrogates: RunSurrogates | None = None
     errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
     warnings: tuple[str, ...] = field(default=())
+    estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items
 
     @property
     def measured(self) -> tuple[bool, ...]:
-        """(f,) whether a row was measured."""
-        return tuple(number is not None for number in self.candidates)
+        """(f,) whether a row was measured: not only predicted, nor estimated from few items."""
+        return tuple(number is not None and number not in self.estimated for number in self.candidates)
 
     def frame(self) -> pd.DataFrame:
         """Return candidate (missing where only predicted), measured, then score.*, stderr.*, in the metrics' units."""
@@ -74,16 +75,16 @@ class FrontAnswer:
         for place, objective in enumerate(self.objectives):
             table[f"stderr.{objective.name}"] = self.stderr[:, place]
         frame = pd.DataFrame(table)
-        whole = all(self.measured)
+        whole = None not in self.candidates
         return frame.astype({"candidate": "int64" if whole else "Int64", "measured": bool})
 
     def points(self) -> list[dict[str, Any]]:
         """Return the rows as plain data, the form of `front --json`; predicted ones with interval and genotype."""
         rows = []
-        for place, number in enumerate(self.candidates):
+        for place, (number, measured) in enumerate(zip(self.candidates, self.measured, strict=True)):
             row: dict[str, Any] = {
                 "candidate": number,
-                "measured": number is not None,
+                "measured": measured,
                 "score": self._by_name(self.fitness[place], turn=True),
                 "stderr": self._by_name(self.stderr[place]),
             }
@@ -131,6 +132,7 @@ def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
         nothing,
         np.array([genotype[numbers[i]] for i in order], dtype=float).reshape(-1, d),
         numbers[order[knee(fitness[order])]] if order else None,
+        estimated=frozenset(numbers) - frozenset(run.full_candidates()) if run.estimated else frozenset(),
     )
     if request.predicted:
         answer = _with_predictions(run, answer, request.predicted, allowed)

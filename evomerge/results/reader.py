@@ -6,7 +6,8 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,16 @@ from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, 
 from evomerge.errors import InputError, RunError
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
+from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
+from evomerge.results.estimates import (
+    best_evaluation,
+    estimate_rows,
+    estimates_summary,
+    recorded_estimates,
+    search_answers,
+)
 from evomerge.results.evaluations import (
+    answered_everything,
     best_number,
     evaluation_of,
     front_numbers,
@@ -87,6 +97,8 @@ class Run:
             modules={name: tuple(found) for name, found in self.facts["modules"].items()},
             mask_seed=self.facts["seed"],
             revisions=self.facts["revisions"],
+            route=self.facts.get("route"),  # absent from runs of earlier versions
+            depths=self.facts.get("depths"),
         )
 
     # --- what came of it ----------------------------------------------------------------------------------------
@@ -101,12 +113,73 @@ class Run:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
         with self._archive() as archive:
             finished = {o.number: o for o in self._outcomes(archive) if (o.number < 0) == (kind == "parent")}
+            racing = self.facts.get("racing") is not None
+            whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
-                elif number not in self._known or self._known[number].failure is not None:
-                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
-        return {number: self._known[number] for number in sorted(finished)}
+                elif self.estimated and number >= 0:
+                    continue
+                elif number not in self._known or self._known[number].failure or self._known[number].partial:
+                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
+                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
+            if self.estimated and kind == "search":
+                self._known.update(self._estimates(archive, finished))
+        return {number: self._known[number] for number in sorted(finished) if number in self._known}
+
+    def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
+        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        estimates = recorded_estimates(archive)
+        items = self.facts["items"]["search"]
+        told = {event.candidate for event in archive.events("told")}
+        return {
+            number: best_evaluation(
+                number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
+            )
+            for number, outcome in finished.items()
+            if outcome.done and number in told
+        }
+
+    @property
+    def estimated(self) -> bool:
+        """True where scores are estimated from few items, and only some candidates answered all of them."""
+        return bool(self.facts.get("estimation"))
+
+    def full_candidates(self) -> list[int]:
+        """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
+        evaluations = self.evaluations()
+        if not self.estimated:
+            return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
+        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
+        return [
+            number
+            for number, evaluation in evaluations.items()
+            if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
+        ]
+
+    def contenders(self) -> dict[int, Evaluation]:
+        """Return the evaluations among which the best is chosen.
+
+        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
+        estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+        """
+        evaluations = self.evaluations()
+        with self._archive() as archive:
+            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+
+    def estimates(self) -> pd.DataFrame:
+        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
+
+        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
+        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
+        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
+        """
+        import pandas as pd
+
+        with self._archive() as archive:
+            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
+        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
 
     def trials(self) -> pd.DataFrame:
         """Return one row per candidate.
@@ -115,7 +188,9 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer.
+        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
+        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
+        candidate and learning of it.
         """
         import pandas as pd
 
@@ -124,6 +199,7 @@ class Run:
             candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
             outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
+            told = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         rows = []
         for candidate in candidates:
             number, outcome = candidate.number, outcomes.get(candidate.number)
@@ -149,10 +225,14 @@ class Run:
         columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
         columns += [f"gene.{name}" for name in self.space.names]
         columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
+        if any(staleness is not None for staleness in told.values()):
+            columns.append("staleness")
+            for row in rows:
+                row["staleness"] = told.get(row["candidate"])
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
         wanted = {
             (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
             for kind in MISHAPS
@@ -286,13 +366,13 @@ class Run:
 
     def best(self) -> Candidate | None:
         """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
-        number = best_number(self.evaluations(), self.objectives)
+        number = best_number(self.contenders(), self.objectives)
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
         """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
         evaluations = (
-            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.evaluations()
+            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
         )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 
@@ -348,6 +428,8 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
+        from evomerge.results.utilisation import summary
+
         evaluations = self.evaluations()
         with self._archive() as archive:
             outcomes = self._outcomes(archive)
@@ -356,8 +438,9 @@ class Run:
             limits = dict(self.facts["budget"])
             for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
                 limits.update(event.payload)
+            use = summary(archive, limits.get("price"))
         last = [outcome for outcome in outcomes if outcome.failure][-3:]
-        best = best_number(evaluations, self.objectives)
+        best = best_number(self.contenders(), self.objectives)
         busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
         fitness = evaluations[best].fitness(self.objectives) if best is not None else None
         return {
@@ -374,15 +457,30 @@ class Run:
                 "score": {name: score.value for name, score in evaluations[best].scores.items()},
                 "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
             },
+            **({"estimates": estimates_summary(self.estimates())} if self.estimated else {}),
             "front_size": len(front_numbers(evaluations, self.objectives)),
             "hypervolume": self._hypervolume(evaluations, front_numbers(evaluations, self.objectives)),
             "seconds": seconds,
             "busy_seconds": busy,
+            **use,
             "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
             "last_failures": [
                 {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
             ],
         }
+
+    def utilisation(self) -> pd.DataFrame:
+        """Return one row per worker that ever was: where its time went, over all sessions.
+
+        Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
+        seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score, .prefill,
+        .decode and .other (what the stages do not explain).
+        """
+        from evomerge.results.utilisation import table
+
+        with self._archive() as archive:
+            return table(archive)
 
     def status_text(self) -> str:
         """Return the status for people."""

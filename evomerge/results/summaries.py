@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
 from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
-from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
+from evomerge.scoring.comparison import Difference
+from evomerge.scoring.mishaps import SHORTENED, TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
     from evomerge.results import Run
@@ -25,14 +27,35 @@ def status_text(run: Run) -> str:
         f"  front       {status['front_size']} candidates, hypervolume {status['hypervolume']:.4g}",
         f"  time        {clock(status['seconds'])}, workers busy for {clock(status['busy_seconds'])}",
     ]
+    lines.append(f"  use         {use_line(status)}")
     if best := status["best"]:
         scores = ", ".join(f"{name} {value:.3g} ± {best['stderr'][name]:.2g}" for name, value in best["score"].items())
         lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
+    if "estimates" in status:
+        lines += [f"  {line}" for line in estimate_lines(status["estimates"])]
     for failure in status["last_failures"]:
         lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
     if status["state"] in ("interrupted", "stopped"):
         lines.append(f"  go on with: evomerge resume {run.folder}")
     return "\n".join(lines)
+
+
+def use_line(status: Mapping[str, Any]) -> str:
+    """Return speed, busy share, the stages by their share of the workers' time, and the cost where there is a price."""
+    parts = []
+    if status["candidates_per_hour"]:
+        parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
+    if status["busy_share"] is not None:
+        parts.append(f"workers busy {100 * status['busy_share']:.0f}%")
+    total = sum(status["stages"].values())
+    shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
+    if total:
+        parts.append(" ".join(f"{stage} {100 * seconds / total:.0f}%" for seconds, stage in shares if seconds))
+    if status["lost_seconds"]:
+        parts.append(f"{clock(status['lost_seconds'])} of work lost")
+    if status["cost"] is not None:
+        parts.append(f"cost {status['cost']:.4g}")
+    return ", ".join(parts) or "nothing yet"
 
 
 def summary_text(run: Run) -> str:
@@ -48,6 +71,8 @@ def summary_text(run: Run) -> str:
         *front_lines(run),
         "",
     ]
+    if run.estimated:
+        lines += [*estimate_lines(status["estimates"]), ""]
     if warnings := mishap_lines(run, best.number):
         lines += [*warnings, ""]
     if state == "interrupted":
@@ -64,14 +89,16 @@ def front_lines(run: Run) -> list[str]:
     names = [objective.name for objective in run.objectives]
     front, parents = run.front(), run.parents()
     label = max([12, *(len(f"parent {name}") for name in parents["name"])])
+    what = "search items; ~ estimated from few of them" if run.estimated else "search items"
     lines = [
-        f"Pareto front, {len(front)} candidates (search items; mean ± standard error):",
+        f"Pareto front, {len(front)} candidates ({what}; mean ± standard error):",
         " " * (label + 2) + "  ".join(f"{name:>13}" for name in names),
     ]
     for _, row in parents.iterrows():
         lines.append(f"  {'parent ' + row['name']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     for _, row in front.head(SHOWN_POINTS).iterrows():
-        lines.append(f"  {row['candidate']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
+        shown = f"{row['candidate']}" if row["measured"] else f"{row['candidate']} ~"
+        lines.append(f"  {shown:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     if len(front) > SHOWN_POINTS:
         lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
     return lines
@@ -87,14 +114,29 @@ def front_text(run: Run, request: FrontRequest = MEASURED) -> str:
         volume = run.status()["hypervolume"]
         lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
     if answer.errors is not None:
-        held = len(answer.candidates) - sum(answer.measured)
+        held = answer.candidates.count(None)
         lines += ["", f"{held} predicted points (measured: False; nothing of them was evaluated), by surrogates:"]
         shown = ["objective", "complexity", "candidates", "r2", "left_out_r2", "left_out_error", "noise", "coverage"]
         lines.append(table_text(answer.errors[shown]))
     lines += [f"warning: {text}" for text in answer.warnings]
-    if not all(answer.measured) and not request.where:
+    if None in answer.candidates and not request.where:
         lines.append(f"score them: evomerge front {run.folder} --predicted {request.predicted} --remeasure")
     return "\n".join([*lines, *remeasured_lines(run)])
+
+
+def estimate_lines(estimates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return how the estimates from few items compared with full answers, a line per objective."""
+    lines = []
+    for name, found in estimates.items():
+        text = f"estimates   {name}: from {found['items']} items"
+        if found["compared"]:
+            text += (
+                f"; off by {100 * found['mean_absolute_error']:.1f} points on average over {found['compared']} "
+                f"candidates answered in full (mean {100 * found['mean_error']:+.1f}), "
+                f"{100 * found['covered']:.0f}% inside the 95% interval"
+            )
+        lines.append(text)
+    return lines
 
 
 def mishap_lines(run: Run, number: int) -> list[str]:
@@ -102,6 +144,7 @@ def mishap_lines(run: Run, number: int) -> list[str]:
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
         UNEXTRACTED: "held nothing that the task's filter takes for an answer",
+        SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
     }
     shares = run.mishaps().get(number, {})
     return [
@@ -130,15 +173,22 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
             scores = (f"{name} {score.value:.4g} ± {score.stderr:.2g}" for name, score in final.scores.items())
             line = f"  {final.name:<{label}}  {', '.join(scores)}"
         if final.gain is not None:
-            line += f"   {verdict(final)}"
+            line += f"   {verdict(final, final.joint)}"
         lines.append(line)
+    if sum(final.joint is not None for final in finals) > 1:
+        lines.append("  (95% intervals that hold for all finalists together)")
     winner = next((final for final in finals if final.number == best and final.gain is not None), None)
     return lines if winner is None else [*lines, "", f"The best by the search items, {winner.name}: {verdict(winner)}."]
 
 
-def verdict(final: Final) -> str:
-    """Return one finalist's comparison with the best parent, in points, with its paired interval."""
-    gain = final.gain
+def verdict(final: Final, joint: Difference | None = None) -> str:
+    """Return one finalist's comparison with the best parent, in points, with its paired interval.
+
+    Args:
+        final: the finalist.
+        joint: the gain with an interval for all finalists together, in the place of its own.
+    """
+    gain = joint or final.gain
     if gain is None:
         return "a parent"
     shown = _points if final.in_points else _plain

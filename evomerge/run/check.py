@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
 from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts
 from evomerge.run.proposing import Proposing, decide
@@ -65,6 +66,7 @@ class CheckReport:
                 for name, layout in self.models.items()
             },
             "genes": list(self.space.names),
+            "route": None if self.space.route is None else self.space.route.describe(),
             "objectives": [
                 {"name": o.name, "task": o.task, "metric": o.metric, "goal": o.goal} for o in self.tasks.objectives
             ],
@@ -93,13 +95,15 @@ class CheckReport:
             f"a cost of {budget.cost:g} at {budget.price:g} per GPU-hour" if budget.cost else "",
         ]
         lines.append(f"  space      {self.space.dimension} genes: {_some(self.space.names)}")
+        if self.space.route is not None:
+            lines.append(f"  route      {self.space.route.describe()}")
         lines.append(f"  controller {self.proposing.name}, budget {' and '.join(part for part in limits if part)}")
         lines += [f"             {note.removeprefix('controller ')}" for note in self.proposing.notes]
         for objective in self.tasks.objectives:
-            asked, held = self.tasks.plan.search[objective.task], self._held(objective.task)
+            held = self._held(objective.task)
             lines.append(
-                f"  objective  {objective.name}: {objective.goal} {objective.metric} on {len(asked)} items, "
-                f"{held} held out, of {self.tasks.documents[objective.task]}"
+                f"  objective  {objective.name}: {objective.goal} {objective.metric} on "
+                f"{self._asked(objective)} items, {held} held out, of {self.tasks.documents[objective.task]}"
             )
         free = available_bytes("cpu")
         lines.append(
@@ -115,6 +119,13 @@ class CheckReport:
         candidates = self.search_file.budget.candidates
         return f", {_span(candidates * self.time.seconds)} for {candidates} by one worker" if candidates else ""
 
+    def _asked(self, objective: Objective) -> str:
+        """Return how many items a candidate is asked, and of how many where its score is estimated."""
+        asked, scoring = len(self.tasks.plan.search[objective.task]), self.search_file.scoring
+        if scoring.estimator == "mean" or scoring.items is None or objective.kind != "task" or scoring.items >= asked:
+            return str(asked)
+        return f"{scoring.items} of {asked} (estimator {scoring.estimator})"
+
     def _held(self, task: str) -> int:
         plan = self.tasks.plan
         return len(plan.holdout.get(plan.stands_in.get(task, task), ()))
@@ -128,12 +139,12 @@ def check(file: str | Path) -> CheckReport:
     """
     search_file = load_search_file(file)
     problems: list[str] = []
-    models = read_layouts(search_file.merge, problems)
+    models = read_layouts(search_file.merge, problems, search_file.route)
     tasks = prepare_tasks(search_file, problems)
     base = models.base
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    space = search_file.space(layers=base.layers, modules=base.modules)
+    space = search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
     layouts = dict(models.layouts)
     facts = {name: facts_of(layout) for name, layout in layouts.items()}
     names = {name: short_name(name) for name in layouts}
@@ -143,7 +154,9 @@ def check(file: str | Path) -> CheckReport:
         *licence_warnings({names[name]: found.licence for name, found in facts.items()}),
         *(f"'{name}': {finding}" for name, layout in layouts.items() for finding in lint_folder(layout.folder)),
     ]
-    items = sum(len(tasks.plan.search[task]) for task in {objective.task for objective in tasks.objectives})
+    few = search_file.scoring.items if search_file.scoring.estimator != "mean" else None
+    asked = {objective.task: len(tasks.plan.search[objective.task]) for objective in tasks.objectives}
+    items = sum(count if few is None else min(count, few) for count in asked.values())
     time = estimate_time(list(layouts.values()), items)
     notes = models.alignment.notes if models.alignment is not None else ()
     proposing = decide(

@@ -126,7 +126,8 @@ def setup_of(
         weights=tuple(objective.weight for objective in objectives),
         start=None if start is None else tuple(float(gene) for gene in start),
         budget=budget,
-        choices=tuple(len(gene.choices) if gene.kind == "choice" else 0 for gene in space.genes),
+        choices=space.choices,
+        switches=space.switches,
         items=_items(objectives, plan),
         ingredients=ingredients,
         asynchronous=controller.get("asynchronous", False),  # absent from runs of earlier versions

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evomerge.archive import Archive
+from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
-from evomerge.pool.protocol import Pool
+from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
-from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.results.estimates import best_evaluations
+from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
+from evomerge.run.estimation import Estimation
+from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
@@ -52,6 +57,11 @@ def search(
     price: float | None = None,
     seed: int | None = None,
     progress: Reporter | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    use_head: bool = False,
+    mirror: str | None = None,
+    allow_code_execution: bool = False,
 ) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
@@ -68,25 +78,33 @@ def search(
         price: of a GPU-hour, likewise.
         seed: replaces the file's seed.
         progress: told how it goes; None is silent.
+        cpus_per_worker: under Ray; default an equal share of this machine, or 1 on a cluster.
+        gpus_per_worker: under Ray; a fraction or a whole number. Default 1 each, or an equal share.
+        use_head: let a cluster's head node work too, although there are other nodes.
+        mirror: folder or fsspec URI to which the archive is copied while the search runs.
+        allow_code_execution: let tasks run code that models write. Use a sandbox.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         RunError: the folder already holds a run, or cannot be written.
     """
+    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     search_file = _overridden(load_search_file(file), limits, seed)
+    scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
+    search_file = replace(search_file, scoring=scoring)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
     reporter = progress or Reporter()
     try:
         preparation = prepare(search_file, reporter.note)
         controller = _controller(preparation)
-        with _fresh(folder, preparation) as archive:
+        with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
             for text in preparation.facts["controller"].get("notes", ()):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
-            _drive(archive, preparation, controller, workers, address, reporter)
+            _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -104,29 +122,56 @@ def resume(
     cost: float | None = None,
     price: float | None = None,
     progress: Reporter | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    use_head: bool = False,
+    mirror: str | None = None,
+    allow_code_execution: bool = False,
 ) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again.
+    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
+    fetched from its mirror. Who works is said as in `search`, and need not be the same as before.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
-    open_run(folder)  # a clear message where there is none
+    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    folder = Path(folder)
+    if mirror is None and mirror_of(folder) is None:
+        open_run(folder)  # a clear message where there is none
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     reporter = progress or Reporter()
     try:
-        with Archive.open(folder, read_only=False) as archive:
+        with reopened(folder, mirror, reporter.note) as archive, kept(archive, mirror, reporter.note):
             preparation = from_facts(archive.facts)
+            places.consent(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
             overridden(BudgetRequest(**_current(archive)), limits)
             archive.put_event("resumed", None, limits)
-            _drive(archive, preparation, _controller(preparation), workers, address, reporter)
+            _drive(archive, preparation, _controller(preparation), places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
+
+
+def run_of_file(file: str | Path, out: str | Path | None = None) -> Path | None:
+    """Return the run folder that a search of `file` would use, if it holds a run of this very file; None: no run there.
+
+    Raises:
+        RunError: the run there began with another text.
+    """
+    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    if not Archive.exists(folder):
+        return None
+    if open_run(folder).facts["search_text"] != load_search_file(file).text:
+        raise RunError(
+            f"{folder} holds a run of another search file than {file} is now; go on with the old one: evomerge resume "
+            f"{folder}, or choose another --out"
+        )
+    return folder
 
 
 @contextmanager
@@ -156,27 +201,42 @@ def _drive(
     archive: Archive,
     preparation: Preparation,
     controller: Controller,
-    workers: int | None,
-    address: str | None,
+    places: Places,
     reporter: Reporter,
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
-    pool = pool_of(preparation, workers, address)
+    handler = signal.getsignal(signal.SIGTERM)
+    pool = places.pool(preparation.spec)
+    if handler is not None:
+        with suppress(ValueError):  # not the main thread: signals are somebody else's
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
     budget = budget_of(preparation, _current(archive))
+    estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
-        reason = run_search(
-            archive,
-            preparation.space,
-            controller,
-            pool,
-            preparation.objectives,
-            preparation.plan.search,
-            budget,
-            lambda number, responses: evaluation_of(number, responses, preparation.objectives),
-            reporter.update,
-            _rules(preparation),
-        )
+        reason = StopReason("done", "")
+        if estimation is not None:
+            reporter.note("asking the parents all search items")
+            reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
+        if reason.finished:
+            if estimation is not None:
+                estimation.begin()
+            reason = run_search(
+                archive,
+                preparation.space,
+                controller,
+                pool,
+                preparation.objectives,
+                preparation.plan.search if estimation is None else estimation.plan,
+                budget,
+                _plain_mean(preparation) if estimation is None else estimation.fitness,
+                reporter.update,
+                _rules(preparation),
+            )
+        if reason.finished and estimation is not None:
+            reporter.note("asking the finalists the search items that they have not seen")
+            unasked = [candidate for candidate in _finalists(archive, preparation) if estimation.rest(candidate)]
+            reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
             reason = evaluate(
@@ -189,11 +249,18 @@ def _drive(
     _raise_if_wrong(reason, archive.path.parent)
 
 
+def _plain_mean(preparation: Preparation) -> Fitness:
+    return lambda number, responses: evaluation_of(number, responses, preparation.objectives)
+
+
 def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone."""
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
-    evaluations = {n: evaluation_of(n, archive.responses("search", n), preparation.objectives) for n in done}
+    if preparation.facts.get("racing") is not None:
+        whole = answered_everything(archive.events("told"))
+        done = [number for number in done if number in whole]
+    evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
@@ -215,19 +282,6 @@ def _controller(preparation: Preparation) -> Controller:
     return build_controller(settings["name"], setup, options)
 
 
-def pool_of(preparation: Preparation, workers: int | None, address: str | None) -> Pool:
-    """Return who evaluates: this process, or Ray workers here or on a cluster."""
-    if workers is None and address is None:
-        from evomerge.pool.local import LocalPool
-
-        return LocalPool(preparation.spec)
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}; leave it out to use this process alone")
-    from evomerge.pool.ray_pool import RayPool
-
-    return RayPool(preparation.spec, workers=workers, address=address)
-
-
 def _rules(preparation: Preparation) -> Rules:
     """Return in which order candidates are told, and whether they race."""
     controller, racing = preparation.facts["controller"], preparation.facts.get("racing")
@@ -235,7 +289,8 @@ def _rules(preparation: Preparation) -> Rules:
     if racing is not None:
         # what climbs one number is served by the best; what spreads over a front, by the front
         one_number = len(preparation.objectives) == 1 or controller["name"] in ONE_NUMBER
-        against = racing["against"] or ("best" if one_number else "front")
+        chosen: Literal["best", "front"] = "best" if one_number else "front"
+        against = racing["against"] or chosen
         race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
     return Rules(controller.get("asynchronous", False), race)
 

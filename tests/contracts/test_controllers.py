@@ -25,7 +25,7 @@ CHANCY = [name for name in NAMES if name not in SOUPS]
 LEARNERS = [name for name in CHANCY if name not in DESIGNS]
 # small batches, so that a few dozen proposals pass through every phase: start-up, modelled, further generations
 OPTIONS = {"tpe": {"startup": 8, "population": 4}, "gp": {"startup": 4, "population": 4}}
-OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", AUTO)}
+OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution", AUTO)}
 OPTIONS |= {"quadratic": {"startup": 10}}
 
 
