@@ -41,11 +41,8 @@ class WorkerSpec:
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
     rungs: Rungs | None = None  # what a candidate must pass before it is scored
-<<<<<<< HEAD
     share_bytes: int | None = None  # memory for activations that routes share; None: chosen from what is free
-=======
     shared: bool = False  # on the CPU: one copy of the parents for all workers of a machine, mapped from their files
->>>>>>> pool
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -61,14 +58,10 @@ class Worker:
             device=spec.device,
             revisions=spec.revisions,
             tokenizer=spec.tokenizer,
-<<<<<<< HEAD
             share_bytes=spec.share_bytes,
-        )
-=======
             shared=spec.shared,
         )
         self._files = MappedFiles(self._resident.parents.layouts.values()) if spec.shared else None
->>>>>>> pool
         self._rungs = spec.rungs
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
