@@ -83,8 +83,8 @@ def main() -> None:
     columns = ["measured", "predicted", "both", *OTHERS]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
-        f"Commit {commit}. Shares of the hypervolume of {arguments.large} candidates of NSGA-II ({whole:.4f}; its first "
-        f"40, 100, 300, 1,000 candidates: {', '.join(f'{share:.3f}' for share in history)}); predicted: "
+        f"Commit {commit}. Shares of the hypervolume of {arguments.large} candidates of NSGA-II ({whole:.4f}; its "
+        f"first 40, 100, 300, 1,000 candidates: {', '.join(f'{share:.3f}' for share in history)}); predicted: "
         f"{arguments.front} points, evaluated. {items} items per task, the same for all.",
         "",
         "| seed | " + " | ".join(columns) + " | coverage | left-out R2 |",
