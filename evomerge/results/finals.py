@@ -51,11 +51,11 @@ def compare_finals(
         if number >= 0 and parents:
             others = {names[parent]: answers for parent, answers in parents.items()}
             against, gain = gain_over_best(rows, others, objectives, stands_in=stands_in)
-        finals.append(Final(number, names[number], _mean(scores, objectives), scores, gain, against, in_points))
+        finals.append(Final(number, names[number], mean_score(scores, objectives), scores, gain, against, in_points))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 
-def _mean(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> Score:
+def mean_score(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> Score:
     """Return the mean fitness over objectives, whose errors are taken as independent: their items differ."""
     count = len(objectives)
     value = sum(objective.fitness(scores[objective.name].value) for objective in objectives) / count

@@ -25,6 +25,8 @@ from evomerge.space.problems import dotted, located
 
 __all__ = ["Gene", "SearchSpace", "build_space"]
 
+SHOWN_GENES = 40  # in a notebook
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -91,6 +93,18 @@ class SearchSpace:
             return None
         return np.array([0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes])
 
+    def _repr_html_(self) -> str:
+        from evomerge.markup import element, table
+
+        rows = [
+            (gene.name, gene.kind, gene.extent(), "" if gene.start is None else gene.start, _condition(gene))
+            for gene in self.genes[:SHOWN_GENES]
+        ]
+        rest = self.dimension - len(rows)
+        more = element("p", {}, f"and {rest} more: .names lists all") if rest else None
+        shown = table(("gene", "kind", "values", "start", "active where"), rows, caption=f"{self.dimension} genes")
+        return element("div", {}, shown, more)
+
     def _values(self, genotype: np.ndarray) -> list[Scalar]:
         coordinates = np.asarray(genotype, dtype=np.float64)
         if coordinates.shape != (self.dimension,):
@@ -130,6 +144,10 @@ def build_space(
     if problems:
         raise SearchFileError("merge", located(problems, {}))
     return SearchSpace(expansion.genes, expansion.template, mask_seed, dict(revisions or {}))
+
+
+def _condition(gene: Gene) -> str:
+    return "" if gene.when is None else f"{gene.when[0]} is {' or '.join(gene.when[1])}"
 
 
 def _filled(node: Any, values: list[Scalar]) -> Any:

@@ -1,0 +1,76 @@
+"""How a search went: the best so far with its interval, the front and its hypervolume, candidate by candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge.candidate import Evaluation, Objective
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.hypervolume import hypervolume
+from evomerge.results.evaluations import fitness_table, overall
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *("candidate", "seconds", "overall", "stderr", "incumbent", "best", "best_low", "best_high"),
+    *("front_size", "hypervolume"),
+)
+EXACT_OBJECTIVES = 3  # up to here hypervolumes are cheap; beyond, they are computed at CHECKPOINTS places
+CHECKPOINTS = 40
+
+
+def history_frame(
+    evaluations: Mapping[int, Evaluation],
+    objectives: tuple[Objective, ...],
+    reference: Mapping[str, float],
+    finished: Mapping[int, float],
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return one row per scored candidate, in ascending order.
+
+    Args:
+        evaluations: on search items.
+        objectives: what is wanted.
+        reference: of the hypervolume, in the metrics' units.
+        finished: candidate -> active seconds of the run when it was finished.
+        level: of the interval around the best.
+    """
+    import pandas as pd
+
+    numbers, fitness, errors = fitness_table(evaluations, objectives)
+    weights = np.array([objective.weight for objective in objectives], dtype=float)
+    weights /= weights.sum()
+    reach = NormalDist().inv_cdf(0.5 + level / 2)
+    point = np.array([objective.fitness(reference[objective.name]) for objective in objectives])
+    places = _checkpoints(len(numbers), len(objectives))
+    front = np.empty((0, len(objectives)))
+    best, error, incumbent, volume = -math.inf, 0.0, -1, 0.0
+    rows = []
+    for place, number in enumerate(numbers):
+        value = overall(fitness[place], objectives)
+        stderr = float(np.sqrt(((weights * errors[place]) ** 2).sum()))
+        if value > best:
+            best, error, incumbent = value, stderr, number
+        joined = np.vstack([front, fitness[place : place + 1]])
+        grown = joined[non_dominated(joined, duplicates=False)]
+        changed = len(grown) != len(front) or not np.array_equal(grown, front)
+        front = grown
+        if place in places and (changed or len(objectives) > EXACT_OBJECTIVES):
+            volume = hypervolume(front, point)
+        shown = volume if place in places else math.nan
+        span = (best - reach * error, best + reach * error)
+        moment = finished.get(number, math.nan)
+        rows.append((number, moment, value, stderr, incumbent, best, *span, len(front), shown))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _checkpoints(count: int, objectives: int) -> set[int]:
+    if objectives <= EXACT_OBJECTIVES or count <= CHECKPOINTS:
+        return set(range(count))
+    return {round(place) for place in np.linspace(0, count - 1, CHECKPOINTS)}

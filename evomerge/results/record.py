@@ -1,0 +1,132 @@
+"""What a run folder says: the facts, candidates, answers and outcomes that the archive holds, and nothing computed
+from several of them. Read-only, and safe while the search goes on elsewhere.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evomerge.archive import Archive, holder_of
+from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
+from evomerge.errors import InputError
+from evomerge.results.evaluations import evaluation_of
+from evomerge.results.frames import mishap_metrics
+from evomerge.space import SearchSpace, build_space
+
+
+class Record:
+    """A run folder's archive, read afresh at every call; only evaluations, which never change, are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[int, Evaluation] = {}  # on search items; answers are never changed, so neither are these
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
+        with self._archive() as archive:
+            return dict(archive.facts)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, in the search file's order."""
+        return tuple(Objective(**entry) for entry in self.facts["objectives"])
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space, built from the stored facts alone."""
+        return build_space(
+            self.facts["merge"],
+            layers=self.facts["layers"],
+            modules={name: tuple(found) for name, found in self.facts["modules"].items()},
+            mask_seed=self.facts["seed"],
+            revisions=self.facts["revisions"],
+        )
+
+    def candidates(self, kind: Kind = "search") -> list[Candidate]:
+        """Return the proposed candidates, or the parents with the base first, in order."""
+        with self._archive() as archive:
+            return sorted(archive.candidates(kind), key=lambda candidate: abs(candidate.number))
+
+    def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
+        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
+        finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
+        with self._archive() as archive:
+            for number, outcome in finished.items():
+                if outcome.failure is not None:
+                    self._known[number] = Evaluation(number, {}, outcome.failure)
+                elif number not in self._known or self._known[number].failure is not None:
+                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
+        return {number: self._known[number] for number in sorted(finished)}
+
+    def outcomes(self, split: Split = "search") -> list[Outcome]:
+        """Return the last outcome of every finished candidate and parent on the items of `split`, by number."""
+        with self._archive() as archive:
+            last = {outcome.number: outcome for outcome in archive.outcomes() if outcome.split == split}
+        return [last[number] for number in sorted(last)]
+
+    def candidate(self, number: int) -> Candidate:
+        """Return a candidate, or a parent (negative), by its number."""
+        for candidate in self.candidates("search" if number >= 0 else "parent"):
+            if candidate.number == number:
+                return candidate
+        raise InputError(f"no candidate {number} in {str(self.folder)!r}; see: evomerge trials {self.folder}")
+
+    def fingerprint(self, number: int) -> str:
+        """Return the fingerprint of the weights that were scored; '' where nothing was."""
+        with self._archive() as archive:
+            outcome = archive.outcome(number)
+        return outcome.fingerprint if outcome else ""
+
+    def responses(self, number: int, split: Split = "search") -> tuple[Response, ...]:
+        """Return the answers of one candidate or parent."""
+        with self._archive() as archive:
+            return archive.responses(split, number)
+
+    def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
+        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        wanted = mishap_metrics(self.objectives)
+        with self._archive() as archive:
+            means = archive.means("search", sorted({metric for _, metric in wanted}))
+        found: dict[int, dict[tuple[str, str], float]] = {}
+        for (number, task, metric), share in means.items():
+            if (task, metric) in wanted:
+                found.setdefault(number, {})[wanted[task, metric]] = share
+        return found
+
+    @property
+    def state(self) -> str:
+        """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
+        if holder_of(self.folder):
+            return "running"
+        with self._archive() as archive:
+            last = [event.kind for event in archive.events("asked", "submitted", "resumed", "interrupted", "ended")][
+                -1:
+            ]
+        return {"ended": "finished", "interrupted": "interrupted"}.get(last[0] if last else "", "stopped")
+
+    def count(self) -> int:
+        """Return how many candidates were proposed so far."""
+        with self._archive() as archive:
+            return archive.count("search")
+
+    def seconds(self) -> float:
+        """Return the active time of the run in seconds, over all its sessions."""
+        with self._archive() as archive:
+            return archive.seconds()
+
+    def budget(self) -> dict[str, Any]:
+        """Return the limits (candidates, hours) that hold now: the search file's, or those of the last `resume`."""
+        with self._archive() as archive:
+            given = [e.payload["candidates"] for e in archive.events("resumed") if "candidates" in e.payload]
+        return {**self.facts["budget"], **({"candidates": given[-1]} if given else {})}
+
+    def _answered_holdout(self, number: int) -> bool:
+        with self._archive() as archive:
+            outcome = archive.outcome(number, "holdout")
+        return outcome is not None and outcome.done
+
+    def _archive(self) -> Archive:
+        return Archive.open(self.folder, read_only=True)
