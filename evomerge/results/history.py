@@ -22,7 +22,7 @@ COLUMNS = (
     *("front_size", "hypervolume"),
 )
 EXACT_OBJECTIVES = 3  # up to here hypervolumes are cheap; beyond, they are computed at CHECKPOINTS places
-CHECKPOINTS = 40
+CHECKPOINTS = 24
 
 
 def history_frame(

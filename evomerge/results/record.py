@@ -4,6 +4,7 @@ from several of them. Read-only, and safe while the search goes on elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,11 @@ class Record:
         """Return the answers of one candidate or parent."""
         with self._archive() as archive:
             return archive.responses(split, number)
+
+    def answers_of(self, numbers: Iterable[int], split: Split = "search") -> dict[int, tuple[Response, ...]]:
+        """Return the answers of several candidates or parents, by number."""
+        with self._archive() as archive:
+            return {number: archive.responses(split, number) for number in numbers}
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
         """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
