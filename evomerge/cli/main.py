@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from evomerge import __version__
 from evomerge.cli.estimating import add_calibrate, add_estimate
-from evomerge.cli.looking import add_front, add_status, add_trials
+from evomerge.cli.looking import add_front, add_report, add_status, add_trials
 from evomerge.cli.scoring import add_replay, add_score
 from evomerge.cli.searching import add_check, add_resume, add_search
 from evomerge.cli.taking import add_convert, add_export, add_merge
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_status,
         add_trials,
         add_front,
+        add_report,
         add_export,
         add_merge,
         add_score,

@@ -108,7 +108,7 @@ def failures(findings: Findings) -> Html:
             rows.append((kind, len(group), group["message"].iloc[0], numbers))
         caption = f"{len(found)} evaluations failed. A failed candidate is recorded, and never counts as a number."
         shown = table(("kind", "how often", "message", "candidates"), rows, caption=caption, numeric=[1])
-        parts.append(scrolling(shown, "Failures"))
+        parts.append(scrolling(shown, "Failed evaluations"))
     if (shares := _mishaps(findings)) is not None:
         parts.append(shares)
     return element("div", {}, *parts)
@@ -178,9 +178,11 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
 def _parent_line(plot: Plot, name: str, value: float) -> list[Html]:
     y = plot.y(value)
     rule = element("line", {"x1": plot.x.start, "x2": plot.x.end, "y1": y, "y2": y, "class": "line parent dashed"})
-    place = {"x": plot.x.end, "y": y - 5, "class": "name parent", "text-anchor": "end"}
+    place = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
     return [rule, element("text", place, f"parent {name}")]
 
 
 def _seconds(value: float) -> str:
-    return clock(value) if value >= 60 else f"{number(value, 2 if value < 10 else 1)}s"
+    if value < 1:
+        return f"{number(1000 * value, 0 if value >= 0.01 else 1)} ms"
+    return clock(value) if value >= 60 else f"{number(value, 1)} s"

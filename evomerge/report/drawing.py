@@ -54,7 +54,9 @@ class Plot:
     x: Scale
     y: Scale
 
-    def drawn(self, label: str, x_title: str, y_title: str, *marks: Html, percent: bool = False) -> Html:
+    def drawn(
+        self, label: str, x_title: str, y_title: str, *marks: Html, percent: bool = False, both: bool = False
+    ) -> Html:
         """Return the drawing with its axes.
 
         Args:
@@ -63,11 +65,12 @@ class Plot:
             y_title: above the vertical axis.
             marks: what is drawn, in order.
             percent: label the vertical axis in points of 100.
+            both: the horizontal axis likewise.
         """
         size = {"viewBox": f"0 0 {self.width} {self.height}", "role": "img", "aria-label": label, "class": "plot"}
-        return element("svg", size, *self._grid(percent), *marks, *self._titles(x_title, y_title))
+        return element("svg", size, *self._grid(percent, both), *marks, *self._titles(x_title, y_title))
 
-    def _grid(self, percent: bool) -> list[Html]:
+    def _grid(self, percent: bool, both: bool) -> list[Html]:
         left, right = self.x.start, self.x.end
         bottom = self.y.start
         parts = []
@@ -78,7 +81,7 @@ class Plot:
             parts.append(element("text", {"x": left - 8, "y": y + 4, "class": "tick", "text-anchor": "end"}, shown))
         for value in self.x.ticks(6):
             place = {"x": self.x(value), "y": bottom + 18, "class": "tick", "text-anchor": "middle"}
-            parts.append(element("text", place, number(value, 3)))
+            parts.append(element("text", place, number(100 * value if percent and both else value, 3)))
         return parts
 
     def _titles(self, x_title: str, y_title: str) -> list[Html]:
@@ -103,6 +106,26 @@ def band(points: Sequence[tuple[float, float, float]], end: float) -> str:
     for (x, _, _), (_, low, _) in zip(reversed(points), [*reversed(points[:-1]), points[0]], strict=True):
         back.append(f"H{number(x)}V{number(low)}")
     return above + "".join(back) + "Z"
+
+
+def diamond(x: float, y: float, reach: float = 6.5) -> str:
+    """Return the path of a diamond around a point."""
+    side = number(reach)
+    return f"M{number(x)} {number(y - reach)}l{side} {side}l-{side} {side}l-{side} -{side}z"
+
+
+def spread(heights: Sequence[float], apart: float) -> list[float]:
+    """Return heights moved down as little as keeps them `apart`, in the given order, so that labels can be read.
+
+    >>> spread([10.0, 11.0, 50.0], 8)
+    [10.0, 18.0, 50.0]
+    """
+    placed = dict[int, float]()
+    last = -math.inf
+    for place in sorted(range(len(heights)), key=lambda i: heights[i]):
+        last = max(heights[place], last + apart)
+        placed[place] = last
+    return [placed[place] for place in range(len(heights))]
 
 
 def figure(title: str, drawn: Html, note: str, label: str) -> Html:

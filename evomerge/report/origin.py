@@ -9,6 +9,8 @@ from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings
 from evomerge.space.form import short_names
 
+WIDE = ("Models", "Digests")  # tables of long names
+
 
 def question(findings: Findings) -> Html:
     """Return in one paragraph what the search was asked."""
@@ -18,11 +20,11 @@ def question(findings: Findings) -> Html:
     others = [names[model] for model in facts["models"] if model != base]
     method = facts["merge"].get("merge_method")
     methods = f"{method} merges" if isinstance(method, str) else "merges by several methods"
-    onto = f" on the base {names[base]}" if base in names else ""
-    wanted = ", ".join(objective.name for objective in findings.objectives)
+    onto = f" onto {names[base]}" if base in names else ""
+    wanted = _listed([objective.name for objective in findings.objectives])
     text = (
-        f"{methods[0].upper()}{methods[1:]} of {_listed(others)}{onto}, searched over {findings.run.space.dimension} "
-        f"numbers by {facts['controller']['name']} for {wanted}."
+        f"A search over {methods} of {_listed(others)}{onto}, good at {wanted}: "
+        f"{findings.run.space.dimension} numbers, moved by {facts['controller']['name']}."
     )
     return element("p", {"class": "lead"}, text)
 
@@ -84,11 +86,16 @@ def provenance(findings: Findings) -> Html:
         table(("what", "value"), run, caption="The run"),
         table(("package", "version"), versions, caption="Versions"),
         table(("model", "as written", "content or commit"), models, caption="Models"),
-        *([table(("task", "version of documents and settings"), tasks, caption="Tasks")] if tasks else []),
-        *([table(("model", "recipe digest", "weights fingerprint"), digests, caption="Digests")] if digests else []),
+        table(("task", "version of documents and settings"), tasks, caption="Tasks") if tasks else None,
+        table(("model", "recipe digest", "weights fingerprint"), digests, caption="Digests") if digests else None,
     ]
     labels = ("The run", "Versions", "Models", "Tasks", "Digests")
-    return element("div", {"class": "facts"}, *(scrolling(t, name) for t, name in zip(tables, labels, strict=False)))
+    shown = [(name, t) for name, t in zip(labels, tables, strict=True) if t is not None]
+    return element(
+        "div",
+        {"class": "facts"},
+        *(element("div", {"class": "wide" if name in WIDE else None}, scrolling(t, name)) for name, t in shown),
+    )
 
 
 def _listed(names: list[str]) -> str:

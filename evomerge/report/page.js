@@ -221,7 +221,7 @@
     if (point !== state.hover) { state.hover = point; draw(); }
     tip.hidden = !point;
     if (!point) return;
-    tip.textContent = [nameOf(point), ...data.objectives.map((o, i) => o.name + "  " + shown(point.s[i], i) + " ± " + shown(point.e[i], i))].join("\n");
+    tip.textContent = [nameOf(point), ...data.objectives.map((o, i) => o.name + ": " + shown(point.s[i], i) + " ± " + shown(point.e[i], i))].join("\n");
     tip.style.left = Math.max(4, Math.min(x + 18, svg.clientWidth - tip.offsetWidth - 4)) + "px";
     tip.style.top = Math.max(4, y + 24 + tip.offsetHeight > svg.clientHeight ? y - tip.offsetHeight - 12 : y + 24) + "px";
   });
@@ -380,6 +380,7 @@
     button.addEventListener("click", () => {
       now = (now + 1) % 3;
       if (order[now]) root.dataset.theme = order[now]; else delete root.dataset.theme;
+      document.querySelector('meta[name="color-scheme"]').content = order[now] || "light dark";
       button.setAttribute("aria-label", "Colours: " + words[now]);
     });
   }

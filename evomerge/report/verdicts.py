@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evomerge.markup import Html, element, joined, number, table
-from evomerge.report.drawing import Plot, Scale, figure, scale_of, scrolling
+from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
 from evomerge.report.findings import Findings, points
 from evomerge.results.finals import Final
 from evomerge.results.generalisation import MEAN
@@ -78,7 +78,7 @@ def finals(findings: Findings) -> Html:
     caption = f"{words}, on held-out items. The first finalist is the best by search items; it was named before."
     numeric = [i for i, title in enumerate(head) if title in ("mean", *names)]
     shown = scrolling(table(head, rows, caption=caption, numeric=numeric), "Finalists and parents on held-out items")
-    return joined([shown, _held(findings)])
+    return joined([shown, element("div", {"class": "pair"}, _held(findings), _by_question(findings))])
 
 
 def _row(final: Final, reach: float, findings: Findings) -> list[object]:
@@ -109,6 +109,42 @@ def _interval(gain: Difference, reach: float, in_points: bool) -> Html:
     return element("svg", {**size, "role": "img", "aria-label": label, "class": "interval"}, zero, line, dot)
 
 
+def _by_question(findings: Findings) -> Html | None:
+    """Return the winner against the best parent, objective by objective: who answers what."""
+    final = findings.winner
+    if final is None or not final.against:
+        return None
+    parent = next(other.number for other in findings.finals if other.number < 0 and other.name == final.against)
+    found = findings.run.compare(final.number, parent, split="holdout")
+    rows = []
+    for row in found.table().itertuples(index=False):
+        gain = found.differences[row.objective]
+        unit = findings.in_points
+        interval = f"{points(gain.value, unit)} [{points(gain.low, unit)}, {points(gain.high, unit)}]"
+        rows.append((row.objective, _shares(row.a_better, row.equal, row.b_better), interval))
+    caption = (
+        f"{found.a} against {found.b} on the same held-out items: orange, only or better {found.a}; grey, alike; blue, "
+        "only or better the parent. Difference with its 95% interval" + (", points." if findings.in_points else ".")
+    )
+    shown = table(("objective", "items", "difference"), rows, caption=caption, numeric=[2])
+    return element("div", {}, element("h3", {}, "Question by question"), scrolling(shown, "Question by question"))
+
+
+def _shares(better: int, equal: int, worse: int) -> Html:
+    total = max(1, better + equal + worse)
+    x, parts = 0.0, []
+    for count, kind in ((better, "front"), (equal, "alike"), (worse, "parent")):
+        width = BAR * count / total
+        parts.append(element("rect", {"x": x, "y": 4, "width": max(0.0, width - 1), "height": 18, "class": kind}))
+        if width > 24:
+            place = {"x": x + width / 2, "y": 17, "text-anchor": "middle", "class": f"on-{kind}"}
+            parts.append(element("text", place, str(count)))
+        x += width
+    label = f"better on {better}, alike on {equal}, worse on {worse}"
+    size = {"viewBox": f"0 0 {BAR} {BAR_HEIGHT}", "width": BAR, "height": BAR_HEIGHT, "class": "interval"}
+    return element("svg", {**size, "role": "img", "aria-label": label}, *parts)
+
+
 def _held(findings: Findings) -> Html | None:
     """Return search scores against held-out scores; below the diagonal, search scores were flattered."""
     found = findings.generalisation
@@ -136,13 +172,16 @@ def _held(findings: Findings) -> Html | None:
         x, y, reach = plot.x(row.search), plot.y(row.holdout), 1.96 * row.holdout_stderr
         upright = {"x1": x, "x2": x, "y1": plot.y(row.holdout - reach), "y2": plot.y(row.holdout + reach)}
         marks.append(element("line", {**upright, "class": f"whisker {kind}"}))
-        marks.append(element("circle", {"cx": x, "cy": y, "r": 5.0, "class": kind}, element("title", {}, row.name)))
+        title = element("title", {}, row.name)
+        if kind == "parent":
+            marks.append(element("path", {"d": diamond(x, y), "class": kind}, title))
+        else:
+            marks.append(element("circle", {"cx": x, "cy": y, "r": 5.0, "class": kind}, title))
     parents = rows[rows["kind"] == "parent"]
-    for row in parents.itertuples():
-        text = row.name.removeprefix("parent ")
-        marks.append(
-            element("text", {"x": plot.x(row.search) + 8, "y": plot.y(row.holdout) + 14, "class": "name"}, text)
-        )
+    heights = spread([plot.y(value) + 4 for value in parents["holdout"]], 14)
+    for row, y in zip(parents.itertuples(), heights, strict=True):
+        place = {"x": plot.x(row.search) + 10, "y": y, "class": "name"}
+        marks.append(element("text", place, row.name.removeprefix("parent ")))
     candidates = rows[rows["kind"] == "candidate"]
     drop = float((candidates["search"] - candidates["holdout"]).mean()) if len(candidates) else 0.0
     told = f"{points(abs(drop), findings.in_points)}{' points' if findings.in_points else ''}"
@@ -150,7 +189,8 @@ def _held(findings: Findings) -> Html | None:
         f"Finalists score {told} {'lower' if drop >= 0 else 'higher'} on held-out items than on the items that chose "
         "them. On the line, both agree; below it, search scores were flattered. Whiskers: 95% intervals."
     )
-    percent = 100 if findings.in_points else 1
     label = f"Search scores against held-out scores of {number(float(len(rows)))} models"
-    drawn = plot.drawn(label, f"search items, {wanted}", f"held-out items, {wanted}", *marks, percent=percent == 100)
+    drawn = plot.drawn(
+        label, f"search items, {wanted}", f"held-out items, {wanted}", *marks, percent=findings.in_points, both=True
+    )
     return figure("Did it hold up?", drawn, note, label)

@@ -213,10 +213,12 @@ class Run(Record):
         """
         parents = {parent.name: parent for parent in self.candidates("parent")}
         text = name.strip()
-        if text in ("best", "knee") or _is_number(text) or "=" in text:
+        if text in ("best", "knee") or _is_number(text):
             return self.pick(text)
         if (parent := parents.get(text, parents.get(text.removeprefix("parent ")))) is not None:
             return parent
+        if "=" in text:
+            return self.pick(text)
         known = ["best", "knee", *parents]
         raise InputError(f"no candidate or parent {name!r}: a number, a preference, or a name. {near(name, known)}")
 
