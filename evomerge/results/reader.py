@@ -170,7 +170,7 @@ class Run(Record):
         return {
             "objectives": [objective.name for objective in self.objectives],
             "reference": self.reference(),
-            "hypervolume": self.hypervolume(),
+            "hypervolume": self.front_volume(),
             "points": [
                 {
                     "candidate": n,
@@ -186,7 +186,7 @@ class Run(Record):
         """Return objective -> the worst parent's score: above this point hypervolumes are measured."""
         return reference_point(self.evaluations(kind="parent"), self.objectives)
 
-    def hypervolume(self) -> float:
+    def front_volume(self) -> float:
         """Return the volume that the measured front dominates above `reference`; 0 without a front."""
         evaluations, reference = self.evaluations(), self.reference()
         point = [objective.fitness(reference[objective.name]) for objective in self.objectives]

@@ -26,7 +26,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "failed": sum(not outcome.done for outcome in searched),
         "best": _best(run),
         "front_size": len(numbers),
-        "hypervolume": run.hypervolume(),
+        "hypervolume": run.front_volume(),
         "seconds": run.seconds(),
         "busy_seconds": sum(outcome.seconds for outcome in searched),
         "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),

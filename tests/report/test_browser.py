@@ -93,7 +93,7 @@ def test_lines_of_many_objectives_can_be_pointed_at(shown: Any, runs: dict[str, 
     assert len(found) > 5
     page.select_option("#view", "plane")
     page.select_option("#axis-x", "2")
-    assert "ifeval" in page.locator("#picture").inner_text()
+    assert "ifeval" in (page.locator("#picture").text_content() or "")
     assert page.locator("#picture circle.front").count() == len(runs["four"].front())
 
 
