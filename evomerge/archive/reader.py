@@ -13,6 +13,7 @@ import numpy as np
 
 from evomerge.archive import schema
 from evomerge.candidate import Candidate, Failure, Kind, Outcome, Response, Split
+from evomerge.errors import RunError
 from evomerge.recipe import recipe_from_mapping
 
 _CHUNK = 256  # rows read at a time: a reader holds no statement open while the loop writes
@@ -23,8 +24,10 @@ class Event:
     """Something that happened, in the order in which it happened.
 
     Kinds: asked (payload: first, count, size), submitted, answered (task, items), finished (failure), told (fitness,
-    or null for a failure), retry (worker, message), same (twin: the candidate whose answers are reused), resumed,
-    interrupted, stopped, note.
+    or null for a failure; stderr in a race; staleness where results are told on arrival), raced (whether it answers
+    more items, see `loop.race`), retry (worker, message, seconds lost), worker (what became of one: what, worker, and
+    facts, see pool.protocol.Notice), same (twin: the candidate whose answers are reused), devices (count), resumed,
+    interrupted, stopped, ended, recovered (from what, and what was lost), note (text).
     """
 
     seq: int
@@ -59,6 +62,17 @@ class Reader:
             select, -(2**62) if first is None else first - 1, values
         ):
             yield Candidate(number, recipe_from_mapping(json.loads(recipe)), tuple(json.loads(genotype)), found, name)
+
+    def candidate(self, number: int) -> Candidate:
+        """Return one candidate or parent by its number.
+
+        Raises:
+            RunError: there is none.
+        """
+        select = "SELECT number, kind, name, genotype, recipe FROM candidates WHERE number = ?"
+        for found, kind, name, genotype, recipe in self._rows(select, (number,)):
+            return Candidate(found, recipe_from_mapping(json.loads(recipe)), tuple(json.loads(genotype)), kind, name)
+        raise RunError(f"{self.path}: no candidate {number}")
 
     def genotypes(self, first: int, count: int) -> np.ndarray:
         """Return the stored genotypes (n, d) of the search candidates first ... first + count - 1 that exist."""

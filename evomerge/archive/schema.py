@@ -65,6 +65,10 @@ _APPEND_ONLY = "CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} BEGIN 
 _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "afs")
 
 
+class ArchiveDamaged(RunError):
+    """The file is an archive, or was one, and is not whole; `recovery.recover` brings back what it can."""
+
+
 def create_tables(connection: sqlite3.Connection) -> None:
     """Write the schema; call it inside a transaction."""
     for statement in TABLES.split("\n\n"):
@@ -84,7 +88,7 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
     try:
         # The write-ahead log lets readers in while we write, but its shared memory does not work across machines.
-        wanted = "DELETE" if _on_network(path) else "WAL"
+        wanted = "DELETE" if on_network(path) else "WAL"
         got = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
         if got.lower() != wanted.lower():
             connection.execute("PRAGMA journal_mode = DELETE")
@@ -121,7 +125,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     if version != VERSION:
         raise RunError(f"{path} has schema version {version}, this evomerge reads {VERSION}; use the one that wrote it")
     if problem != "ok":
-        raise RunError(_damaged(path, problem))
+        raise ArchiveDamaged(_damaged(path, problem))
 
 
 @contextmanager
@@ -134,7 +138,7 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise RunError(_operational(path, str(error))) from error
     except sqlite3.DatabaseError as error:
-        raise RunError(_damaged(path, str(error))) from error
+        raise ArchiveDamaged(_damaged(path, str(error))) from error
 
 
 def _operational(path: Path, message: str) -> str:
@@ -153,12 +157,12 @@ def _operational(path: Path, message: str) -> str:
 
 def _damaged(path: Path, problem: str) -> str:
     return (
-        f"{path} is damaged ({problem}). Work on a copy of the run folder: "
-        "`sqlite3 archive.sqlite .recover` writes out what can still be read"
+        f"{path} is damaged ({problem}). `evomerge resume {path.parent}` recovers the last good state, from the file, "
+        "its backups or its mirror, and goes on"
     )
 
 
-def _on_network(path: Path) -> bool:
+def on_network(path: Path) -> bool:
     """Return whether the mount that holds `path` is known to be a network file system (Linux; elsewhere False)."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()

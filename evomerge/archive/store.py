@@ -248,9 +248,20 @@ class Archive(Reader):
             payload = {"split": outcome.split, "failure": failure.kind if failure else None}
             self.put_event("finished", outcome.number, payload)
 
-    def put_told(self, number: int, fitness: Sequence[float] | None) -> None:
-        """Record what the controller is about to be told, before it is told."""
-        self.put_event("told", number, {"fitness": None if fitness is None else list(fitness)})
+    def put_told(
+        self,
+        number: int,
+        fitness: Sequence[float] | None,
+        stderr: Sequence[float] | None = None,
+        staleness: int | None = None,
+    ) -> None:
+        """Record what the controller is about to be told, before it is told; stderr and staleness where known."""
+        payload: dict[str, Any] = {"fitness": None if fitness is None else list(fitness)}
+        if stderr is not None:
+            payload["stderr"] = list(stderr)
+        if staleness is not None:
+            payload["staleness"] = staleness
+        self.put_event("told", number, payload)
 
     def copy_answers(self, twin: int, number: int, split: Split = "search") -> None:
         """Give candidate `number` the answers and the outcome of `twin`, whose recipe is the same."""

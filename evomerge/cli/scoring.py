@@ -31,6 +31,9 @@ evomerge score recipe.yaml --tasks add --include examples/tasks --json
     )
     parser.add_argument("--num-fewshot", type=int, metavar="K", help="examples before each question")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default: chosen from memory")
+    parser.add_argument(
+        "--allow-code-execution", action="store_true", help="let tasks run code that models write; use a sandbox"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -44,6 +47,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
         items=arguments.items,
         num_fewshot=arguments.num_fewshot,
         batch_size=arguments.batch_size,
+        allow_code_execution=arguments.allow_code_execution,
     )
     print(json.dumps(result.to_mapping(), indent=2) if arguments.json else result.text())
     return DONE
@@ -59,12 +63,15 @@ def add_replay(verbs: Any) -> None:
         _run_replay,
     )
     parser.add_argument("--candidate", type=int, required=True, metavar="ID", help="candidate number, see trials")
+    parser.add_argument(
+        "--allow-code-execution", action="store_true", help="let tasks run code that models write; use a sandbox"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _run_replay(arguments: argparse.Namespace) -> int:
     from evomerge.run.verbs import replay
 
-    result = replay(arguments.folder, arguments.candidate)
+    result = replay(arguments.folder, arguments.candidate, arguments.allow_code_execution)
     print(json.dumps(result.to_mapping(), indent=2) if arguments.json else result.text())
     return DONE if result.same else 1

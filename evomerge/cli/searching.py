@@ -34,8 +34,35 @@ def _run_check(arguments: argparse.Namespace) -> int:
 def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="ADDR", help="Ray cluster to use: 'auto' or host:port")
     parser.add_argument("--candidates", type=int, metavar="N", help="budget: candidates in all, replacing the file's")
+    parser.add_argument("--hours", type=float, metavar="H", help="budget: hours of active time in all")
+    parser.add_argument("--gpu-hours", type=float, metavar="H", help="budget: GPU-hours in all, busy or not")
+    parser.add_argument("--deadline", metavar="TIME", help="budget: when to be done, as in 2030-06-01T18:00:00+02:00")
+    parser.add_argument("--cost", type=float, metavar="X", help="budget: money in all, at --price per GPU-hour")
+    parser.add_argument("--price", type=float, metavar="X", help="of one GPU-hour, in the currency of --cost")
     parser.add_argument("--workers", type=int, metavar="N", help="Ray workers; default: this process alone")
+    share = parser.add_argument_group("workers under Ray")
+    share.add_argument(
+        "--gpus-per-worker", type=float, metavar="F", help="a fraction or whole number of GPUs; default: 1, or a share"
+    )
+    share.add_argument(
+        "--cpus-per-worker", type=float, metavar="F", help="default: a share of this machine; cluster: 1"
+    )
+    share.add_argument(
+        "--use-head", action="store_true", help="let the cluster's head node work too, where there are other nodes"
+    )
+    parser.add_argument(
+        "--mirror", metavar="URI", help="copy the archive here while it grows: folder, s3://..., sftp://..."
+    )
+    parser.add_argument(
+        "--allow-code-execution", action="store_true", help="let tasks run code that models write; use a sandbox"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def _places(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that say who works and where copies go, as the public calls name them."""
+    names = ("gpus_per_worker", "cpus_per_worker", "use_head", "mirror", "allow_code_execution")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def add_search(verbs: Any) -> None:
@@ -48,6 +75,7 @@ def add_search(verbs: Any) -> None:
 evomerge search search_spaces/quickstart.yaml
 evomerge search mine.yaml --out runs/mine --workers 4
 evomerge search mine.yaml --candidates 20 --seed 1     a first look
+evomerge search mine.yaml --address auto --mirror s3://bucket/mine     on the cluster of this node, with a copy
 """,
         _run_search,
     )
@@ -66,9 +94,10 @@ def _run_search(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         address=arguments.address,
         workers=arguments.workers,
-        candidates=arguments.candidates,
+        **_limits(arguments),
         seed=arguments.seed,
         progress=None if arguments.quiet else progress_printer(sys.stderr),
+        **_places(arguments),
     )
     return _end_of_search(run)
 
@@ -82,6 +111,7 @@ def add_resume(verbs: Any) -> None:
         """
 evomerge resume runs/quickstart
 evomerge resume runs/quickstart --candidates 500
+evomerge resume runs/quickstart --hours 2              two hours in all, those already used included
 """,
         _run_resume,
     )
@@ -97,10 +127,16 @@ def _run_resume(arguments: argparse.Namespace) -> int:
         arguments.folder,
         address=arguments.address,
         workers=arguments.workers,
-        candidates=arguments.candidates,
+        **_limits(arguments),
         progress=None if arguments.quiet else progress_printer(sys.stderr),
+        **_places(arguments),
     )
     return _end_of_search(run)
+
+
+def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("candidates", "hours", "gpu_hours", "deadline", "cost", "price")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _end_of_search(run: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import cma
@@ -16,6 +17,7 @@ from evomerge.errors import InputError
 
 DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn than searches last
 SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
+STALENESS = 2  # moves of the distribution between ask and tell, at most, when results are told on arrival
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
 
@@ -39,14 +41,16 @@ def cma_es(
     Source: Hansen and Ostermeier 2001; restarts as in Auger and Hansen 2005 (IPOP); diagonal as in Ros and Hansen 2008.
     """
     size = population if population is not None else 4 + int(3 * math.log(setup.dimensions))
-    if size < 2:
-        raise InputError(f"population of cma-es must be 2 or more, got {population}")
+    least = 3 if setup.asynchronous else 2  # without mirrors, two points are too few to learn a step size from
+    if size < least:
+        raise InputError(f"population of cma-es must be {least} or more, got {population}")
     if not 0.0 < sigma <= 1.0:
         raise InputError(f"sigma of cma-es must be in (0, 1], in units of a gene's range, got {sigma}")
     if restarts < 0:
         raise InputError(f"restarts of cma-es must be 0 or more, got {restarts}")
     separable = setup.dimensions > DIAGONAL_ABOVE if diagonal is None else diagonal
-    return CmaEs(setup, size, sigma, restarts, separable)
+    kind = AsynchronousCmaEs if setup.asynchronous else CmaEs
+    return kind(setup, size, sigma, restarts, separable)
 
 
 class CmaEs:
@@ -66,6 +70,7 @@ class CmaEs:
         self._generation = range(0)
         self._points: list[np.ndarray] = []
         self._values: dict[int, float | None] = {}  # told of this generation, maximised
+        self._variances: dict[int, float] = {}  # of those that were told with their errors
         self._stopped: dict[str, str] = {}
         self._strategy = self._begin(np.full(setup.dimensions, 0.5) if setup.start is None else np.array(setup.start))
 
@@ -87,20 +92,36 @@ class CmaEs:
         if not self._tally.waiting:
             self._learn()
 
+    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
+        """Learn one fitness of which part is chance; ranks then use the errors, see `shrunken`."""
+        self._variances[index] = float(np.dot(self._weights**2, np.square(stderr)))
+        try:
+            self.tell(index, fitness)
+        except InputError:
+            self._variances.pop(index, None)
+            raise
+
     def stop(self) -> dict[str, str]:
         """Return why the last allowed restart ended, in pycma's names; {} before."""
         return dict(self._stopped)
 
     def _learn(self) -> None:
         told = [self._values[index] for index in self._generation]
+        noise = [self._variances.pop(index, 0.0) for index in self._generation]
+        if any(value is not None for value in told):
+            self._move(self._points, told, noise)
+
+    def _move(
+        self, points: list[np.ndarray], told: list[float | None], noise: list[float], stale: Sequence[int] = ()
+    ) -> None:
+        """Move the distribution by one generation, some of whose points an earlier distribution may have proposed."""
+        told = shrunken(told, noise)
         known = [value for value in told if value is not None]
-        if not known:
-            return
         last = min(known) - (max(known) - min(known)) - 1.0
         # pycma minimises; this is the only minus sign
         losses = [-(last if value is None else value) for value in told]
         with _global_generator_unchanged():
-            self._strategy.tell(self._points, losses)
+            self._strategy.tell(points, losses, check_points=list(stale) or None)
             reasons = dict(self._strategy.stop())
         if reasons:
             self._restart({name: f"{name} reached {limit}" for name, limit in reasons.items()})
@@ -122,6 +143,8 @@ class CmaEs:
             "seed": np.nan,  # pycma would seed NumPy's global generator otherwise
             # Scores over few items tie often: equal values mean 'cannot tell', not 'converged'.
             **{"tolfun": 0, "tolfunhist": 0, "tolx": SMALLEST_STEP, "tolflatfitness": FLAT_GENERATIONS},
+            # below 6 points pycma mirrors the worst of a generation in the next one, which is asked in pieces here
+            **({"CMA_mirrors": 0} if self._setup.asynchronous else {}),
             # with one gene, pycma's cap on the step (a third of the range) raises ValueError (cma 4.5)
             **({"maxstd": np.inf} if self._setup.dimensions == 1 else {}),
             # silent, and no files: not its logs, nor the options file that it would read from the working directory
@@ -129,6 +152,106 @@ class CmaEs:
         }
         with _global_generator_unchanged():
             return cma.CMAEvolutionStrategy(start, self._sigma, options)
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """A point on its way through a worker."""
+
+    point: np.ndarray
+    update: int  # of the distribution that proposed it
+    strategy: Any  # that proposed it; a restart begins another one
+
+
+class AsynchronousCmaEs(CmaEs):
+    """Proposes one candidate at a time from the distribution as it is, and never waits.
+
+    The distribution moves whenever a population's worth of results has been told, whoever proposed them; points of an
+    earlier distribution are treated as pycma treats injected ones, whose length is limited. A move waits while it would
+    leave an untold candidate more than `staleness` moves behind; workers go on with proposals meanwhile. Results that
+    were proposed before a restart are told to nobody.
+
+    Source: injected points as in Hansen 2011, arXiv:1110.4181.
+    """
+
+    def __init__(self, setup: Setup, population: int, sigma: float, restarts: int, diagonal: bool) -> None:
+        super().__init__(setup, population, sigma, restarts, diagonal)
+        self._staleness = STALENESS if setup.staleness is None else setup.staleness
+        self._updates = 0
+        self._proposals: dict[int, _Proposal] = {}  # untold
+        self._told: list[tuple[_Proposal, float | None, float]] = []  # not learned yet: fitness, variance
+        self._asked_since_move = False
+
+    @property
+    def updates(self) -> int:
+        """How often the distribution has moved."""
+        return self._updates
+
+    def ask(self) -> list[np.ndarray]:
+        """Return one proposal, or [] once the last restart has ended."""
+        if self._stopped:
+            return []
+        with _global_generator_unchanged():
+            (point,) = (np.clip(one, 0.0, 1.0) for one in self._strategy.ask(1))
+        (index,) = self._tally.hand_out(1)
+        self._asked_since_move = True
+        self._proposals[index] = _Proposal(point, self._updates, self._strategy)
+        return [point.copy()]
+
+    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
+        """Learn one fitness; the distribution moves when enough of them are there and none would become too stale."""
+        values = self._tally.take_back(index, fitness)
+        proposal = self._proposals.pop(index)
+        variance = self._variances.pop(index, 0.0)
+        if proposal.strategy is not self._strategy or self._stopped:
+            return
+        self._told.append((proposal, None if values is None else float(np.dot(values, self._weights)), variance))
+        while len(self._told) >= self._population and self._nobody_too_old():
+            self._learn_told()
+
+    def _nobody_too_old(self) -> bool:
+        """Return whether a move now would leave every untold candidate within the bound of staleness."""
+        oldest = min((one.update for one in self._proposals.values()), default=self._updates)
+        return self._updates + 1 - oldest <= self._staleness
+
+    def _learn_told(self) -> None:
+        """Move by the results that have waited longest, a population of them."""
+        told, self._told = self._told[: self._population], self._told[self._population :]
+        if all(value is None for _, value, _ in told):
+            return
+        points = [proposal.point for proposal, _, _ in told]
+        stale = [place for place, (proposal, _, _) in enumerate(told) if proposal.update < self._updates]
+        before = self._strategy
+        if not self._asked_since_move:
+            with _global_generator_unchanged():
+                self._strategy.ask(1)  # pycma wants an ask between two tells; this point is not evaluated
+        self._updates += 1
+        self._asked_since_move = False
+        self._move(points, [value for _, value, _ in told], [variance for _, _, variance in told], stale)
+        if self._strategy is not before:
+            self._told = []
+
+
+def shrunken(told: Sequence[float | None], variances: Sequence[float]) -> list[float | None]:
+    """Return values drawn towards their mean by as much of their spread as is chance: the best guess of the truth.
+
+    With errors of one size the order stays as it was; a value that few items support falls behind an equally good one
+    that all items support. Nothing changes where nothing is uncertain, or where chance explains all the spread.
+
+    Source: the empirical Bayes estimator of Efron and Morris 1975 for unequal variances, by moments.
+    """
+    known = np.array([value for value in told if value is not None])
+    noise = np.array([variance for value, variance in zip(told, variances, strict=True) if value is not None])
+    if len(known) < 2 or not noise.any():
+        return list(told)
+    between = known.var(ddof=1) - noise.mean()
+    if between <= 0.0:
+        return list(told)
+    mean = float(known.mean())
+    return [
+        None if value is None else mean + (value - mean) * between / (between + variance)
+        for value, variance in zip(told, variances, strict=True)
+    ]
 
 
 @contextmanager

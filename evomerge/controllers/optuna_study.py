@@ -76,12 +76,19 @@ class OptunaStudy:
 
     So the proposals do not depend on the order in which results arrive. Failures are told as failed trials, which
     Optuna's samplers leave out.
+
+    Asynchronous, it proposes one at a time and passes every result on as it comes; the samplers know what is under
+    way. Each result is an update then; with a bound on staleness, results are passed on together, once no proposal
+    under way would become too old by it.
     """
 
     def __init__(self, setup: Setup, sampler: BaseSampler, population: int) -> None:
         if population < 1:
             raise InputError(f"population must be 1 or more proposals, got {population}")
-        self._batch = population
+        self._batch = 1 if setup.asynchronous else population
+        self._asynchronous, self._staleness = setup.asynchronous, setup.staleness
+        self._asked_at: dict[int, int] = {}  # untold proposal -> updates when it was made
+        self._updates = 0
         self._tally = Tally(setup.objectives)
         self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
         self._genes = {name: FloatDistribution(0.0, 1.0) for name in self._names}
@@ -92,27 +99,42 @@ class OptunaStudy:
             self._study.enqueue_trial(dict(zip(self._names, setup.start, strict=True)))
 
     def ask(self) -> list[np.ndarray]:
-        """Return a batch, or [] while one is not told completely."""
-        if self._tally.waiting:
+        """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""
+        if self._tally.waiting and not self._asynchronous:
             return []
         indices = self._tally.hand_out(self._batch)
         with _quiet():
-            self._trials = {index: self._study.ask(dict(self._genes)) for index in indices}
-        points = [[trial.params[name] for name in self._names] for trial in self._trials.values()]
+            asked = {index: self._study.ask(dict(self._genes)) for index in indices}
+        self._trials.update(asked)
+        self._asked_at.update(dict.fromkeys(indices, self._updates))
+        points = [[trial.params[name] for name in self._names] for trial in asked.values()]
         return [np.array(point, dtype=np.float64) for point in points]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the study learns the batch when its last one arrives."""
         self._values[index] = self._tally.take_back(index, fitness)
-        if self._tally.waiting:
+        del self._asked_at[index]
+        if not self._may_learn():
             return
-        for number, trial in self._trials.items():
-            values = self._values.pop(number)
+        self._updates += 1
+        for number in sorted(self._values):
+            trial, values = self._trials.pop(number), self._values.pop(number)
             with _quiet():
                 if values is None:
                     self._study.tell(trial, state=TrialState.FAIL)
                 else:
                     self._study.tell(trial, list(values))
+
+    @property
+    def updates(self) -> int:
+        """How often the study has learned: a batch at a time, or a result at a time."""
+        return self._updates
+
+    def _may_learn(self) -> bool:
+        if not self._asynchronous or self._staleness is None:
+            return self._asynchronous or not self._tally.waiting
+        oldest = min(self._asked_at.values(), default=self._updates)
+        return self._updates + 1 - oldest <= self._staleness
 
     def stop(self) -> dict[str, str]:
         """Return {}: these samplers go on for as long as they are asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,8 @@ class Setup:
     weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
     budget: int | None = None  # how many candidates the search will ask for, where that is known
+    asynchronous: bool = False  # results are told as they arrive, and proposals wanted before a generation is told
+    staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
 
 
 class Controller(Protocol):
@@ -33,7 +35,8 @@ class Controller(Protocol):
 
         Called when every earlier proposal has been handed out. A generational controller returns [] while it waits
         for tells; the loop then collects results and asks again. An ask that returns [] changes nothing, so it need
-        not be replayed.
+        not be replayed. Where `Setup.asynchronous` asks for it, a controller that can proposes one candidate at a time
+        and waits for none.
         """
         ...
 
@@ -48,3 +51,35 @@ class Controller(Protocol):
     def stop(self) -> dict[str, str]:
         """Return the reasons to stop, by name; empty while there is none."""
         ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A controller that counts how often what it learned has changed what it proposes."""
+
+    @property
+    def updates(self) -> int:
+        """How many updates there have been; the staleness of a result is how many fell between its ask and its tell."""
+        ...
+
+
+@runtime_checkable
+class NoiseAware(Protocol):
+    """A controller that can use how sure a fitness is."""
+
+    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
+        """Learn a fitness (m,) with its standard errors (m,), about what all pinned items would have given.
+
+        Called in place of `tell` where candidates answer different numbers of items; 0 where all were answered.
+        """
+        ...
+
+
+def tell(
+    controller: Controller, index: int, fitness: Sequence[float] | None, stderr: Sequence[float] | None = None
+) -> None:
+    """Tell a fitness, with its standard errors where they are known and the controller can use them."""
+    if fitness is not None and stderr is not None and isinstance(controller, NoiseAware):
+        controller.tell_noisy(index, fitness, stderr)
+    else:
+        controller.tell(index, fitness)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.controllers.protocol import Controller
+from evomerge.controllers.protocol import Controller, Versioned, tell
 from evomerge.errors import RunError
 
 LAST_DIGITS = 1e-9  # by which a proposal may differ where another processor or BLAS rounds differently
 
 
-def replay(archive: Archive, controller: Controller) -> list[np.ndarray]:
+def replay(archive: Archive, controller: Controller, versions: dict[int, int] | None = None) -> list[np.ndarray]:
     """Bring a freshly seeded controller to where the archive's last event left it.
 
     What is stored stays the truth. On the same machine the proposals are the same bit for bit; where they differ by
     rounding (`LAST_DIGITS`), a note event says by how much.
+
+    Args:
+        archive: its asked and told events are replayed, in their order.
+        controller: freshly seeded.
+        versions: filled with untold candidate -> the controller's number of updates when it was proposed.
 
     Returns:
         Proposals that the controller made and nobody took on, because the budget ended inside a batch.
@@ -28,7 +33,9 @@ def replay(archive: Archive, controller: Controller) -> list[np.ndarray]:
     for event in archive.events("asked", "told"):
         if event.kind == "told":
             assert event.candidate is not None
-            controller.tell(event.candidate, event.payload["fitness"])
+            tell(controller, event.candidate, event.payload["fitness"], event.payload.get("stderr"))
+            if versions is not None:
+                versions.pop(event.candidate, None)
             continue
         first, count, size = (int(event.payload[key]) for key in ("first", "count", "size"))
         if size:  # 0: the rest of the batch before, taken on when the budget was raised
@@ -37,6 +44,8 @@ def replay(archive: Archive, controller: Controller) -> list[np.ndarray]:
                 raise _differs(archive, f"a batch from candidate {first} on had {size} proposals, now {len(left)}")
         rounding = max(rounding, _difference(archive, left[:count], first, count))
         left = left[count:]
+        if versions is not None and isinstance(controller, Versioned):
+            versions.update(dict.fromkeys(range(first, first + count), controller.updates))
     if rounding:
         text = f"replayed proposals differ by {rounding:.1e} in the last digits: another processor or BLAS"
         archive.put_event("note", None, {"text": text})

@@ -1,31 +1,35 @@
 """The loop: ask, record, submit, collect, record, tell, until there is a reason to stop.
 
 What the loop decides is in the archive before it takes effect. Starting and resuming are one path: the stored asks and
-tells are replayed into a fresh controller (at the start there are none), then the loop goes on.
-
-Candidates are told in the order of their numbers, so the trace does not depend on how many workers there are or on how
-fast they are: a result that arrives early waits.
+tells are replayed into a fresh controller (at the start there are none), then the loop goes on. Who is told when is
+decided in `turns`, what may still be spent in `account`, who answers more items in `race`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.candidate import Candidate, Objective, Outcome, Split
-from evomerge.controllers.protocol import Controller
+from evomerge.candidate import Candidate, Objective, Outcome
+from evomerge.controllers.protocol import Controller, Versioned, tell
 from evomerge.errors import RunError
+from evomerge.loop.account import Account
+from evomerge.loop.final import interrupted
+from evomerge.loop.race import Race
 from evomerge.loop.replay import replay
-from evomerge.loop.values import Budget, Fitness, Progress, Space, StopReason
+from evomerge.loop.turns import Turns
+from evomerge.loop.values import Budget, Fitness, Progress, Rules, Space, StopReason
 from evomerge.pool.desk import Desk, Plan
 from evomerge.pool.protocol import Arrival, Pool
 
 PROGRESS_SECONDS = 0.5  # between two reports, and the longest that the loop waits for a result before it looks around
 MOST_MACHINE_FAILURES = 8  # in a row: then it is not the candidates, and going on would only burn the budget
+
+Told = tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]  # candidate, fitness, its standard errors
 
 
 def run_search(
@@ -38,6 +42,7 @@ def run_search(
     budget: Budget,
     fitness: Fitness,
     progress: Callable[[Progress], None] | None = None,
+    rules: Rules | None = None,
 ) -> StopReason:
     """Search until the budget ends or there is another reason to stop.
 
@@ -47,10 +52,11 @@ def run_search(
         controller: freshly seeded, as at the start of the run; the archive's asks and tells are replayed into it.
         pool: who evaluates. It is left open for the final scoring, except after an interruption.
         objectives: what fitness is made of.
-        plan: task -> items that every candidate answers.
+        plan: task -> items that every candidate answers; with racing, every candidate that is promising to the end.
         budget: strict limits.
         fitness: turns responses into an evaluation; handed in by the composition root.
         progress: called now and then, and at the end.
+        rules: in which order the controller is told, and whether candidates race; None: in order, without races.
 
     Returns:
         The reason. The first Ctrl-C is one: it is recorded, the pool is closed, and 'interrupted' comes back. A second
@@ -59,7 +65,11 @@ def run_search(
     Raises:
         RunError: the archive cannot be written, or the controller does not repeat the stored proposals.
     """
-    search = _Search(archive, space, controller, pool, objectives, budget, fitness, Desk(archive, pool, "search", plan))
+    rules = rules or Rules()
+    race = None if rules.racing is None else Race(archive, objectives, plan, rules.racing, fitness)
+    desk = Desk(archive, pool, "search", plan if race is None else race.plan_for)
+    turns, account = Turns(on_arrival=rules.asynchronous), Account(archive, pool, budget)
+    search = _Search(archive, space, controller, pool, objectives, budget, fitness, desk, turns, account, race)
     try:
         search.begin()
         while (reason := search.reason_to_stop()) is None:
@@ -68,40 +78,11 @@ def run_search(
             if progress is not None and search.report_due():
                 progress(search.progress())
     except KeyboardInterrupt:
-        return _interrupted(archive, pool)
+        return interrupted(archive, pool)
     archive.put_event("stopped", None, {"reason": reason.name, "message": reason.message})
     if progress is not None:
         progress(search.progress())
     return reason
-
-
-def evaluate(archive: Archive, pool: Pool, candidates: Sequence[Candidate], split: Split, plan: Plan) -> StopReason:
-    """Let candidates answer the items of `plan`, as for the final scoring on held-out items; what is stored is kept.
-
-    Returns:
-        'done', or why not: 'configuration', or 'interrupted' as in `run_search`.
-    """
-    desk = Desk(archive, pool, split, plan)
-    try:
-        with archive.transaction():
-            desk.take(candidates)
-        while desk.open:
-            desk.submit()
-            arrived = pool.collect(PROGRESS_SECONDS)
-            with archive.transaction():
-                outcomes = desk.file(arrived)
-            for outcome in outcomes:
-                if outcome.failure is not None and outcome.failure.kind == "configuration":
-                    return StopReason("configuration", outcome.failure.message)
-    except KeyboardInterrupt:
-        return _interrupted(archive, pool)
-    return StopReason("done", f"{len(candidates)} candidates have answered the {split} items")
-
-
-def _interrupted(archive: Archive, pool: Pool) -> StopReason:
-    archive.put_event("interrupted")
-    pool.close()
-    return StopReason("interrupted", f"everything is saved; go on with: evomerge resume {archive.path.parent}")
 
 
 @dataclass
@@ -116,10 +97,12 @@ class _Search:
     budget: Budget
     fitness: Fitness
     desk: Desk
+    turns: Turns
+    account: Account
+    race: Race | None
     left: list[np.ndarray] = field(default_factory=list)  # proposed and not taken on
     asked: int = 0
-    told: int = 0  # in order, so these are candidates 0 ... told - 1
-    waiting: set[int] = field(default_factory=set)  # finished, to be told once those before them are
+    versions: dict[int, int] = field(default_factory=dict)  # untold candidate -> the controller's updates when asked
     best: dict[str, float] = field(default_factory=dict)
     failures: int = 0
     machine_failures: int = 0  # in a row
@@ -130,42 +113,46 @@ class _Search:
 
     def begin(self) -> None:
         """Take up the run where the archive left it: at its start, or anywhere else."""
-        self.left = replay(self.archive, self.controller)
+        self.left = replay(self.archive, self.controller, self.versions if self.turns.on_arrival else {})
         self.asked = self.archive.count("search")
         for event in self.archive.events("told"):
+            assert event.candidate is not None
+            self.turns.restore([event.candidate])
             self._count(event.payload["fitness"])
-            self.told += 1
-        self.told_before = self.told
-        open_ones = [*self.archive.candidates("parent"), *self.archive.candidates("search", first=self.told)]
+        self.told_before = self.turns.told
+        untold = set(self.turns.open(range(self.turns.first_untold, self.asked)))
+        if self.race is not None:
+            self.race.restore(untold)
+        later = self.archive.candidates("search", first=self.turns.first_untold)
+        open_ones = [*self.archive.candidates("parent"), *(one for one in later if one.number in untold)]
         with self.archive.transaction():
-            self.waiting.update(number for number in self.desk.take(open_ones) if number >= 0)
-            ready = self._record_told()
-        self._tell(ready)
+            self._round_over(self.desk.take(open_ones))
+            due = self._record_due()
+        self._tell(due)
 
     def reason_to_stop(self) -> StopReason | None:
         """Return why the loop should end now, if it should."""
         if self.reason is not None:
             return self.reason
         if not self.desk.open:
-            if self.asked >= self.budget.candidates:
+            if self.turns.told >= self.budget.candidates:
                 return StopReason("candidates", f"all {self.budget.candidates} candidates are done")
             if reasons := self.controller.stop():
                 return StopReason("controller", "; ".join(f"{name}: {text}" for name, text in reasons.items()))
-        if self.budget.seconds is not None and self.archive.seconds() >= self.budget.seconds:
-            return StopReason("seconds", f"the budget of {self.budget.seconds:.0f} seconds is used up")
-        return None
+        return self.account.exhausted() if self.desk.running else self.account.ended()
 
     def hand_out(self) -> None:
-        """Keep every worker busy for as long as the controller has proposals."""
+        """Keep every worker busy for as long as the controller has proposals and there is time for them."""
+        if not self.account.worth_starting():
+            return
         self.desk.submit()
         while not self.desk.queued and self.pool.room() and self._ask():
             self.desk.submit()
 
     def patience(self) -> float:
         """Return how many seconds to wait for a result."""
-        if self.budget.seconds is None:
-            return PROGRESS_SECONDS
-        return min(PROGRESS_SECONDS, max(0.0, self.budget.seconds - self.archive.seconds()))
+        left = self.account.seconds_left()
+        return PROGRESS_SECONDS if left is None else min(PROGRESS_SECONDS, max(0.0, left))
 
     def learn(self, arrived: Sequence[Arrival]) -> None:
         """Record what arrived and whom the controller will be told about, in one transaction; then tell it."""
@@ -174,8 +161,8 @@ class _Search:
         with self.archive.transaction():
             for outcome in self.desk.file(arrived):
                 self._judge(outcome)
-            ready = self._record_told()
-        self._tell(ready)
+            due = self._record_due()
+        self._tell(due)
 
     def report_due(self) -> bool:
         """Return whether the last report is long enough ago."""
@@ -187,15 +174,17 @@ class _Search:
         session = self.reported - self.started
         workers = self.pool.status()
         busy = sum(row["busy_seconds"] for row in workers) / max(len(workers) * session, 1e-9)
-        new = self.told - self.told_before
-        eta = (self.budget.candidates - self.told) * session / new if new else None
-        if self.budget.seconds is not None:
-            left = max(0.0, self.budget.seconds - self.archive.seconds())
-            eta = left if eta is None else min(eta, left)
+        told = self.turns.told
+        new = told - self.told_before
+        eta = (self.budget.candidates - told) * session / new if new else None
+        if (left := self.account.seconds_left()) is not None:
+            eta = max(0.0, left) if eta is None else min(eta, max(0.0, left))
         return Progress(
-            *(self.told, self.budget.candidates, dict(self.best), self.failures, self.desk.running),
+            *(told, self.budget.candidates, dict(self.best), self.failures, self.desk.running),
             *(min(1.0, busy), self.archive.seconds(), eta),
         )
+
+    # -- ask -----------------------------------------------------------------------------------------------------
 
     def _ask(self) -> bool:
         """Take on the next proposals; False where there are none now."""
@@ -207,24 +196,34 @@ class _Search:
             size = len(self.left)
         taken = self.left[: self.budget.candidates - self.asked]
         if not taken:
-            if not self.desk.open:
+            if not self.desk.open and self.turns.told == self.asked:
                 raise RunError("the controller proposes nothing although it was told everything; that is a bug in it")
             return False
         self.left = self.left[len(taken) :]
         candidates = [self._candidate(self.asked + i, genotype) for i, genotype in enumerate(taken)]
         with self.archive.transaction():
             self.archive.put_asked(candidates, size)
-            self.waiting.update(self.desk.take(candidates))
-            ready = self._record_told()
+            self._opened(candidates, size)
+            self._round_over(self.desk.take(candidates))
+            due = self._record_due()
         self.asked += len(taken)
-        self._tell(ready)
+        self._tell(due)
         return True
+
+    def _opened(self, candidates: Sequence[Candidate], size: int) -> None:
+        if self.race is not None:
+            self.race.enter(candidates[0].number, len(candidates), new=size > 0)
+        if self.turns.on_arrival and isinstance(self.controller, Versioned):
+            self.versions.update(dict.fromkeys((one.number for one in candidates), self.controller.updates))
 
     def _candidate(self, number: int, genotype: np.ndarray) -> Candidate:
         return Candidate(number, self.space.decode(genotype), tuple(float(gene) for gene in genotype))
 
+    # -- tell ----------------------------------------------------------------------------------------------------
+
     def _judge(self, outcome: Outcome) -> None:
         """Apply the policy of the outcome's failure kind; parents are told to nobody."""
+        self.account.measured(outcome)
         kind = outcome.failure.kind if outcome.failure else None
         self.machine_failures = self.machine_failures + 1 if kind == "infrastructure" else 0
         if outcome.failure and kind == "configuration":
@@ -234,30 +233,70 @@ class _Search:
                 f"{self.machine_failures} evaluations in a row failed for reasons of the machine, the last one with: "
             )
             self.reason = StopReason("infrastructure", text + outcome.failure.message)
-        elif outcome.number >= 0:
-            self.waiting.add(outcome.number)
+        else:
+            self._round_over([outcome.number])
 
-    def _record_told(self) -> list[tuple[int, tuple[float, ...] | None]]:
-        """Record, in the order of their numbers, the candidates whose turn has come; return them with their fitness."""
-        ready = []
-        while self.told in self.waiting:
-            self.waiting.discard(self.told)
-            fitness = self._fitness_of(self.told)
-            self.archive.put_told(self.told, fitness)
+    def _round_over(self, numbers: Iterable[int]) -> None:
+        """Candidates have answered what they were asked, or failed: they are done, unless a race decides about them."""
+        for number in numbers:
+            if self.race is not None and self.race.must_decide(number):
+                continue
+            if number >= 0:
+                self.turns.finish([number])
+
+    def _record_due(self) -> list[Told]:
+        """Record the candidates whose turn has come, and return them with their fitness.
+
+        On arrival it is one at a time: how stale it is depends on what the controller did with the one before.
+        """
+        due: list[Told] = []
+        self._decide()
+        while (number := self.turns.next()) is not None:
+            fitness, stderr = self._fitness_of(number)
+            self.archive.put_told(number, fitness, stderr, self._staleness(number))
             self._count(fitness)
-            ready.append((self.told, fitness))
-            self.told += 1
-        return ready
+            due.append((number, fitness, stderr))
+            if self.race is not None:
+                self.race.leave(number, fitness)
+                self._decide()
+            if self.turns.on_arrival:
+                break
+        return due
 
-    def _tell(self, ready: list[tuple[int, tuple[float, ...] | None]]) -> None:
-        for number, fitness in ready:
-            self.controller.tell(number, fitness)
+    def _decide(self) -> None:
+        """Let the race decide who answers more items; each decision is recorded before the items are asked."""
+        if self.race is None:
+            return
+        while ready := self.race.decidable(self.turns):
+            for number in ready:
+                verdict = self.race.decide(number)
+                self.archive.put_event("raced", number, verdict.payload())
+                if verdict.promoted:  # the answers may be there already, as those of a twin
+                    self._round_over(self.desk.take([self.archive.candidate(number)]))
+                else:
+                    self.turns.finish([number])
 
-    def _fitness_of(self, number: int) -> tuple[float, ...] | None:
+    def _staleness(self, number: int) -> int | None:
+        """Return how often the controller has moved on since it proposed this candidate, where it counts that."""
+        asked = self.versions.pop(number, None)
+        return self.controller.updates - asked if asked is not None and isinstance(self.controller, Versioned) else None
+
+    def _tell(self, due: Sequence[Told]) -> None:
+        while due:
+            for number, fitness, stderr in due:
+                tell(self.controller, number, fitness, stderr)
+            due = []
+            if self.turns.ready:
+                with self.archive.transaction():
+                    due = self._record_due()
+
+    def _fitness_of(self, number: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         outcome = self.archive.outcome(number)
         if outcome is None or not outcome.done:
-            return None
-        return self.fitness(number, self.archive.responses("search", number)).fitness(self.objectives)
+            return None, None
+        if self.race is not None:
+            return self.race.fitness_of(number)
+        return self.fitness(number, self.archive.responses("search", number)).fitness(self.objectives), None
 
     def _count(self, fitness: Sequence[float] | None) -> None:
         if fitness is None:

@@ -42,6 +42,8 @@ def _pointer_to(element):
 
 
 _float32_at = _pointer_to(types.float32)
+_int16_at = _pointer_to(types.int16)
+_int32_at = _pointer_to(types.int32)
 _uint16_at = _pointer_to(types.uint16)
 _int64_at = _pointer_to(types.int64)
 _uint8_at = _pointer_to(types.uint8)
@@ -310,12 +312,9 @@ def _trim_one(given, origin, w, bound, equal, row):
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _draw(density, key, start, hashes, into):
-    """Write one where an element's draw is below `density`, else zero (`masks.bernoulli`); `start` is even."""
+def _uniform(key, start, hashes, into):
+    """Write the uniform numbers of elements from `start` (even) on, `masks.uniform`."""
     count = len(into)
-    if density >= _ONE:
-        into[:] = _ONE
-        return
     origin = key + (np.uint64(start // 2) + np.uint64(1)) * _GOLDEN
     for i in range((count + 1) // 2):
         z = origin + np.uint64(i) * _GOLDEN
@@ -324,8 +323,19 @@ def _draw(density, key, start, hashes, into):
         hashes[i] = z ^ (z >> np.uint64(31))
     halves = hashes.view(np.uint32)  # low half first
     for i in range(count):
-        draw = np.float32(np.int32(halves[i] >> np.uint32(8))) * np.float32(2.0**-24)
-        into[i] = _ONE if draw < density else _ZERO
+        into[i] = np.float32(np.int32(halves[i] >> np.uint32(8))) * np.float32(2.0**-24)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _draw(density, key, start, hashes, into):
+    """Write one where an element's draw is below `density`, else zero (`masks.bernoulli`); `start` is even."""
+    count = len(into)
+    if density >= _ONE:
+        into[:] = _ONE
+        return
+    _uniform(key, start, hashes, into)
+    for i in range(count):
+        into[i] = _ONE if into[i] < density else _ZERO
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -387,6 +397,80 @@ def kept_magnitudes(into, base, base_kind, source, kind, first, count, density, 
         _draw(density, key, first + done, hashes, row)
         for i in range(length):
             row[i] = abs(given[i] - origin[i]) * row[i]
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def thin_by_rank(
+    out, source, kind, base, base_kind, count, start, ranks, width, top, two, epsilon, floor, key, own
+):  # fmt: skip
+    """Write source - base with entries dropped at random, each with the chance that its rank gives it: DELLA.
+
+    Args:
+        out: address of float32 memory.
+        source, kind, base, base_kind: addresses and dtypes of stretches of `count` elements.
+        start: index of their first element in the tensor, even.
+        ranks, width: of the whole tensor, integers of 2 or 4 bytes.
+        top: the highest rank; chances are rank / top * two * epsilon + floor, float32 all of them.
+        key: of the mask, uint64.
+        own: divide by the chance.
+    """
+    narrow, wide, draws = np.empty(STEP, np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.float32)
+    hashes, chance = np.empty(STEP // 2, np.uint64), np.empty(STEP, np.float32)
+    for first in range(0, count, STEP):
+        length = min(STEP, count - first)
+        place = start + first
+        to = carray(_float32_at(out + 4 * first), length)
+        origin = _load(base, base_kind, first, length, narrow)
+        given = _load(source, kind, first, length, wide)
+        _uniform(key, place, hashes, draws[:length])
+        if width == 2:
+            short = carray(_int16_at(ranks + 2 * place), length)
+            for i in range(length):
+                chance[i] = np.float32(short[i]) / top * two * epsilon + floor
+        else:
+            long = carray(_int32_at(ranks + 4 * place), length)
+            for i in range(length):
+                chance[i] = np.float32(long[i]) / top * two * epsilon + floor
+        for i in range(length):
+            to[i] = (given[i] - origin[i]) * (_ONE if draws[i] < chance[i] else _ZERO)
+        if own:
+            for i in range(length):
+                to[i] = to[i] / chance[i]
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def variances(out, base, base_kind, inputs, kinds, count):
+    """Write the population variance of the task vectors input - base over models, entry by entry, in float64 steps.
+
+    Args:
+        out: address of float32 memory.
+        base, base_kind, inputs, kinds: as in `add_up`.
+        count: elements.
+    """
+    models = len(inputs)
+    number = np.float64(models)
+    narrow, wide = np.empty(STEP, np.float32), np.empty(STEP, np.float32)
+    deltas, mean, total = np.empty((models, STEP)), np.empty(STEP), np.empty(STEP)
+    for first in range(0, count, STEP):
+        length = min(STEP, count - first)
+        origin = _load(base, base_kind, first, length, narrow)
+        mean[:length] = 0.0
+        total[:length] = 0.0
+        for j in range(models):
+            given, row = _load(inputs[j], kinds[j], first, length, wide), deltas[j]
+            for i in range(length):
+                row[i] = np.float64(given[i] - origin[i])
+                mean[i] += row[i]
+        for i in range(length):
+            mean[i] /= number
+        for j in range(models):
+            row = deltas[j]
+            for i in range(length):
+                away = row[i] - mean[i]
+                total[i] += away * away
+        to = carray(_float32_at(out + 4 * first), length)
+        for i in range(length):
+            to[i] = np.float32(total[i] / number)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)

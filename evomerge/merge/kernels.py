@@ -11,7 +11,7 @@ torch releases the interpreter's lock inside its operations, so blocks may be gi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -26,6 +26,9 @@ from evomerge.merge.thresholds import Cut
 
 # Elements per chunk: long enough that the cost of calling torch fades, short enough for buffers to stay in cache.
 CHUNK = 1 << 17
+
+# Writes what is kept of a stretch of source - base: (index of its first element, source, base, out).
+Thin = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
 def sum_block(
@@ -124,6 +127,7 @@ def dare_block(
     lambda_: float = 1.0,
     start: int = 0,
     subtract: bool = False,
+    thin: Sequence[Thin] | None = None,
     chunk: int = CHUNK,
 ) -> None:
     """Write a block of `dare_linear`, or with `elect` of `dare_ties`, into `out`.
@@ -141,6 +145,7 @@ def dare_block(
         lambda_: scale of the merged delta.
         start: flat index of the block's first element in its tensor.
         subtract: inputs are weights from which the base is subtracted.
+        thin: per input, how to thin it instead of by density and key; then inputs are weights.
         chunk: elements worked on at a time; does not change the result.
     """
     buffers = torch.empty(len(inputs) + 2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
@@ -149,8 +154,12 @@ def dare_block(
     offset = start
     for to, origin, given, work in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk)):
         kept, merged = work[:-2], work[-1]
-        for delta, tensor, d, key in zip(kept, given, density, keys, strict=True):
-            _thin(_delta(tensor, origin if subtract else None, delta), d, key, offset, delta)
+        for index, (delta, tensor) in enumerate(zip(kept, given, strict=True)):
+            if thin is not None and origin is not None:
+                thin[index](offset, tensor, origin, delta)
+            else:
+                source = _delta(tensor, origin if subtract else None, delta)
+                _thin(source, density[index], keys[index], offset, delta)
         kept.mul_(factors[0]).mul_(factors[1])  # in two roundings, as the plain method
         signs = None
         if elect:

@@ -120,6 +120,30 @@ def kept_sum(base: Tensor, source: Tensor, density: float, key: int) -> float:
     return total
 
 
+def thin_by_rank(
+    out: Tensor,
+    source: Tensor,
+    base: Tensor,
+    start: int,
+    ranks: Tensor,
+    length: int,
+    spread: tuple[float, float, float],
+    key: int,
+    own: bool,
+) -> None:
+    """Write what `row_ranks.Chances.thin` writes; `source`, `base` and float32 `out` are stretches from `start` on."""
+    places = (*_place(source), *_place(base), out.numel(), start)
+    rank = (ranks.data_ptr(), ranks.element_size(), np.float32(length - 1), *(np.float32(value) for value in spread))
+    _loops().thin_by_rank(out.data_ptr(), *places, *rank, np.uint64(key), own)
+
+
+def variances(out: Tensor, sources: Sequence[Tensor], base: Tensor) -> None:
+    """Write `selective.variance_over_models` of the flat task vectors source - base into float32 `out`."""
+    addresses, kinds = zip(*(_place(tensor) for tensor in sources), strict=True)
+    every = (np.array(addresses, np.int64), np.array(kinds, np.int64))
+    _loops().variances(out.data_ptr(), *_place(base), *every, base.numel())
+
+
 def ranked(base: Tensor, source: Tensor) -> Tensor:
     """Return the order that `thresholds.rank` finds in source - base, int32."""
     return torch.from_numpy(_loops().ranked(*_place(base), *_place(source), source.numel()))

@@ -155,11 +155,7 @@ def keep_probability(delta: Tensor, density: float, epsilon: float) -> Tensor:
 
     Source: MAGPRUNE of DELLA-Merging, Deep et al. 2024, arXiv:2406.11617.
     """
-    if density - epsilon <= 0 or density + epsilon >= 1:
-        raise MergeError(
-            f"della: density {density} with epsilon {epsilon} gives keep probabilities outside (0, 1); "
-            f"epsilon must be below {min(density, 1 - density):g} here"
-        )
+    check_chances(density, epsilon)
     length = delta.shape[-1]
     if length == 1:
         return torch.full_like(delta, density)
@@ -167,6 +163,19 @@ def keep_probability(delta: Tensor, density: float, epsilon: float) -> Tensor:
     ascending = torch.arange(length - 1, -1, -1, dtype=delta.dtype, device=delta.device)
     rank = torch.empty_like(delta).scatter_(-1, order, ascending.expand(delta.shape))
     return rank.div_(length - 1).mul_(2).mul_(epsilon).add_(density - epsilon)
+
+
+def check_chances(density: float, epsilon: float) -> None:
+    """Refuse a spread of DELLA's probabilities that leaves (0, 1).
+
+    Raises:
+        MergeError: says which epsilon would do.
+    """
+    if density - epsilon <= 0 or density + epsilon >= 1:
+        raise MergeError(
+            f"della: density {density} with epsilon {epsilon} gives keep probabilities outside (0, 1); "
+            f"epsilon must be below {min(density, 1 - density):g} here"
+        )
 
 
 def keep_groups(delta: Tensor, n: int, m: int, free: Tensor, overlap: bool) -> tuple[Tensor, Tensor]:

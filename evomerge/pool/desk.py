@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
-from evomerge.pool.protocol import Arrival, Pool, Retry
+from evomerge.pool.protocol import Arrival, Notice, Pool, Retry
 
 Plan = Mapping[str, tuple[str, ...]]  # task -> ids of the items that every candidate answers
 
@@ -17,14 +17,17 @@ class Desk:
 
     A candidate that was partly answered before is asked only for what is missing; one whose recipe was met before
     shares the answers; one that is finished already comes back at once.
+
+    Where `plan` is a function, a candidate's items grow as it is promoted in a race: it can be taken on again when it
+    has more to answer, and is finished when it has answered what its plan says by then.
     """
 
-    def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan) -> None:
+    def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan | Callable[[int], Plan]) -> None:
         self._archive, self._pool, self._split, self._plan = archive, pool, split, plan
         self._queue: deque[Job] = deque()  # waiting for a worker
         self._running: set[int] = set()
         self._twins: dict[int, list[int]] = {}  # open candidate -> later ones with the same recipe
-        self._jobs: dict[int, Job] = {}  # of every twin that waits: it must run itself if the first one's machine fails
+        self._twin_candidates: dict[int, Candidate] = {}  # that wait: each runs itself if the first one's machine fails
 
     @property
     def queued(self) -> int:
@@ -39,7 +42,7 @@ class Desk:
     @property
     def open(self) -> int:
         """How many candidates are taken on and not finished."""
-        return len(self._queue) + len(self._running) + len(self._jobs)
+        return len(self._queue) + len(self._running) + len(self._twin_candidates)
 
     def take(self, candidates: Iterable[Candidate]) -> list[int]:
         """Take candidates on; return the numbers of those that need no work because the archive has their answers."""
@@ -47,12 +50,12 @@ class Desk:
         for candidate in candidates:
             stored = self._archive.outcome(candidate.number, self._split)
             twin = self._archive.twin(candidate) if candidate.kind == "search" else None
-            if stored is not None and _final(stored.failure):
+            if stored is not None and _final(stored.failure) and not self._grown(candidate.number, stored.failure):
                 finished.append(candidate.number)
             elif twin is not None and self._is_open(twin):
                 self._twins.setdefault(twin, []).append(candidate.number)
-                self._jobs[candidate.number] = self._job(candidate)
-            elif twin is not None and self._can_copy(twin):
+                self._twin_candidates[candidate.number] = candidate
+            elif twin is not None and self._can_copy(twin, candidate.number):
                 self._archive.copy_answers(twin, candidate.number, self._split)
                 finished.append(candidate.number)
             else:
@@ -80,7 +83,11 @@ class Desk:
                 continue
             if isinstance(result, Retry):
                 payload = {"split": result.split, "worker": result.worker, "message": result.message}
-                self._archive.put_event("retry", result.number, payload)
+                self._archive.put_event("retry", result.number, {**payload, "seconds": result.seconds})
+                continue
+            if isinstance(result, Notice):
+                payload = {"what": result.what, "worker": result.worker}
+                self._archive.put_event("worker", None, {**payload, **result.facts})
                 continue
             self._archive.put_outcome(result)
             self._running.discard(result.number)
@@ -92,30 +99,40 @@ class Desk:
         """Return the outcomes of the candidates that waited for this one."""
         shared: list[Outcome] = []
         for number in self._twins.pop(outcome.number, []):
-            job = self._jobs.pop(number)
-            if _final(outcome.failure):
+            candidate = self._twin_candidates.pop(number)
+            if self._can_copy(outcome.number, number):
                 self._archive.copy_answers(outcome.number, number, self._split)
                 copied = self._archive.outcome(number, self._split)
                 assert copied is not None
                 shared.append(copied)
             else:
-                self._queue.append(job)
+                self._queue.append(self._job(candidate))
         return shared
 
     def _is_open(self, number: int) -> bool:
         return number in self._running or any(job.candidate.number == number for job in self._queue)
 
-    def _can_copy(self, twin: int) -> bool:
+    def _can_copy(self, twin: int, number: int) -> bool:
+        """Return whether a twin's end, and its answers, are all that candidate `number` needs."""
         stored = self._archive.outcome(twin, self._split)
-        return stored is not None and _final(stored.failure)
+        if stored is None or not _final(stored.failure):
+            return False
+        return stored.failure is not None or not callable(self._plan) or not self._missing(twin, self._plan(number))
+
+    def _grown(self, number: int, failure: Failure | None) -> bool:
+        """Return whether a finished candidate has more to answer by now."""
+        return failure is None and callable(self._plan) and bool(self._missing(number, self._plan(number)))
+
+    def _missing(self, number: int, plan: Plan) -> Plan:
+        answered = self._archive.answered(self._split, number)
+        missing = {
+            task: tuple(item for item in items if item not in answered.get(task, ())) for task, items in plan.items()
+        }
+        return {task: items for task, items in missing.items() if items}
 
     def _job(self, candidate: Candidate) -> Job:
-        answered = self._archive.answered(self._split, candidate.number)
-        missing = {
-            task: tuple(item for item in items if item not in answered.get(task, ()))
-            for task, items in self._plan.items()
-        }
-        return Job(candidate, self._split, {task: items for task, items in missing.items() if items})
+        plan = self._plan(candidate.number) if callable(self._plan) else self._plan
+        return Job(candidate, self._split, self._missing(candidate.number, plan))
 
 
 def _final(failure: Failure | None) -> bool:

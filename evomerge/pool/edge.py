@@ -6,12 +6,15 @@ import math
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from evomerge.candidate import Answers, Failure, FailureKind, Job, Outcome
 from evomerge.errors import CandidateError, InfrastructureError, InputError, MergeError
 from evomerge.pool.protocol import Evaluator, EvaluatorSpec
+from evomerge.pool.secrets import hide
 
+_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA's words, and torch's on the CPU
 _MOST_TRACEBACK = 20_000  # characters kept, from the end, where the cause stands
 
 
@@ -25,28 +28,52 @@ class Edge:
         self.name = name
         self._spec = spec
         self._evaluator: Evaluator | None = None
+        self._load_seconds = 0.0  # told with the next outcome
+
+    def prepare(self) -> float:
+        """Build the evaluator; return the seconds that took. Where it fails, the first job tries again and says so."""
+        started = time.monotonic()
+        # Broad as in `evaluate`: what cannot be built must reach the driver as a failure of a job, with its kind.
+        with suppress(Exception):
+            self._built()
+        return time.monotonic() - started
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         """Yield the answers of each task as it is done, then exactly one outcome, which names this worker."""
         started = time.monotonic()
         try:
             outcome = None
-            for result in self._built().evaluate(job):
+            left = set(job.items)
+            evaluator = self._built()
+            started = time.monotonic()
+            for result in evaluator.evaluate(job):
                 if isinstance(result, Answers):
                     _check(result, job)
+                    left.discard(result.task)
                     yield result
                 else:
                     outcome = result
                     break
-            yield replace(outcome, worker=self.name) if outcome else _silent(job, self.name)
+            yield self._signed(outcome, left) if outcome else _silent(job, self.name)
         # Broad on purpose: anything that a model, a task or a library raises must end one candidate, not the run.
         except Exception as error:
             yield _failed(job, failure_of(error), self.name, time.monotonic() - started)
 
     def _built(self) -> Evaluator:
         if self._evaluator is None:
+            started = time.monotonic()
             self._evaluator = self._spec.build()
+            self._load_seconds = time.monotonic() - started
         return self._evaluator
+
+    def _signed(self, outcome: Outcome, unanswered: set[str]) -> Outcome:
+        """Return an outcome with this worker's name and, once, the seconds of loading; refuse it where answers miss."""
+        if outcome.done and unanswered:
+            raise CandidateError(f"the worker ended well without answering {', '.join(sorted(unanswered))}")
+        stages = dict(outcome.stages)
+        if self._load_seconds:
+            stages["load"], self._load_seconds = self._load_seconds, 0.0
+        return replace(outcome, worker=self.name, stages=stages)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -56,9 +83,9 @@ def failure_of(error: BaseException) -> Failure:
     (InfrastructureError, memory, files, connections) is worth another try elsewhere. Other InputErrors are mistakes in
     the set-up and end the search. Anything else is held against the candidate, with its traceback.
     """
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_MOST_TRACEBACK:]
+    text = hide("".join(traceback.format_exception(type(error), error, error.__traceback__)))[-_MOST_TRACEBACK:]
     message = str(error) if isinstance(error, (CandidateError, InputError)) else f"{type(error).__name__}: {error}"
-    return Failure(_kind(error), message, text)
+    return Failure(_kind(error), hide(message), text)
 
 
 def _kind(error: BaseException) -> FailureKind:
@@ -68,7 +95,7 @@ def _kind(error: BaseException) -> FailureKind:
         return "configuration"
     if isinstance(error, (InfrastructureError, MemoryError, OSError)):
         return "infrastructure"
-    if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():  # CUDA's, and torch's on the CPU
+    if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY):
         return "infrastructure"
     return "candidate"
 

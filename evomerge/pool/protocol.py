@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from evomerge.candidate import Answers, Job, Outcome, Split
 
@@ -17,9 +17,23 @@ class Retry:
     split: Split
     worker: str  # that failed
     message: str
+    seconds: float = 0.0  # of work that were lost
 
 
-Arrival = Answers | Outcome | Retry
+@dataclass(frozen=True)
+class Notice:
+    """Something happened to a worker, for the record; no job is touched by it.
+
+    `what` is one of joined, left, lost (it died or hung), refused (other versions), quarantined, straggler (its job was
+    given to a second worker too), wasted (answers that the other one had given before).
+    """
+
+    what: Literal["joined", "left", "lost", "refused", "quarantined", "straggler", "wasted"]
+    worker: str
+    facts: Mapping[str, Any] = field(default_factory=dict)  # JSON-ready: node, gpus, seconds, message, log
+
+
+Arrival = Answers | Outcome | Retry | Notice
 
 
 class Evaluator(Protocol):

@@ -1,318 +1,337 @@
-"""The pool on Ray: one actor per worker, on this machine or on a cluster. The only file that imports ray."""
+"""Ray as a cluster of workers: nodes, one actor per worker, their messages. The only file that imports ray.
+
+What is done about failures is in `pool.foreman`; here is only what Ray says and does.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import shutil
 import socket
-import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from evomerge.candidate import Answers, Failure, Job, Outcome
+from evomerge.candidate import Answers, Job, Outcome
 from evomerge.errors import ExtraMissing, InputError
+from evomerge.pool.cluster import Begun, Cause, Died, Greeting, Loaded, Needs, News, Node
 from evomerge.pool.edge import Edge
-from evomerge.pool.protocol import Arrival, EvaluatorSpec, Retry
+from evomerge.pool.foreman import Foreman, Policy
+from evomerge.pool.pace import PaceSettings
+from evomerge.pool.private_ray import PrivateRay, hushed, quiet_settings
+from evomerge.pool.protocol import EvaluatorSpec
+from evomerge.pool.roster import Staff
+from evomerge.pool.secrets import hide, to_pass_on
+from evomerge.pool.versions import versions_here
 
 try:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
+    from ray.util import metrics
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ModuleNotFoundError as missing:
     raise ExtraMissing("ray", "ray") from missing
 
-MOST_TRIES = 3  # of one job, each on another worker where there is one, while machines fail under it
-_OBJECT_STORE = 128 * 2**20  # bytes; only recipes and answers travel
-_LONGEST_FOLDER = 40  # characters: Ray puts sockets below it, and the path of a socket ends at 107
+_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head, and to no other node
+_LOG_BYTES = 4000  # of a dead worker's last words
+_LOG_SECONDS = 5.0  # that its node gets to fetch them
 
 
-@dataclass
-class _Try:
-    """A job on its way through the pool."""
-
-    job: Job  # what is still to be answered
-    tries: int = 0
-    avoid: int | None = None  # slot of the worker that failed it last
-
-
-@dataclass
-class _Slot:
-    """One worker's place; after its actor dies, another one sits here."""
-
-    index: int
-    name: str
-    actor: Any
-    ready: Any  # reference that arrives when the actor has started; None once it has
-    current: _Try | None = None
-    results: Any = None  # generator of references to the current job's results
-    since: float = 0.0
-    busy_seconds: float = 0.0
-    done: int = 0
-    lost: list[str] = field(default_factory=list)  # why earlier actors of this slot ended
-
-
-class RayPool:
-    """Runs jobs on `workers` actors, each of which builds its evaluator once.
-
-    Finished tasks arrive before their job ends. When a worker dies or its machine fails, its job goes to another one
-    with what is still unanswered, up to `MOST_TRIES` times in all; then it ends as an infrastructure failure.
-    """
+class RayPool(Foreman):
+    """A foreman on Ray: on this machine alone, or on a running cluster."""
 
     def __init__(
         self,
         spec: EvaluatorSpec,
         workers: int | None = None,
         address: str | None = None,
-        cpus: int | None = None,
+        cpus: float | None = None,
         gpus: float | None = None,
         deadline_seconds: float | None = None,
+        use_head: bool = False,
+        secrets: Sequence[str] = (),
     ) -> None:
         """Connect, or start a small Ray of our own on this machine, and start the workers.
 
         Args:
             spec: plain data that builds the evaluator in each worker.
-            workers: how many; None: as many as the cluster's GPUs allow, or its CPUs where it has no GPU.
+            workers: how many; None: as many as the cluster's GPUs allow, or its CPUs where it has no GPU, and more
+                when nodes join.
             address: of a running cluster ('auto', or host:port); None: this machine alone.
             cpus: per worker, which is also its number of OpenMP threads; None: an equal share of this machine's cores,
                 or 1 on a cluster.
-            gpus: per worker; fractions let workers share one. None: one each, or an equal share where there are fewer
-                GPUs than workers.
-            deadline_seconds: after which a job counts as hanging, and its worker is replaced.
+            gpus: per worker; fractions let workers share one, several are always of one node. None: one each, or an
+                equal share where there are fewer GPUs than workers.
+            deadline_seconds: without a sign of life, after which a worker hangs and is replaced; None: learnt from
+                measured times.
+            use_head: whether a cluster's head node gets workers although there are other nodes.
+            secrets: environment variables that workers get beside `secrets.PASSED_ON`.
 
         Raises:
-            InputError: a number is below 1, or the address is of no cluster that can be used.
+            InputError: a number is below 1, no worker fits, or the address is of no cluster that can be used.
         """
-        if workers is not None and workers < 1:
-            raise InputError(f"workers must be 1 or more, got {workers}")
-        if address is not None and address.startswith("ray://"):
-            raise InputError(
-                f"address {address!r}: Ray Client ends with its connection, and a search must not; start the search on "
-                "a node of the cluster with --address auto, or submit it there as a job"
-            )
+        _check(workers, cpus, gpus, address)
         cores = os.cpu_count() or 1
-        self._cpus = cpus if cpus is not None else max(1, cores // (workers or cores)) if address is None else 1
-        self._deadline = deadline_seconds
-        self._folder: str | None = None  # of the Ray that we started
+        if cpus is None:
+            cpus = max(1, cores // (workers or cores)) if address is None else 1
+        cluster = RayCluster(spec, address, max(int(cpus * (workers or 1)), cores), to_pass_on(secrets))
+        try:
+            cluster.needs = Needs(cpus, _gpus_each(cluster.nodes(), workers) if gpus is None else gpus)
+            staff = Staff(workers, cluster.needs, use_head, may_grow=address is not None and workers is not None)
+            super().__init__(cluster, staff, Policy(PaceSettings(fixed=deadline_seconds)))
+        except BaseException:
+            cluster.close()
+            raise
+
+
+@dataclass
+class _Remote:
+    """One actor and what is awaited from it: its greeting, its models, or the next result of its job."""
+
+    actor: Any
+    node: Node
+    awaited: Any
+    stage: str = "greeting"  # then loading, then idle or job
+    pid: int = 0
+    log: str = ""  # path of its stderr on its node
+
+
+class RayCluster:
+    """Ray behind the `Cluster` protocol; owns the connection and the actors."""
+
+    def __init__(self, spec: EvaluatorSpec, address: str | None, cpus: int, environment: Mapping[str, str]) -> None:
+        """Connect to `address`, or start a Ray of our own with this many CPUs.
+
+        Args:
+            environment: secrets that workers get. As arguments of the actor, which Ray writes to no log.
+        """
+        self.needs = Needs()
+        self._private: PrivateRay | None = None
         self._connected = not ray.is_initialized()  # by us, so that we disconnect
-        if self._connected:
-            self._connect(address, max(self._cpus * (workers or 1), cores))
-        workers, self._gpus = _fit(workers, self._cpus, gpus)
-        self._spec = ray.put(spec)
-        self._queue: deque[_Try] = deque()
-        self._slots = [self._start(index) for index in range(workers)]
+        self._remotes: dict[int, _Remote] = {}
+        self._asked_for = 0
+        self._figures: dict[str, Any] = {}
+        self._closed = False
+        if self._connected and address is not None:
+            _join(address)
+        elif self._connected:
+            self._private = PrivateRay()
+            try:
+                with hushed():
+                    ray.init(**self._private.settings(cpus))
+            except BaseException:
+                self._private.remove()
+                raise
+        self._spec, self._environment = ray.put(spec), dict(environment)
 
-    def room(self) -> int:
-        """Return how many workers have started and are idle."""
-        idle = sum(slot.current is None and slot.ready is None for slot in self._slots)
-        return max(0, idle - len(self._queue))
+    def now(self) -> float:
+        """Return seconds on the monotonic clock."""
+        return time.monotonic()
 
-    def submit(self, job: Job) -> None:
-        """Give the job to an idle worker, or queue it."""
-        self._queue.append(_Try(job))
-        self._dispatch()
+    def nodes(self) -> list[Node]:
+        """Return the living nodes."""
+        leaving = _draining()
+        return [_node(row, leaving) for row in ray.nodes() if row["Alive"]]
 
-    def collect(self, timeout: float | None = None) -> list[Arrival]:
-        """Return what has arrived, waiting for a result or for a worker's start."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            arrived = list(self._gather())
-            self._dispatch()
-            left = 1.0 if until is None else until - time.monotonic()
-            if arrived or left <= 0 or not self._waitables():
-                return arrived
-            room = self.room()
-            ray.wait(self._waitables(), num_returns=1, timeout=min(left, 1.0))
-            self._dispatch()
-            if self.room() > room:  # a worker has started, and the caller may have work for it
-                return list(self._gather())
+    def start(self, node: Node, number: int, name: str) -> None:
+        """Start an actor on exactly this node."""
+        place = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        # Ray sets OMP_NUM_THREADS of an actor to its num_cpus where the environment does not say otherwise
+        options = {"num_cpus": self.needs.cpus, "num_gpus": self.needs.gpus, "scheduling_strategy": place}
+        actor_class: Any = ray.remote(max_restarts=0)(_Actor)
+        actor = actor_class.options(**options).remote(self._spec, name, self._environment)
+        self._remotes[number] = _Remote(actor, node, actor.greet.remote())
 
-    def status(self) -> list[dict[str, Any]]:
-        """Return a row per worker."""
-        return [
-            {
-                "name": slot.name,
-                "state": "starting" if slot.ready is not None else "idle" if slot.current is None else "busy",
-                "busy_seconds": slot.busy_seconds + (time.monotonic() - slot.since if slot.current else 0.0),
-                "done": slot.done,
-                "lost": list(slot.lost),
-            }
-            for slot in self._slots
-        ]
+    def send(self, number: int, job: Job) -> None:
+        """Start a job on an idle actor."""
+        remote = self._remotes[number]
+        remote.stage = "job"
+        remote.awaited = remote.actor.evaluate.options(num_returns="streaming").remote(job)
+
+    def wait(self, timeout: float) -> list[tuple[int, News]]:
+        """Return what has arrived."""
+        news: list[tuple[int, News]] = []
+        while awaited := {remote.awaited: n for n, remote in self._remotes.items() if remote.awaited is not None}:
+            patience = 0.0 if news else timeout
+            first, _ = ray.wait(list(awaited), num_returns=1, timeout=patience)
+            if not first:
+                return news
+            ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+            for reference in ready:
+                news.append((awaited[reference], self._next(awaited[reference])))
+        if not news and timeout > 0:  # nobody is at work: nothing can arrive
+            time.sleep(timeout)
+        return news
+
+    def kill(self, number: int) -> None:
+        """Kill an actor's process, also one that is stopped."""
+        remote = self._remotes.pop(number)
+        with contextlib.suppress(RayError, ValueError):
+            ray.kill(remote.actor)
+
+    def wanted(self, workers: int) -> None:
+        """Ask the autoscaler, where there is one, for room for so many workers."""
+        from ray.autoscaler.sdk import request_resources
+
+        bundle = {"CPU": self.needs.cpus, **({"GPU": self.needs.gpus} if self.needs.gpus else {})}
+        self._asked_for = workers
+        with contextlib.suppress(RayError, RuntimeError, ConnectionError):
+            request_resources(bundles=[bundle] * workers)
+
+    def publish(self, figures: Mapping[str, Any]) -> None:
+        """Set Ray's own gauges, which its metrics agents serve to Prometheus as ray_evomerge_*."""
+        for full, (value, tags) in figures.items():
+            name = full.partition("/")[0]  # what follows is in the tags
+            gauge = self._figures.get(name)
+            if gauge is None:
+                gauge = metrics.Gauge(f"evomerge_{name}", "evomerge: " + name.replace("_", " "), tuple(tags))
+                self._figures[name] = gauge
+            gauge.set(float(value), dict(tags))
 
     def close(self) -> None:
         """Kill our workers; leave a cluster that was there before as it was, and stop the Ray that we started."""
-        slots, self._slots = self._slots, []
-        self._queue.clear()
-        for slot in slots:
-            with contextlib.suppress(RayError, ValueError):
-                ray.kill(slot.actor)
+        if self._closed:
+            return
+        self._closed = True
+        for number in list(self._remotes):
+            self.kill(number)
+        if self._asked_for and ray.is_initialized():
+            self.wanted(0)
         if self._connected and ray.is_initialized():
             ray.shutdown()
-        self._connected = False
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._private is not None:
+            self._private.remove()
 
-    # -- workers -------------------------------------------------------------------------------------------------
-
-    def _connect(self, address: str | None, cpus: int) -> None:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-        if address is not None:
-            try:
-                ray.init(address=address, namespace="evomerge", **quiet)
-            except (ConnectionError, RayError, RuntimeError) as error:
-                raise InputError(
-                    f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head"
-                ) from error
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a private Ray calls nobody
-        folder = tempfile.mkdtemp(prefix="evomerge-ray-")
-        if len(folder) > _LONGEST_FOLDER:
-            os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="evomerge-ray-", dir="/tmp")
-        self._folder = folder
-        ray.init(
-            address="local",  # not the cluster that RAY_ADDRESS may name: that is asked for by `address`
-            num_cpus=cpus,
-            object_store_memory=_OBJECT_STORE,
-            include_dashboard=False,
-            _temp_dir=folder,
-            **quiet,
-        )
-
-    def _start(self, index: int, lost: list[str] | None = None) -> _Slot:
-        # Ray sets OMP_NUM_THREADS of an actor to its num_cpus where the environment does not say otherwise
-        actor_class: Any = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)(_Actor)
-        actor = actor_class.remote(self._spec, index)
-        return _Slot(index, f"?/{index}", actor, actor.name.remote(), lost=lost or [])
-
-    def _replace(self, slot: _Slot, why: str) -> None:
-        with contextlib.suppress(RayError, ValueError):
-            ray.kill(slot.actor)
-        fresh = self._start(slot.index, [*slot.lost, why])
-        fresh.busy_seconds, fresh.done, fresh.name = slot.busy_seconds, slot.done, slot.name
-        self._slots[slot.index] = fresh
-
-    def _note_started(self) -> bool:
-        """Mark actors that have started; True where there was one."""
-        waiting = {slot.ready: slot for slot in self._slots if slot.ready is not None}
-        if not waiting:
-            return False
-        done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
-        for reference in done:
-            slot = waiting[reference]
-            try:
-                slot.name = ray.get(reference)
-                slot.ready = None
-            except RayError as error:  # it died while starting; another one takes its place
-                self._replace(slot, _first_line(error))
-        return bool(done)
-
-    # -- jobs ----------------------------------------------------------------------------------------------------
-
-    def _dispatch(self) -> None:
-        self._note_started()
-        idle = [slot for slot in self._slots if slot.current is None and slot.ready is None]
-        while idle and self._queue:
-            attempt = self._queue.popleft()
-            slot = next((slot for slot in idle if slot.index != attempt.avoid), idle[0])
-            idle.remove(slot)
-            attempt.tries += 1
-            slot.current, slot.since = attempt, time.monotonic()
-            slot.results = slot.actor.evaluate.options(num_returns="streaming").remote(attempt.job)
-
-    def _waitables(self) -> list[Any]:
-        running = [slot.results for slot in self._slots if slot.results is not None]
-        return running + [slot.ready for slot in self._slots if slot.ready is not None]
-
-    def _gather(self) -> Iterator[Arrival]:
-        """Yield every result that is there, without waiting."""
-        while running := {slot.results: slot for slot in self._slots if slot.results is not None}:
-            ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
-            if not ready:
-                break
-            for results in ready:
-                yield from self._take(running[results])
-        for slot in list(self._slots):
-            if self._deadline and slot.current and time.monotonic() - slot.since > self._deadline:
-                yield self._lost(slot, f"no result for {self._deadline:.0f} seconds: the worker hangs")
-
-    def _take(self, slot: _Slot) -> Iterator[Arrival]:
-        """Yield the next result of a slot whose generator is ready."""
-        assert slot.current is not None
-        attempt = slot.current
+    def _next(self, number: int) -> News:
+        """Return the next thing that a worker says; something of it is ready."""
+        remote = self._remotes[number]
         try:
-            result: Answers | Outcome = ray.get(next(slot.results))
-        except StopIteration:  # the edge always ends with an outcome, after which nothing is waited for
-            yield self._lost(slot, "the worker ended a job without an outcome")
-            return
-        except RayError as error:
-            yield self._lost(slot, _first_line(error))
-            return
-        if isinstance(result, Answers):
-            left = {task: items for task, items in attempt.job.items.items() if task != result.task}
-            attempt.job = replace(attempt.job, items=left)
-            yield result
-            return
-        self._release(slot)
-        slot.done += 1
-        if result.failure is not None and result.failure.kind == "infrastructure" and attempt.tries < MOST_TRIES:
-            yield self._again(attempt, slot, result.failure.message)
-        else:
-            yield result
+            if remote.stage != "job":
+                said: News = ray.get(remote.awaited)
+            else:
+                said = ray.get(next(remote.awaited))
+        except StopIteration:  # the edge always ends with an outcome, after which nothing is awaited
+            self.kill(number)
+            return Died("the worker ended a job without an outcome")
+        except (RayError, ImportError) as error:
+            self._remotes.pop(number)
+            return self._death(remote, error)
+        if isinstance(said, Greeting):
+            remote.pid, remote.log = said.pid, said.log
+            remote.stage, remote.awaited = "loading", remote.actor.load.remote()
+        elif isinstance(said, (Loaded, Outcome)):
+            remote.stage, remote.awaited = "idle", None
+        return said
 
-    def _lost(self, slot: _Slot, why: str) -> Arrival:
-        """Replace a worker that died or hangs; its job is tried again, or ends here."""
-        attempt = slot.current
-        assert attempt is not None
-        self._release(slot)
-        self._replace(slot, why)
-        if attempt.tries < MOST_TRIES:
-            return self._again(attempt, slot, why)
-        message = f"{why} (tried {attempt.tries} times)"
-        job = attempt.job
-        return Outcome(job.candidate.number, job.split, Failure("infrastructure", message), slot.name)
-
-    def _again(self, attempt: _Try, slot: _Slot, why: str) -> Retry:
-        attempt.avoid = slot.index
-        self._queue.appendleft(attempt)
-        return Retry(attempt.job.candidate.number, attempt.job.split, slot.name, why)
-
-    def _release(self, slot: _Slot) -> None:
-        slot.busy_seconds += time.monotonic() - slot.since
-        slot.current = slot.results = None
+    def _death(self, remote: _Remote, error: BaseException) -> Died:
+        text = hide(str(error)).strip()
+        lines = [line.strip() for line in text.splitlines()]
+        reason = next((line for line in lines if line.startswith("The actor")), lines[0] if lines else "")
+        cause: Cause = "process"
+        if isinstance(error, OutOfMemoryError) or "memory pressure" in text.lower():
+            cause = "memory"
+        elif (
+            "node has died" in text
+            or "ActorUnschedulable" in type(error).__name__
+            or getattr(error, "preempted", False)
+        ):
+            cause = "node"
+        if not isinstance(error, ActorDiedError) and hasattr(error, "cause"):  # raised by our own code in the actor
+            reason = f"{reason} ({lines[-1]})" if lines else reason
+        log = "" if cause == "node" or not remote.log else hide(_last_words(remote))
+        return Died(f"{type(error).__name__}: {reason}", cause, log)
 
 
 class _Actor:
     """What runs in a worker's process: the edge, and nothing else."""
 
-    def __init__(self, spec: EvaluatorSpec, index: int) -> None:
-        self._edge = Edge(spec, f"{socket.gethostname()}/{index}")
+    def __init__(self, spec: EvaluatorSpec, name: str, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        self._edge = Edge(spec, name)
 
-    def name(self) -> str:
-        """Return the worker's name: its machine and number."""
-        return self._edge.name
+    def greet(self) -> Greeting:
+        """Say who is here."""
+        gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
+        log = ""
+        with contextlib.suppress(OSError):  # Linux only: Ray has pointed stderr at the worker's log file
+            log = os.readlink("/proc/self/fd/2")
+        return Greeting(socket.gethostname(), os.getpid(), gpus, versions_here(), log)
 
-    def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield what the edge yields."""
+    def load(self) -> Loaded:
+        """Load the models; where that fails, the first job tries again and says why."""
+        return Loaded(self._edge.prepare())
+
+    def evaluate(self, job: Job) -> Iterator[Begun | Answers | Outcome]:
+        """Yield that the job has begun, then what the edge yields."""
+        yield Begun()
         yield from self._edge.evaluate(job)
 
 
-def _fit(workers: int | None, cpus: int, gpus: float | None) -> tuple[int, float]:
-    """Return the number of workers, and the GPUs of each, that the cluster's resources suggest."""
-    resources = ray.cluster_resources()
-    has = float(resources.get("GPU", 0.0))
-    if gpus is None:
-        gpus = 0.0 if not has else 1.0 if workers is None or workers <= has else has / workers
-    if workers is None:
-        workers = int(has / gpus) if gpus else int(resources.get("CPU", 1.0) / cpus)
-    return max(1, workers), gpus
+def _check(workers: int | None, cpus: float | None, gpus: float | None, address: str | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be 1 or more, got {workers}")
+    if cpus is not None and cpus <= 0:
+        raise InputError(f"CPUs per worker must be above 0, got {cpus:g}")
+    if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+        raise InputError(f"GPUs per worker must be a fraction of one or a whole number, got {gpus:g}")
+    if address is not None and address.startswith("ray://"):
+        raise InputError(
+            f"address {address!r}: Ray Client ends with its connection, and a search must not; start the search on "
+            "a node of the cluster with --address auto, or submit it there as a job"
+        )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
+def _join(address: str) -> None:
+    try:
+        with hushed():
+            ray.init(address=address, namespace="evomerge", **quiet_settings())
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address!r} ({hide(str(error))}); start one with: ray start --head"
+        ) from error
+
+
+def _node(row: Mapping[str, Any], leaving: set[str]) -> Node:
+    resources, name = row["Resources"], row["NodeManagerHostname"] or row["NodeManagerAddress"]
+    cpus, gpus = float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0))
+    return Node(row["NodeID"], name, cpus, gpus, _HEAD in resources, row["NodeID"] in leaving)
+
+
+def _draining() -> set[str]:
+    """Return the ids of nodes that were told to leave; empty where this Ray cannot tell."""
+    state = getattr(ray._private.state, "state", None)
+    ask = getattr(state, "get_draining_nodes", None)
+    try:
+        return set(ask()) if ask is not None else set()
+    except (RayError, RuntimeError, AttributeError):
+        return set()
+
+
+def _gpus_each(nodes: Sequence[Node], workers: int | None) -> float:
+    """Return the share of a GPU that each worker gets: one, or less where there are fewer GPUs than workers."""
+    has = sum(node.gpus for node in nodes)
+    if not has or workers is None or workers <= has:
+        return 1.0 if has else 0.0
+    return 1.0 / -(-workers // int(has))
+
+
+def _last_words(remote: _Remote) -> str:
+    """Return the end of a dead worker's stderr, fetched on its node; empty where that takes too long."""
+    if os.path.exists(remote.log):  # on this machine: its name holds the worker's id, so it is no other one's
+        return _tail(remote.log, _LOG_BYTES)
+    place = NodeAffinitySchedulingStrategy(remote.node.id, soft=False)
+    fetch: Any = ray.remote(num_cpus=0, max_retries=0)(_tail)
+    try:
+        text: str = ray.get(
+            fetch.options(scheduling_strategy=place).remote(remote.log, _LOG_BYTES), timeout=_LOG_SECONDS
+        )
+    except (RayError, OSError):
+        return ""
+    return text
+
+
+def _tail(path: str, count: int) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - count))
+        return file.read().decode(errors="replace")

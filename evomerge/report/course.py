@@ -91,7 +91,28 @@ def utilisation(findings: Findings) -> Html:
         f"{clock(findings.status['seconds'])}. An evaluation took {_seconds(float(spans.median()))} in the middle, "
         f"{_seconds(float(spans.min()))} at least and {_seconds(float(spans.max()))} at most."
     )
-    return element("div", {}, element("p", {}, facts), _lanes(findings))
+    return element("div", {}, element("p", {}, facts), _lanes(findings), _stages(findings))
+
+
+def _stages(findings: Findings) -> Html:
+    """Return where the workers' time went, all of them together."""
+    status = findings.status
+    total = sum(status["stages"].values()) or 1.0
+    rows = [
+        (stage, clock(seconds), f"{100 * seconds / total:.0f}%")
+        for stage, seconds in sorted(status["stages"].items(), key=lambda pair: -pair[1])
+        if seconds
+    ]
+    known = [
+        ("candidates per hour", status["candidates_per_hour"]),
+        ("GPU-hours", status["gpu_hours"]),
+        ("work lost, seconds", status["lost_seconds"]),
+        ("cost", status["cost"]),
+    ]
+    rows += [(name, f"{value:.4g}", "") for name, value in known if value]
+    caption = "Where the workers' time went, over all sessions"
+    shown = table(("stage", "time", "share"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
+    return scrolling(shown, "Where the time went")
 
 
 def failures(findings: Findings) -> Html:

@@ -12,7 +12,6 @@ from evomerge.candidate import Candidate, Evaluation, Objective
 from evomerge.results.evaluations import best_number, front_numbers, overall
 from evomerge.results.finals import Final
 from evomerge.results.generalisation import generalisation_frame
-from evomerge.results.work import busy_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +36,7 @@ class Findings:
     finals: tuple[Final, ...]
     history: pd.DataFrame
     work: pd.DataFrame
+    utilisation: pd.DataFrame
     failures: pd.DataFrame
     generalisation: pd.DataFrame
     mishaps: Mapping[int, Mapping[tuple[str, str], float]]
@@ -49,13 +49,13 @@ class Findings:
 
     @property
     def workers(self) -> int:
-        """How many workers did something."""
-        return int(self.work["worker"].nunique())
+        """How many workers there were."""
+        return len(self.utilisation)
 
     @property
     def busy(self) -> float:
         """Share of the workers' time that was spent on evaluations, in [0, 1]."""
-        return busy_share(self.work, float(self.status["seconds"]), self.workers)
+        return float(self.status["busy_share"] or 0.0)
 
     @property
     def winner(self) -> Final | None:
@@ -99,6 +99,7 @@ def findings_of(run: Run) -> Findings:
         finals=finals,
         history=run.history(),
         work=run.work(),
+        utilisation=run.utilisation(),
         failures=run.failures(),
         generalisation=generalisation_frame(finals, {**evaluations, **parents}, objectives),
         mishaps=run.mishaps(),

@@ -53,6 +53,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("gene.<gene>", "number or text", "the parameter's own", "value; missing where unused"),
             Column("truncated.<objective>", "number", _SHARE, "of the answers, cut off by the limit of tokens"),
             Column("unextracted.<objective>", "number", _SHARE, "of the answers, without one for the task's filter"),
+            Column("staleness", "integer", "updates", "of the controller between proposing and learning of it"),
         ),
         "items": (
             _NUMBER,
@@ -127,6 +128,15 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("better", "text", "", "a, b or equal"),
             Column("answer.a", "text", "", "what a said or chose, shortened"),
             Column("answer.b", "text", "", "what b said or chose, shortened"),
+        ),
+        "utilisation": (
+            Column("worker", "text", "", "its name"),
+            Column("node", "text", "", "where it ran"),
+            Column("gpus", "number", "GPUs", "its share of them"),
+            Column("done", "integer", "jobs", "that it finished"),
+            Column("failed", "integer", "jobs", "that ended in a failure"),
+            Column("busy", "number", _SHARE, "of the time that it was there"),
+            Column("seconds.<stage>", "number", _SECONDS, "present, busy, wait, lost, and by stage load, merge, ..."),
         ),
         "work": (
             _NUMBER,

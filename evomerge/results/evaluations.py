@@ -29,15 +29,26 @@ def fitness_table(
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Return the candidates that have a fitness, with their fitness and standard errors.
 
+    Where candidates raced, only those that answered all items count: the others were behind when they were stopped,
+    and a lucky score on few items must not make one of them the best.
+
     Returns:
         Candidate numbers in ascending order, fitness (n, m), standard errors (n, m); higher is better.
     """
-    rows = {number: evaluation.fitness(objectives) for number, evaluation in sorted(evaluations.items())}
+    whole = answered_most(evaluations, objectives)
+    rows = {number: evaluation.fitness(objectives) for number, evaluation in sorted(whole.items())}
     numbers = [number for number, row in rows.items() if row is not None]
     errors = [[evaluations[number].scores[o.name].stderr for o in objectives] for number in numbers]
     shape = (len(numbers), len(objectives))
     fitness = np.array([rows[number] for number in numbers], dtype=float).reshape(shape)
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
+
+
+def answered_most(evaluations: Mapping[int, Evaluation], objectives: Sequence[Objective]) -> dict[int, Evaluation]:
+    """Return the evaluations that rest on as many items per objective as any other does."""
+    items = {n: [e.scores[o.name].items for o in objectives if o.name in e.scores] for n, e in evaluations.items()}
+    most = max((sum(counts) for counts in items.values()), default=0)
+    return {number: evaluation for number, evaluation in evaluations.items() if sum(items[number]) == most}
 
 
 def best_number(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int | None:

@@ -48,8 +48,20 @@ def trials_frame(
     mishaps: Mishaps,
     space: SearchSpace,
     objectives: Sequence[Objective],
+    staleness: Mapping[int | None, int | None],
 ) -> pd.DataFrame:
-    """Return one row per candidate; `submitted` are those that a live process handed to a worker."""
+    """Return one row per candidate.
+
+    Args:
+        candidates: in order.
+        outcomes: candidate -> how it ended.
+        submitted: whom a live process handed to a worker.
+        evaluations: candidate -> scores on search items.
+        mishaps: candidate -> shares of answers that went wrong.
+        space: names the genes.
+        objectives: name the scores.
+        staleness: candidate -> how old the controller's knowledge was, where it was told so.
+    """
     import pandas as pd
 
     rows = []
@@ -73,6 +85,10 @@ def trials_frame(
     columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *score_columns(objectives)]
     columns += [f"gene.{name}" for name in space.names]
     columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in objectives if (kind, o.name) in seen]
+    if any(age is not None for age in staleness.values()):
+        columns.append("staleness")
+        for row in rows:
+            row["staleness"] = staleness.get(row["candidate"])
     return pd.DataFrame(rows, columns=columns)
 
 

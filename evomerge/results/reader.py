@@ -77,13 +77,17 @@ class Run(Record):
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer.
+        task's filter found no answer. Where results were told on arrival, staleness: by how many updates the
+        controller had moved on between proposing a candidate and learning of it.
         """
         evaluations, outcomes = self.evaluations(), {outcome.number: outcome for outcome in self.outcomes()}
         with self._archive() as archive:
             candidates = list(archive.candidates("search"))
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
-        return trials_frame(candidates, outcomes, submitted, evaluations, self.mishaps(), self.space, self.objectives)
+            staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
+        return trials_frame(
+            *(candidates, outcomes, submitted, evaluations, self.mishaps(), self.space, self.objectives), staleness
+        )
 
     def items(self, split: Split = "search") -> pd.DataFrame:
         """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer."""
@@ -247,6 +251,19 @@ class Run(Record):
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
         return status_of(self)
 
+    def utilisation(self) -> pd.DataFrame:
+        """Return one row per worker that ever was: where its time went, over all sessions.
+
+        Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
+        seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score, .prefill,
+        .decode and .other (what the stages do not explain).
+        """
+        from evomerge.results.utilisation import table
+
+        with self._archive() as archive:
+            return table(archive)
+
     def status_text(self) -> str:
         """Return the status for people."""
         from evomerge.results.summaries import status_text
@@ -274,8 +291,6 @@ class Run(Record):
         from evomerge.results.exporting import export_candidate
 
         return export_candidate(self, to, pick=pick, form=form, rank=rank)
-
-    # --- private ------------------------------------------------------------------------------------------------
 
 
 def _is_number(text: str | int) -> bool:

@@ -14,6 +14,7 @@ from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, 
 from evomerge.errors import InputError
 from evomerge.results.evaluations import evaluation_of
 from evomerge.results.frames import mishap_metrics
+from evomerge.results.utilisation import summary
 from evomerge.space import SearchSpace, build_space
 
 
@@ -124,10 +125,17 @@ class Record:
             return archive.seconds()
 
     def budget(self) -> dict[str, Any]:
-        """Return the limits (candidates, hours) that hold now: the search file's, or those of the last `resume`."""
+        """Return the limits (candidates, hours, ...) that hold now: the search file's, or those of the last `resume`."""
+        limits = dict(self.facts["budget"])
         with self._archive() as archive:
-            given = [e.payload["candidates"] for e in archive.events("resumed") if "candidates" in e.payload]
-        return {**self.facts["budget"], **({"candidates": given[-1]} if given else {})}
+            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+                limits.update(event.payload)
+        return limits
+
+    def use(self) -> dict[str, Any]:
+        """Return where the time went: busy share, seconds by stage, candidates per hour, cost where there is a price."""
+        with self._archive() as archive:
+            return summary(archive, self.budget().get("price"))
 
     def _answered_holdout(self, number: int) -> bool:
         with self._archive() as archive:

@@ -29,6 +29,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "hypervolume": run.front_volume(),
         "seconds": run.seconds(),
         "busy_seconds": sum(outcome.seconds for outcome in searched),
+        **run.use(),
         "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
         "last_failures": [
             {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure

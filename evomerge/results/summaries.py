@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
 from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
@@ -24,6 +25,7 @@ def status_text(run: Run) -> str:
         f"  front       {status['front_size']} candidates, hypervolume {status['hypervolume']:.4g}",
         f"  time        {clock(status['seconds'])}, workers busy for {clock(status['busy_seconds'])}",
     ]
+    lines.append(f"  use         {use_line(status)}")
     if best := status["best"]:
         scores = ", ".join(f"{name} {value:.3g} ± {best['stderr'][name]:.2g}" for name, value in best["score"].items())
         lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
@@ -32,6 +34,24 @@ def status_text(run: Run) -> str:
     if status["state"] in ("interrupted", "stopped"):
         lines.append(f"  go on with: evomerge resume {run.folder}")
     return "\n".join(lines)
+
+
+def use_line(status: Mapping[str, Any]) -> str:
+    """Return speed, busy share, the stages by their share of the workers' time, and the cost where there is a price."""
+    parts = []
+    if status["candidates_per_hour"]:
+        parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
+    if status["busy_share"] is not None:
+        parts.append(f"workers busy {100 * status['busy_share']:.0f}%")
+    total = sum(status["stages"].values())
+    shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
+    if total:
+        parts.append(" ".join(f"{stage} {100 * seconds / total:.0f}%" for seconds, stage in shares if seconds))
+    if status["lost_seconds"]:
+        parts.append(f"{clock(status['lost_seconds'])} of work lost")
+    if status["cost"] is not None:
+        parts.append(f"cost {status['cost']:.4g}")
+    return ", ".join(parts) or "nothing yet"
 
 
 def summary_text(run: Run) -> str:

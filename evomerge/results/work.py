@@ -33,16 +33,3 @@ def work_frame(events: Iterable[Event], outcomes: Iterable[Outcome]) -> pd.DataF
             failed = outcome.failure is not None
             rows.append((outcome.number, outcome.split, outcome.worker, start, event.seconds, failed))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def busy_share(work: pd.DataFrame, seconds: float, workers: int) -> float:
-    """Return the share of all workers' time that was spent on evaluations; 0 where nothing was done.
-
-    Args:
-        work: as `work_frame`.
-        seconds: active time of the run.
-        workers: how many there were.
-    """
-    if not len(work) or seconds <= 0 or workers < 1:
-        return 0.0
-    return float(min(1.0, (work["end"] - work["start"]).sum() / (seconds * workers)))

@@ -85,6 +85,9 @@ class CheckReport:
         limits = [
             f"{budget.candidates} candidates" if budget.candidates else "",
             f"{budget.hours:g} h" if budget.hours else "",
+            f"{budget.gpu_hours:g} GPU-hours" if budget.gpu_hours else "",
+            f"until {budget.deadline}" if budget.deadline else "",
+            f"a cost of {budget.cost:g} at {budget.price:g} per GPU-hour" if budget.cost else "",
         ]
         lines.append(f"  space      {self.space.dimension} genes: {_some(self.space.names)}")
         lines.append(f"  controller {controller.name}, budget {' and '.join(part for part in limits if part)}")

@@ -342,11 +342,14 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
             "name": controller.name,
             "population": controller.population,
             "options": dict(controller.options),
+            "asynchronous": controller.asynchronous,
+            "staleness": controller.staleness,
         },
-        "budget": {"candidates": budget.candidates, "hours": budget.hours},
+        "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,
         "rungs": None if scoring.rungs is None else dict(scoring.rungs),
+        "racing": None if scoring.racing is None else dict(scoring.racing),
         "versions": _versions(),
     }
 

@@ -13,6 +13,7 @@ from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
 from evomerge.results import open_run
 from evomerge.results.evaluations import evaluation_of
+from evomerge.run.places import Places
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
@@ -95,6 +96,7 @@ def score(
     items: int | None = None,
     num_fewshot: int | None = None,
     batch_size: int | None = None,
+    allow_code_execution: bool = False,
 ) -> ModelScores:
     """Score a model folder, a hub id, or a recipe on lm-eval tasks.
 
@@ -105,6 +107,7 @@ def score(
         items: ask this many pinned items of each task instead of all.
         num_fewshot: examples before each question; None: as the task says.
         batch_size: None: chosen from memory.
+        allow_code_execution: let tasks run code that the model writes. Use a sandbox.
 
     Raises:
         TaskError: a task or metric is unknown.
@@ -114,7 +117,10 @@ def score(
     if not tasks:
         raise InputError("--tasks must name at least one task")
     recipe = load_recipe(model) if str(model).endswith((".yaml", ".yml")) else passthrough(str(model))
-    settings = TaskSettings(tuple(include), {} if num_fewshot is None else {"num_fewshot": num_fewshot})
+    lm_eval = Places(allow_code_execution=allow_code_execution).consent({})
+    settings = TaskSettings(
+        tuple(include), {**lm_eval, **({} if num_fewshot is None else {"num_fewshot": num_fewshot})}
+    )
     wanted = [name.partition(":") for name in tasks]
     task_set = TaskSet.load([name for name, _, _ in wanted], settings)
     objectives = tuple(
@@ -178,8 +184,10 @@ class Replay:
         return "\n".join(lines)
 
 
-def replay(folder: str | Path, candidate: int) -> Replay:
+def replay(folder: str | Path, candidate: int, allow_code_execution: bool = False) -> Replay:
     """Build a candidate's weights again, compare their fingerprint with the stored one, and score them again.
+
+    Tasks that run code which the model writes need `allow_code_execution`.
 
     Raises:
         InputError: there is no such candidate, or it has no scores.
@@ -194,6 +202,7 @@ def replay(folder: str | Path, candidate: int) -> Replay:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
     preparation = from_facts(run.facts)
+    Places(allow_code_execution=allow_code_execution).consent(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
     before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}

@@ -180,8 +180,7 @@ class Loading:
         """Apply the settings as `simple_evaluate` does, and refuse what it would refuse."""
         if getattr(task, "UNSAFE_CODE", False) and not self._settings["confirm_run_unsafe_code"]:
             raise TaskError(
-                f"task {name!r} runs code that the model writes; set lm_eval: {{confirm_run_unsafe_code: true}}"
-                " to allow it"
+                f"task {name!r} runs code that the model writes; --allow-code-execution allows it, in a sandbox"
             )
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"task {name!r} needs images or sound, which a merge of text models cannot answer")

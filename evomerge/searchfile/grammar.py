@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from evomerge.errors import near
@@ -71,6 +72,27 @@ class Number:
         return " ".join(
             ["whole number" if self.integer else "number", " and ".join(part for part in (low, high) if part)]
         ).strip()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in time as ISO 8601 writes it, with its offset from UTC: a machine's own time zone is anyone's guess."""
+
+    def read(self, value: Any, place: Place, problems: list[Problem]) -> str:
+        """Return the text."""
+        if wrong := wrong_moment(value):
+            problems.append(Problem(place, wrong))
+        return str(value)
+
+
+def wrong_moment(value: Any) -> str:
+    """Return what is wrong with a point in time, or ''."""
+    example = "as in 2030-06-01T18:00:00+02:00 or 2030-06-01T16:00:00Z"
+    try:
+        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))  # Python 3.10 does not know the Z
+    except ValueError:
+        return f"must be a date and time, {example}, got {value!r}"
+    return "" if moment.tzinfo is not None else f"must say its offset from UTC, {example}, got {value!r}"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
 from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem, located
 
+LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
+OF_THE_LOOP = ("asynchronous", "staleness")  # keys of `controller` that no controller is built with
+
 
 def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     """Return a search file in which nothing is wrong that can be known without loading models or tasks.
@@ -53,8 +56,8 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
     budget = content["budget"] or {}
-    if isinstance(document.value.get("budget"), Mapping) and not set(document.value["budget"]) & set(budget):
-        problems.append(Problem(("budget",), "candidates, hours or both are needed, as in {candidates: 300}"))
+    if isinstance(document.value.get("budget"), Mapping):
+        problems += [Problem(("budget",), text) for text in budget_problems(budget)]
     if content["route"] is not None:
         problems.append(Problem(("route",), REFUSED["route"]))
     if problems:
@@ -232,10 +235,24 @@ def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> No
     except ExtraMissing:  # its library is not installed here, so its options cannot be read
         return
     for key in controller:
-        if key not in ("name", *known):
+        if key not in ("name", *OF_THE_LOOP, *known):
             problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
 
 
 def _controller(content: dict[str, Any]) -> ControllerRequest:
-    options = {key: value for key, value in content.items() if key not in ("name", "population")}
-    return ControllerRequest(content.get("name", "cma-es"), content.get("population"), options)
+    options = {key: value for key, value in content.items() if key not in ("name", "population", *OF_THE_LOOP)}
+    return ControllerRequest(
+        *(content.get("name", "cma-es"), content.get("population"), options),
+        *(content.get("asynchronous", False), content.get("staleness")),
+    )
+
+
+def budget_problems(budget: Mapping[str, Any]) -> list[str]:
+    """Return what is missing in a budget: a limit at all, or one of cost and price without the other."""
+    problems = []
+    if not any(budget.get(key) is not None for key in LIMITS):
+        problems.append(f"one of {', '.join(LIMITS)} is needed, as in {{candidates: 300}}")
+    if (budget.get("cost") is None) != (budget.get("price") is None):
+        given, missing = ("cost", "price") if budget.get("price") is None else ("price", "cost")
+        problems.append(f"{given} needs {missing} beside it, as in {{cost: 50, price: 2.5}}: 20 GPU-hours of 2.5 each")
+    return problems

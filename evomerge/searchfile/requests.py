@@ -38,6 +38,7 @@ class ScoringRequest:
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
     rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
+    racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,20 @@ class ControllerRequest:
     name: str = "cma-es"
     population: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    asynchronous: bool = False
+    staleness: int | None = None  # None: the controller's own bound
 
 
 @dataclass(frozen=True)
 class BudgetRequest:
-    """When the search ends; at least one of the two is a number."""
+    """When the search ends; at least one limit is given."""
 
     candidates: int | None = None
     hours: float | None = None
+    gpu_hours: float | None = None
+    deadline: str | None = None  # ISO 8601 with its offset from UTC
+    cost: float | None = None
+    price: float | None = None  # of a GPU-hour, in the currency of `cost`
 
 
 @dataclass(frozen=True)

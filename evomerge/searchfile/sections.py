@@ -6,7 +6,7 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 from __future__ import annotations
 
 from evomerge.controllers.registry import FACTORIES
-from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Number, Section, Text
+from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import OBJECTIVE
 
 ESTIMATORS = ("mean",)
@@ -23,6 +23,14 @@ RUNGS = Section(
         Key("repetition", Number(0, 1), "share of repeated 4-grams above which an answer is repetitive", 0.8),
     ),
     "{norm_ratio: 10, degenerate: 0.5}",
+)
+RACING = Section(
+    (
+        Key("first", Number(2, integer=True), "items per task that every candidate answers; rounds double them", 20),
+        Key("error", Number(0, 0.5, open_low=True), "most chance to stop a candidate that would not have lost", 0.05),
+        Key("against", Text(("best", "front"), what="reference"), "what it must not lose to; default: see the README"),
+    ),
+    "{first: 20, error: 0.05}",
 )
 SCORING = Section(
     (
@@ -43,6 +51,7 @@ SCORING = Section(
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
         Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),
         Key("rungs", RUNGS, "what a candidate must pass before it is scored; {} for the defaults; default: nothing"),
+        Key("racing", RACING, "few items first, more while it is worth it; {} for the defaults; default: all items"),
         Key("batch_size", Number(1, integer=True), "sequences per forward pass; default: from the memory at hand"),
     ),
     "{items: 100}",
@@ -55,13 +64,19 @@ CONTROLLER = Section(
         Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
         Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
         Key("startup", Number(0, integer=True), "tpe, gp: random candidates before the model proposes"),
+        Key("asynchronous", Flag(), "tell results as they arrive and propose before a generation ends; default: false"),
+        Key("staleness", Number(1, integer=True), "asynchronous: most updates between a proposal and its result"),
     ),
     "{name: cma-es, population: 12}",
 )
 BUDGET = Section(
     (
         Key("candidates", Number(1, integer=True), "most candidates to evaluate"),
-        Key("hours", Number(0, open_low=True), "most hours of wall-clock time"),
+        Key("hours", Number(0, open_low=True), "most hours of active time"),
+        Key("gpu_hours", Number(0, open_low=True), "most GPU-hours, busy or not; a worker without a GPU counts as one"),
+        Key("deadline", Moment(), "when everything is over, as in 2030-06-01T18:00:00+02:00"),
+        Key("cost", Number(0, open_low=True), "most money, at `price` per GPU-hour"),
+        Key("price", Number(0, open_low=True), "of one GPU-hour, in the currency of `cost`"),
     ),
     "{candidates: 300, hours: 1}",
 )
@@ -83,7 +98,9 @@ SEARCH_FILE = Section(
         Key("tasks", TASKS, "where lm-eval finds tasks"),
         Key("scoring", SCORING, "how candidates are scored"),
         Key("controller", CONTROLLER, "who proposes candidates"),
-        Key("budget", BUDGET, "when to stop: {candidates: N}, {hours: N}, or both", required=True),
+        Key(
+            "budget", BUDGET, "when to stop: candidates, hours, gpu_hours, deadline, or cost with price", required=True
+        ),
         Key("seed", Number(0, integer=True), "of everything random", default=0),
         Key("route", ROUTE, "the layers' order"),
     ),

@@ -7,8 +7,6 @@ A method has a fast way if a block of its result needs that block of the parents
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,33 +20,10 @@ from evomerge.merge.masks import mask_key
 from evomerge.merge.native import Fill
 from evomerge.merge.parameters import checked
 from evomerge.merge.reductions import sum_of_weights, weighted_sum
+from evomerge.weights import fused_by_rank
+from evomerge.weights.fused_task import Task
 from evomerge.weights.measures import Measures, Read
-from evomerge.weights.steps import Input, Step
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One step with its tensors at hand, flattened, in their stored dtypes."""
-
-    step: Step
-    base: Tensor | None
-    inputs: tuple[Tensor, ...]
-    arguments: Mapping[str, Any]  # complete and checked
-    keys: tuple[int, ...]
-    read: Read
-    measures: Measures
-    chunk: int  # elements that kernels work on at a time
-
-    @property
-    def compiled(self) -> bool:
-        """Whether the compiled loops can merge this."""
-        every = self.inputs if self.base is None else (self.base, *self.inputs)
-        return self.step.dtype in ("float32", "bfloat16") and native.taken(*every)
-
-    def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
-        """Return the stretches of base and inputs that belong to a stretch of the result."""
-        place = slice(start, start + out.numel())
-        return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
+from evomerge.weights.steps import Step
 
 
 def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measures, chunk: int) -> Fill | None:
@@ -77,7 +52,7 @@ def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measu
     arguments = checked(entry.name, entry.parameters, values, len(inputs))
     keys = tuple(mask_key(step.mask_seed, revisions[s.model], s.tensor) for s in step.inputs) if entry.random else ()
     flat = tuple(tensor.reshape(-1) for tensor in inputs)
-    task = _Task(step, None if base is None else base.reshape(-1), flat, arguments, keys, read, measures, chunk)
+    task = Task(step, None if base is None else base.reshape(-1), flat, arguments, keys, read, measures, chunk)
     return _WAYS.get(entry.name, _plainly)(task)
 
 
@@ -97,7 +72,7 @@ def _fits(step: Step, base: Tensor | None, inputs: list[Tensor]) -> bool:
     )
 
 
-def _plainly(task: _Task) -> Fill:
+def _plainly(task: Task) -> Fill:
     """Blockwise methods: the plain function, given a block of each tensor, gives that block of the result."""
     step = task.step
     subtract = method(step.method).inputs == "deltas"
@@ -112,7 +87,7 @@ def _plainly(task: _Task) -> Fill:
     return fill
 
 
-def _linear(task: _Task) -> Fill | None:
+def _linear(task: Task) -> Fill | None:
     weight, normalize = task.arguments["weight"], task.arguments["normalize"]
     divisor = sum_of_weights(weight, torch.float32) if normalize else None
     if divisor == 0:
@@ -126,7 +101,7 @@ def _linear(task: _Task) -> Fill | None:
     return fill
 
 
-def _passthrough(task: _Task) -> Fill:
+def _passthrough(task: Task) -> Fill:
     scale = task.arguments["scale"]
 
     def fill(out: Tensor, start: int) -> None:
@@ -139,8 +114,8 @@ def _passthrough(task: _Task) -> Fill:
     return fill
 
 
-def _slerp(task: _Task) -> Fill:
-    source, origin = task.step.inputs[0], _base(task)
+def _slerp(task: Task) -> Fill:
+    source, origin = task.step.inputs[0], task.origin
     shares = slerp_shares(task.arguments["t"], *task.measures.cosine(task.read, origin, source))
 
     if task.compiled and task.base is not None:
@@ -154,22 +129,22 @@ def _slerp(task: _Task) -> Fill:
     return fill
 
 
-def _negation(task: _Task) -> Fill | None:
+def _negation(task: Task) -> Fill | None:
     # base - x * lambda and base + x * -lambda are the same bits
     return _summed(task, task.arguments["weight"], False, -task.arguments["lambda_"])
 
 
-def _metagpt(task: _Task) -> Fill:
+def _metagpt(task: Task) -> Fill:
     known = zip(task.step.inputs, task.arguments["squared_norm"], strict=True)
-    norms = [task.measures.squared_norm(task.read, _base(task), s) if n < 0 else n for s, n in known]
+    norms = [task.measures.squared_norm(task.read, task.origin, s) if n < 0 else n for s, n in known]
     return _summed(task, metagpt_weights(task.inputs, norms), False, task.arguments["lambda_"])
 
 
-def _task_arithmetic(task: _Task) -> Fill:
+def _task_arithmetic(task: Task) -> Fill:
     return _summed(task, task.arguments["weight"], task.arguments["normalize"], task.arguments["lambda_"])
 
 
-def _summed(task: _Task, weight: Sequence[float], normalize: bool, lambda_: float) -> Fill:
+def _summed(task: Task, weight: Sequence[float], normalize: bool, lambda_: float) -> Fill:
     if task.compiled:
         divisor = weight_divisor(weight, torch.float32) if normalize else None
         return native.adder(task.base, task.inputs, weight, divisor, lambda_)
@@ -183,12 +158,12 @@ def _summed(task: _Task, weight: Sequence[float], normalize: bool, lambda_: floa
     return fill
 
 
-def _ties(task: _Task) -> Fill | None:
+def _ties(task: Task) -> Fill | None:
     values = task.arguments
     if values["rescale"] or values["variant"] != "mergekit":
         return None
     places = zip(task.step.inputs, values["density"], strict=True)
-    cuts = [task.measures.cut(task.read, _base(task), source, density) for source, density in places]
+    cuts = [task.measures.cut(task.read, task.origin, source, density) for source, density in places]
     if task.compiled and task.base is not None:
         more = (values["weight"], values["normalize"], values["lambda_"])
         return native.trimmer(task.base, task.inputs, cuts, *more)
@@ -212,15 +187,15 @@ def _ties(task: _Task) -> Fill | None:
     return fill
 
 
-def _dare_linear(task: _Task) -> Fill:
+def _dare_linear(task: Task) -> Fill:
     return _dare(task, elect=False)
 
 
-def _dare_ties(task: _Task) -> Fill:
+def _dare_ties(task: Task) -> Fill:
     return _dare(task, elect=True)
 
 
-def _dare(task: _Task, *, elect: bool) -> Fill:
+def _dare(task: Task, *, elect: bool) -> Fill:
     values = task.arguments
     norm = values["rescale_norm"] if values["rescale"] else "none"
     factors = [
@@ -230,7 +205,7 @@ def _dare(task: _Task, *, elect: bool) -> Fill:
             key,
             norm,
             base=task.base,
-            before=task.measures.norm(task.read, _base(task), source) if norm == "l1" else 0.0,
+            before=task.measures.norm(task.read, task.origin, source) if norm == "l1" else 0.0,
         )
         for tensor, density, key, source in zip(
             task.inputs, values["density"], task.keys, task.step.inputs, strict=True
@@ -264,12 +239,7 @@ def _dare(task: _Task, *, elect: bool) -> Fill:
     return fill
 
 
-def _base(task: _Task) -> Input:
-    assert task.step.base is not None  # `_fits` has seen to it
-    return task.step.base
-
-
-_WAYS: Mapping[str, Callable[[_Task], Fill | None]] = {
+_WAYS: Mapping[str, Callable[[Task], Fill | None]] = {
     "linear": _linear,
     "passthrough": _passthrough,
     "slerp": _slerp,
@@ -279,4 +249,7 @@ _WAYS: Mapping[str, Callable[[_Task], Fill | None]] = {
     "ties": _ties,
     "dare_linear": _dare_linear,
     "dare_ties": _dare_ties,
+    "della": fused_by_rank.della,
+    "della_linear": fused_by_rank.della_linear,
+    "sce": fused_by_rank.sce,
 }

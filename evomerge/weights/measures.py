@@ -6,7 +6,7 @@ candidate after that is one pass over memory. An exporter that merges once keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 from evomerge.merge import kernels, native
 from evomerge.merge.interpolate import cosine_of
 from evomerge.merge.reductions import dot
+from evomerge.merge.row_ranks import RowRanks, rank_rows
 from evomerge.merge.sparsify import kept_count
 from evomerge.merge.thresholds import KEEP_ALL, KEEP_NONE, Cut, Ranking, cut_at, cut_once, rank
+from evomerge.merge.variances import Variances, variances
 from evomerge.weights.steps import Input
 
 _FITS_INT32 = 1 << 31
@@ -59,6 +61,19 @@ class Measures:
         last = int(ranking.order[kept - 1])
         entry = [flat[last].float() for flat in (tensor.reshape(-1), read(base).reshape(-1))]
         return Cut(abs(float(entry[0] - entry[1])), last)
+
+    def row_ranks(self, read: Read, base: Input, source: Input) -> RowRanks:
+        """Return the ranks of a task vector's entries in their rows; remembered where memory is not short."""
+        if self._stride > 1:
+            return rank_rows(read(source), read(base))
+        return self._once(("rows", base, source), lambda: rank_rows(read(source), read(base)))
+
+    def variances(self, read: Read, base: Input, sources: Sequence[Input]) -> Variances:
+        """Return what is needed to select the entries that vary most over models; ranked where that is remembered."""
+        if not self._keep or self._stride > 1:
+            return variances([read(source) for source in sources], read(base), ranked=False)
+        key = ("variances", base, *sources)
+        return self._once(key, lambda: variances([read(source) for source in sources], read(base), ranked=True))
 
     def norm(self, read: Read, base: Input, source: Input) -> float:
         """Return the L1 norm of a task vector."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -160,11 +162,14 @@ def _weights_files(folder: Path) -> list[Path]:
 
 
 def _content_hash(files: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for path in sorted(files):
-        state = path.stat()
-        total.update(f"{path.name}\0{_file_hash(str(path.resolve()), state.st_size, state.st_mtime_ns)}\n".encode())
-    return total.hexdigest()[:_REVISION_DIGITS]
+    paths = sorted(files)
+    states = [path.stat() for path in paths]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the interpreter's lock
+        hashes = pool.map(
+            lambda path, state: _file_hash(str(path.resolve()), state.st_size, state.st_mtime_ns), paths, states
+        )
+        lines = [f"{path.name}\0{found}\n" for path, found in zip(paths, hashes, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:_REVISION_DIGITS]
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.archive import Archive
-from evomerge.archive.schema import _on_network
+from evomerge.archive.schema import on_network
 from evomerge.candidate import Answers, Response
 from evomerge.errors import RunError
 from tests.archive.test_archive import candidate, filled
@@ -155,5 +155,5 @@ def test_network_file_systems_are_recognised(tmp_path: Path, monkeypatch: pytest
     """There the write-ahead log's shared memory would not reach readers on other machines."""
     mounts = f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/far\\040away nfs4 rw 0 0\n"
     monkeypatch.setattr(Path, "read_text", lambda self, **_: mounts)
-    assert _on_network(tmp_path / "far away" / "run" / "archive.sqlite")
-    assert not _on_network(tmp_path / "near" / "archive.sqlite")
+    assert on_network(tmp_path / "far away" / "run" / "archive.sqlite")
+    assert not on_network(tmp_path / "near" / "archive.sqlite")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -79,7 +79,9 @@ def test_every_exception_has_its_kind(error: Exception, kind: str) -> None:
 def test_what_went_well_passes_and_names_the_worker() -> None:
     results = list(Edge(Script(lambda: iter(GOOD)), "host/0").evaluate(JOB))
     assert results[:2] == GOOD[:2]
-    assert results[2] == Outcome(4, "search", worker="host/0", seconds=1.5)
+    assert isinstance(results[2], Outcome)
+    assert set(results[2].stages) == {"load"}
+    assert replace(results[2], stages={}) == Outcome(4, "search", worker="host/0", seconds=1.5)
 
 
 BAD = {

@@ -11,7 +11,7 @@ import pytest
 from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.errors import InputError
 from evomerge.pool.local import LocalPool
-from evomerge.pool.protocol import Pool, Retry
+from evomerge.pool.protocol import Notice, Pool, Retry
 from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 
@@ -46,6 +46,8 @@ def run_all(pool: Pool, numbers: range) -> tuple[list[Answers], dict[int, Outcom
                 answers.append(result)
             elif isinstance(result, Retry):
                 retries.append(result)
+            elif isinstance(result, Notice):
+                continue
             else:
                 assert result.number not in outcomes, "two outcomes"
                 outcomes[result.number] = result

@@ -19,7 +19,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build
-from evomerge.loop import Budget, Progress, StopReason, run_search
+from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
 from evomerge.pool.local import LocalPool
 from evomerge.pool.protocol import Pool
 from evomerge.recipe import Recipe, passthrough
@@ -64,6 +64,9 @@ class World:
     options: dict[str, Any] = field(default_factory=dict)
     levels: int | None = None
     seconds: float | None = None
+    limits: dict[str, Any] = field(default_factory=dict)  # of the budget, beside candidates and seconds
+    rules: Rules = field(default_factory=Rules)
+    staleness: int | None = None
     spec: SyntheticSpec = field(default_factory=lambda: SyntheticSpec(OPTIMA, parents=PARENTS))
     pool: Callable[[SyntheticSpec], Pool] = LocalPool
 
@@ -75,8 +78,12 @@ class World:
     def run(
         self, watch: Callable[[str], None] | None = None, progress: Callable[[Progress], None] | None = None
     ) -> StopReason:
-        setup = Setup(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0), budget=self.candidates)
-        return self.run_with(build(self.controller, setup, self.options), watch, progress)
+        return self.run_with(self.fresh_controller(), watch, progress)
+
+    def fresh_controller(self) -> Controller:
+        eager = self.rules.asynchronous
+        setup = Setup(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0), None, self.candidates, eager, self.staleness)
+        return build(self.controller, setup, self.options)
 
     def run_with(
         self,
@@ -89,9 +96,11 @@ class World:
                 names = enumerate(PARENTS, start=1)
                 archive.put_parents([Candidate(-i, passthrough(name), (), "parent", name) for i, name in names])
             pool = self.pool(self.spec)
-            space, budget = SyntheticSpace(self.levels), Budget(self.candidates, self.seconds)
+            space, budget = SyntheticSpace(self.levels), Budget(self.candidates, self.seconds, **self.limits)
             try:
-                return run_search(archive, space, controller, pool, OBJECTIVES, PLAN, budget, mean_fitness, progress)
+                return run_search(
+                    *(archive, space, controller, pool, OBJECTIVES, PLAN, budget, mean_fitness, progress, self.rules)
+                )
             finally:
                 pool.close()
 

@@ -47,8 +47,22 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "dare_linear": [{}, {"rescale": False}, {"rescale_norm": "inv", "normalize": True}, {"density": [0.0, 0.5, 0.9]}],
     "dare_ties": [{}, {"rescale": False}, {"rescale_norm": "inv", "normalize": True}, {"lambda": 0.5}],
-    "della": [{"density": [0.4, 1.0, 0.6]}],
-    "della_linear": [{"density": [0.4, 1.0, 0.6]}],
+    "della": [
+        {"density": [0.4, 1.0, 0.6]},
+        {"density": [0.0, 0.5, 0.6], "epsilon": [0.1, 0.3, 0.05], "normalize": True, "lambda": 0.7},
+        {"density": [0.4, 0.5, 0.6], "rescale_norm": "inv"},
+        {"density": [0.4, 0.5, 0.6], "rescale": False},
+    ],
+    "della_linear": [
+        {"density": [0.4, 1.0, 0.6]},
+        {"density": [0.4, 0.5, 0.6], "rescale_norm": "inv", "normalize": True},
+    ],
+    "sce": [
+        {},
+        {"select_topk": 0.3},
+        {"select_topk": 0.0},
+        {"select_topk": 0.6, "variant": "reference", "lambda": 0.8},
+    ],
     "cabs": [{"m": 5}],
 }
 
@@ -119,7 +133,10 @@ def test_every_method_gives_the_plain_bits(name: str, values: dict[str, Any]) ->
         check(step_of(name, shape, **values), parents(shape, torch.float32), block=8192)
 
 
-FAST = ["linear", "slerp", "passthrough", "task_arithmetic", "ties", "dare_linear", "dare_ties", "magmax", "negation"]
+FAST = [
+    *("linear", "slerp", "passthrough", "task_arithmetic", "ties", "dare_linear", "dare_ties", "magmax", "negation"),
+    *("della", "sce"),
+]
 DTYPES = [
     (torch.bfloat16, "bfloat16"),
     (torch.float16, "float16"),
@@ -184,7 +201,20 @@ def test_the_fast_way_is_really_taken() -> None:
             step_of(name, (64,), **values), lambda place: tensors[place.model], REVISIONS, Measures(keep=True), 64
         )
     }
-    assert taken >= {*FAST, "sma", "wma", "ema", "layer_swap", "nearswap", "ram", "consensus", "metagpt"}
+    assert taken >= {
+        *FAST,
+        "sma",
+        "wma",
+        "ema",
+        "layer_swap",
+        "nearswap",
+        "ram",
+        "consensus",
+        "metagpt",
+        "della",
+        "della_linear",
+        "sce",
+    }
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
@@ -231,8 +261,8 @@ def test_a_value_that_is_not_finite_is_seen_anywhere(dtype: torch.dtype) -> None
 
 def test_stacked_experts_are_thinned_one_by_one() -> None:
     shape = (3, 20, 30)
-    for name, dtype in itertools.product(("ties", "dare_linear", "linear"), ("float32", "bfloat16")):
-        step = step_of(name, shape, dtype)
+    for name, dtype in itertools.product(("ties", "dare_linear", "linear", "della", "sce"), ("float32", "bfloat16")):
+        step = step_of(name, shape, dtype, **SETTINGS.get(name, [{}])[0])
         stacked = Step(step.name, shape, dtype, name, step.inputs, step.base, step.parameters, "experts", mask_seed=5)
         check(stacked, parents(shape, torch.float32), block=16384)
 

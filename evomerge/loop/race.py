@@ -1,0 +1,269 @@
+"""The race: every candidate answers a few items, and only those that may still be worth it answer more, up to all.
+
+After each round a candidate is compared, item by item, with references that have answered everything: the best so far
+(and the parents), or the front. It is stopped where it is behind with an error rate that counts all the looks at it and
+all the references: of the candidates that would not have lost on all items, at most `error` are stopped early.
+
+In the order of numbers, references are the candidates told before the candidate's batch was asked, so decisions do not
+depend on the workers; on arrival they are all that have been told. Every decision is in the archive before it takes
+effect, and is read from there on resuming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from evomerge.archive import Archive
+from evomerge.candidate import Evaluation, Objective
+from evomerge.loop.paired import Lead, lead, total_lead
+from evomerge.loop.rounds import rounds
+from evomerge.loop.turns import Turns
+from evomerge.loop.values import Fitness, Racing
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pool.desk import Plan
+from evomerge.scoring.estimate import values_of
+
+MOST_REFERENCES = 8  # of a front: each further one costs power, as the error rate is shared among them
+REMEMBERED = 64  # references whose answers are kept in memory
+BY_ITEM = ("task", "response_length")  # kinds of objectives whose score is the mean of its items
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate answers more items, and why."""
+
+    promoted: bool
+    round: int  # just ended, from 0
+    incumbent: int | None  # the best reference, which an unfinished candidate's fitness is measured from
+    p: float = 1.0  # smallest over the references
+    level: float = 0.0  # that it must not reach
+
+    def payload(self) -> dict[str, Any]:
+        """Return the form in which the archive keeps it."""
+        return {
+            "promoted": self.promoted,
+            "round": self.round,
+            "incumbent": self.incumbent,
+            "p": self.p,
+            "level": self.level,
+        }
+
+
+@dataclass
+class _Runner:
+    """A candidate that is not told yet."""
+
+    batch: int  # number of the first candidate of its batch
+    round: int = 0
+    stopped: bool = False
+    incumbent: int | None = None
+
+
+@dataclass
+class _References:
+    """Who has answered everything: those that count for a comparison, and those told since."""
+
+    counting: dict[int, tuple[float, ...]] = field(default_factory=dict)  # the front, parents among it
+    later: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+    def settle(self, before: int | None) -> None:
+        """Let candidates with numbers below `before` count (None: all), and forget who is dominated."""
+        ready = {number: row for number, row in self.later.items() if before is None or number < before}
+        if ready:
+            self.later = {number: row for number, row in self.later.items() if number not in ready}
+            # sorted: which of two equals is kept must not depend on who was told first
+            everyone = dict(sorted({**self.counting, **ready}.items()))
+            kept = non_dominated(np.array(list(everyone.values())), duplicates=False)
+            self.counting = {n: row for (n, row), keep in zip(everyone.items(), kept, strict=True) if keep}
+
+
+class Race:
+    """Owns how far each open candidate has come."""
+
+    def __init__(
+        self, archive: Archive, objectives: tuple[Objective, ...], plan: Plan, racing: Racing, fitness: Fitness
+    ) -> None:
+        divisible = {objective.task for objective in objectives if objective.kind in BY_ITEM}
+        self._plans = rounds(plan, racing.first, divisible, racing.seed)
+        self._archive, self._objectives, self._racing, self._fitness = archive, objectives, racing, fitness
+        self._runners: dict[int, _Runner] = {}
+        self._pending: set[int] = set()
+        self._parents = {parent.number for parent in archive.candidates("parent")}  # that are not scored yet
+        self._references = _References()
+        self._answers: dict[int, tuple[Evaluation, list[dict[str, float]]]] = {}
+        self._batch = 0
+        weights = np.array([objective.weight for objective in objectives], dtype=float)
+        self._weights = weights / weights.sum()
+
+    def restore(self, untold: Collection[int]) -> None:
+        """Take up the race where the archive left it."""
+        for event in self._archive.events("asked", "raced", "told"):
+            number, payload = event.candidate, event.payload
+            if event.kind == "asked":
+                self.enter(payload["first"], payload["count"], new=payload["size"] > 0)
+            elif event.kind == "raced" and payload["promoted"]:
+                self._runners[number or 0].round = payload["round"] + 1
+            elif event.kind == "raced":
+                runner = self._runners[number or 0]
+                runner.stopped, runner.incumbent = True, payload["incumbent"]
+            else:
+                self.leave(number or 0, payload["fitness"])
+        assert set(self._runners) == set(untold)  # both are read from the same events
+
+    def plan_for(self, number: int) -> Plan:
+        """Return what a candidate is to answer by now; a parent answers everything."""
+        return self._plans[self._runners[number].round] if number >= 0 else self._plans[-1]
+
+    def enter(self, first: int, count: int, *, new: bool) -> None:
+        """Take candidates on; `new` where they begin a batch."""
+        self._batch = first if new else self._batch
+        self._runners.update({number: _Runner(self._batch) for number in range(first, first + count)})
+
+    def leave(self, number: int, fitness: Sequence[float] | None) -> None:
+        """Forget a candidate that is told; one that has answered everything becomes a reference."""
+        runner = self._runners.pop(number)
+        if fitness is not None and not runner.stopped:
+            self._references.later[number] = tuple(fitness)
+
+    def must_decide(self, number: int) -> bool:
+        """Take note of the end of a round; True where the race has to decide whether there is another one."""
+        if number < 0:
+            self._parents.discard(number)
+            if (fitness := self._evaluation(number).fitness(self._objectives)) is not None:
+                self._references.later[number] = fitness
+            self._answers.pop(number, None)
+            return False
+        self._answers.pop(number, None)  # it has answered more
+        runner = self._runners[number]
+        outcome = self._archive.outcome(number)
+        if runner.stopped or runner.round == len(self._plans) - 1 or outcome is None or not outcome.done:
+            return False
+        if not self._unanswered(number):
+            return False
+        self._pending.add(number)
+        return True
+
+    def decidable(self, turns: Turns) -> list[int]:
+        """Return the candidates that can be decided about now, and count them as decided."""
+        if self._parents:
+            return []
+        ready = [n for n in sorted(self._pending) if turns.on_arrival or self._runners[n].batch <= turns.first_untold]
+        self._pending.difference_update(ready)
+        if ready:
+            self._references.settle(None if turns.on_arrival else self._runners[ready[0]].batch)
+        return ready
+
+    def decide(self, number: int) -> Verdict:
+        """Return whether a candidate answers more items, and act as if it did."""
+        runner = self._runners[number]
+        verdict = self._verdict(number, runner.round)
+        if verdict.promoted:
+            runner.round += 1
+        else:
+            runner.stopped, runner.incumbent = True, verdict.incumbent
+        return verdict
+
+    def fitness_of(self, number: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Return fitness (m,) and its standard errors, about what all items would have given.
+
+        A candidate that was stopped is measured from the reference that stopped it: the reference's score on all items
+        less its lead on the common ones, which takes out how easy these happen to be. Others are known: errors of 0.
+        """
+        runner = self._runners[number]
+        fitness = self._evaluation(number).fitness(self._objectives)
+        if fitness is None:
+            return None, None
+        if not runner.stopped or runner.incumbent is None:
+            self._answers.pop(number, None)
+            return fitness, (0.0,) * len(fitness)
+        reference = self._evaluation(runner.incumbent).fitness(self._objectives)
+        assert reference is not None  # otherwise it would not have been one
+        leads = self._leads(runner.incumbent, number)
+        self._answers.pop(number, None)
+        values = tuple(high - one.value for high, one in zip(reference, leads, strict=True))
+        return values, tuple(one.variance**0.5 for one in leads)
+
+    # -- comparisons ---------------------------------------------------------------------------------------------
+
+    def _verdict(self, number: int, ended: int) -> Verdict:
+        references = self._references.counting
+        if not references:
+            return Verdict(True, ended, None)
+        ranked = sorted(references, key=lambda n: (-float(np.dot(references[n], self._weights)), n))
+        chosen = ranked[:1] if self._racing.against == "best" else ranked[:MOST_REFERENCES]
+        looks = len(self._plans) - 1  # at the last round there is nothing left to decide
+        level = self._racing.error / (looks * len(chosen))
+        p = min(self._p(reference, number) for reference in chosen)
+        return Verdict(p > level, ended, ranked[0], p, level)
+
+    def _p(self, reference: int, number: int) -> float:
+        """Return the p value of the candidate not being behind: in the weighted sum, or in every objective."""
+        if self._racing.against == "best":
+            return self._total(reference, number).p()
+        return max(one.p() for one in self._leads(reference, number))
+
+    def _total(self, reference: int, number: int) -> Lead:
+        """Return the lead in the weighted sum; objectives of one task are added item by item, as they go together."""
+        exact: list[tuple[float, Lead]] = []
+        tasks: dict[str, np.ndarray] = {}
+        scales: dict[str, float] = {}
+        for j, (weight, objective) in enumerate(zip(self._weights, self._objectives, strict=True)):
+            if objective.kind in BY_ITEM:
+                pairs = weight * self._differences(reference, number, j)
+                tasks[objective.task] = tasks[objective.task] + pairs if objective.task in tasks else pairs
+                scales[objective.task] = scales.get(objective.task, 0.0) + weight
+            else:
+                exact.append((weight, self._known(reference, number, j)))
+        # divided by its weight, a task's difference is -1, 0 or 1 again where answers are right or wrong
+        weighing = {task: pairs / scales[task] for task, pairs in tasks.items() if scales[task] > 0}
+        parts = [(scales[task], lead(pairs, len(self._plans[-1][task]))) for task, pairs in weighing.items()]
+        return total_lead([*exact, *parts])
+
+    def _leads(self, reference: int, number: int) -> list[Lead]:
+        """Return the reference's lead per objective."""
+        return [
+            lead(self._differences(reference, number, j), len(self._plans[-1][objective.task]))
+            if objective.kind in BY_ITEM
+            else self._known(reference, number, j)
+            for j, objective in enumerate(self._objectives)
+        ]
+
+    def _known(self, reference: int, number: int, j: int) -> Lead:
+        """Return the lead in an objective that is measured as a whole, hence known."""
+        objective = self._objectives[j]
+        high, low = (self._evaluation(n).scores[objective.name].value for n in (reference, number))
+        return Lead(objective.fitness(high) - objective.fitness(low), 0.0, float("inf"))
+
+    def _differences(self, reference: int, number: int, j: int) -> np.ndarray:
+        """Return reference minus candidate, (n,), on the items that the candidate has answered, in fitness units."""
+        objective = self._objectives[j]
+        _, high = self._answered(reference)
+        _, low = self._answered(number)
+        return np.array([objective.fitness(high[j][item]) - objective.fitness(low[j][item]) for item in sorted(low[j])])
+
+    def _evaluation(self, number: int) -> Evaluation:
+        return self._answered(number)[0]
+
+    def _answered(self, number: int) -> tuple[Evaluation, list[dict[str, float]]]:
+        """Return a candidate's evaluation and, per objective, item -> value, of what it has answered by now."""
+        if number not in self._answers:
+            if len(self._answers) >= REMEMBERED:
+                self._answers.clear()
+            self._answers[number] = self._read(number)
+        return self._answers[number]
+
+    def _read(self, number: int) -> tuple[Evaluation, list[dict[str, float]]]:
+        outcome = self._archive.outcome(number)
+        if outcome is None or not outcome.done:
+            return Evaluation(number, {}, outcome.failure if outcome else None), []
+        responses = self._archive.responses("search", number)
+        items = [values_of(responses, objective) for objective in self._objectives]
+        return self._fitness(number, responses), items
+
+    def _unanswered(self, number: int) -> bool:
+        answered = self._archive.answered("search", number)
+        return any(set(items) - answered.get(task, set()) for task, items in self._plans[-1].items())

@@ -1,0 +1,139 @@
+"""Where the time of a run went: per worker, per stage, and what it cost. Computed from the archive alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evomerge.archive import Archive, Event
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGES = ("load", "merge", "rungs", "score", "prefill", "decode")  # columns seconds.*, where a worker tells them
+
+
+@dataclass
+class Time:
+    """What one worker did with its time, over all sessions; seconds of active time."""
+
+    worker: str
+    node: str = ""
+    gpus: float = 0.0
+    present: float | None = None  # None: its coming was not recorded, since it is the driver's own process
+    busy: float = 0.0  # with jobs and loading
+    lost: float = 0.0  # of that: work that nobody got anything from
+    done: int = 0
+    failed: int = 0
+    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def times(archive: Archive) -> list[Time]:
+    """Return the time of every worker that ever was, by name."""
+    found: dict[str, Time] = {}
+
+    def of(worker: str) -> Time:
+        return found.setdefault(worker, Time(worker))
+
+    for outcome in archive.outcomes():
+        if not outcome.worker or outcome.worker.startswith("as "):  # 'as 7': copied from a twin, nobody worked
+            continue
+        time = of(outcome.worker)
+        time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
+        time.busy += outcome.seconds + outcome.stages.get("load", 0.0)
+        for stage, seconds in outcome.stages.items():
+            time.stages[stage.partition(".")[0]] += seconds
+    _follow(archive.events("worker", "retry", "resumed", "interrupted", "ended"), of, archive.seconds())
+    total = archive.seconds()
+    for time in found.values():
+        if time.present is None:
+            time.present = total
+    return sorted(found.values(), key=lambda one: one.worker)
+
+
+def table(archive: Archive) -> pd.DataFrame:
+    """Return one row per worker, see `Run.utilisation`."""
+    import pandas as pd
+
+    rows = []
+    for time in times(archive):
+        present = time.present or 0.0
+        told = sum(time.stages.values())
+        rows.append(
+            {
+                "worker": time.worker,
+                "node": time.node,
+                "gpus": time.gpus,
+                "done": time.done,
+                "failed": time.failed,
+                "busy": min(1.0, time.busy / present) if present else 0.0,
+                "seconds.present": present,
+                "seconds.busy": time.busy,
+                "seconds.wait": max(0.0, present - time.busy),
+                "seconds.lost": time.lost,
+                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
+                "seconds.other": max(0.0, time.busy - time.lost - told),
+            }
+        )
+    columns = ["worker", "node", "gpus", "done", "failed", "busy", "seconds.present", "seconds.busy", "seconds.wait"]
+    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in STAGES), "seconds.other"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def summary(archive: Archive, price: float | None = None) -> dict[str, Any]:
+    """Return the figures of the whole run for `status`.
+
+    Args:
+        archive: of the run.
+        price: of one GPU-hour; a worker without a GPU of its own counts as one. None: nothing is said about cost.
+    """
+    workers = times(archive)
+    present = sum(time.present or 0.0 for time in workers)
+    devices = sum((time.present or 0.0) * (time.gpus or 1.0) for time in workers) / 3600.0
+    stages: dict[str, float] = defaultdict(float)
+    for time in workers:
+        for stage, seconds in time.stages.items():
+            stages[stage] += seconds
+    busy = sum(time.busy for time in workers)
+    hours = archive.seconds() / 3600.0
+    done = sum(1 for outcome in archive.outcomes() if outcome.split == "search" and outcome.number >= 0)
+    return {
+        "busy_share": min(1.0, busy / present) if present else None,
+        "stages": {**stages, "wait": max(0.0, present - busy)},
+        "lost_seconds": sum(time.lost for time in workers),
+        "candidates_per_hour": done / hours if hours else None,
+        "gpu_hours": devices,
+        "cost": None if price is None else price * devices,
+    }
+
+
+def _follow(events: Iterable[Event], of: Any, end: float) -> None:
+    """Add up when workers were there, and what was lost; who is there at a session's end leaves with it."""
+    since: dict[str, float] = {}
+
+    def leave(worker: str, seconds: float) -> None:
+        if worker in since:
+            of(worker).present = (of(worker).present or 0.0) + seconds - since.pop(worker)
+
+    for event in events:
+        if event.kind == "retry":
+            seconds = float(event.payload.get("seconds", 0.0))
+            of(event.payload["worker"]).busy += seconds
+            of(event.payload["worker"]).lost += seconds
+        elif event.kind == "worker":
+            what, worker = event.payload["what"], event.payload["worker"]
+            if what == "joined":
+                since[worker] = event.seconds
+                of(worker).node, of(worker).gpus = event.payload["node"], float(event.payload["gpus"])
+            elif what in ("lost", "left"):
+                leave(worker, event.seconds)
+            elif what == "wasted":
+                of(worker).busy += float(event.payload["seconds"])
+                of(worker).lost += float(event.payload["seconds"])
+        else:
+            for worker in list(since):
+                leave(worker, event.seconds)
+    for worker in list(since):
+        leave(worker, end)

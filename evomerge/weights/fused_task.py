@@ -1,0 +1,44 @@
+"""One step of a merge with its tensors at hand: what every fast way starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from evomerge.merge import native
+from evomerge.weights.measures import Measures, Read
+from evomerge.weights.steps import Input, Step
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step with its tensors at hand, flattened, in their stored dtypes."""
+
+    step: Step
+    base: Tensor | None
+    inputs: tuple[Tensor, ...]
+    arguments: Mapping[str, Any]  # complete and checked
+    keys: tuple[int, ...]
+    read: Read
+    measures: Measures
+    chunk: int  # elements that kernels work on at a time
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loops can merge this."""
+        every = self.inputs if self.base is None else (self.base, *self.inputs)
+        return self.step.dtype in ("float32", "bfloat16") and native.taken(*every)
+
+    @property
+    def origin(self) -> Input:
+        """Where the base tensor stands; only of methods that need one."""
+        assert self.step.base is not None
+        return self.step.base
+
+    def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
+        """Return the stretches of base and inputs that belong to a stretch of the result."""
+        place = slice(start, start + out.numel())
+        return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]

@@ -1,0 +1,142 @@
+"""A cluster in virtual time: real foreman, real edges, real evaluators; only machines and clock are made up."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evomerge.candidate import Answers, Job, Outcome
+from evomerge.pool.cluster import Begun, Died, Greeting, Loaded, News, Node
+from evomerge.pool.edge import Edge
+from evomerge.pool.protocol import EvaluatorSpec
+from evomerge.pool.versions import versions_here
+
+START, LOAD, TASK = 1.0, 4.0, 1.0  # seconds of a worker's start, of loading, and of one task
+
+
+@dataclass
+class FakeWorker:
+    number: int
+    node: Node
+    edge: Edge
+    generation: int = 0  # news of earlier ones are void
+    jobs: list[Job] = field(default_factory=list)
+
+
+class FakeCluster:
+    """Machines that do as the test says. Time passes in `wait` alone.
+
+    `trouble(worker, job)` may return 'die', 'hang', or how many times slower than usual the job goes there.
+    """
+
+    def __init__(self, spec: EvaluatorSpec, nodes: Sequence[Node]) -> None:
+        self.machines = {node.id: node for node in nodes}
+        self.workers: dict[int, FakeWorker] = {}
+        self.started: list[tuple[float, str, str]] = []  # time, node, name
+        self.sent: list[tuple[float, str, str, int]] = []  # time, node, worker, candidate
+        self.trouble: Callable[[FakeWorker, Job], str | float | None] = lambda worker, job: None
+        self.versions: dict[str, Mapping[str, str]] = {}  # node -> other versions
+        self.published: Mapping[str, Any] = {}
+        self.asked_for: list[int] = []
+        self.closed = False
+        self._spec = spec
+        self._now = 0.0
+        self._order = itertools.count()
+        self._plan: list[tuple[float, int, Callable[[], None]]] = []
+        self._news: list[tuple[int, News]] = []
+
+    # -- what the test does ----------------------------------------------------------------------------------------
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._plan, (seconds, next(self._order), action))
+
+    def remove(self, node: str) -> None:
+        del self.machines[node]
+        for worker in [w for w in self.workers.values() if w.node.id == node]:
+            self._die(worker, Died("The actor died because its node has died.", "node"))
+
+    def kill_a_worker_of(self, node: str) -> None:
+        for worker in [w for w in self.workers.values() if w.node.id == node][:1]:
+            self._die(worker, Died("killed", "process", "last words"))
+
+    # -- Cluster -----------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._now
+
+    def nodes(self) -> list[Node]:
+        return list(self.machines.values())
+
+    def start(self, node: Node, number: int, name: str) -> None:
+        worker = self.workers[number] = FakeWorker(number, node, Edge(self._spec, name))
+        self.started.append((self._now, node.id, name))
+        versions = self.versions.get(node.id) or versions_here()
+        gpus = (str(number % int(node.gpus)),) if node.gpus else ()
+        self._later(worker, START, Greeting(node.name, 1000 + number, gpus, versions))
+        self._later(worker, START + LOAD, Loaded(LOAD))
+
+    def send(self, number: int, job: Job) -> None:
+        worker = self.workers[number]
+        assert not worker.jobs, "a job for a worker that has one"
+        worker.jobs.append(job)
+        self.sent.append((self._now, worker.node.id, worker.edge.name, job.candidate.number))
+        self._later(worker, 0.0, Begun())
+        trouble = self.trouble(worker, job)
+        if trouble == "hang":
+            return
+        if trouble == "die":
+            self.at(self._now + TASK / 2, lambda: self._die(worker, Died("exit code 17", "process", "last words")))
+            return
+        seconds = 0.0
+        for result in worker.edge.evaluate(job):
+            if isinstance(result, Answers):
+                seconds += TASK * (trouble if isinstance(trouble, float) else 1.0)
+            self._later(worker, seconds, result)
+
+    def wait(self, timeout: float) -> list[tuple[int, News]]:
+        until = self._now + timeout
+        while not self._news and self._plan and self._plan[0][0] <= until:
+            when, _, action = heapq.heappop(self._plan)
+            self._now = max(self._now, when)
+            action()
+        if not self._news:
+            self._now = until
+        news, self._news = self._news, []
+        return news
+
+    def kill(self, number: int) -> None:
+        worker = self.workers.pop(number, None)
+        if worker is not None:
+            worker.generation += 1
+
+    def wanted(self, workers: int) -> None:
+        self.asked_for.append(workers)
+
+    def publish(self, figures: Mapping[str, Any]) -> None:
+        self.published = figures
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _later(self, worker: FakeWorker, seconds: float, news: News) -> None:
+        generation = worker.generation
+
+        def say() -> None:
+            if worker.generation == generation:
+                if isinstance(news, Outcome):
+                    worker.jobs.clear()
+                self._news.append((worker.number, news))
+
+        self.at(self._now + seconds, say)
+
+    def _die(self, worker: FakeWorker, died: Died) -> None:
+        if self.workers.pop(worker.number, None) is not None:
+            worker.generation += 1
+            self._news.append((worker.number, died))
+
+
+def machine(name: str, cpus: float = 1.0, gpus: float = 0.0, head: bool = False) -> Node:
+    return Node(f"id-{name}", name, cpus, gpus, head)
