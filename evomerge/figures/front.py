@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREY, INK, ORANGE, altair, styled
+from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, altair, shown_name, styled
 
 if TYPE_CHECKING:
     import altair as alt
@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
     from evomerge.results import Run
 
-KINDS = ("front", "dominated", "parent")
+KINDS = ("front", "dominated", "parent", "predicted")
+COLOURS = (ORANGE, GREY, BLUE, GREEN)
+SHAPES = ("circle", "cross", "diamond", "triangle-up")
 
 
 def front(run: Run) -> alt.Chart:
     """Return the front of `run` with dominated candidates and parents, on the search items.
 
-    Two objectives span a plane, with bars of one standard error; more objectives become parallel axes, one line per
-    candidate, each axis from its worst to its best value. `front_frame` is the frame behind it.
+    Two objectives span a plane, with bars of one standard error; three become their three planes; more become parallel
+    axes, one line per candidate, each axis from its worst to its best value. Points that surrogates predict are drawn
+    apart, as hollow triangles. `front_frame` is the frame behind it.
 
     Raises:
         InputError: no candidate has scores yet.
@@ -37,34 +40,45 @@ def front(run: Run) -> alt.Chart:
         return styled(_single(frame, names[0]).properties(title=title, width=520, height=320))
     if len(names) == 2:
         return styled(_plane(frame, names).properties(title=title, width=520, height=400))
+    if len(names) == 3:
+        library = altair()
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        panels = [_plane(frame, [names[i], names[j]], steps=False).properties(width=270, height=270) for i, j in pairs]
+        return styled(library.hconcat(*panels).properties(title=title))
     return styled(_parallel(frame, names).properties(title=title, width=110 * len(names), height=360))
 
 
 def front_frame(run: Run) -> pd.DataFrame:
-    """Return one row per scored candidate and parent: name, kind (front, dominated, parent), score.*, stderr.*."""
+    """Return one row per scored candidate and parent: name, kind, score.*, stderr.*.
+
+    `kind` is front, dominated, parent, or predicted (a surrogate's point; its stderr is that of the prediction).
+    """
     import pandas as pd
 
     trials = run.trials()
     scored = trials[trials["status"] == "done"]
-    on_front = set(run.front()["candidate"])
+    front = run.front()
+    measured = front[front["measured"].astype(bool)]
+    on_front = set(measured["candidate"])
     columns = [f"{kind}.{o.name}" for kind in ("score", "stderr") for o in run.objectives]
     people = scored[columns].assign(
         name=[f"candidate {n}" for n in scored["candidate"]],
         kind=["front" if n in on_front else "dominated" for n in scored["candidate"]],
     )
+    predicted = front[~front["measured"].astype(bool)]
+    predicted = predicted[columns].assign(name="predicted", kind="predicted")
     parents = run.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
-    return pd.concat([frame for frame in (people, parents) if len(frame)], ignore_index=True)[
+    return pd.concat([frame for frame in (people, parents, predicted) if len(frame)], ignore_index=True)[
         ["name", "kind", *columns]
     ]
 
 
 def _kinds(library: Any) -> Any:
-    scale = library.Scale(domain=list(KINDS), range=[ORANGE, GREY, BLUE])
-    return library.Color("kind:N", scale=scale, title=None)
+    return library.Color("kind:N", scale=library.Scale(domain=list(KINDS), range=list(COLOURS)), title=None)
 
 
-def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
+def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
     library = altair()
     # Vega reads '.' in a field name as a path; the frame keeps its names, the chart gets plain ones
     x, y = names
@@ -74,14 +88,14 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
         plain[f"{axis}_low"], plain[f"{axis}_high"] = plain[axis] - error, plain[axis] + error
     shown = plain[plain["kind"] != "dominated"]
     zero = library.Scale(zero=False)
+    plain["label"] = [shown_name(str(name)) for name in plain["name"]]
     base = library.Chart(plain)
-    points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
+    points = base.mark_point(filled=True, size=70).encode(
         x=library.X("x:Q", title=x, scale=zero),
         y=library.Y("y:Q", title=y, scale=zero),
         color=_kinds(library),
-        shape=library.Shape(
-            "kind:N", scale=library.Scale(domain=list(KINDS), range=["circle", "cross", "diamond"]), title=None
-        ),
+        shape=library.Shape("kind:N", scale=library.Scale(domain=list(KINDS), range=list(SHAPES)), title=None),
+        opacity=library.condition("datum.kind == 'dominated'", library.value(0.45), library.value(0.95)),
         tooltip=[
             "name",
             "kind",
@@ -92,7 +106,7 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
     bars = library.Chart(shown).mark_rule(opacity=0.35).encode(color=_kinds(library))
     across = bars.encode(x="x_low:Q", x2="x_high:Q", y="y:Q")
     upright = bars.encode(x="x:Q", y="y_low:Q", y2="y_high:Q")
-    steps = (
+    staircase = (
         library.Chart(plain[plain["kind"] == "front"].sort_values("x"))
         .mark_line(interpolate="step-before", color=ORANGE, opacity=0.5)
         .encode(x="x:Q", y="y:Q", order="x:Q")
@@ -100,9 +114,10 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
     names_of_parents = (
         library.Chart(plain[plain["kind"] == "parent"])
         .mark_text(align="left", dx=9, dy=-7, color=INK)
-        .encode(x="x:Q", y="y:Q", text="name:N")
+        .encode(x="x:Q", y="y:Q", text="label:N")
     )
-    return library.layer(steps, across, upright, points, names_of_parents)
+    # of more objectives, a front's shadow on a plane is no staircase
+    return library.layer(*([staircase] if steps else []), across, upright, points, names_of_parents)
 
 
 def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:

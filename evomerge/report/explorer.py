@@ -19,7 +19,7 @@ from evomerge.markup import Html, element, joined
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings, points
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.evaluations import answered_most, fitness_table, overall
+from evomerge.results.evaluations import fitness_table, overall
 from evomerge.results.exporting import yaml_text
 from evomerge.scoring.comparison import paired_difference
 
@@ -175,8 +175,7 @@ def _choice(findings: Findings, number: int) -> Html:
 
 def _data(findings: Findings) -> dict[str, Any]:
     """Return what the script draws; numbers as short as they can be told apart."""
-    whole = answered_most(findings.evaluations, findings.objectives)  # a race leaves others with too few answers
-    numbers, fitness, errors = fitness_table(whole, findings.objectives)
+    numbers, fitness, errors = fitness_table(findings.evaluations, findings.objectives)
     signs = np.array([o.fitness(1.0) for o in findings.objectives])
     rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}
     if len(findings.objectives) == 1:

@@ -12,7 +12,7 @@ import numpy as np
 from evomerge.candidate import Evaluation, Objective
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume
-from evomerge.results.evaluations import answered_most, fitness_table, overall
+from evomerge.results.evaluations import fitness_table, overall
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +43,7 @@ def history_frame(
     """
     import pandas as pd
 
-    # in a race, those that were stopped early have not earned a place among the best
-    numbers, fitness, errors = fitness_table(answered_most(evaluations, objectives), objectives)
+    numbers, fitness, errors = fitness_table(evaluations, objectives)
     weights = np.array([objective.weight for objective in objectives], dtype=float)
     weights /= weights.sum()
     reach = NormalDist().inv_cdf(0.5 + level / 2)

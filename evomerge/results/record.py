@@ -125,7 +125,7 @@ class Record:
             return archive.seconds()
 
     def budget(self) -> dict[str, Any]:
-        """Return the limits (candidates, hours, ...) that hold now: the search file's, or those of the last `resume`."""
+        """Return the limits (candidates, hours, ...) that hold now: the file's, or those of the last `resume`."""
         limits = dict(self.facts["budget"])
         with self._archive() as archive:
             for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
@@ -133,7 +133,7 @@ class Record:
         return limits
 
     def use(self) -> dict[str, Any]:
-        """Return where the time went: busy share, seconds by stage, candidates per hour, cost where there is a price."""
+        """Return where the time went: busy share, seconds by stage, candidates per hour, and what it cost."""
         with self._archive() as archive:
             return summary(archive, self.budget().get("price"))
 
