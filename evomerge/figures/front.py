@@ -34,7 +34,7 @@ def front(run: Run) -> alt.Chart:
         raise InputError("no candidate has scores yet, so there is no front to draw")
     title = {
         "text": f"Pareto front of {run.folder.name}",
-        "subtitle": f"{(frame['kind'] == 'front').sum()} candidates on the front",
+        "subtitle": _subtitle(frame, len(names)),
     }
     if len(names) == 1:
         return styled(_single(frame, names[0]).properties(title=title, width=520, height=320))
@@ -46,6 +46,14 @@ def front(run: Run) -> alt.Chart:
         panels = [_plane(frame, [names[i], names[j]], steps=False).properties(width=270, height=270) for i, j in pairs]
         return styled(library.hconcat(*panels).properties(title=title))
     return styled(_parallel(frame, names).properties(title=title, width=110 * len(names), height=360))
+
+
+def _subtitle(frame: pd.DataFrame, objectives: int) -> str:
+    count = int((frame["kind"] == "front").sum())
+    if objectives == 1:
+        return "scores on the search items; dashed: parents"
+    how = "bars: one standard error" if objectives < 4 else "dashed: parents; up is a higher score"
+    return f"{count} candidate{'s' if count != 1 else ''} on the front; {how}"
 
 
 def front_frame(run: Run) -> pd.DataFrame:
@@ -74,8 +82,16 @@ def front_frame(run: Run) -> pd.DataFrame:
     ]
 
 
-def _kinds(library: Any) -> Any:
-    return library.Color("kind:N", scale=library.Scale(domain=list(KINDS), range=list(COLOURS)), title=None)
+def _looks(frame: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """Return the kinds that a frame has, with their colours and shapes: a legend of what is not there misleads."""
+    found = [kind for kind in KINDS if (frame["kind"] == kind).any()]
+    places = [KINDS.index(kind) for kind in found]
+    return found, [COLOURS[place] for place in places], [SHAPES[place] for place in places]
+
+
+def _kinds(library: Any, frame: pd.DataFrame) -> Any:
+    found, colours, _ = _looks(frame)
+    return library.Color("kind:N", scale=library.Scale(domain=found, range=colours), title=None)
 
 
 def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
@@ -93,8 +109,8 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
     points = base.mark_point(filled=True, size=70).encode(
         x=library.X("x:Q", title=x, scale=zero),
         y=library.Y("y:Q", title=y, scale=zero),
-        color=_kinds(library),
-        shape=library.Shape("kind:N", scale=library.Scale(domain=list(KINDS), range=list(SHAPES)), title=None),
+        color=_kinds(library, frame),
+        shape=library.Shape("kind:N", scale=library.Scale(domain=_looks(frame)[0], range=_looks(frame)[2]), title=None),
         opacity=library.condition("datum.kind == 'dominated'", library.value(0.45), library.value(0.95)),
         tooltip=[
             "name",
@@ -103,7 +119,7 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
             library.Tooltip("y:Q", title=y, format=".4f"),
         ],
     )
-    bars = library.Chart(shown).mark_rule(opacity=0.35).encode(color=_kinds(library))
+    bars = library.Chart(shown).mark_rule(opacity=0.5).encode(color=_kinds(library, frame))
     across = bars.encode(x="x_low:Q", x2="x_high:Q", y="y:Q")
     upright = bars.encode(x="x:Q", y="y_low:Q", y2="y_high:Q")
     staircase = (
@@ -137,7 +153,7 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
     encoding = {
         "x": library.X("axis:N", sort=ends, title=None, axis=library.Axis(labelAngle=-20)),
         "y": library.Y("height:Q", axis=None),
-        "color": _kinds(library),
+        "color": _kinds(library, frame),
         "detail": "name:N",
         "tooltip": ["name", "kind", "objective", library.Tooltip("score:Q", format=".4f")],
     }
@@ -154,15 +170,25 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
 
 
 def _single(frame: pd.DataFrame, name: str) -> Any:
+    """Return one objective over the candidates' order, parents as lines across."""
     library = altair()
-    plain = frame.rename(columns={f"score.{name}": "y"}).reset_index(names="order")
-    return (
-        library.Chart(plain)
-        .mark_point(filled=True, size=60)
+    plain = frame.rename(columns={f"score.{name}": "y", f"stderr.{name}": "stderr"}).reset_index(names="order")
+    people, parents = plain[plain["kind"] != "parent"], plain[plain["kind"] == "parent"]
+    y = library.Y("y:Q", title=name, scale=library.Scale(zero=False))
+    points = (
+        library.Chart(people)
+        .mark_point(filled=True, size=50)
         .encode(
             x=library.X("order:Q", title="candidate"),
-            y=library.Y("y:Q", title=name, scale=library.Scale(zero=False)),
-            color=_kinds(library),
+            y=y,
+            color=_kinds(library, people),
             tooltip=["name", "kind", library.Tooltip("y:Q", title=name, format=".4f")],
         )
     )
+    lines = library.Chart(parents).mark_rule(color=BLUE, strokeDash=[6, 4]).encode(y=y)
+    names = (
+        library.Chart(parents)
+        .mark_text(align="right", dy=-7, color=BLUE)
+        .encode(x=library.value("width"), y=y, text="name:N")
+    )
+    return library.layer(points, lines, names)

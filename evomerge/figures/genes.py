@@ -78,7 +78,7 @@ def landscape(
     if unknown := [gene for gene in order if gene not in set(slices["line"])]:
         raise InputError(f"the landscape has no gene {unknown[0]!r}; it has {', '.join(sorted(set(slices['line'])))}")
     shown = slices[slices["line"].isin(order)]
-    base = library.Chart().encode(x=library.X("position:Q", title="gene, from its lowest to its highest value"))
+    base = library.Chart().encode(x=library.X("position:Q", title="gene, low to high"))
     if not len(slices):
         raise InputError("the landscape frame has no slice, so there is nothing to draw")
     colour = library.Color("objective:N", scale=library.Scale(range=SERIES), title=None)

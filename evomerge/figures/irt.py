@@ -129,8 +129,8 @@ def _panel(library: Any, part: pd.DataFrame, name: str) -> Any:
     )
     line = library.Chart(pd.DataFrame({"v": ends})).mark_line(color=INK, strokeDash=[4, 4], opacity=0.5)
     return library.layer(
-        line.encode(x="v:Q", y="v:Q"),
-        chart.mark_rule(color=GREY).encode(x=x, y="low:Q", y2="high:Q"),
+        line.encode(x=library.X("v:Q", scale=scale), y=library.Y("v:Q", scale=scale)),
+        chart.mark_rule(color=GREY).encode(x=x, y=library.Y("low:Q", scale=scale), y2="high:Q"),
         chart.mark_point(filled=True, color=BLUE, size=45, opacity=0.9).encode(
             x=x, y=y, tooltip=["candidate", "estimate", "full", "items"]
         ),

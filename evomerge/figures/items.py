@@ -35,6 +35,8 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
     library, frame = altair(), item_matrix_frame(run, objective, split=split)
     name = objective or run.objectives[0].name
     models = list(dict.fromkeys(frame.sort_values("rank")["model"]))
+    ends = [0.0, 1.0] if frame["value"].between(0, 1).all() else [frame["value"].min(), frame["value"].max()]
+    colours = library.Scale(domain=ends, range=["#F4F4F4", BLUE])
     cells = (
         library.Chart(frame)
         .mark_rect()
@@ -43,7 +45,7 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
             y=library.Y("model:N", sort=models, title=None, axis=library.Axis(labelFontSize=10)),
             color=library.Color(
                 "value:Q",
-                scale=library.Scale(domain=[0, 1] if frame["value"].between(0, 1).all() else [], scheme="blues"),
+                scale=colours,
                 title="score on the item",
             ),
             tooltip=["model", "item", library.Tooltip("value:Q", format=".3g")],
@@ -131,20 +133,25 @@ def _panel(library: Any, part: pd.DataFrame, name: str) -> Any:
     low, high = part[["search_low", "holdout_low"]].min().min(), part[["search_high", "holdout_high"]].max().max()
     scale = library.Scale(domain=[low, high], nice=False)
     colours = library.Scale(domain=["candidate", "parent"], range=[ORANGE, BLUE])
-    chart = library.Chart(part)
-    ends = library.Chart(pd.DataFrame({"v": [low, high]}))
+    shapes = library.Scale(domain=["candidate", "parent"], range=["circle", "diamond"])
+    chart, ends = library.Chart(part), library.Chart(pd.DataFrame({"v": [low, high]}))
     colour = library.Color("kind:N", scale=colours, title=None)
-    x = library.X("search:Q", scale=scale, title="search items")
-    y = library.Y("holdout:Q", scale=scale, title="held-out items")
+
+    def across(field: str) -> Any:
+        return library.X(f"{field}:Q", scale=scale, title="search items")
+
+    def up(field: str) -> Any:
+        return library.Y(f"{field}:Q", scale=scale, title="held-out items")
+
     return library.layer(
-        ends.mark_line(color=INK, strokeDash=[4, 4], opacity=0.5).encode(x="v:Q", y="v:Q"),
-        chart.mark_rule(opacity=0.4).encode(x=x, y="holdout_low:Q", y2="holdout_high:Q", color=colour),
-        chart.mark_rule(opacity=0.4).encode(y=y, x="search_low:Q", x2="search_high:Q", color=colour),
+        ends.mark_line(color=INK, strokeDash=[4, 4], opacity=0.5).encode(x=across("v"), y=up("v")),
+        chart.mark_rule(opacity=0.4).encode(x=across("search"), y=up("holdout_low"), y2="holdout_high:Q", color=colour),
+        chart.mark_rule(opacity=0.4).encode(y=up("holdout"), x=across("search_low"), x2="search_high:Q", color=colour),
         chart.mark_point(filled=True, size=70, opacity=1).encode(
-            x=x,
-            y=y,
+            x=across("search"),
+            y=up("holdout"),
             color=colour,
-            shape=library.Shape("kind:N", title=None),
+            shape=library.Shape("kind:N", scale=shapes, title=None),
             tooltip=["name", "search", "holdout"],
         ),
     ).properties(width=230, height=230, title=name)
