@@ -9,10 +9,16 @@ from typing import Literal
 
 from evomerge.recipe import Recipe
 
-Kind = Literal["search", "parent"]  # parents are scored beside the search and are not counted in its budget
-Split = Literal["search", "holdout"]
+# Parents are scored beside the search, and so are points of the predicted front that are measured on demand; neither
+# is counted in its budget or told to its controller.
+Kind = Literal["search", "parent", "remeasured"]
+FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
+# rest: search items that a finalist answers at the end, beside those that every candidate was asked
+Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
-ObjectiveKind = Literal["task", "perplexity", "python", "phrases", "response_length", "judge"]
+ObjectiveKind = Literal[
+    "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Objective:
 class Candidate:
     """A numbered point of the search space with the recipe that it decodes to; parents have no genotype."""
 
-    number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents
+    number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents; from FIRST_REMEASURED on for what is remeasured
     recipe: Recipe
     genotype: tuple[float, ...] = ()  # (d,) in [0, 1]
     kind: Kind = "search"
@@ -116,7 +122,9 @@ class Outcome:
     failure: Failure | None = None
     worker: str = ""
     seconds: float = 0.0
-    stages: Mapping[str, float] = field(default_factory=dict)  # merge, score, ... in seconds
+    # merge, score, ... in seconds; of a route also layers.run and layers.shared: layer evaluations (tokens times
+    # layers) that were computed, and that were known from candidates with the same first layers
+    stages: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
 
     @property

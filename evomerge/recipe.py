@@ -96,6 +96,8 @@ class Recipe:
         revisions = dict(self.revisions)
         document = _rename_models(self.to_mapping(), revisions)
         document.pop("revisions", None)
+        for hop in document.get("route", ()):
+            hop[0] = revisions.get(hop[0], hop[0])
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

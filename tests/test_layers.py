@@ -32,7 +32,7 @@ ALLOWED_NEIGHBOURS = {("space", "recipe"), ("candidate", "recipe")}
 
 # outside package -> the only places that import it, relative to evomerge/
 DOORS = {
-    "ray": {"pool/ray_pool.py"},
+    "ray": {"pool/ray_pool.py", "pool/ray_jobs.py"},
     "lm_eval": {"scoring/harness.py"},
     "cma": {"controllers/cma_es.py"},
     "optuna": {"controllers/optuna_study.py"},

@@ -27,7 +27,9 @@ class Event:
     or null for a failure; stderr in a race; staleness where results are told on arrival), raced (whether it answers
     more items, see `loop.race`), retry (worker, message, seconds lost), worker (what became of one: what, worker, and
     facts, see pool.protocol.Notice), same (twin: the candidate whose answers are reused), devices (count), resumed,
-    interrupted, stopped, ended, recovered (from what, and what was lost), note (text).
+    interrupted, stopped, ended, recovered (from what, and what was lost), remeasured (numbers, and what was predicted
+    of them: fitness, sd, low, high), anchors (tasks, methods: the items that every candidate is asked), estimated
+    (scores: what a candidate's answers to them told), note (text).
     """
 
     seq: int
@@ -82,8 +84,8 @@ class Reader:
         return np.array([json.loads(text) for (text,) in rows], dtype=float)
 
     def twin(self, candidate: Candidate) -> int | None:
-        """Return the first earlier search candidate with the same recipe, or None."""
-        select = "SELECT min(number) FROM candidates WHERE digest = ? AND kind = 'search' AND number < ?"
+        """Return the parent or the first earlier search candidate with the same recipe, or None."""
+        select = "SELECT min(number) FROM candidates WHERE digest = ? AND number < ?"
         number: int | None = self._rows(select, (candidate.recipe.digest, candidate.number))[0][0]
         return number
 

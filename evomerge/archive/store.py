@@ -207,6 +207,13 @@ class Archive(Reader):
         with self.transaction():
             self._put_candidates(parents)
 
+    def put_remeasured(self, candidates: Sequence[Candidate], predicted: Mapping[str, Any]) -> None:
+        """Record points of a predicted front that are now to be measured, with what was predicted of them."""
+        with self.transaction():
+            self._put_candidates(candidates)
+            numbers = [candidate.number for candidate in candidates]
+            self.put_event("remeasured", None, {"numbers": numbers, **predicted})
+
     def put_submitted(self, number: int, split: Split) -> None:
         """Record that a candidate was handed to a worker."""
         self.put_event("submitted", number, {"split": split})

@@ -20,10 +20,21 @@ def add_calibrate(verbs: Any) -> None:
         """
 evomerge calibrate responses.npz --out bank.json
 evomerge calibrate responses.csv --out bank.parquet --dims 2
+evomerge calibrate runs/quickstart --task add --out add.json            what a search's models answered
+evomerge calibrate lm_eval_logs/ --task gsm8k --metric exact_match --filter strict-match --out gsm8k.json
 """,
         _run_calibrate,
     )
-    parser.add_argument("responses", metavar="RESPONSES", help="answers, models by items (.npz, .csv, .parquet)")
+    parser.add_argument(
+        "responses",
+        metavar="RESPONSES",
+        nargs="+",
+        help="answers, models by items (.npz, .csv, .parquet); or run folders; or lm-eval's sample logs or folders of "
+        "them; or item parameters A, B, items (.npz)",
+    )
+    parser.add_argument("--task", metavar="T", help="of run folders (objective) or logs that hold several")
+    parser.add_argument("--metric", metavar="M", help="of sample logs: acc, exact_match, ...")
+    parser.add_argument("--filter", metavar="F", help="of sample logs, where the task has several")
     parser.add_argument("--out", metavar="BANK", required=True, help="item bank to write (.json, .parquet)")
     parser.add_argument("--dims", default="auto", metavar="auto|N", help="dimensions of ability; default: auto")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the choice of dimensions; default: 0")
@@ -31,10 +42,18 @@ evomerge calibrate responses.csv --out bank.parquet --dims 2
 
 
 def _run_calibrate(arguments: argparse.Namespace) -> int:
-    from evomerge.irt.replay import calibrate
+    from evomerge.run.calibration import calibrate_sources
 
     dims = arguments.dims if arguments.dims == "auto" else _whole(arguments.dims, "--dims")
-    bank = calibrate(arguments.responses, dims=dims, seed=arguments.seed, out=arguments.out)
+    bank = calibrate_sources(
+        arguments.responses,
+        arguments.out,
+        dims=dims,
+        seed=arguments.seed,
+        task=arguments.task,
+        metric=arguments.metric,
+        filter=arguments.filter,
+    )
     if arguments.json:
         print(json.dumps({"bank": arguments.out, **bank.provenance}, indent=2, default=str))
     else:

@@ -9,6 +9,8 @@ from typing import Any
 
 from evomerge.cli.verb import DONE, folder_verb
 
+SHOWN_PREDICTED = 8  # points of the predicted front on a screen
+
 
 def add_status(verbs: Any) -> None:
     """Add the verb `status`."""
@@ -70,11 +72,13 @@ def add_front(verbs: Any) -> None:
     parser = folder_verb(
         verbs,
         "front",
-        "show the Pareto front: the candidates that no other beats on every objective",
+        "show the Pareto front: the candidates that no other beats on every objective, and what surrogates predict",
         """
 evomerge front runs/quickstart
 evomerge front runs/quickstart --plot front.png
 evomerge front runs/quickstart --json
+evomerge front runs/quickstart --where "sort >= base - 1 point" --prefer add=2,sort=1
+evomerge front runs/quickstart --predicted 8 --remeasure
 """,
         _run_front,
     )
@@ -82,24 +86,63 @@ evomerge front runs/quickstart --json
     kind.add_argument("--csv", metavar="F", help="write CSV to F ('-': stdout)")
     kind.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="F", help="draw the front to F (.png, .svg, .pdf, .html)")
+    parser.add_argument(
+        "--predicted",
+        type=int,
+        metavar="N",
+        help=f"points to show of the front that surrogates predict; default: {SHOWN_PREDICTED}, none in files",
+    )
+    parser.add_argument(
+        "--remeasure", action="store_true", help="score the predicted points; they join the archive, beside the search"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only what meets it: 'safety >= base - 1 point', 'add >= 0.6'; may be given again",
+    )
+    parser.add_argument("--beats-parents", action="store_true", help="only what no parent dominates")
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument("--prefer", metavar="WEIGHTS", help="best first by a preference, as in add=2,sort=1")
+    order.add_argument(
+        "--desire", metavar="SPANS", help="best first by desirability, worthless..ideal: add=0.5..0.9,sort=0.2..0.8"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="with --remeasure: Ray workers")
+    parser.add_argument("--address", metavar="ADDR", help="with --remeasure: Ray cluster to use")
 
 
 def _run_front(arguments: argparse.Namespace) -> int:
+    from evomerge.errors import InputError
     from evomerge.results import open_run
-    from evomerge.results.tables import print_table, write_csv
+    from evomerge.results.fronts import FrontRequest
+    from evomerge.results.summaries import front_text
+    from evomerge.results.tables import write_csv
 
     run = open_run(arguments.folder)
+    count = arguments.predicted
+    if count is not None and count < 0:
+        raise InputError(f"--predicted must be 0 or more, got {count}")
+    if count is None:
+        count = 0 if (arguments.json or arguments.csv) and not arguments.remeasure else SHOWN_PREDICTED
+    where = tuple(arguments.where)
+    request = FrontRequest(count, where, arguments.beats_parents, arguments.prefer, arguments.desire)
+    if arguments.remeasure:
+        from evomerge.run.remeasure import remeasure
+
+        print(remeasure(run, request, workers=arguments.workers, address=arguments.address), file=sys.stderr)
+        run = open_run(arguments.folder)
     if arguments.plot:
         from evomerge import figures
 
         figures.save(figures.front(run), arguments.plot)
         print(f"wrote {arguments.plot}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(run.front_mapping(), indent=2))
+        print(json.dumps(run.front_mapping(request), indent=2))
     elif arguments.csv:
-        write_csv(run.front(), arguments.csv)
+        write_csv(run.front_answer(request).frame(), arguments.csv)
     else:
-        print_table(run.front())
+        print(front_text(run, request))
     return DONE
 
 

@@ -13,6 +13,7 @@ from evomerge.cli.estimating import add_calibrate, add_estimate
 from evomerge.cli.looking import add_front, add_report, add_status, add_trials
 from evomerge.cli.scoring import add_replay, add_score
 from evomerge.cli.searching import add_check, add_resume, add_search
+from evomerge.cli.submitting import add_submit
 from evomerge.cli.taking import add_convert, add_export, add_merge
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_check,
         add_search,
         add_resume,
+        add_submit,
         add_status,
         add_trials,
         add_front,

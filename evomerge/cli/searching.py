@@ -82,13 +82,21 @@ evomerge search mine.yaml --address auto --mirror s3://bucket/mine     on the cl
     parser.add_argument("file", metavar="FILE", help="search file (YAML)")
     parser.add_argument("--out", metavar="DIR", help="run folder; default: runs/<file name>")
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the file's seed")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in DIR if there is one; for jobs that are started again",
+    )
     _search_options(parser)
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
     from evomerge.run.progress import progress_printer
-    from evomerge.run.session import search
+    from evomerge.run.session import run_of_file, search
 
+    if arguments.resume and (folder := run_of_file(arguments.file, arguments.out)) is not None:
+        arguments.folder = str(folder)
+        return _run_resume(arguments)
     run = search(
         arguments.file,
         out=arguments.out,

@@ -12,11 +12,13 @@ import cma
 import numpy as np
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.tally import HUGE, Tally
 from evomerge.errors import InputError
 
 DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn than searches last
 SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
+# Of another run's candidates, the share that decides where to begin, and the width of a normal around each of them.
+BEST_SHARE, PRIOR_WIDTH = 0.1, 0.1
 STALENESS = 2  # moves of the distribution between ask and tell, at most, when results are told on arrival
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
@@ -72,7 +74,8 @@ class CmaEs:
         self._values: dict[int, float | None] = {}  # told of this generation, maximised
         self._variances: dict[int, float] = {}  # of those that were told with their errors
         self._stopped: dict[str, str] = {}
-        self._strategy = self._begin(np.full(setup.dimensions, 0.5) if setup.start is None else np.array(setup.start))
+        start, self._spread = self._warm_start()
+        self._strategy = self._begin(start)
 
     def ask(self) -> list[np.ndarray]:
         """Return a generation, or [] while one is not told completely."""
@@ -131,8 +134,28 @@ class CmaEs:
             self._stopped = reasons
             return
         self._restarts -= 1
+        self._spread = None  # what was known beforehand has led here already
         self._population *= 2
         self._strategy = self._begin(self._generator.random(self._setup.dimensions))
+
+    def _warm_start(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return where to begin, and the first steps per gene (None: sigma for all).
+
+        Another run's best decide both: their mean, and the sd of a mixture of small normals around them, the diagonal
+        of WS-CMA-ES (Nomura et al. 2021). A point without fitness, as of a recipe, is only where to begin.
+        """
+        d, prior = self._setup.dimensions, self._setup.prior
+        known = [one for one in prior if one.fitness is not None]
+        if not known:
+            begin = next((one.genotype for one in prior), self._setup.start)
+            return (np.full(d, 0.5) if begin is None else np.array(begin)), None
+        values = np.array([one.fitness for one in known], dtype=float)
+        scores = np.array([float(np.dot(np.clip(row, -HUGE, HUGE), self._weights)) for row in values])
+        count = max(1, int(np.ceil(BEST_SHARE * len(known))))
+        order = np.argsort(-scores, kind="stable")[:count]
+        best = np.array([known[index].genotype for index in order], dtype=float)
+        spread = np.sqrt(PRIOR_WIDTH**2 + best.var(axis=0))
+        return best.mean(axis=0), np.minimum(spread, self._sigma)
 
     def _begin(self, start: np.ndarray) -> Any:
         options: dict[str, Any] = {
@@ -148,6 +171,7 @@ class CmaEs:
             # with one gene, pycma's cap on the step (a third of the range) raises ValueError (cma 4.5)
             **({"maxstd": np.inf} if self._setup.dimensions == 1 else {}),
             # silent, and no files: not its logs, nor the options file that it would read from the working directory
+            **({} if self._spread is None else {"CMA_stds": list(self._spread / self._sigma)}),
             **{"verbose": -10, "verb_log": 0, "verb_disp": 0, "signals_filename": ""},
         }
         with _global_generator_unchanged():

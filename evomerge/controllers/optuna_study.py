@@ -12,13 +12,15 @@ from contextlib import contextmanager
 
 import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.tally import HUGE, Tally
 from evomerge.errors import InputError
+from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.spread import representatives
 
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
@@ -91,12 +93,35 @@ class OptunaStudy:
         self._updates = 0
         self._tally = Tally(setup.objectives)
         self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
-        self._genes = {name: FloatDistribution(0.0, 1.0) for name in self._names}
+        self._choices = setup.choices or (0,) * setup.dimensions
+        self._genes = {name: _distribution(count) for name, count in zip(self._names, self._choices, strict=True)}
         self._trials: dict[int, Trial] = {}  # of the batch under way
         self._values: dict[int, tuple[float, ...] | None] = {}
         self._study = _quiet_study(sampler, setup.objectives)
-        if setup.start is not None:
-            self._study.enqueue_trial(dict(zip(self._names, setup.start, strict=True)))
+        self._begin(setup, population, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
+
+    def _begin(self, setup: Setup, population: int, models: bool) -> None:
+        """Give the study what is known before the search: points to propose first, and finished trials.
+
+        A sampler that models takes another run's results for its own. NSGA selects from its own generations only, so
+        there the results' front, or as much of it as a generation holds, is proposed again and opens the first one.
+        """
+        first = [setup.start] if setup.start is not None else []
+        first += [one.genotype for one in setup.prior if one.fitness is None]
+        known = [one for one in setup.prior if one.fitness is not None]
+        if not models and known:
+            values = np.array([one.fitness for one in known], dtype=float)
+            front = np.flatnonzero(non_dominated(values, duplicates=False))
+            front = front[representatives(values[front], population)]
+            first += [known[index].genotype for index in front]
+            known = []
+        for point in dict.fromkeys(first):
+            self._study.enqueue_trial(self._parameters(point))
+        for one in known:
+            assert one.fitness is not None
+            told = [min(max(value, -HUGE), HUGE) for value in one.fitness]
+            genes = self._parameters(one.genotype)
+            self._study.add_trial(create_trial(params=genes, distributions=dict(self._genes), values=told))
 
     def ask(self) -> list[np.ndarray]:
         """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""
@@ -107,8 +132,7 @@ class OptunaStudy:
             asked = {index: self._study.ask(dict(self._genes)) for index in indices}
         self._trials.update(asked)
         self._asked_at.update(dict.fromkeys(indices, self._updates))
-        points = [[trial.params[name] for name in self._names] for trial in asked.values()]
-        return [np.array(point, dtype=np.float64) for point in points]
+        return [self._point(trial) for trial in asked.values()]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the study learns the batch when its last one arrives."""
@@ -139,6 +163,25 @@ class OptunaStudy:
     def stop(self) -> dict[str, str]:
         """Return {}: these samplers go on for as long as they are asked."""
         return {}
+
+    def _parameters(self, genotype: Sequence[float]) -> dict[str, float | int]:
+        genes = zip(self._names, self._choices, genotype, strict=True)
+        return {name: _parameter(x, count) for name, count, x in genes}
+
+    def _point(self, trial: Trial) -> np.ndarray:
+        """Return a trial as a genotype (d,); a category is the middle of its stretch."""
+        genes = zip(self._names, self._choices, strict=True)
+        values = [(trial.params[name] + 0.5) / count if count else trial.params[name] for name, count in genes]
+        return np.array(values, dtype=np.float64)
+
+
+def _distribution(count: int) -> BaseDistribution:
+    """Return what a gene is to Optuna: a category of `count`, or a number for 0."""
+    return CategoricalDistribution(tuple(range(count))) if count else FloatDistribution(0.0, 1.0)
+
+
+def _parameter(coordinate: float, count: int) -> float | int:
+    return min(int(coordinate * count), count - 1) if count else coordinate
 
 
 @contextmanager

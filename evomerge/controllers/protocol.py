@@ -8,6 +8,16 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from evomerge.controllers.ingredients import Ingredients
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A point known before the search begins: from another run's archive, or a recipe to begin from."""
+
+    genotype: tuple[float, ...]  # (d,)
+    fitness: tuple[float, ...] | None = None  # (m,) measured elsewhere, higher is better; None: not known
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -19,6 +29,11 @@ class Setup:
     weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
     budget: int | None = None  # how many candidates the search will ask for, where that is known
+    choices: tuple[int, ...] = ()  # (d,) how many names a gene chooses among, 0 for a number; empty: all are numbers
+    switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
+    items: tuple[int, ...] = ()  # (m,) items behind each fitness, the same ones for every candidate; empty: not known
+    ingredients: Ingredients | None = None  # how genes give weight to models, where they do
+    prior: tuple[Prior, ...] = ()  # what the search may build on, as told before the first ask
     asynchronous: bool = False  # results are told as they arrive, and proposals wanted before a generation is told
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evomerge.controllers.choice import choose
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.errors import ExtraMissing, InputError, near
 
@@ -20,7 +22,14 @@ FACTORIES = {
     "gp": ("optuna_study", "gp"),
     "nsga-ii": ("optuna_study", "nsga_ii"),
     "nsga-iii": ("optuna_study", "nsga_iii"),
+    "quadratic": ("quadratic_front", "quadratic"),
+    "greedy-soup": ("soups", "greedy_soup"),
+    "kinship": ("soups", "kinship"),
+    "evolution": ("route_evolution", "evolution"),
 }
+AUTO = "auto"  # resolved by `choice.choose` before a controller is built
+# Those that learn from points known beforehand; a design or a soup would ignore them, which is refused.
+WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic")
 _EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
 
 
@@ -28,7 +37,7 @@ def build(name: str, setup: Setup, options: Mapping[str, Any] | None = None) -> 
     """Return a fresh controller.
 
     Args:
-        name: a key of `FACTORIES`.
+        name: a key of `FACTORIES`, or `AUTO`.
         setup: what the search is about.
         options: keyword arguments of the factory, as written in the search file beside `name`.
 
@@ -36,6 +45,8 @@ def build(name: str, setup: Setup, options: Mapping[str, Any] | None = None) -> 
         InputError: the name or an option is unknown, or the setup is impossible.
         ExtraMissing: the controller's library is not installed.
     """
+    if name == AUTO:
+        name = choose(setup).name
     factory = _factory(name)
     known = option_names(name)
     for key in options or {}:
@@ -43,19 +54,23 @@ def build(name: str, setup: Setup, options: Mapping[str, Any] | None = None) -> 
             raise InputError(f"controller {name!r} has no option {key!r}. {near(key, known)}")
     if setup.dimensions < 1:
         raise InputError("the search space has no gene: nothing is marked with `search`, so there is nothing to search")
+    if setup.prior and name not in WARM:
+        raise InputError(f"controller {name!r} cannot start from other results; those that can: {', '.join(WARM)}")
     controller: Controller = factory(_checked(setup), **dict(options or {}))
     return controller
 
 
 def option_names(name: str) -> list[str]:
-    """Return the options that controller `name` understands."""
+    """Return the options that controller `name` understands; `AUTO`, which may be any, has none but its batch."""
+    if name == AUTO:
+        return ["population"]
     parameters = inspect.signature(_factory(name)).parameters.items()
     return [key for key, part in parameters if part.kind is part.KEYWORD_ONLY]
 
 
 def _factory(name: str) -> Callable[..., Controller]:
     if name not in FACTORIES:
-        raise InputError(f"unknown controller {name!r}. {near(name, FACTORIES)}")
+        raise InputError(f"unknown controller {name!r}. {near(name, [*FACTORIES, AUTO])}")
     module, function = FACTORIES[name]
     try:
         found: Callable[..., Controller] = getattr(importlib.import_module(f"evomerge.controllers.{module}"), function)
@@ -77,4 +92,19 @@ def _checked(setup: Setup) -> Setup:
             raise InputError(f"start must be a genotype of {setup.dimensions} genes, got {len(setup.start)}")
         if not all(0.0 <= gene <= 1.0 for gene in setup.start):
             raise InputError(f"start must lie in [0, 1] per gene, got {min(setup.start)} to {max(setup.start)}")
+    for one in setup.prior:
+        if len(one.genotype) != setup.dimensions or not all(0.0 <= gene <= 1.0 for gene in one.genotype):
+            raise InputError(f"a prior must be a genotype of {setup.dimensions} genes in [0, 1], got {one.genotype}")
+        if one.fitness is not None and not (
+            len(one.fitness) == setup.objectives and all(math.isfinite(value) for value in one.fitness)
+        ):
+            raise InputError(f"the fitness of a prior must be {setup.objectives} finite numbers, got {one.fitness}")
+    for name, found, count in (
+        ("choices", setup.choices, setup.dimensions),
+        ("items", setup.items, setup.objectives),
+    ):
+        if found and len(found) != count:
+            raise InputError(f"{name} must have {count} entries or none, got {len(found)}")
+    if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
+        raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
     return setup

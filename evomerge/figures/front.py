@@ -18,17 +18,21 @@ COLOURS = (ORANGE, GREY, BLUE, GREEN)
 SHAPES = ("circle", "cross", "diamond", "triangle-up")
 
 
-def front(run: Run) -> alt.Chart:
+def front(run: Run, *, predicted: int = 0) -> alt.Chart:
     """Return the front of `run` with dominated candidates and parents, on the search items.
 
     Two objectives span a plane, with bars of one standard error; three become their three planes; more become parallel
     axes, one line per candidate, each axis from its worst to its best value. Points that surrogates predict are drawn
     apart, as hollow triangles. `front_frame` is the frame behind it.
 
+    Args:
+        run: with at least one scored candidate.
+        predicted: draw also this many points that surrogates predict, see `Run.front`.
+
     Raises:
         InputError: no candidate has scores yet.
     """
-    frame = front_frame(run)
+    frame = front_frame(run, predicted)
     names = [objective.name for objective in run.objectives]
     if not (frame["kind"] != "parent").any():
         raise InputError("no candidate has scores yet, so there is no front to draw")
@@ -56,7 +60,7 @@ def _subtitle(frame: pd.DataFrame, objectives: int) -> str:
     return f"{count} candidate{'s' if count != 1 else ''} on the front; {how}"
 
 
-def front_frame(run: Run) -> pd.DataFrame:
+def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
     """Return one row per scored candidate and parent: name, kind, score.*, stderr.*.
 
     `kind` is front, dominated, parent, or predicted (a surrogate's point; its stderr is that of the prediction).
@@ -65,19 +69,18 @@ def front_frame(run: Run) -> pd.DataFrame:
 
     trials = run.trials()
     scored = trials[trials["status"] == "done"]
-    front = run.front()
-    measured = front[front["measured"].astype(bool)]
-    on_front = set(measured["candidate"])
+    front = run.front(predicted=predicted)
+    on_front = {int(number) for number in front["candidate"].dropna()}
     columns = [f"{kind}.{o.name}" for kind in ("score", "stderr") for o in run.objectives]
     people = scored[columns].assign(
         name=[f"candidate {n}" for n in scored["candidate"]],
         kind=["front" if n in on_front else "dominated" for n in scored["candidate"]],
     )
-    predicted = front[~front["measured"].astype(bool)]
-    predicted = predicted[columns].assign(name="predicted", kind="predicted")
+    guessed = front[front["candidate"].isna()]
+    guessed = guessed[columns].assign(name="predicted", kind="predicted")
     parents = run.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
-    return pd.concat([frame for frame in (people, parents, predicted) if len(frame)], ignore_index=True)[
+    return pd.concat([frame for frame in (people, parents, guessed) if len(frame)], ignore_index=True)[
         ["name", "kind", *columns]
     ]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, near
 from evomerge.irt.table import ResponseTable, item_id, listed
 
 
-def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str) -> ResponseTable:
+def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str, filter: str | None = None) -> ResponseTable:
     """Return the response table of several models' sample logs of one task.
 
     Items are known by lm-eval's hash of the document, or by the hash of the document's text where a log has none, never
@@ -21,6 +21,7 @@ def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str) -> Respons
     Args:
         logs: model name -> path of its `.jsonl`.
         metric: name of the per-item value, e.g. `acc` or `exact_match`; values in [0, 1].
+        filter: of the task's answer filters, where it has several; None where a log holds one.
 
     Raises:
         InputError: unreadable log, a sample without the metric, or one document twice in a log.
@@ -28,7 +29,7 @@ def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str) -> Respons
     answers: dict[str, dict[str, float]] = {}
     order: dict[str, None] = {}
     for model, path in logs.items():
-        rows = _read(Path(path), metric)
+        rows = _read(Path(path), metric, filter)
         answers[model] = rows
         order.update(dict.fromkeys(rows))
     if not order:
@@ -38,19 +39,25 @@ def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str) -> Respons
     return ResponseTable(values, tuple(answers), items)
 
 
-def _read(path: Path, metric: str) -> dict[str, float]:
+def _read(path: Path, metric: str, filter: str | None) -> dict[str, float]:
     try:
         samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise InputError(f"sample log {str(path)!r} is not readable JSON lines ({error})") from error
     rows: dict[str, float] = {}
+    if filter is not None:
+        known = sorted({str(sample.get("filter")) for sample in samples if isinstance(sample, dict)})
+        if filter not in known:
+            raise InputError(f"{path}: no filter {filter!r}. {near(filter, known)}")
     for number, sample in enumerate(samples, start=1):
+        if filter is not None and isinstance(sample, dict) and str(sample.get("filter")) != filter:
+            continue
         if not isinstance(sample, dict) or metric not in sample:
             had = listed(sample) if isinstance(sample, dict) else type(sample).__name__
             raise InputError(f"{path}, line {number}: no metric {metric!r}; it has {had}")
         item = str(sample.get("doc_hash") or item_id(json.dumps(sample.get("doc"), sort_keys=True, ensure_ascii=False)))
         if item in rows:
-            raise InputError(f"{path}, line {number}: document {item!r} occurs twice; log one filter at a time")
+            raise InputError(f"{path}, line {number}: document {item!r} occurs twice; name one filter (--filter)")
         try:
             rows[item] = float(sample[metric])
         except (TypeError, ValueError) as error:

@@ -52,11 +52,17 @@ def parent_surprise(parents: Array, items: ItemParameters) -> tuple[Array, Array
         parents: answers of the parents, `(parents, items)`, nan where missing; items that no parent answered get 0.
         items: calibrated items.
     """
+    centre, _, surprise = _family(parents, items)
+    return centre, surprise
+
+
+def _family(parents: Array, items: ItemParameters) -> tuple[Array, Array, Array]:
+    """Return the parents' mean ability, its variance among them, `(d,)` each, and their mean surprise, `(items,)`."""
     ability = estimate_ability(parents, items.a, items.b, items.ability_mean, items.ability_precision)
     surprise = parents - probabilities(ability.mean, items.a, items.b)
     seen = ~np.isnan(surprise)
     mean = np.where(seen, surprise, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    return ability.mean.mean(axis=0), mean
+    return ability.mean.mean(axis=0), ability.mean.var(axis=0), mean
 
 
 def read_merges(
@@ -73,9 +79,11 @@ def read_merges(
     """
     estimate, sd, trusted = (np.empty(len(answers)) for _ in range(3))
     scale = np.diag(np.linalg.inv(items.ability_precision)) if len(items.theta) < 2 else items.theta.var(axis=0) + 1e-6
-    tight = np.diag(1.0 / (ABILITY_SD**2 * np.maximum(scale, 1e-2)))
     for k, (row, known) in enumerate(zip(answers, parents, strict=True)):
-        centre, surprise = parent_surprise(known, items)
+        centre, among, surprise = _family(known, items)
+        # Mixing weights uniform on the simplex: between experts with skills of their own there is much room.
+        between = among / (len(known) + 1.0)
+        tight = np.diag(1.0 / (ABILITY_SD**2 * np.maximum(scale, 1e-2) + between))
         with_parents = _posterior(items, INHERITANCE * surprise, chosen, row, centre, tight)
         alone = _posterior(items, np.zeros(len(weights)), chosen, row, items.ability_mean, items.ability_precision)
         trusted[k] = with_parents.evidence >= alone.evidence - REFUSAL

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.candidate import Evaluation, Objective
+from evomerge.candidate import Candidate, Evaluation, Objective
 from evomerge.loop.paired import Lead, lead, total_lead
 from evomerge.loop.rounds import rounds
 from evomerge.loop.turns import Turns
 from evomerge.loop.values import Fitness, Racing
 from evomerge.pareto.dominance import non_dominated
-from evomerge.pool.desk import Plan
+from evomerge.pool.desk import Items
 from evomerge.scoring.estimate import values_of
 
 MOST_REFERENCES = 8  # of a front: each further one costs power, as the error rate is shared among them
@@ -85,7 +85,7 @@ class Race:
     """Owns how far each open candidate has come."""
 
     def __init__(
-        self, archive: Archive, objectives: tuple[Objective, ...], plan: Plan, racing: Racing, fitness: Fitness
+        self, archive: Archive, objectives: tuple[Objective, ...], plan: Items, racing: Racing, fitness: Fitness
     ) -> None:
         divisible = {objective.task for objective in objectives if objective.kind in BY_ITEM}
         self._plans = rounds(plan, racing.first, divisible, racing.seed)
@@ -114,8 +114,9 @@ class Race:
                 self.leave(number or 0, payload["fitness"])
         assert set(self._runners) == set(untold)  # both are read from the same events
 
-    def plan_for(self, number: int) -> Plan:
+    def plan_for(self, candidate: Candidate) -> Items:
         """Return what a candidate is to answer by now; a parent answers everything."""
+        number = candidate.number
         return self._plans[self._runners[number].round] if number >= 0 else self._plans[-1]
 
     def enter(self, first: int, count: int, *, new: bool) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from evomerge.pool.desk import Plan
+from evomerge.pool.desk import Items
 
 
-def rounds(plan: Plan, first: int, divisible: Collection[str], seed: int) -> list[Plan]:
+def rounds(plan: Items, first: int, divisible: Collection[str], seed: int) -> list[Items]:
     """Return the plans of all rounds, each holding the one before; the last is `plan`.
 
     Every round doubles the items per task. The items of a round are a random sample of the pinned ones, the same for

@@ -16,7 +16,7 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective, Outcome
 from evomerge.controllers.protocol import Controller, Versioned, tell
-from evomerge.errors import RunError
+from evomerge.errors import InputError, RunError
 from evomerge.loop.account import Account
 from evomerge.loop.final import interrupted
 from evomerge.loop.race import Race
@@ -52,7 +52,8 @@ def run_search(
         controller: freshly seeded, as at the start of the run; the archive's asks and tells are replayed into it.
         pool: who evaluates. It is left open for the final scoring, except after an interruption.
         objectives: what fitness is made of.
-        plan: task -> items that every candidate answers; with racing, every candidate that is promising to the end.
+        plan: task -> items that every candidate answers, or a function of the candidate; with racing, a mapping: what
+            every candidate answers that is promising to the end.
         budget: strict limits.
         fitness: turns responses into an evaluation; handed in by the composition root.
         progress: called now and then, and at the end.
@@ -66,7 +67,11 @@ def run_search(
         RunError: the archive cannot be written, or the controller does not repeat the stored proposals.
     """
     rules = rules or Rules()
-    race = None if rules.racing is None else Race(archive, objectives, plan, rules.racing, fitness)
+    race = None
+    if rules.racing is not None:
+        if callable(plan):
+            raise InputError("a race needs a plan that is the same for every candidate, got a function")
+        race = Race(archive, objectives, plan, rules.racing, fitness)
     desk = Desk(archive, pool, "search", plan if race is None else race.plan_for)
     turns, account = Turns(on_arrival=rules.asynchronous), Account(archive, pool, budget)
     search = _Search(archive, space, controller, pool, objectives, budget, fitness, desk, turns, account, race)

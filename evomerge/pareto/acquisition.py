@@ -53,8 +53,8 @@ def by_hypervolume(
         samples = floor + unit * (ceiling - floor)
         cell[s] = float(np.prod(ceiling - floor)) / VOLUME_SAMPLES
         front = at_known[s][non_dominated(at_known[s], duplicates=False)]
-        open_still[s] = ~(samples[:, None] <= front[None]).all(axis=2).any(axis=1)
-        reached[s] = (samples[:, None] <= at_pool[s][None]).all(axis=2)
+        open_still[s] = ~_reached(samples, front).any(axis=1)
+        reached[s] = _reached(samples, at_pool[s])
     volume = float(np.mean(cell * (VOLUME_SAMPLES - open_still.sum(axis=1))))
     chosen: list[int] = []
     gains: list[float] = []
@@ -68,6 +68,14 @@ def by_hypervolume(
         gains.append(float(gain[best]))
         open_still *= 1.0 - reached[:, :, best]
     return chosen, gains, volume
+
+
+def _reached(samples: Array, points: Array) -> Mask:
+    """Return which samples (q, T) each point (N, T) reaches in every objective, as (q, N)."""
+    reached = np.ones((len(samples), len(points)), dtype=bool)
+    for t in range(points.shape[1]):  # a comparison per objective: several times faster than one of all, reduced
+        reached &= samples[:, t, None] <= points[None, :, t]
+    return reached
 
 
 def by_uncertainty(fits: Sequence[Surrogate], pool: Array, taken: list[int], count: int, weights: Array) -> list[int]:

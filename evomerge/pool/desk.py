@@ -9,7 +9,8 @@ from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
 from evomerge.pool.protocol import Arrival, Notice, Pool, Retry
 
-Plan = Mapping[str, tuple[str, ...]]  # task -> ids of the items that every candidate answers
+Items = Mapping[str, tuple[str, ...]]  # task -> ids of items
+Plan = Items | Callable[[Candidate], Items]  # what every candidate answers, or what this one does
 
 
 class Desk:
@@ -22,7 +23,7 @@ class Desk:
     has more to answer, and is finished when it has answered what its plan says by then.
     """
 
-    def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan | Callable[[int], Plan]) -> None:
+    def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan) -> None:
         self._archive, self._pool, self._split, self._plan = archive, pool, split, plan
         self._queue: deque[Job] = deque()  # waiting for a worker
         self._running: set[int] = set()
@@ -50,12 +51,12 @@ class Desk:
         for candidate in candidates:
             stored = self._archive.outcome(candidate.number, self._split)
             twin = self._archive.twin(candidate) if candidate.kind == "search" else None
-            if stored is not None and _final(stored.failure) and not self._grown(candidate.number, stored.failure):
+            if stored is not None and _final(stored.failure) and not self._grown(candidate, stored.failure):
                 finished.append(candidate.number)
             elif twin is not None and self._is_open(twin):
                 self._twins.setdefault(twin, []).append(candidate.number)
                 self._twin_candidates[candidate.number] = candidate
-            elif twin is not None and self._can_copy(twin, candidate.number):
+            elif twin is not None and self._can_copy(twin, candidate):
                 self._archive.copy_answers(twin, candidate.number, self._split)
                 finished.append(candidate.number)
             else:
@@ -100,7 +101,7 @@ class Desk:
         shared: list[Outcome] = []
         for number in self._twins.pop(outcome.number, []):
             candidate = self._twin_candidates.pop(number)
-            if self._can_copy(outcome.number, number):
+            if self._can_copy(outcome.number, candidate):
                 self._archive.copy_answers(outcome.number, number, self._split)
                 copied = self._archive.outcome(number, self._split)
                 assert copied is not None
@@ -112,18 +113,21 @@ class Desk:
     def _is_open(self, number: int) -> bool:
         return number in self._running or any(job.candidate.number == number for job in self._queue)
 
-    def _can_copy(self, twin: int, number: int) -> bool:
-        """Return whether a twin's end, and its answers, are all that candidate `number` needs."""
+    def _items(self, candidate: Candidate) -> Items:
+        return self._plan(candidate) if callable(self._plan) else self._plan
+
+    def _can_copy(self, twin: int, candidate: Candidate) -> bool:
+        """Return whether a twin's end, and its answers, are all that a candidate needs."""
         stored = self._archive.outcome(twin, self._split)
         if stored is None or not _final(stored.failure):
             return False
-        return stored.failure is not None or not callable(self._plan) or not self._missing(twin, self._plan(number))
+        return stored.failure is not None or not callable(self._plan) or not self._missing(twin, self._plan(candidate))
 
-    def _grown(self, number: int, failure: Failure | None) -> bool:
+    def _grown(self, candidate: Candidate, failure: Failure | None) -> bool:
         """Return whether a finished candidate has more to answer by now."""
-        return failure is None and callable(self._plan) and bool(self._missing(number, self._plan(number)))
+        return failure is None and callable(self._plan) and bool(self._missing(candidate.number, self._plan(candidate)))
 
-    def _missing(self, number: int, plan: Plan) -> Plan:
+    def _missing(self, number: int, plan: Items) -> Items:
         answered = self._archive.answered(self._split, number)
         missing = {
             task: tuple(item for item in items if item not in answered.get(task, ())) for task, items in plan.items()
@@ -131,8 +135,7 @@ class Desk:
         return {task: items for task, items in missing.items() if items}
 
     def _job(self, candidate: Candidate) -> Job:
-        plan = self._plan(candidate.number) if callable(self._plan) else self._plan
-        return Job(candidate, self._split, self._missing(candidate.number, plan))
+        return Job(candidate, self._split, self._missing(candidate.number, self._items(candidate)))
 
 
 def _final(failure: Failure | None) -> bool:

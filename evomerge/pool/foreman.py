@@ -53,6 +53,8 @@ class Foreman:
         self._closed = False
         staff = staff or Staff()
         self._roster = Roster(cluster, staff)
+        self._free: dict[int, Slot] = {}  # ready and without a job, by number: a thousand slots are not searched for it
+        self._looked = self._helped = float("-inf")  # when hanging workers, and stragglers, were last looked for
         self._totals: dict[str, float] = {}
         self._published = float("-inf")
         if staff.workers is not None and staff.may_grow:
@@ -106,6 +108,7 @@ class Foreman:
             self._queue.clear()
             self._open.clear()
             self._roster.slots.clear()
+            self._free.clear()
         self._cluster.close()
 
     # -- workers -------------------------------------------------------------------------------------------------
@@ -124,14 +127,20 @@ class Foreman:
 
     def _idle(self) -> list[Slot]:
         """Return the workers that can take a job: not in quarantine, unless all are, and not on a leaving node."""
+        idle = [slot for slot in self._free.values() if not slot.node.leaving]
+        if not idle:
+            return []
         now = self._cluster.now()
-        staying = [slot for slot in self._roster if not slot.node.leaving]
-        sound = [slot for slot in staying if not self._quarantine.holds(slot.key, now)]
-        return [slot for slot in sound or staying if slot.idle]
+        sound = [slot for slot in idle if not self._quarantine.holds(slot.key, now)]
+        if sound:
+            return sound
+        busy = (slot for slot in self._roster if not slot.node.leaving and not slot.idle)
+        return idle if all(self._quarantine.holds(slot.key, now) for slot in busy) else []
 
     def _lose(self, slot: Slot, died: Died, kill: bool = False) -> None:
         """Drop a worker; its job is tried again, or ends."""
         self._roster.drop(slot, kill)
+        self._free.pop(slot.number, None)
         what: Literal["left", "lost"] = "left" if died.cause == "node" else "lost"
         facts = {"node": slot.node.name, "message": died.message, "log": died.log}
         self._arrived.append(Notice(what, slot.name, facts))
@@ -143,6 +152,9 @@ class Foreman:
 
     def _end_hanging(self) -> None:
         now = self._cluster.now()
+        if now < self._looked + LONGEST_LOOK:  # all workers are looked at, and news may come by the thousand
+            return
+        self._looked = now
         for slot in self._roster:
             if slot.state != "ready":
                 limit, doing = self._pace.limit(LOAD), "started"
@@ -158,18 +170,24 @@ class Foreman:
 
     def _dispatch(self) -> None:
         now = self._cluster.now()
+        help_due = self._policy.stragglers and now >= self._helped + LONGEST_LOOK
+        if not self._queue and not help_due:
+            return
         idle = self._idle()
         held: list[Attempt] = []
         while idle and self._queue:
             attempt = self._queue.popleft()
-            slot = min(idle, key=lambda one: self._aversion(attempt, one))
+            # most jobs have failed nowhere, and then the first worker is as good as any
+            slot = min(idle, key=lambda one: self._aversion(attempt, one)) if attempt.failed_workers else idle[0]
             if now < attempt.not_before or self._worth_holding(attempt, slot, now):
                 held.append(attempt)
                 continue
             idle.remove(slot)
+            self._free.pop(slot.number)
             self._cluster.send(slot.number, slot.give(attempt, now))
         self._queue.extendleft(reversed(held))
-        if idle and not self._queue and self._policy.stragglers:
+        if idle and not self._queue and help_due:
+            self._helped = now
             self._help_stragglers(idle, now)
 
     @staticmethod
@@ -197,6 +215,7 @@ class Foreman:
             idle.remove(helper)
             facts = {"candidate": attempt.number, "seconds": now - slot.since, "helper": helper.name}
             self._arrived.append(Notice("straggler", slot.name, facts))
+            self._free.pop(helper.number)
             self._cluster.send(helper.number, helper.give(attempt, now))
 
     def _hear(self, number: int, news: News) -> None:
@@ -211,6 +230,8 @@ class Foreman:
             self._arrived.append(self._roster.welcome(slot, news))
         elif isinstance(news, Loaded):
             slot.state = "ready"
+            if slot.attempt is None:
+                self._free[number] = slot
             self._pace.note(LOAD, 1, news.seconds)
         elif isinstance(news, Begun):
             slot.begun = True
@@ -238,6 +259,7 @@ class Foreman:
             self._stumble(slot, Died(failure.message, "process", failure.traceback))
             return
         attempt, _ = slot.release(now)
+        self._free[slot.number] = slot
         self._roster.did_well(slot)
         self._quarantine.succeeded(slot.key)
         if not attempt.ended:
@@ -247,6 +269,8 @@ class Foreman:
         """Try a job again after its worker or machine failed; give it up where that happened too often."""
         now = self._cluster.now()
         attempt, seconds = slot.release(now)
+        if slot.number in self._roster.slots:
+            self._free[slot.number] = slot
         if attempt.ended:
             return
         moved = died.cause in ("node", "gone")

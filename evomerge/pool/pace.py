@@ -33,17 +33,21 @@ class Pace:
     def __init__(self, settings: PaceSettings | None = None) -> None:
         self._settings = settings or PaceSettings()
         self._measured: dict[str, deque[float]] = {}
+        self._usual: dict[str, float | None] = {}  # seconds per item, until something new is learnt; asked very often
 
     def note(self, task: str, items: int, seconds: float) -> None:
         """Learn that `items` items of a task took this long, a merge before them included."""
         self._measured.setdefault(task, deque(maxlen=REMEMBERED)).append(seconds / max(items, 1))
+        self._usual.pop(task, None)
 
     def usual(self, task: str, items: int) -> float | None:
         """Return the usual seconds of so many items; None where too little is known."""
-        times = sorted(self._measured.get(task, ()))
-        if len(times) < self._settings.needed:
-            return None
-        return times[math.ceil(0.95 * len(times)) - 1] * items
+        if task not in self._usual:
+            times = sorted(self._measured.get(task, ()))
+            known = len(times) >= self._settings.needed
+            self._usual[task] = times[math.ceil(0.95 * len(times)) - 1] if known else None
+        usual = self._usual[task]
+        return None if usual is None else usual * items
 
     def limit(self, task: str | None, items: int = 1) -> float:
         """Return after how many seconds of silence a worker that works on this task counts as hanging.

@@ -76,7 +76,8 @@ class Worker:
     def _evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         started = time.monotonic()
         fingerprint = self._resident.write(job.candidate.recipe)
-        # The fingerprint is of the weights alone; where layers are rearranged, the recipe says how.
+        # The fingerprint is of the tensors and, in a route, of their order and scales; what else a configuration may
+        # say of single layers, the recipe tells.
         rearranged = job.candidate.recipe.route is not None or job.candidate.recipe.slices
         weights = f"{fingerprint} {job.candidate.recipe.digest}" if rearranged else fingerprint
         stages = {"merge": time.monotonic() - started}
@@ -88,6 +89,7 @@ class Worker:
             begun = time.monotonic()
             responses = self._scorer.remembered(weights, task, items)
             stages[f"score.{task}"] = time.monotonic() - begun
+            stages |= self._layer_work()
             yield Answers(job.candidate.number, job.split, task, responses)
         yield Outcome(
             job.candidate.number,
@@ -96,6 +98,11 @@ class Worker:
             stages=stages,
             fingerprint=fingerprint,
         )
+
+    def _layer_work(self) -> dict[str, float]:
+        """Return how many layer evaluations a route cost and how many it shared with other candidates."""
+        work = self._resident.work
+        return {} if work is None else {"layers.run": float(work.run), "layers.shared": float(work.shared)}
 
     def _climb(self, job: Job, rungs: Rungs) -> None:
         """Raise CandidateError where the candidate falls off a rung, the cheapest first."""

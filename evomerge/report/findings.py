@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate, Evaluation, Objective
-from evomerge.results.evaluations import best_number, front_numbers, overall
+from evomerge.results.evaluations import front_numbers, overall
 from evomerge.results.finals import Final
 from evomerge.results.generalisation import generalisation_frame
 
@@ -81,7 +81,7 @@ def findings_of(run: Run) -> Findings:
     """Return all that there is to tell about `run` now."""
     evaluations, objectives = run.evaluations(), run.objectives
     parents, finals = run.evaluations(kind="parent"), tuple(run.finals())
-    numbers = front_numbers(evaluations, objectives)
+    numbers, best = front_numbers(evaluations, objectives), run.best()
     events = run.events()
     moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
     people = [*run.candidates("parent"), *run.candidates("search")]
@@ -94,7 +94,7 @@ def findings_of(run: Run) -> Findings:
         evaluations=evaluations,
         parents=parents,
         front=tuple(numbers),
-        best=best_number(evaluations, objectives),
+        best=best.number if best is not None else None,
         marks=run.front().marks() if numbers else {},
         finals=finals,
         history=run.history(),

@@ -91,7 +91,7 @@ def pick_number(pick: str, evaluations: Mapping[int, Evaluation], objectives: tu
         return numbers[int(np.argmax([overall(row, objectives) for row in fitness]))]
     if text == "knee":
         return numbers[knee(fitness)]
-    return numbers[choose_by_preference(fitness, _preference(text, objectives))]
+    return numbers[choose_by_preference(fitness, preference_of(text, objectives))]
 
 
 def reference_point(parents: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> dict[str, float]:
@@ -104,22 +104,26 @@ def reference_point(parents: Mapping[int, Evaluation], objectives: tuple[Objecti
     return {objective.name: objective.fitness(float(value)) for objective, value in zip(objectives, worst, strict=True)}
 
 
-def _preference(text: str, objectives: tuple[Objective, ...]) -> list[float]:
+def preference_of(text: str, objectives: Sequence[Objective], option: str = "--pick") -> list[float]:
+    """Return one weight per objective from a text such as 'add=2,sort=1'; objectives not named weigh nothing.
+
+    Raises:
+        InputError: the text is no preference, or names no objective; `option` is what the message calls it.
+    """
     names = [objective.name for objective in objectives]
     weights = dict.fromkeys(names, 0.0)
+    also = "best, knee, a candidate's number, or " if option == "--pick" else ""
     for part in text.split(","):
         name, separator, value = part.partition("=")
         if not separator:
-            raise InputError(
-                f"--pick {text!r}: expected best, knee, a candidate's number, or weights as in 'add=2,sort=1'"
-            )
+            raise InputError(f"{option} {text!r}: expected {also}weights as in 'add=2,sort=1'")
         if name.strip() not in weights:
-            raise InputError(f"--pick {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
+            raise InputError(f"{option} {text!r}: unknown objective {name.strip()!r}. {near(name.strip(), names)}")
         try:
             weights[name.strip()] = float(value)
         except ValueError:
             raise InputError(
-                f"--pick {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
+                f"{option} {text!r}: the weight of {name.strip()!r} must be a number, got {value!r}"
             ) from None
     return [weights[name] for name in names]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evomerge.candidate import Evaluation, Objective
+from evomerge.candidate import Objective
 from evomerge.markup import Html, element, number, table
 from evomerge.pareto.front import knee
-from evomerge.results.frames import score_cells, score_columns
 
 SHOWN_ROWS = 30  # in a notebook
 _SIDE = 220  # pixels of the picture
@@ -35,8 +34,8 @@ class Front(pd.DataFrame):
         marks = self.marks()
         rows = [
             (
-                int(row["candidate"]),
-                ", ".join(marks.get(int(row["candidate"]), [])),
+                _name(row["candidate"]),
+                ", ".join(marks.get(row["candidate"], [])) if row["candidate"] is not pd.NA else "",
                 *(f"{row[f'score.{name}']:.4g} ± {row[f'stderr.{name}']:.2g}" for name in objectives),
             )
             for _, row in self.head(SHOWN_ROWS).iterrows()
@@ -51,9 +50,13 @@ class Front(pd.DataFrame):
         """Return candidate -> what it is outstanding in: 'best overall', 'knee', 'best add' ..."""
         goals = self.attrs.get("goals", {})
         objectives = self._objectives()
-        scores = np.column_stack([self[f"score.{name}"] * goals.get(name, 1.0) for name in objectives])
-        numbers = [int(value) for value in self["candidate"]]
-        found: dict[int, list[str]] = {numbers[0]: ["best overall"]}
+        real = self[self["candidate"].notna()]  # points that are only predicted are nobody yet
+        if not len(real):
+            return {}
+        scores = np.column_stack([real[f"score.{name}"].astype(float) * goals.get(name, 1.0) for name in objectives])
+        numbers = [int(value) for value in real["candidate"]]
+        weights = np.array([self.attrs.get("weights", {}).get(name, 1.0) for name in objectives])
+        found: dict[int, list[str]] = {numbers[int(np.argmax(scores @ weights))]: ["best overall"]}
         if len(numbers) > 2 and len(objectives) > 1:
             found.setdefault(numbers[knee(scores)], []).append("knee")
         if len(objectives) > 1:
@@ -65,23 +68,16 @@ class Front(pd.DataFrame):
         return [str(name).removeprefix("score.") for name in self.columns if str(name).startswith("score.")]
 
 
-def front_table(
-    evaluations: Mapping[int, Evaluation], numbers: Sequence[int], objectives: Sequence[Objective]
-) -> Front:
-    """Return the measured front.
-
-    Args:
-        evaluations: on search items.
-        numbers: who is on the front, best overall first.
-        objectives: what is wanted.
-    """
-    rows = [
-        {"candidate": n, "measured": True, **score_cells(evaluations[n], objectives, ("score", "stderr"))}
-        for n in numbers
-    ]
-    front = Front(rows, columns=["candidate", "measured", *score_columns(objectives, ("score", "stderr"))])
+def front_table(frame: pd.DataFrame, objectives: Sequence[Objective]) -> Front:
+    """Return a frame of front points as a `Front`, which knows in which direction each objective is better."""
+    front = Front(frame)
+    front.attrs["weights"] = {objective.name: objective.weight for objective in objectives}
     front.attrs["goals"] = {objective.name: objective.fitness(1.0) for objective in objectives}
     return front
+
+
+def _name(candidate: Any) -> str:
+    return "predicted" if pd.isna(candidate) else str(int(candidate))
 
 
 def _picture(front: pd.DataFrame, names: Sequence[str]) -> Html:
@@ -97,7 +93,7 @@ def _picture(front: pd.DataFrame, names: Sequence[str]) -> Html:
         element(
             "circle",
             {"cx": place(row[f"score.{names[0]}"], 0), "cy": place(row[f"score.{names[1]}"], 1), "r": 4.0},
-            element("title", {}, f"candidate {int(row['candidate'])}"),
+            element("title", {}, f"candidate {_name(row['candidate'])}"),
         )
         for _, row in front.iterrows()
     ]

@@ -6,6 +6,7 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,12 @@ from evomerge.results.frames import (
     parents_frame,
     trials_frame,
 )
+from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_of, hypervolume_frame
 from evomerge.results.generalisation import generalisation_frame
 from evomerge.results.history import history_frame
 from evomerge.results.record import Record
 from evomerge.results.status import status_of
+from evomerge.results.tables import plain
 from evomerge.results.work import work_frame
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Run(Record):
         """
         evaluations, outcomes = self.evaluations(), {outcome.number: outcome for outcome in self.outcomes()}
         with self._archive() as archive:
-            candidates = list(archive.candidates("search"))
+            candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
             staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         return trials_frame(
@@ -160,31 +163,49 @@ class Run(Record):
 
     # --- the front ----------------------------------------------------------------------------------------------
 
-    def front(self) -> Front:
-        """Return the measured Pareto front, best overall first: candidate, measured, then score.* and stderr.*."""
+    def front(
+        self,
+        *,
+        predicted: int = 0,
+        where: Sequence[str] = (),
+        beats_parents: bool = False,
+        prefer: str | None = None,
+        desire: str | None = None,
+    ) -> Front:
+        """Return the Pareto front, best overall first: candidate, measured, then score.* and stderr.*.
+
+        Args:
+            predicted: also this many points that surrogates predict; `candidate` is missing, `measured` false, and
+                `stderr` the standard deviation of the prediction. What speaks against them: `front_answer`.
+            where: conditions, as in 'safety >= base - 1 point'; the front of the candidates that meet them.
+            beats_parents: leave out what a parent dominates.
+            prefer: order by a preference, as in 'add=2,sort=1'.
+            desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
+        """
         from evomerge.results.front_table import front_table
 
-        evaluations = self.evaluations()
-        return front_table(evaluations, front_numbers(evaluations, self.objectives), self.objectives)
+        request = FrontRequest(predicted, tuple(where), beats_parents, prefer, desire)
+        return front_table(self.front_answer(request).frame(), self.objectives)
 
-    def front_mapping(self) -> dict[str, Any]:
-        """Return the front as plain data, the form of `front --json`."""
-        evaluations = self.evaluations()
-        numbers = front_numbers(evaluations, self.objectives)
-        return {
+    def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
+        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`."""
+        return front_of(self, request)
+
+    def front_mapping(self, request: FrontRequest = MEASURED) -> dict[str, Any]:
+        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points."""
+        answer = self.front_answer(request)
+        numbers = [number for number in answer.candidates if number is not None]
+        mapping = {
             "objectives": [objective.name for objective in self.objectives],
             "reference": self.reference(),
-            "hypervolume": self.front_volume(),
-            "points": [
-                {
-                    "candidate": n,
-                    "measured": True,
-                    "score": {name: score.value for name, score in evaluations[n].scores.items()},
-                    "stderr": {name: score.stderr for name, score in evaluations[n].scores.items()},
-                }
-                for n in numbers
-            ],
+            "hypervolume": self._volume(numbers),
+            "points": answer.points(),
         }
+        if request.predicted:
+            rows = [] if answer.errors is None else answer.errors.to_dict(orient="records")
+            mapping["surrogates"] = [{str(key): plain(value) for key, value in row.items()} for row in rows]
+            mapping["warnings"] = list(answer.warnings)
+        return mapping
 
     def reference(self) -> dict[str, float]:
         """Return objective -> the worst parent's score: above this point hypervolumes are measured."""
@@ -192,20 +213,47 @@ class Run(Record):
 
     def front_volume(self) -> float:
         """Return the volume that the measured front dominates above `reference`; 0 without a front."""
+        return self._volume(front_numbers(self.evaluations(), self.objectives))
+
+    def _volume(self, numbers: Sequence[int]) -> float:
         evaluations, reference = self.evaluations(), self.reference()
         point = [objective.fitness(reference[objective.name]) for objective in self.objectives]
-        rows = [evaluations[n].fitness(self.objectives) for n in front_numbers(evaluations, self.objectives)]
+        rows = [evaluations[number].fitness(self.objectives) for number in numbers]
         return hypervolume(np.array(rows, dtype=float), point) if rows else 0.0
+
+    def hypervolume(self) -> pd.DataFrame:
+        """Return how the front grew, one row per candidate: candidate, seconds (active time), hypervolume so far."""
+        return hypervolume_frame(self)
+
+    def importance(self) -> pd.DataFrame:
+        """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`."""
+        from evomerge.results.landscapes import importance_frame
+
+        return importance_frame(self)
+
+    def landscape(self, pick: str = "best", *, to: Sequence[str] = (), steps: int = 21) -> pd.DataFrame:
+        """Return predicted slices through a candidate along every gene, and straight lines from it to others.
+
+        Args:
+            pick: best, knee, a number, or a preference.
+            to: where lines lead: candidates picked as above, or parents by number (-1 is the base).
+            steps: points per slice and line.
+
+        Columns in `landscapes.landscape_frame`.
+        """
+        from evomerge.results.landscapes import landscape_frame
+
+        return landscape_frame(self, pick, to, steps)
 
     def best(self) -> Candidate | None:
         """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
-        number = best_number(self.evaluations(), self.objectives)
+        number = best_number(self.contenders(), self.objectives)
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
         """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
         evaluations = (
-            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.evaluations()
+            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
         )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 

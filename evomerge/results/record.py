@@ -4,18 +4,23 @@ from several of them. Read-only, and safe while the search goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evomerge.archive import Archive, holder_of
 from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError
+from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
+from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
 from evomerge.results.evaluations import evaluation_of
 from evomerge.results.frames import mishap_metrics
 from evomerge.results.utilisation import summary
 from evomerge.space import SearchSpace, build_space
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Record:
@@ -45,12 +50,15 @@ class Record:
             modules={name: tuple(found) for name, found in self.facts["modules"].items()},
             mask_seed=self.facts["seed"],
             revisions=self.facts["revisions"],
+            route=self.facts.get("route"),  # absent from runs of earlier versions
+            depths=self.facts.get("depths"),
         )
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates, or the parents with the base first, in order."""
+        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
         with self._archive() as archive:
-            return sorted(archive.candidates(kind), key=lambda candidate: abs(candidate.number))
+            found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
+        return sorted(found, key=lambda candidate: abs(candidate.number))
 
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
@@ -59,9 +67,67 @@ class Record:
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
+                elif self.estimated and number >= 0:
+                    continue
                 elif number not in self._known or self._known[number].failure is not None:
                     self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
-        return {number: self._known[number] for number in sorted(finished)}
+            if self.estimated and kind == "search":
+                self._known.update(self._estimates(archive, finished))
+        return {number: self._known[number] for number in sorted(finished) if number in self._known}
+
+    def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
+        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        estimates = recorded_estimates(archive)
+        items = self.facts["items"]["search"]
+        told = {event.candidate for event in archive.events("told")}
+        return {
+            number: best_evaluation(
+                number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
+            )
+            for number, outcome in finished.items()
+            if outcome.done and number in told
+        }
+
+    @property
+    def estimated(self) -> bool:
+        """True where scores are estimated from few items, and only some candidates answered all of them."""
+        return bool(self.facts.get("estimation"))
+
+    def full_candidates(self) -> list[int]:
+        """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
+        evaluations = self.evaluations()
+        if not self.estimated:
+            return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
+        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
+        return [
+            number
+            for number, evaluation in evaluations.items()
+            if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
+        ]
+
+    def contenders(self) -> dict[int, Evaluation]:
+        """Return the evaluations among which the best is chosen.
+
+        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
+        estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+        """
+        evaluations = self.evaluations()
+        with self._archive() as archive:
+            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+
+    def estimates(self) -> pd.DataFrame:
+        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
+
+        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
+        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
+        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
+        """
+        import pandas as pd
+
+        with self._archive() as archive:
+            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
+        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
 
     def outcomes(self, split: Split = "search") -> list[Outcome]:
         """Return the last outcome of every finished candidate and parent on the items of `split`, by number."""

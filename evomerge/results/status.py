@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evomerge.results.estimates import estimates_summary
 from evomerge.results.evaluations import best_number, front_numbers, overall
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "done": sum(outcome.done for outcome in searched),
         "failed": sum(not outcome.done for outcome in searched),
         "best": _best(run),
+        **({"estimates": estimates_summary(run.estimates())} if run.estimated else {}),
         "front_size": len(numbers),
         "hypervolume": run.front_volume(),
         "seconds": run.seconds(),
@@ -39,7 +41,7 @@ def status_of(run: Run) -> dict[str, Any]:
 
 def _best(run: Run) -> dict[str, Any] | None:
     evaluations = run.evaluations()
-    best = best_number(evaluations, run.objectives)
+    best = best_number(run.contenders(), run.objectives)
     fitness = evaluations[best].fitness(run.objectives) if best is not None else None
     if best is None or fitness is None:
         return None

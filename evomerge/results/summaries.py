@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
+from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
 from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def status_text(run: Run) -> str:
     if best := status["best"]:
         scores = ", ".join(f"{name} {value:.3g} ± {best['stderr'][name]:.2g}" for name, value in best["score"].items())
         lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
+    if "estimates" in status:
+        lines += [f"  {line}" for line in estimate_lines(status["estimates"])]
     for failure in status["last_failures"]:
         lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
     if status["state"] in ("interrupted", "stopped"):
@@ -67,6 +70,8 @@ def summary_text(run: Run) -> str:
         *front_lines(run),
         "",
     ]
+    if run.estimated:
+        lines += [*estimate_lines(status["estimates"]), ""]
     if warnings := mishap_lines(run, best.number):
         lines += [*warnings, ""]
     if state == "interrupted":
@@ -83,16 +88,53 @@ def front_lines(run: Run) -> list[str]:
     names = [objective.name for objective in run.objectives]
     front, parents = run.front(), run.parents()
     label = max([12, *(len(f"parent {name}") for name in parents["name"])])
+    what = "search items; ~ estimated from few of them" if run.estimated else "search items"
     lines = [
-        f"Pareto front, {len(front)} candidates (search items; mean ± standard error):",
+        f"Pareto front, {len(front)} candidates ({what}; mean ± standard error):",
         " " * (label + 2) + "  ".join(f"{name:>13}" for name in names),
     ]
     for _, row in parents.iterrows():
         lines.append(f"  {'parent ' + row['name']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     for _, row in front.head(SHOWN_POINTS).iterrows():
-        lines.append(f"  {row['candidate']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
+        shown = f"{row['candidate']}" if row["measured"] else f"{row['candidate']} ~"
+        lines.append(f"  {shown:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     if len(front) > SHOWN_POINTS:
         lines.append(f"  ... and {len(front) - SHOWN_POINTS} more: evomerge front {run.folder}")
+    return lines
+
+
+def front_text(run: Run, request: FrontRequest = MEASURED) -> str:
+    """Return what `evomerge front` prints: measured and predicted points, told apart, and how far to believe these."""
+    from evomerge.results.tables import table_text
+
+    answer = front_of(run, request)
+    lines = [table_text(answer.frame())]
+    if answer.knee is not None and len(run.objectives) > 1:
+        volume = run.status()["hypervolume"]
+        lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
+    if answer.errors is not None:
+        held = answer.candidates.count(None)
+        lines += ["", f"{held} predicted points (measured: False; nothing of them was evaluated), by surrogates:"]
+        shown = ["objective", "complexity", "candidates", "r2", "left_out_r2", "left_out_error", "noise", "coverage"]
+        lines.append(table_text(answer.errors[shown]))
+    lines += [f"warning: {text}" for text in answer.warnings]
+    if None in answer.candidates and not request.where:
+        lines.append(f"score them: evomerge front {run.folder} --predicted {request.predicted} --remeasure")
+    return "\n".join([*lines, *remeasured_lines(run)])
+
+
+def estimate_lines(estimates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return how the estimates from few items compared with full answers, a line per objective."""
+    lines = []
+    for name, found in estimates.items():
+        text = f"estimates   {name}: from {found['items']} items"
+        if found["compared"]:
+            text += (
+                f"; off by {100 * found['mean_absolute_error']:.1f} points on average over {found['compared']} "
+                f"candidates answered in full (mean {100 * found['mean_error']:+.1f}), "
+                f"{100 * found['covered']:.0f}% inside the 95% interval"
+            )
+        lines.append(text)
     return lines
 
 

@@ -41,33 +41,37 @@ def write_parquet(table: pd.DataFrame, path: str) -> None:
 def write_json(table: pd.DataFrame) -> None:
     """Print `table` as a JSON array of one object per row; missing values are null."""
     # not DataFrame.to_json: it rounds to 15 digits, and a score read back must be the score
-    rows = [{key: _plain(value) for key, value in row.items()} for row in table.to_dict(orient="records")]
+    rows = [{key: plain(value) for key, value in row.items()} for row in table.to_dict(orient="records")]
     print(json.dumps(rows, indent=2))
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """Print `table` for people: short numbers, at most `SHOWN_COLUMNS` columns, what was left out said below."""
+    """Print `table` for people; see `table_text`."""
+    print(table_text(table))
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Return `table` for people: short numbers, at most `SHOWN_COLUMNS` columns, what was left out said below."""
     shown = table.iloc[:, :SHOWN_COLUMNS]
     if table.empty:
-        print("nothing yet")
-        return
+        return "nothing yet"
     cells = [[str(column) for column in shown.columns]]
     cells += [[_cell(value) for value in row] for row in shown.itertuples(index=False)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    for row in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     if hidden := table.shape[1] - shown.shape[1]:
-        print(f"({hidden} more columns: --csv writes them all)")
+        lines.append(f"({hidden} more columns: --csv writes them all)")
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.4g}"
-    text = "" if value is None else str(value)
+    text = "" if value is None or str(value) == "<NA>" else str(value)
     return text if len(text) <= 24 else text[:21] + "..."
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a cell as JSON knows it: NaN and missing become null, NumPy scalars become Python's."""
     plain = value.item() if hasattr(value, "item") else value
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

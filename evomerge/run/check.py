@@ -8,6 +8,7 @@ from typing import Any
 
 from evomerge.errors import SearchFileError
 from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts
+from evomerge.run.proposing import Proposing, decide
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
 from evomerge.weights.estimate import TimeEstimate, estimate_time, export_bytes
@@ -30,6 +31,7 @@ class CheckReport:
     search_file: SearchFile
     facts: dict[str, ModelFacts]
     time: TimeEstimate  # per candidate, on this machine
+    proposing: Proposing  # who proposes, and why
     vocabulary: tuple[str, ...] = ()  # what happens to rows of models whose vocabularies differ
     warnings: list[str] = field(default_factory=list)
 
@@ -63,11 +65,13 @@ class CheckReport:
                 for name, layout in self.models.items()
             },
             "genes": list(self.space.names),
+            "route": None if self.space.route is None else self.space.route.describe(),
             "objectives": [
                 {"name": o.name, "task": o.task, "metric": o.metric, "goal": o.goal} for o in self.tasks.objectives
             ],
             "items": {task: len(items) for task, items in self.tasks.plan.search.items()},
             "holdout": {task: len(items) for task, items in self.tasks.plan.holdout.items()},
+            "controller": {"name": self.proposing.name, "notes": list(self.proposing.notes)},
             "needed_bytes": self.needed_bytes,
             "available_bytes": available_bytes("cpu"),
             "export_bytes": self.export_bytes,
@@ -81,7 +85,7 @@ class CheckReport:
         """Return the report for people."""
         lines = [f"{self.path}: no problems found"]
         lines += [f"  model      {_short(name):<24} {_model_line(facts)}" for name, facts in self.facts.items()]
-        budget, controller = self.search_file.budget, self.search_file.controller
+        budget = self.search_file.budget
         limits = [
             f"{budget.candidates} candidates" if budget.candidates else "",
             f"{budget.hours:g} h" if budget.hours else "",
@@ -90,7 +94,10 @@ class CheckReport:
             f"a cost of {budget.cost:g} at {budget.price:g} per GPU-hour" if budget.cost else "",
         ]
         lines.append(f"  space      {self.space.dimension} genes: {_some(self.space.names)}")
-        lines.append(f"  controller {controller.name}, budget {' and '.join(part for part in limits if part)}")
+        if self.space.route is not None:
+            lines.append(f"  route      {self.space.route.describe()}")
+        lines.append(f"  controller {self.proposing.name}, budget {' and '.join(part for part in limits if part)}")
+        lines += [f"             {note.removeprefix('controller ')}" for note in self.proposing.notes]
         for objective in self.tasks.objectives:
             asked, held = self.tasks.plan.search[objective.task], self._held(objective.task)
             lines.append(
@@ -124,12 +131,12 @@ def check(file: str | Path) -> CheckReport:
     """
     search_file = load_search_file(file)
     problems: list[str] = []
-    models = read_layouts(search_file.merge, problems)
+    models = read_layouts(search_file.merge, problems, search_file.route)
     tasks = prepare_tasks(search_file, problems)
     base = models.base
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    space = search_file.space(layers=base.layers, modules=base.modules)
+    space = search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
     layouts = dict(models.layouts)
     facts = {name: facts_of(layout) for name, layout in layouts.items()}
     names = {name: short_name(name) for name in layouts}
@@ -142,7 +149,16 @@ def check(file: str | Path) -> CheckReport:
     items = sum(len(tasks.plan.search[task]) for task in {objective.task for objective in tasks.objectives})
     time = estimate_time(list(layouts.values()), items)
     notes = models.alignment.notes if models.alignment is not None else ()
-    report = CheckReport(search_file.path, layouts, space, tasks, search_file, facts, time, notes, warnings)
+    proposing = decide(
+        search_file.controller,
+        search_file.merge,
+        space,
+        tasks.objectives,
+        tasks.plan,
+        search_file.budget.candidates,
+        measure=False,
+    )
+    report = CheckReport(search_file.path, layouts, space, tasks, search_file, facts, time, proposing, notes, warnings)
     free = available_bytes("cpu")
     if free is not None and report.needed_bytes > free:
         warnings.append(f"a worker needs {_size(report.needed_bytes)}, {_size(free)} are free on this machine")

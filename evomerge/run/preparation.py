@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from evomerge import __version__
@@ -20,6 +21,9 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.run.banks import digest_of, names_and_banks
+from evomerge.run.proposing import decide
+from evomerge.run.route_models import misfits
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
@@ -30,9 +34,11 @@ from evomerge.scoring.measures import GOALS, Measure
 from evomerge.scoring.mishaps import RESPONSE_TOKENS
 from evomerge.scoring.rungs import Rungs
 from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring.sizes import SIZES
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
+from evomerge.space.route_request import only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
 from evomerge.weights.inspection import facts_of, problems_between
 from evomerge.weights.layout import Layout, compare_layouts, read_layout
@@ -67,15 +73,20 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     """
     problems: list[str] = []
     note("reading the models' headers")
-    models = read_layouts(search_file.merge, problems)
+    models = read_layouts(search_file.merge, problems, search_file.route)
     base = models.base
     if base is not None and not problems:
-        search_file.space(layers=base.layers, modules=base.modules)  # markers that do not fit this model
+        # markers or a route that do not fit these models
+        search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
     note("preparing the tasks")
     tasks = prepare_tasks(search_file, problems)
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
-    return from_facts(_facts(search_file, models, tasks))
+    facts = _facts(search_file, models, tasks)
+    plain = from_facts(facts)
+    request = search_file.controller
+    chosen = decide(request, facts["merge"], plain.space, plain.objectives, plain.plan, facts["budget"]["candidates"])
+    return replace(plain, facts={**facts, "controller": chosen.to_facts(request)})
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ class PreparedTasks:
     warnings: tuple[str, ...]
     measures: tuple[Measure, ...] = ()
     measure_versions: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)  # task -> item -> hashes of its text
+    banks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task -> path and digest of its item bank
 
 
 def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks | None:
@@ -107,13 +120,16 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
     objectives = _objectives(search_file, tasks, problems)
     documents = {name: tasks.documents(name) for name in dict.fromkeys([*wanted, *stand_ins])}
     try:
-        plan = split(documents, items=scoring.items, holdout=holdout, seed=search_file.seed)
+        # An estimator asks `items` of every candidate and speaks about all of the pool.
+        items = scoring.items if scoring.estimator == "mean" else scoring.pool
+        plan = split(documents, items=items, holdout=holdout, seed=search_file.seed)
     except TaskError as error:
         problems.append(str(error))
         return None
     if problems:
         return None
     plan, warnings = _with_measures(plan, measures, search_file, problems)
+    names, banks = names_and_banks(search_file, tasks, plan, wanted, problems)
     if problems:
         return None
     versions = {name: tasks.version(name) for name in documents}
@@ -127,6 +143,8 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
         (*tasks.warnings, *warnings),
         tuple(one.measure for one in measures),
         {one.measure.name: one.version for one in measures},
+        names,
+        banks,
     )
 
 
@@ -137,8 +155,11 @@ def models_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*([base] if base else []), *listed]))
 
 
-def read_layouts(merge: Mapping[str, Any], problems: list[str]) -> Models:
-    """Return the models of a merge section, from headers only; what is wrong or does not fit goes to `problems`."""
+def read_layouts(merge: Mapping[str, Any], problems: list[str], route: Mapping[str, Any] | None = None) -> Models:
+    """Return the models of a merge section, from headers only; what is wrong or does not fit goes to `problems`.
+
+    With a route over models that only lend their layers, the models need not be equally deep.
+    """
     models = models_of(merge)
     layouts: dict[str, Layout] = {}
     for name in models:
@@ -150,6 +171,9 @@ def read_layouts(merge: Mapping[str, Any], problems: list[str]) -> Models:
         return Models(layouts, None)
     alignment = _alignment(merge, models, layouts, problems)
     aligned = aligned_layouts(alignment, layouts)
+    if route is not None:
+        problems += misfits(aligned, equally_deep=not merge.get("slices") and not only_lends(merge))
+        return Models(layouts, alignment)
     base, *others = (aligned[name] for name in models)
     problems += compare_layouts(base, others, depth=not merge.get("slices"), vocabulary=False)
     problems += problems_between({name: facts_of(layout) for name, layout in layouts.items()})
@@ -167,6 +191,11 @@ class Models:
     def base(self) -> Layout | None:
         """The base's layout, None where it could not be read."""
         return next(iter(self.layouts.values()), None)
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Layers per model."""
+        return {name: layout.layers for name, layout in self.layouts.items()}
 
 
 def _alignment(
@@ -205,6 +234,9 @@ def verify(preparation: Preparation) -> None:
     for name, version in facts["tasks"]["versions"].items():
         if tasks.version(name) != version:
             changed.append(f"task {name!r} has other documents or settings ({tasks.version(name)}, was {version})")
+    for task, bank in ((facts.get("estimation") or {}).get("banks") or {}).items():
+        if not Path(bank["path"]).is_file() or digest_of(bank["path"]) != bank["digest"]:
+            changed.append(f"the item bank of task {task!r}, {bank['path']}, is gone or has other contents")
     for measure in preparation.spec.measures:
         if version_of(measure) != facts["measure_versions"][measure.name]:
             changed.append(f"objective {measure.name!r} has other documents, settings or code")
@@ -252,7 +284,7 @@ def _with_measures(
         name, found = one.measure.name, one.documents
         if len({document.hash for document in found}) == 1:
             search[name] = kept[name] = (found[0].id,)
-            if one.measure.kind != "python":
+            if one.measure.kind not in ("python", *SIZES):
                 warnings.append(f"objective {name!r} has one item, which is therefore not held out either")
             continue
         try:
@@ -313,7 +345,7 @@ def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[
 
 def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dict[str, Any]:
     """Return what the archive keeps: everything that the rest of the run is rebuilt from."""
-    scoring, controller, budget = search_file.scoring, search_file.controller, search_file.budget
+    scoring, budget = search_file.scoring, search_file.budget
     base = models.base
     assert base is not None  # otherwise there are problems, and no run
     return {
@@ -325,6 +357,8 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "models": list(models.layouts),
         "aligned": models.alignment is not None,
         "layers": base.layers,
+        "route": None if search_file.route is None else dict(search_file.route),
+        "depths": models.depths,
         "modules": {name: list(parts) for name, parts in base.modules.items()},
         "revisions": {name: revision_of(name) for name in models.layouts},
         "seed": search_file.seed,
@@ -338,13 +372,10 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "measure_versions": dict(tasks.measure_versions),
         "items": asdict(tasks.plan),
         "estimator": scoring.estimator,
-        "controller": {
-            "name": controller.name,
-            "population": controller.population,
-            "options": dict(controller.options),
-            "asynchronous": controller.asynchronous,
-            "staleness": controller.staleness,
-        },
+        "estimation": None
+        if scoring.estimator == "mean"
+        else {"items": scoring.items, "full_every": scoring.full_every, "banks": dict(tasks.banks)},
+        "item_names": {task: dict(names) for task, names in tasks.names.items()},
         "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,
@@ -370,6 +401,8 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         modules={name: tuple(parts) for name, parts in facts["modules"].items()},
         mask_seed=facts["seed"],
         revisions=facts["revisions"],
+        route=facts.get("route"),  # absent from runs of earlier versions
+        depths=facts.get("depths"),
     )
     items = facts["items"]
     plan = ItemPlan(

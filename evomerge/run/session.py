@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +12,22 @@ from typing import Any, Literal
 from evomerge.archive import Archive
 from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
+from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
+from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
+from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
+from evomerge.run.proposing import setup_of
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
-ONE_NUMBER = ("cma-es",)  # controllers that climb the weighted sum of the objectives
+ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
 class Reporter:
@@ -96,6 +101,9 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
+            for text in preparation.facts["controller"].get("notes", ()):
+                archive.put_event("note", None, {"text": text})
+                reporter.note(text)
             _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
@@ -149,6 +157,23 @@ def resume(
     return open_run(folder)
 
 
+def run_of_file(file: str | Path, out: str | Path | None = None) -> Path | None:
+    """Return the run folder that a search of `file` would use, if it holds a run of this very file; None: no run there.
+
+    Raises:
+        RunError: the run there began with another text.
+    """
+    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    if not Archive.exists(folder):
+        return None
+    if open_run(folder).facts["search_text"] != load_search_file(file).text:
+        raise RunError(
+            f"{folder} holds a run of another search file than {file} is now; go on with the old one: evomerge resume "
+            f"{folder}, or choose another --out"
+        )
+    return folder
+
+
 @contextmanager
 def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
     """Make the run folder; take it away again where the input proves wrong before anything was answered.
@@ -181,21 +206,37 @@ def _drive(
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
+    handler = signal.getsignal(signal.SIGTERM)
     pool = places.pool(preparation.spec)
+    if handler is not None:
+        with suppress(ValueError):  # not the main thread: signals are somebody else's
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
     budget = budget_of(preparation, _current(archive))
+    estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
-        reason = run_search(
-            archive,
-            preparation.space,
-            controller,
-            pool,
-            preparation.objectives,
-            preparation.plan.search,
-            budget,
-            lambda number, responses: evaluation_of(number, responses, preparation.objectives),
-            reporter.update,
-            _rules(preparation),
-        )
+        reason = StopReason("done", "")
+        if estimation is not None:
+            reporter.note("asking the parents all search items")
+            reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
+        if reason.finished:
+            if estimation is not None:
+                estimation.begin()
+            reason = run_search(
+                archive,
+                preparation.space,
+                controller,
+                pool,
+                preparation.objectives,
+                preparation.plan.search if estimation is None else estimation.plan,
+                budget,
+                _plain_mean(preparation) if estimation is None else estimation.fitness,
+                reporter.update,
+                _rules(preparation),
+            )
+        if reason.finished and estimation is not None:
+            reporter.note("asking the finalists the search items that they have not seen")
+            unasked = [candidate for candidate in _finalists(archive, preparation) if estimation.rest(candidate)]
+            reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
             reason = evaluate(
@@ -208,30 +249,32 @@ def _drive(
     _raise_if_wrong(reason, archive.path.parent)
 
 
+def _plain_mean(preparation: Preparation) -> Fitness:
+    return lambda number, responses: evaluation_of(number, responses, preparation.objectives)
+
+
 def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone."""
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
-    evaluations = {n: evaluation_of(n, archive.responses("search", n), preparation.objectives) for n in done}
+    evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
 def _controller(preparation: Preparation) -> Controller:
-    settings, budget = preparation.facts["controller"], preparation.facts["budget"]
-    start = preparation.space.start()
+    facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
         options["population"] = settings["population"]
-    setup = Setup(
-        dimensions=preparation.space.dimension,
-        seed=preparation.facts["seed"],
-        objectives=len(preparation.objectives),
-        weights=tuple(objective.weight for objective in preparation.objectives),
-        start=None if start is None else tuple(float(gene) for gene in start),
-        budget=budget["candidates"],
-        asynchronous=settings.get("asynchronous", False),  # absent from runs of earlier versions
-        staleness=settings.get("staleness"),
+    setup = setup_of(
+        settings,
+        preparation.space,
+        facts["merge"],
+        preparation.objectives,
+        preparation.plan,
+        budget=facts["budget"]["candidates"],
+        seed=facts["seed"],
     )
     return build_controller(settings["name"], setup, options)
 

@@ -14,6 +14,7 @@ from evomerge.scoring.answer_cache import AnswerCache, digest, identity
 from evomerge.scoring.kinds import Asking
 from evomerge.scoring.measures import Measure, Written
 from evomerge.scoring.mishaps import about_text
+from evomerge.scoring.resident_cache import layer_kinds
 from evomerge.scoring.resident_scorer import ResidentScorer, answered
 from evomerge.scoring.rungs import Rungs, check_answers
 from evomerge.scoring.ways import Output, Way, WrittenAnswers, ways
@@ -211,7 +212,7 @@ class Answerer(ResidentScorer):
 
     def _packed(self, requests: Sequence[Request]) -> list[tuple[tuple[int, ...], Way]]:
         """Return how the requests are asked, which is prepared once and used for every candidate."""
-        key = repr(requests)
+        key = repr((requests, sorted(layer_kinds(self.model))))
         if key not in self._sets:
             self._sets[key] = ways(self._resident, requests)
             while len(self._sets) > REMEMBERED:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import ExtraMissing, TaskError, near
+from evomerge.irt.table import item_id
 from evomerge.scoring.chance import borrowed_generators
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
@@ -103,6 +104,18 @@ class TaskSet:
     def documents(self, task: str) -> tuple[Document, ...]:
         """Return the documents of a task in the order of its data."""
         return self._leaf(task).catalogue.documents
+
+    def names(self, task: str) -> dict[str, tuple[str, ...]]:
+        """Return item -> the hashes by which an item bank may know it: ours, lm-eval's, and that of its plain text."""
+        from lm_eval.utils import handle_non_serializable, hash_string
+
+        leaf = self._leaf(task)
+        found: dict[str, tuple[str, ...]] = {}
+        for document, content in zip(leaf.catalogue.documents, leaf.contents, strict=True):
+            logged = json.dumps(content, indent=2, default=handle_non_serializable, ensure_ascii=False)
+            plain = json.dumps(content, sort_keys=True, default=handle_non_serializable, ensure_ascii=False)
+            found[document.id] = (document.hash, hash_string(logged), item_id(plain))
+        return found
 
     def metrics(self, task: str) -> tuple[str, ...]:
         """Return the metrics of a task that are means of per-item values, in the task's order."""

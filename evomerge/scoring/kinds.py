@@ -13,7 +13,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import TaskError
-from evomerge.scoring import judge, lengths, perplexity, phrases, python_function
+from evomerge.scoring import judge, lengths, perplexity, phrases, python_function, sizes
 from evomerge.scoring.documents import Catalogue, catalogue
 from evomerge.scoring.measures import Door, Measure
 from evomerge.scoring.texts import chunks, read_prompts, read_text
@@ -25,6 +25,7 @@ ASK: Mapping[str, Ask] = {
     "phrases": phrases.ask,
     "response_length": lengths.ask,
     "judge": judge.ask,
+    **dict.fromkeys(sizes.SIZES, sizes.ask),
 }
 PLACES = ("file", "prompts", "folder")  # settings that say where something is; its content counts instead
 FEWEST_CHUNKS = 4  # of a text: two to search on and two held out, so that both have a standard error
@@ -49,7 +50,8 @@ def contents(measure: Measure) -> tuple[dict[str, Any], ...]:
         return tuple(dict(phrase) for phrase in settings["phrases"])
     if settings.get("prompts") is not None:
         return tuple(read_prompts(settings["prompts"]))
-    # Named by their place, which is also their only content: what they are is known to the user's function alone.
+    # Named by their place, which is also their only content: what they are is known to the user's function alone. A
+    # size of the model is one number; a time is measured several times.
     return tuple({"place": place} for place in range(settings.get("items") or 1))
 
 

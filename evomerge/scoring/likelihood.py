@@ -120,8 +120,9 @@ def _logits(model: Any, row: _Placed, root: int, cache: Any) -> torch.Tensor:
             use_cache=True,
             **few,
         ).past_key_values
+        past.transient = True  # nobody reads on after the row, see resident_cache.fork
     elif cache is not None:
-        past = fork(cache)
+        past = fork(cache, transient=True)
     logits = model(
         input_ids=row.tokens,
         attention_mask=_mask(row.ends, seen, model.dtype),

@@ -18,6 +18,9 @@ METRICS: Mapping[str, str] = {
     "phrases": "log_likelihood",
     "response_length": "tokens",
     "judge": "verdict",
+    "layers": "layers",
+    "parameters": "parameters",
+    "seconds": "seconds",
 }
 GOALS: Mapping[str, Literal["maximize", "minimize"]] = {
     "perplexity": "minimize",
@@ -25,6 +28,9 @@ GOALS: Mapping[str, Literal["maximize", "minimize"]] = {
     "phrases": "maximize",
     "response_length": "minimize",
     "judge": "maximize",
+    "layers": "minimize",
+    "parameters": "minimize",
+    "seconds": "minimize",
 }
 
 

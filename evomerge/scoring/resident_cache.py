@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+# Layers of caches that replace their tensors and never write into them.
+_GROWING = ("DynamicLayer", "DynamicSlidingWindowLayer")
+
 
 def compute_root(model: Any, tokens: tuple[int, ...], device: torch.device) -> Any:
     """Return the model's key/value cache after `tokens`, for one sequence."""
@@ -15,18 +18,31 @@ def compute_root(model: Any, tokens: tuple[int, ...], device: torch.device) -> A
     return model(input_ids=ids, use_cache=True, **arguments).past_key_values
 
 
-def fork(cache: Any) -> Any:
+def fork(cache: Any, *, transient: bool = False) -> Any:
     """Return a cache that can be extended while `cache` stays as it is.
 
     A layer of a growing cache never writes into its tensors, it replaces them; so the layers are copied and the
     tensors are shared. Caches of any other make are copied whole.
+
+    Args:
+        cache: to start from.
+        transient: nobody will read what is written into the fork; a model that shares work between candidates need
+            not keep it for them.
     """
     layers = getattr(cache, "layers", None)
-    if layers is None or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
-        return copy.deepcopy(cache)
-    forked = copy.copy(cache)
-    forked.layers = [copy.copy(layer) for layer in layers]
+    if layers is None or any(type(layer).__name__ not in _GROWING for layer in layers):
+        forked = copy.deepcopy(cache)
+    else:
+        forked = copy.copy(cache)
+        forked.layers = [copy.copy(layer) for layer in layers]
+    forked.transient = transient
     return forked
+
+
+def layer_kinds(model: Any) -> frozenset[str]:
+    """Return which kinds of layers a model has at the moment; they differ between the routes of one search."""
+    config = getattr(model.config, "get_text_config", lambda: model.config)()
+    return frozenset(getattr(config, "layer_types", None) or ())
 
 
 def keeps_logits(model: Any) -> bool:

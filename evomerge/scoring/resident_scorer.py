@@ -13,6 +13,7 @@ from evomerge.errors import CandidateError, InfrastructureError, InputError
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoder
 from evomerge.scoring.items import ItemPlan
+from evomerge.scoring.resident_cache import layer_kinds
 from evomerge.scoring.ways import Output, Resident, Way, ways
 
 PLAIN_BATCH = 8  # sequences at a time on the plain path, where the batch size is "auto"
@@ -62,7 +63,8 @@ class ResidentScorer:
         self._resident = Resident(model, asker, Encoder(asker), task_set.settings, where, given, fast)
         self._tasks = task_set
         self._prompts: dict[str, dict[str, harness.Prompt]] = {}
-        self._ways: dict[tuple[str, tuple[str, ...]], list[tuple[tuple[int, ...], Way]]] = {}
+        # What is sound for one kind of layers need not be for another, see soundness.architecture_doubt.
+        self._ways: dict[tuple[str, tuple[str, ...], frozenset[str]], list[tuple[tuple[int, ...], Way]]] = {}
         self._truncated: dict[str, set[str]] = {}
         self._fallbacks: dict[str, str] = {}
         for task, items in (plan.search if plan is not None else {}).items():
@@ -115,7 +117,7 @@ class ResidentScorer:
     def _ways_of(
         self, task: str, items: tuple[str, ...], prompts: Sequence[harness.Prompt]
     ) -> list[tuple[tuple[int, ...], Way]]:
-        key = (task, items)
+        key = (task, items, layer_kinds(self._resident.model))
         if key not in self._ways:
             owners = [prompt.item for prompt in prompts for _ in prompt.requests]
             found = ways(self._resident, [request for prompt in prompts for request in prompt.requests])

@@ -15,6 +15,7 @@ from evomerge.scoring.asking import Encoded, Encoder
 from evomerge.scoring.generation import Stops, write_fully
 from evomerge.scoring.likelihood import PlacedForest
 from evomerge.scoring.measures import Written
+from evomerge.scoring.resident_cache import layer_kinds
 from evomerge.scoring.rows import plant
 from evomerge.scoring.settings import TaskSettings
 from evomerge.scoring.soundness import architecture_doubt, generation_doubt, measured_doubt, writing_doubt
@@ -52,7 +53,8 @@ class Resident:
     device: torch.device
     batch_size: int | None  # sequences written at a time; None bounds their memory
     fast: bool = True
-    measured: dict[tuple[str, str], str | None] = field(default_factory=dict)  # (task, kind) -> doubt, once measured
+    # (task, kind of request, kinds of layers) -> doubt, once measured
+    measured: dict[tuple[str, str, frozenset[str]], str | None] = field(default_factory=dict)
 
 
 def ways(resident: Resident, requests: Sequence[Any]) -> list[tuple[tuple[int, ...], Way]]:
@@ -253,7 +255,7 @@ def _writing(resident: Resident, requests: Sequence[Any]) -> Way:
 
 def _once(resident: Resident, request: Any, measure: Callable[[], str | None]) -> str | None:
     """Return what `measure` finds, from memory where requests of this task and kind were measured before."""
-    key = (str(request.task_name), str(request.request_type))
+    key = (str(request.task_name), str(request.request_type), layer_kinds(resident.model))
     if key not in resident.measured:
         resident.measured[key] = measure()
     return resident.measured[key]

@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from evomerge.controllers.registry import option_names
+from evomerge.controllers.registry import AUTO, WARM, option_names
 from evomerge.errors import ExtraMissing, SearchFileError, near
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
@@ -28,9 +28,10 @@ from evomerge.searchfile.requests import (
 from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
 from evomerge.searchfile.yaml_places import Document, read_document
 from evomerge.space.expansion import expand
-from evomerge.space.form import REFUSED, check_form, model_places, resolve_model
+from evomerge.space.form import check_form, model_places, resolve_model
 from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem, located
+from evomerge.space.route_request import MERGED, form_problems, named_sources, route_problems, sources_of
 
 LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
 OF_THE_LOOP = ("asynchronous", "staleness")  # keys of `controller` that no controller is built with
@@ -47,19 +48,23 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     content = SEARCH_FILE.read(document.value, (), problems)
     folder = os.path.dirname(os.path.abspath(name))
     merge = content["merge"]
+    route = None
     if merge is not None and isinstance(document.value.get("merge"), Mapping):
-        merge = _checked_merge(merge, folder, ("merge",), problems)
+        routed = content["route"] is not None
+        written, before = merge, len(problems)
+        merge = _checked_merge(merge, folder, ("merge",), problems, routed=routed)
+        if routed and len(problems) == before:
+            route = _route(content["route"], merge, plain_models(deepcopy(dict(written))), problems)
     objectives = read_objectives(content["objectives"] or (), folder, problems)
     tasks = [objective.task for objective in objectives if objective.measure is None]
     scoring = _scoring(content["scoring"], tasks, folder, problems)
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
+    _find_warm_start(controller, folder, problems)
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping):
         problems += [Problem(("budget",), text) for text in budget_problems(budget)]
-    if content["route"] is not None:
-        problems.append(Problem(("route",), REFUSED["route"]))
     if problems:
         raise SearchFileError(name, located(problems, document.lines))
     return SearchFile(
@@ -72,6 +77,7 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
         controller=_controller(controller),
         budget=BudgetRequest(**budget),
         seed=content["seed"],
+        route=route,
         lines=document.lines,
     )
 
@@ -133,15 +139,30 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
 
 
 def _checked_merge(
-    merge: Mapping[str, Any], folder: str, place: Place, problems: list[Problem], *, recipe: bool = False
+    merge: Mapping[str, Any],
+    folder: str,
+    place: Place,
+    problems: list[Problem],
+    *,
+    recipe: bool = False,
+    routed: bool = False,
 ) -> dict[str, Any]:
-    """Return the merge section with absolute folders; what is wrong with it is appended to `problems`."""
+    """Return the merge section with absolute folders; what is wrong with it is appended to `problems`.
+
+    Args:
+        merge: as written.
+        folder: what relative folders are relative to.
+        place: where it stands.
+        problems: grows.
+        recipe: it is the recipe of one model, without markers.
+        routed: a route section stands beside it.
+    """
     result = plain_models(deepcopy(dict(merge)))
     form = check_form(result, place, recipe=recipe)
     problems += form
     if not all(_is_shallow(problem, place) for problem in form):
         return result
-    if not recipe and not list(_markers(result, ())):
+    if not recipe and not routed and not list(_markers(result, ())):
         text = (
             "nothing to search: no `search` marker; replace a number by {search: [low, high]}, or use `evomerge merge`"
         )
@@ -151,13 +172,46 @@ def _checked_merge(
         if wrong:
             problems.append(Problem((*place, *at), wrong))
         _put(result, at, resolved)
+    if result.get("route") is not None:
+        routed = True
+        result["route"] = _recipe_route(result, merge, place, problems)
     method = result.get("merge_method")
     if is_marker(method) or (isinstance(method, str) and method in CATALOGUE):
-        problems += expand(result, place=place).problems
+        problems += expand(result, place=place, routed=routed).problems
     else:  # without a known method a marker can still be wrong in itself
         for at in _markers(result, ()):
             problems += read_marker(_at(result, at), (*place, *at))[1]
     return result
+
+
+def _route(
+    content: Mapping[str, Any], merge: Mapping[str, Any], written: Mapping[str, Any], problems: list[Problem]
+) -> dict[str, Any]:
+    """Return the route section with sources as in the merge section; what is wrong is appended to `problems`."""
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+    given = {key: value for key, value in given.items() if value is not None}
+    names = {model: str(_at(merge, at)) for at, model in model_places(written)}
+    route, wrong = named_sources(given, merge, names, ("route",))
+    problems += wrong
+    if not wrong:
+        problems += form_problems(route, merge, ("route",))
+    return route
+
+
+def _recipe_route(
+    recipe: Mapping[str, Any], written: Mapping[str, Any], place: Place, problems: list[Problem]
+) -> list[Any]:
+    """Return the hops of a recipe with sources as they stand in it; what is wrong is appended to `problems`."""
+    names = {model: str(_at(recipe, at)) for at, model in model_places(plain_models(deepcopy(dict(written))))}
+    hops = recipe["route"]
+    if isinstance(hops, list):
+        hops = [
+            [names.get(hop[0], hop[0]), *hop[1:]] if isinstance(hop, list) and hop and isinstance(hop[0], str) else hop
+            for hop in hops
+        ]
+    sources = tuple(source for source in sources_of(recipe) if source != MERGED)
+    problems += route_problems(hops, sources, (*place, "route"))
+    return hops if isinstance(hops, list) else []
 
 
 _DEEP = ((), ("models",), ("slices",), ("parameters",), ("tokenizer",))
@@ -202,17 +256,41 @@ def _scoring(
     elif isinstance(holdout, tuple) and holdout and len(holdout) != len(set(tasks)):
         text = f"must name one task for each of the {len(set(tasks))} tasks of the objectives, got {len(holdout)}"
         problems.append(Problem(place, text))
-    if content["bank"] is not None:
-        bank = os.path.normpath(os.path.join(folder, content["bank"]))
-        if not os.path.isfile(bank):
-            problems.append(Problem(("scoring", "bank"), f"no such file: {bank}; paths are relative to this file"))
-        content = {**content, "bank": bank}
+    if content["racing"] is not None and content["estimator"] != "mean":
+        text = "races and estimators both decide who is asked what: use one; estimator mean goes with racing"
+        problems.append(Problem(("scoring", "racing"), text))
+    content = _estimated(content, tasks, folder, problems)
     if content["cache"] is not None:
         cache = os.path.normpath(os.path.join(folder, os.path.expanduser(content["cache"])))
         if os.path.exists(cache) and not os.path.isdir(cache):
             problems.append(Problem(("scoring", "cache"), f"must be a folder, and {cache} is a file"))
         content = {**content, "cache": cache}
     return ScoringRequest(**content)
+
+
+def _estimated(content: dict[str, Any], tasks: Sequence[str], folder: str, problems: list[Problem]) -> dict[str, Any]:
+    """Return the section with `banks` in the place of `bank`; what does not fit the estimator is a problem."""
+    content = dict(content)
+    given = content.pop("bank")
+    banks = {"": given} if isinstance(given, str) else given or {}
+    if content["estimator"] == "mean":
+        for key, value in (("bank", given), ("pool", content["pool"]), ("full_every", content["full_every"])):
+            if value is not None:
+                text = "is only used by an estimator; set estimator: auto, or leave it out"
+                problems.append(Problem(("scoring", key), text))
+    elif content["items"] is None:
+        text = f"estimator {content['estimator']!r} needs items: how many each candidate answers, as in items: 10"
+        problems.append(Problem(("scoring",), text))
+    found = {}
+    for task, path in banks.items():
+        place: Place = ("scoring", "bank", task) if task else ("scoring", "bank")
+        if task:
+            Text(tuple(dict.fromkeys(tasks)), what="task among the objectives").read(task, place, problems)
+        name = Text(what="file").read(path, place, problems)
+        found[task] = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
+        if not os.path.isfile(found[task]):
+            problems.append(Problem(place, f"no such file: {found[task]}; paths are relative to this file"))
+    return {**content, "banks": found}
 
 
 def _include(content: dict[str, Any] | None, folder: str, problems: list[Problem]) -> tuple[str, ...]:
@@ -235,8 +313,24 @@ def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> No
     except ExtraMissing:  # its library is not installed here, so its options cannot be read
         return
     for key in controller:
-        if key not in ("name", *OF_THE_LOOP, *known):
+        if key not in ("name", "warm_start", *OF_THE_LOOP, *known):
             problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
+
+
+def _find_warm_start(controller: dict[str, Any], folder: str, problems: list[Problem]) -> None:
+    """Make the path of the warm start absolute; say where it is missing, or where the controller has no use for it."""
+    name, source = controller.get("name", "cma-es"), controller.get("warm_start")
+    if source is None:
+        return
+    place = ("controller", "warm_start")
+    if name not in (AUTO, *WARM):
+        problems.append(Problem(place, f"{name} cannot start from other results; those that can: {', '.join(WARM)}"))
+    path = os.path.normpath(os.path.join(folder, os.path.expanduser(source)))
+    if not os.path.exists(path):
+        problems.append(
+            Problem(place, f"no such run folder or recipe: {path}; relative paths are relative to the file")
+        )
+    controller["warm_start"] = path
 
 
 def _controller(content: dict[str, Any]) -> ControllerRequest:

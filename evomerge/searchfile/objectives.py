@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from evomerge.scoring.measures import Measure
 from evomerge.scoring.mishaps import RESPONSE_TOKENS
+from evomerge.scoring.sizes import SIZES, TIMINGS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.requests import ObjectiveRequest
 from evomerge.space.problems import Place, Problem
@@ -91,6 +92,7 @@ OBJECTIVE = Section(
         Key("weight", Number(0, open_low=True), "for controllers that need one number", default=1.0),
         Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
         Key("name", Text(what="name"), "of the objective; default: the task's"),
+        Key("measure", Text(SIZES, what="measure"), "of the model itself, in place of a task: its size or its speed"),
         *(
             Key(
                 kind,
@@ -119,11 +121,11 @@ def read_objectives(
 
 def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Problem]) -> ObjectiveRequest | None:
     shared = {"goal": entry["goal"], "weight": entry["weight"]}
-    given = [kind for kind in ("task", *FORMS) if entry[kind] is not None]
+    given = [kind for kind in ("task", "measure", *FORMS) if entry[kind] is not None]
     if len(given) != 1:
         text = f"only one of {', '.join(given)} can be wanted by one objective; write one entry for each"
         if not given:
-            text = f"task is missing: an lm-eval task, or one of {', '.join(FORMS)} in its place"
+            text = f"task is missing: an lm-eval task, or one of {', '.join(['measure', *FORMS])} in its place"
         problems.append(Problem(place, text))
         return None
     name = _name(entry["name"], place, problems)
@@ -133,6 +135,11 @@ def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Pr
     for key in ("metric", "filter"):
         if entry[key] is not None:
             problems.append(Problem((*place, key), f"{key} belongs to a task; leave it out with {kind}"))
+    if kind == "measure":
+        size = entry[kind]
+        # an unknown word is a problem already
+        settings = {"items": TIMINGS} if size == "seconds" else {}
+        return ObjectiveRequest(name or size, name=name, measure=Measure(size, name or size, settings), **shared)
     if kind == "response_length" and isinstance(entry[kind], str) and not _is_file(entry[kind], folder):
         return ObjectiveRequest(entry[kind], RESPONSE_TOKENS, name=name or kind, **shared)
     settings = _settings(kind, entry[kind], (*place, kind), folder, problems)

@@ -10,7 +10,7 @@ from evomerge.errors import SearchFileError
 from evomerge.scoring.measures import Measure
 from evomerge.space.expansion import expand
 from evomerge.space.problems import Place, located
-from evomerge.space.space import SearchSpace, build_space
+from evomerge.space.space import SearchSpace, build_space, route_depth_problems
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class ScoringRequest:
     items: int | None = None  # documents per task; None: all that are not held out
     holdout: float | tuple[str, ...] | Mapping[str, str] = 0.5  # share kept back; other tasks; or task -> other task
     estimator: str = "mean"
-    bank: str | None = None  # absolute path
+    banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
+    pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
+    full_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
@@ -77,18 +79,32 @@ class SearchFile:
     controller: ControllerRequest = field(default_factory=ControllerRequest)
     budget: BudgetRequest = field(default_factory=BudgetRequest)
     seed: int = 0
-    route: Mapping[str, Any] | None = None
+    route: Mapping[str, Any] | None = None  # values of the section; its sources stand as in `merge`
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False, compare=False)
 
     def space(
-        self, *, layers: int, modules: Mapping[str, tuple[str, ...]], revisions: Mapping[str, str] | None = None
+        self,
+        *,
+        layers: int,
+        modules: Mapping[str, tuple[str, ...]],
+        revisions: Mapping[str, str] | None = None,
+        depths: Mapping[str, int] | None = None,
     ) -> SearchSpace:
         """Return the search space for a base of this depth and architecture; see `space.build_space`.
 
         Raises:
             SearchFileError: the markers do not fit this model, such as more blocks than layers; with lines.
         """
-        problems = expand(self.merge, layers, modules, ("merge",)).problems
+        problems = list(expand(self.merge, layers, modules, ("merge",), routed=self.route is not None).problems)
+        problems += route_depth_problems(self.route, self.merge, layers, depths)
         if problems:
             raise SearchFileError(self.path, located(problems, self.lines))
-        return build_space(self.merge, layers=layers, modules=modules, mask_seed=self.seed, revisions=revisions)
+        return build_space(
+            self.merge,
+            layers=layers,
+            modules=modules,
+            mask_seed=self.seed,
+            revisions=revisions,
+            route=self.route,
+            depths=depths,
+        )

@@ -5,14 +5,14 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 
 from __future__ import annotations
 
-from evomerge.controllers.registry import FACTORIES
+from evomerge.controllers.registry import AUTO, FACTORIES
+from evomerge.scoring.estimate import METHODS
 from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import OBJECTIVE
+from evomerge.space.route_request import PRESETS, SCALE_FORMS
 
-ESTIMATORS = ("mean",)
-CONTROLLERS = tuple(FACTORIES)
-LATER_CONTROLLERS = ("quadratic",)
-LATER_ESTIMATORS = ("p-irt", "gp-irt", "mp-irt")
+ESTIMATORS = ("mean", *METHODS)
+CONTROLLERS = (AUTO, *FACTORIES)
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
 RUNGS = Section(
@@ -34,7 +34,11 @@ RACING = Section(
 )
 SCORING = Section(
     (
-        Key("items", Number(1, integer=True), "documents per task, pinned by id; default: all of the search share"),
+        Key(
+            "items",
+            Number(1, integer=True),
+            "documents per task, pinned by id; with an estimator: anchor items of every candidate; default: all",
+        ),
         Key(
             "holdout",
             Either(
@@ -46,8 +50,25 @@ SCORING = Section(
             "share of each task's documents kept for the final report; or other tasks",
             default=0.5,
         ),
-        Key("estimator", Text(ESTIMATORS, LATER_ESTIMATORS, "estimator"), "from responses to scores", default="mean"),
-        Key("bank", Text(what="file"), "item bank of the IRT estimators"),
+        Key(
+            "estimator",
+            Text(ESTIMATORS, what="estimator"),
+            "from responses to scores: mean asks `items` alone; the others estimate the score over all search items",
+            default="mean",
+        ),
+        Key(
+            "bank",
+            Either(
+                text=Text(what="file"), mapping=Free("{add: add.json}"), what="a file, or a mapping from task to file"
+            ),
+            "item bank, or task -> item bank, that evomerge calibrate wrote; default: the run's own full answers",
+        ),
+        Key(
+            "pool",
+            Number(1, integer=True),
+            "with an estimator: search items per task that the score is about, and parents answer; default: all",
+        ),
+        Key("full_every", Number(0, integer=True), "with an estimator: every so many candidates one answers all items"),
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
         Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),
         Key("rungs", RUNGS, "what a candidate must pass before it is scored; {} for the defaults; default: nothing"),
@@ -58,12 +79,17 @@ SCORING = Section(
 )
 CONTROLLER = Section(
     (
-        Key("name", Text(CONTROLLERS, LATER_CONTROLLERS, "controller"), "who proposes candidates", default="cma-es"),
+        Key("name", Text(CONTROLLERS, what="controller"), "who proposes candidates", default="cma-es"),
         Key("population", Number(1, integer=True), "candidates proposed at once; default: the controller's own"),
         Key("sigma", Number(0, 1, open_low=True), "cma-es: first step, as a share of each range"),
         Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
         Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
-        Key("startup", Number(0, integer=True), "tpe, gp: random candidates before the model proposes"),
+        Key("startup", Number(0, integer=True), "tpe, gp, quadratic: candidates before the model proposes"),
+        Key("tolerance", Number(0, 1), "quadratic: end when a round promises less, as a share of the hypervolume"),
+        Key("nested", Flag(), "quadratic: merge the models two at a time, for one preference: the objectives' weights"),
+        Key("top", Number(2, integer=True), "kinship: how many of the best are merged with each other"),
+        Key("mutation", Number(0, 1, open_low=True), "evolution: first step of a number, as a share of its range"),
+        Key("warm_start", Text(what="run folder or recipe"), "begin from another run's results, or from a recipe"),
         Key("asynchronous", Flag(), "tell results as they arrive and propose before a generation ends; default: false"),
         Key("staleness", Number(1, integer=True), "asynchronous: most updates between a proposal and its result"),
     ),
@@ -82,10 +108,22 @@ BUDGET = Section(
 )
 ROUTE = Section(
     (
-        Key("sources", Many(Text(what="source"), "[merged, math]"), "names of models under merge, merged, or base"),
-        Key("repeats", Number(1, integer=True), "how often each source's stack appears", default=1),
-        Key("scales", Many(Number(), "[0.5, 1.5]"), "scale of the hidden state on entering a layer"),
-        Key("max_layers", Number(1, integer=True), "most layers of a candidate"),
+        Key("preset", Text(tuple(PRESETS), what="preset"), "which routes there are; default: indicators"),
+        Key(
+            "sources",
+            Many(Text(what="source"), "[merged, math]"),
+            "merged, base, or models of the merge section; default: its models, with merged where there is one",
+        ),
+        Key("repeats", Number(1, integer=True), "indicators: how often each source's stack appears; default: 1"),
+        Key("min_layers", Number(1, integer=True), "fewest layers of a candidate; default: 1"),
+        Key("max_layers", Number(1, integer=True), "most layers of a candidate; default: what the preset gives"),
+        Key("keep_first", Number(0, integer=True), "layers of the first source that begin every route; default: 0"),
+        Key("keep_last", Number(0, integer=True), "layers of the first source that end every route; default: 0"),
+        Key("times", Number(2, integer=True), "repeat_block: most runs of the block; default: 3"),
+        Key("scales", Many(Number(), "[0.5, 1.5]"), "scale of the hidden state on entering a layer; default: none"),
+        Key("scale_by", Text(SCALE_FORMS, what="form of scales"), "what has a scale of its own; default: slot or jump"),
+        Key("hidden", Number(1, integer=True), "scale_by network: units; default: 4"),
+        Key("start", Text(what="source"), "the source whose own stack is the start; default: the first"),
     ),
     "{sources: [merged]}",
 )

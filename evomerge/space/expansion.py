@@ -19,6 +19,7 @@ from evomerge.space.gaps import GeneTable, Spot, definition
 from evomerge.space.genes import Gene
 from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem
+from evomerge.space.route_request import only_lends
 from evomerge.space.settings import SettingReader
 from evomerge.space.targets import Target, find_targets, missing_problems, model_problems
 
@@ -39,6 +40,8 @@ def expand(
     layers: int | None = None,
     modules: Mapping[str, tuple[str, ...]] | None = None,
     place: Place = (),
+    *,
+    routed: bool = False,
 ) -> Expansion:
     """Return template, genes and problems of a merge whose form is good (`form.check_form`).
 
@@ -47,12 +50,14 @@ def expand(
         layers: hidden layers of the base; None checks all that can be checked without knowing.
         modules: parts of tensor names per module of this architecture; None likewise.
         place: where `document` stands, for problems.
+        routed: a route says which layers run; then passthrough may list any number of models, which lend their layers.
     """
     builder = _Builder(document, modules, place)
     if not builder.methods:  # none of the names is a method: no parameter could be right
         return Expansion(builder.template, (), tuple(builder.problems))
     targets = find_targets(document, layers, place)
-    builder.report(*model_problems(document, builder.methods, targets, place))
+    counted = [method for method in builder.methods if not (routed and only_lends(document))]
+    builder.report(*model_problems(document, counted, targets, place))
     for target in targets:
         builder.own_parameters(target)
     builder.slice_parameters(targets)

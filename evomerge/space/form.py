@@ -28,14 +28,18 @@ MERGE_KEYS = {
     "chat_template": "of the written tokenizer",
     "mask_seed": "keys the random masks of methods that drop entries; evomerge's own key",
 }
-RECIPE_KEYS = {**MERGE_KEYS, "revisions": "content or commit id per model; evomerge's own key"}
+RECIPE_KEYS = {
+    **MERGE_KEYS,
+    "revisions": "content or commit id per model; evomerge's own key",
+    "route": "the layers that run, in order, each [source, layer, scale on entering it]; evomerge's own key",
+}
 MODEL_KEYS = ("model", "parameters")
 SOURCE_KEYS = ("model", "layer_range", "parameters")
 SLICE_KEYS = ("sources", "base_model", "parameters")
 REFUSED = {
     "modules": "parts of multi-modal models are not merged separately in this version; write models or slices",
     "residual_weight": "mergekit reads this key and ignores it; remove it",
-    "route": "data-flow search is not available in this version; remove this section",
+    "route": "the layers' order is a section of its own in a search file; move it beside merge",
 }
 _PATHLIKE = re.compile(r"[./~]")
 

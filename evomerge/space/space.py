@@ -3,7 +3,8 @@
 A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with gaps, and
 the genes that fill them. Decoding fills the gaps; encoding reads them off. Gene names are
 `<parameter>[.<model>][.block<i>|.layer<i>|.knot<i>][.<module or filter>]`, as in `weight.add.block2`; within slices,
-`slice<i>.` comes first.
+`slice<i>.` comes first. Where the layers' order is searched too, the genes of the route follow, as in
+`route.keep.slot12`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from evomerge.space.expansion import expand
 from evomerge.space.form import check_form
 from evomerge.space.gaps import Ref
 from evomerge.space.genes import Gene
-from evomerge.space.problems import dotted, located
+from evomerge.space.problems import Problem, dotted, located
+from evomerge.space.route import RouteSpace, route_space, without_route
+from evomerge.space.route_request import MERGED, depth_problems, merged_depth, plain_source, request_of
 
 __all__ = ["Gene", "SearchSpace", "build_space"]
 
@@ -32,10 +35,11 @@ SHOWN_GENES = 40  # in a notebook
 class SearchSpace:
     """All the recipes that a search may try; decoding is total and deterministic, and encoding is its exact inverse."""
 
-    genes: tuple[Gene, ...]
+    genes: tuple[Gene, ...]  # those of the merge, then those of the route
     template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Ref` in each gap
     mask_seed: int = 0  # of every recipe, unless the document has its own
     revisions: Mapping[str, str] = field(default_factory=dict, repr=False)  # model as written -> content or commit id
+    route: RouteSpace | None = field(default=None, repr=False)  # None: the layers stay where they are
 
     @property
     def dimension(self) -> int:
@@ -46,6 +50,18 @@ class SearchSpace:
     def names(self) -> tuple[str, ...]:
         """The genes' names, in the order of the genotype."""
         return tuple(gene.name for gene in self.genes)
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Per gene: how many unordered values it chooses from, 0 for a range."""
+        return tuple(len(gene.choices) for gene in self.genes)
+
+    @property
+    def switches(self) -> tuple[tuple[int, int], ...]:
+        """(gene, layer) per slot of the route that a gene switches on and off, in the order in which slots run."""
+        if self.route is None:
+            return ()
+        return tuple((self._cut + gene, layer) for gene, layer in self.route.switches)
 
     def decode(self, genotype: np.ndarray) -> Recipe:
         """Return the recipe of a genotype (d,) in [0, 1].
@@ -59,8 +75,14 @@ class SearchSpace:
         document = _filled(self.template, self._values(genotype))
         if isinstance(self.template["merge_method"], Ref):
             document = _for_method(document)
-        recipe = recipe_from_mapping({"mask_seed": self.mask_seed, **document})
-        return recipe.with_revisions(self.revisions)
+        document = {"mask_seed": self.mask_seed, **document}
+        if self.route is None:
+            return recipe_from_mapping(document).with_revisions(self.revisions)
+        hops = self.route.hops(_route_point(genotype, self._cut))
+        if document["merge_method"] == "passthrough":
+            document.pop("mask_seed")  # it masks nothing, and the plain stack should be named as the parent is
+        recipe = recipe_from_mapping(without_route(document) if hops is None else document)
+        return replace(recipe, route=hops).with_revisions(self.revisions)
 
     def encode(self, recipe: Recipe) -> np.ndarray:
         """Return a genotype (d,) float64 that decodes to exactly this recipe; inactive genes are at their start.
@@ -74,6 +96,8 @@ class SearchSpace:
         genotype = np.array(rest, dtype=np.float64)
         for index, value in found.items():
             genotype[index] = self.genes[index].coordinate(value)
+        if self.route is not None:
+            genotype[self._cut :] = self.route.point(recipe.route)
         decoded = self.decode(genotype)
         if decoded != (recipe if recipe.revisions else recipe.with_revisions(self.revisions)):
             raise InputError(f"the recipe lies outside this search space: {_difference(decoded, recipe)}")
@@ -81,17 +105,29 @@ class SearchSpace:
 
     def phenotype(self, genotype: np.ndarray) -> dict[str, Scalar | None]:
         """Return each gene's value in the user's units, by name; None for a gene that is inactive here."""
-        values = dict(zip(self.names, self._values(genotype), strict=True))
+        found: list[Scalar | None] = list(self._values(genotype))
+        if self.route is not None:
+            found[self._cut :] = self.route.values(_route_point(genotype, self._cut))
+        values = dict(zip(self.names, found, strict=True))
         return {
             gene.name: values[gene.name] if gene.when is None or values[gene.when[0]] in gene.when[1] else None
             for gene in self.genes
         }
 
     def start(self) -> np.ndarray | None:
-        """Return the genotype (d,) of the markers' starts, in the middle where they give none; None if none does."""
-        if all(gene.start is None for gene in self.genes):
+        """Return the genotype (d,) of the markers' starts, in the middle where they give none; None if none does.
+
+        A route starts as one source's own stack.
+        """
+        if self.route is None and all(gene.start is None for gene in self.genes):
             return None
-        return np.array([0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes])
+        merge = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes[: self._cut]]
+        return np.array([*merge, *(self.route.start() if self.route is not None else ())])
+
+    @property
+    def _cut(self) -> int:
+        """The number of genes before those of the route."""
+        return len(self.genes) - (0 if self.route is None else len(self.route.genes))
 
     def _repr_html_(self) -> str:
         from evomerge.markup import element, table
@@ -124,6 +160,8 @@ def build_space(
     modules: Mapping[str, tuple[str, ...]],
     mask_seed: int = 0,
     revisions: Mapping[str, str] | None = None,
+    route: Mapping[str, Any] | None = None,
+    depths: Mapping[str, int] | None = None,
 ) -> SearchSpace:
     """Return the search space of a mergekit document with markers.
 
@@ -133,17 +171,51 @@ def build_space(
         modules: for attention and mlp, the parts of tensor names that find them in this architecture.
         mask_seed: keys the random masks of every recipe.
         revisions: content or commit ids of models, by their names in `merge`; they go into every recipe.
+        route: values of the route section, whose sources stand as in `merge`; None: no route.
+        depths: layers of each model; those that are not listed have `layers`.
 
     Raises:
         SearchFileError: the document has mistakes; all of them are listed.
     """
     problems = check_form(merge)
     if not problems:
-        expansion = expand(merge, layers, modules)
-        problems = list(expansion.problems)
+        expansion = expand(merge, layers, modules, routed=route is not None)
+        problems = [*expansion.problems, *route_depth_problems(route, merge, layers, depths)]
     if problems:
         raise SearchFileError("merge", located(problems, {}))
-    return SearchSpace(expansion.genes, expansion.template, mask_seed, dict(revisions or {}))
+    routes = None if route is None else _routes(route, merge, layers, depths)
+    genes = (*expansion.genes, *(routes.genes if routes is not None else ()))
+    return SearchSpace(genes, expansion.template, mask_seed, dict(revisions or {}), routes)
+
+
+def route_depth_problems(
+    route: Mapping[str, Any] | None,
+    merge: Mapping[str, Any],
+    layers: int,
+    depths: Mapping[str, int] | None = None,
+) -> list[Problem]:
+    """Return what is wrong with a route section for models of this depth; see `build_space`."""
+    if route is None:
+        return []
+    return list(depth_problems(request_of(route, merge, _depths(route, merge, layers, depths)), ("route",)))
+
+
+def _routes(
+    route: Mapping[str, Any], merge: Mapping[str, Any], layers: int, depths: Mapping[str, int] | None
+) -> RouteSpace:
+    known = _depths({**route, "sources": [*route["sources"], plain_source(merge)]}, merge, layers, depths)
+    return route_space(request_of(route, merge, known), merge, known[plain_source(merge)])
+
+
+def _depths(
+    route: Mapping[str, Any], merge: Mapping[str, Any], layers: int, depths: Mapping[str, int] | None
+) -> dict[str, int]:
+    known = {**(depths or {}), MERGED: merged_depth(merge, layers)}
+    return {source: known.get(source, layers) for source in route["sources"]}
+
+
+def _route_point(genotype: np.ndarray, cut: int) -> list[float]:
+    return [float(x) for x in np.asarray(genotype, dtype=np.float64)[cut:]]
 
 
 def _condition(gene: Gene) -> str:

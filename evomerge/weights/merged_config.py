@@ -9,7 +9,8 @@ from typing import Any
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
 from evomerge.weights.layout import Layout, layer_count_key, text_config
-from evomerge.weights.steps import donor_of, layer_sources
+from evomerge.weights.route import layer_origins, per_layer
+from evomerge.weights.steps import donor_of
 
 
 def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, An
     _set_dtype(config, recipe.out_dtype or recipe.dtype or donor.dtype)
     if donor.embedding is not None and "vocab_size" in inner:
         inner["vocab_size"] = donor.tensors[donor.embedding].shape[0]
-    chosen = layer_sources(recipe, layouts)
+    chosen = layer_origins(recipe, layouts)
     if chosen == [(chosen[0][0], layer) for layer in range(donor.layers)]:
         return config
     key = layer_count_key(config)
@@ -38,9 +39,19 @@ def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, An
         )
     inner[key] = len(chosen)
     for name, value in inner.items():
-        if _per_layer(name, value, donor.layers):
+        if per_layer(name, value, donor.layers):
             inner[name] = [_entry(layouts[model], name, layer) for model, layer in chosen]
+    if "mlp_only_layers" in inner:
+        plain = [slot for slot, (model, layer) in enumerate(chosen) if _without_experts(layouts[model], layer)]
+        inner["mlp_only_layers"], inner["decoder_sparse_step"] = plain, 1
     return config
+
+
+def _without_experts(layout: Layout, layer: int) -> bool:
+    """Return whether a layer has one MLP where others have experts, as the configuration numbers them."""
+    config = text_config(layout.config)
+    every = int(config.get("decoder_sparse_step") or 1)
+    return layer in (config.get("mlp_only_layers") or ()) or (layer + 1) % every != 0
 
 
 def _set_dtype(config: dict[str, Any], dtype: str) -> None:
@@ -52,11 +63,6 @@ def _set_dtype(config: dict[str, Any], dtype: str) -> None:
         for key in ("dtype", "torch_dtype"):
             if key in inner:
                 inner[key] = dtype
-
-
-def _per_layer(name: str, value: Any, layers: int) -> bool:
-    # a list as long as the stack may mean something else; those that describe layers say so in their names
-    return isinstance(value, list) and len(value) == layers and ("layer" in name or "block" in name)
 
 
 def _entry(layout: Layout, name: str, layer: int) -> Any:

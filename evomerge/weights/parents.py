@@ -12,6 +12,7 @@ from evomerge.weights.layout import Layout, config_difference, read_layout
 from evomerge.weights.merged_config import merged_config
 from evomerge.weights.reader import Reader
 from evomerge.weights.reference import locate, revision_of
+from evomerge.weights.route_steps import route_steps
 from evomerge.weights.steps import Step, donor_of, layer_sources, sources_outside, steps_of
 from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, rows_of, vocabulary_tensors
 
@@ -71,7 +72,16 @@ class Parents:
         return self._aligned[key]
 
     def steps(self, recipe: Recipe) -> list[Step]:
-        """Return the steps of a recipe, after checking that it means these models.
+        """Return the steps that make a recipe's model, after checking that it means these models.
+
+        Raises:
+            WeightsError: see `merged_steps`; or layers of its route do not fit each other.
+        """
+        merged = self.merged_steps(recipe)
+        return merged if recipe.route is None else route_steps(recipe, self.layouts_for(recipe), merged)
+
+    def merged_steps(self, recipe: Recipe) -> list[Step]:
+        """Return the steps of a recipe's merge, without its route, after checking that it means these models.
 
         Raises:
             WeightsError: the recipe names a model that is not here, or another revision of one that is.

@@ -15,6 +15,7 @@ from evomerge.weights.layout import Layout
 _FLOAT32 = 4
 _INDEX = 4  # bytes per ranked entry
 _SPARSE = 64
+_MOST_SHARED = 4 * 2**30  # bytes on a CPU, whose memory other processes use too
 
 
 def resident_bytes(layouts: Sequence[Layout]) -> int:
@@ -68,6 +69,13 @@ def ranking_stride(layouts: Sequence[Layout], device: str) -> int:
     needed = sum(_INDEX * layout.parameters for layout in layouts[1:])
     free = available_bytes(device)
     return 1 if free is None or 2 * needed <= free else _SPARSE
+
+
+def shared_bytes(device: str) -> int:
+    """Return how much memory activations that candidates share may take: a quarter of what is free."""
+    free = available_bytes(device)
+    share = _MOST_SHARED // 4 if free is None else free // 4
+    return share if device == "cuda" else min(share, _MOST_SHARED)
 
 
 def check_disk(folder: Path, needed: int) -> None:

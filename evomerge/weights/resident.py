@@ -17,12 +17,16 @@ from evomerge.weights.chat_template import chat_template_of
 from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
 from evomerge.weights.placement import place_tensors
-from evomerge.weights.plan import check_memory, ranking_stride
+from evomerge.weights.plan import check_memory, ranking_stride, shared_bytes
+from evomerge.weights.route import MERGED, Hop, merged_origins, read_route
+from evomerge.weights.steps import merged_part
 from evomerge.weights.vocabulary import merge_of, rows_of
 
 if TYPE_CHECKING:
     import torch
 
+    from evomerge.weights.route_resident import Routes
+    from evomerge.weights.route_stack import Work
     from evomerge.weights.steps import Step
 
 
@@ -41,6 +45,7 @@ class Resident:
         device: str | None = None,
         revisions: Mapping[str, str] | None = None,
         tokenizer: TokenizerChoice | None = None,
+        share_bytes: int | None = None,
     ) -> None:
         """Load the parents once, at their stored precision, and build an empty model.
 
@@ -50,6 +55,7 @@ class Resident:
             device: torch's word for it; None: the GPU that this process may use, else the CPU.
             revisions: model -> revision that it must have.
             tokenizer: as the recipes say; None: the base's, to which the other vocabularies are aligned.
+            share_bytes: most memory for activations that recipes with a route share; None: chosen from what is free.
 
         Raises:
             WeightsError: a model is missing, damaged or does not fit the others, or memory does not suffice.
@@ -81,6 +87,8 @@ class Resident:
         if alignment is not None and alignment.tokenizer is not None:
             self.tokenizer = alignment.tokenizer
         self._template = getattr(self.tokenizer, "chat_template", None)
+        self._share_bytes = share_bytes
+        self._routes: Routes | None = None  # set up with the first recipe that has a route
 
     def write(self, recipe: Recipe) -> str:
         """Make the model's weights the recipe's, and return their fingerprint, taken from the model's own memory.
@@ -94,8 +102,10 @@ class Resident:
         """
         from evomerge.weights.fingerprint import combine
 
-        steps = self.parents.steps(recipe)
-        difference = structure_difference(recipe, self.parents, self.base, self._layout)
+        steps = self.parents.merged_steps(recipe)
+        hops = None if recipe.route is None else read_route(recipe, self.parents.layouts)
+        body = merged_part(recipe)
+        difference = structure_difference(body, self.parents, self.base, self._layout)
         if difference is not None:
             raise WeightsError(
                 f"this recipe's result is another network than '{self.base}' ({difference}) and cannot be written into "
@@ -103,7 +113,14 @@ class Resident:
             )
         self.parents.check_alignment(recipe, self._home)
         self.written = None
+        if self._routes is not None:
+            self._routes.restore()
+        if hops is not None:
+            visited = {None, *(hop.layer for hop in hops if hop.source == MERGED)}
+            steps = [step for step in steps if self._layout.layer_of(step.name) in visited]
         hashes = self._merge([step for step in steps if step.method])
+        if hops is not None:
+            hashes = self._point(recipe, hops, hashes)
         if self.tokenizer is not None:
             self.tokenizer.chat_template = chat_template_of(recipe, self.parents) or self._template
         fingerprint = combine(hashes.items())
@@ -111,14 +128,22 @@ class Resident:
         return fingerprint
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of what the model's parameters hold right now."""
-        from evomerge.weights.fingerprint import fingerprint
+        """Return the fingerprint of what the model runs through right now, taken from memory."""
+        from evomerge.weights.fingerprint import combine, describe
 
-        return fingerprint(self._places.items())
+        if self._routes is None or not self._routes.pointed:
+            return combine((name, describe(place)) for name, place in self._places.items())
+        return combine(self._routes.parts({name: describe(self._places[name]) for name in self._held}).items())
 
     def norms(self) -> dict[str, float]:
-        """Return the Euclidean norm of every tensor that the model's parameters hold right now."""
-        return {name: _norm(place.data) for name, place in self._places.items()}
+        """Return the Euclidean norm of every tensor of the merge that the model runs through, taken from memory."""
+        routed = self._routes is not None and self._routes.pointed
+        return {name: _norm(self._places[name]) for name in (self._held if routed else self._places)}
+
+    @property
+    def work(self) -> Work | None:
+        """What the passes since the last `write` cost and shared, where its recipe has a route."""
+        return self._routes.work if self._routes is not None and self._routes.pointed else None
 
     def parent_norms(self) -> dict[str, float]:
         """Return, by tensor, the largest norm among the parents that have it."""
@@ -126,6 +151,17 @@ class Resident:
             name: max((_norm(own[name]) for own in self._tensors.values() if name in own), default=0.0)
             for name in self._places
         }
+
+    def _point(self, recipe: Recipe, hops: Sequence[Hop], hashes: Mapping[str, str]) -> dict[str, str]:
+        """Make the model run through a route; return what its fingerprint is made of."""
+        from evomerge.weights.route_resident import Routes, Skeleton
+
+        if self._routes is None:
+            made = Skeleton(self.model, self._layout, self._places, lambda layout: _empty_model(layout, self.device))
+            room = shared_bytes(self.device.type) if self._share_bytes is None else self._share_bytes
+            self._routes = Routes(made, self.parents.layouts, self._tensors, room)
+        origins = merged_origins(recipe, self.parents.layouts)
+        return self._routes.point(hops, hashes, origins, self.model.dtype)
 
     def _parent(self, model: str, name: str) -> torch.Tensor:
         return self._tensors[model][name]

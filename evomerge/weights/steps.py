@@ -62,8 +62,28 @@ def donor_of(recipe: Recipe) -> str:
     return recipe.references()[0]
 
 
+def merged_part(recipe: Recipe) -> Recipe:
+    """Return what a recipe merges: the recipe without its route.
+
+    Passthrough of several models makes no merge, only a route joins their layers. What is outside the layers is then
+    that of the base, else of the first model.
+    """
+    if recipe.route is None:
+        return recipe
+    if not lends_only(recipe):
+        return replace(recipe, route=None)
+    donor = donor_of(recipe)
+    listed = next((source for source in recipe.models if source.model == donor), Source(donor))
+    return replace(recipe, route=None, models=(listed,), base=None)
+
+
+def lends_only(recipe: Recipe) -> bool:
+    """Return whether a recipe merges nothing: passthrough of several models, whose layers a route joins."""
+    return recipe.method == "passthrough" and not recipe.slices and len(recipe.references()) > 1
+
+
 def layer_sources(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
-    """Return for every layer of the merged model the first (model, layer) that it is made of, in order."""
+    """Return for every layer of the merge the first (model, layer) that it is made of, in order, without any route."""
     sources = [part.sources[0] for part in _parts(recipe, layouts)]
     return [(source.model, layer) for source in sources for layer in range(*_range(source, layouts))]
 
@@ -76,7 +96,7 @@ def sources_outside(recipe: Recipe, layouts: Mapping[str, Layout], tensor: str) 
 
 
 def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
-    """Return the steps that make the merged model, one per tensor.
+    """Return the steps that make the merged model, one per tensor; of a recipe with a route, those of its merge.
 
     Args:
         recipe: what to merge.
@@ -86,11 +106,8 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
         WeightsError: models do not fit each other, or the recipe asks for what merging weights cannot do.
         MergeError: unknown method, or a parameter without a value.
     """
+    recipe = merged_part(recipe)
     entry = method(recipe.method)
-    if recipe.route is not None:
-        raise WeightsError(
-            "recipes with a route change the order of layers at run time; merging their weights is not supported"
-        )
     for name in (recipe.dtype, recipe.out_dtype):
         if name is not None and name not in DTYPES:
             raise WeightsError(f"unknown dtype {name!r} of the merged weights. {near(name, DTYPES)}")
@@ -99,7 +116,8 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
 
 
 def _parts(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Slice]:
-    """Return the recipe's slices; a list of models is one slice over all layers."""
+    """Return the merge's slices; a list of models is one slice over all layers."""
+    recipe = merged_part(recipe)
     if recipe.slices:
         return list(recipe.slices)
     models = [source.model for source in recipe.models]

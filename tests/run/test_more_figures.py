@@ -67,15 +67,16 @@ def test_three_objectives_are_three_planes_and_dots_in_names_do_no_harm(three: R
     assert len(frame) == 20 + 3
 
 
-def test_a_predicted_point_is_a_kind_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    front = run.front()
-    guess = front.iloc[[0]].assign(candidate=None, measured=False)
-    both = pd.concat([pd.DataFrame(front), guess], ignore_index=True)
-    monkeypatch.setattr(Run, "front", lambda self: both)
-    frame = front_frame(run)
-    assert (frame["kind"] == "predicted").sum() == 1
-    assert (frame["kind"] == "front").sum() == len(front)
-    assert "predicted" in svg(figures.front(run), tmp_path)
+def test_predicted_points_are_a_kind_of_their_own(tmp_path: Path) -> None:
+    run = open_run(make_run(tmp_path / "run", candidates=40, graded=True))
+    frame = front_frame(run, predicted=4)
+    assert 1 <= (frame["kind"] == "predicted").sum() <= 4
+    assert (frame["kind"] == "front").sum() == len(run.front())
+    assert "predicted" in svg(figures.front(run, predicted=4), tmp_path)
+    assert "predicted" not in svg(figures.front(run), tmp_path)
+    shown = run.front(predicted=4)
+    assert ">predicted<" in shown._repr_html_()
+    assert shown.marks() == run.front().marks()
 
 
 def test_recipe_frame_leaves_out_what_does_not_vary(run: Run) -> None:

@@ -1,0 +1,248 @@
+"""A search on 10, 100, 1,000 ... simulated workers: driver time, memory, lost work, and where the workers' time went.
+
+    python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es] [--out results.md]
+
+Everything but the machines is real: loop, controller, desk, foreman, archive (SQLite, in a folder of this machine). Every
+row is a process of its own. Half-way the driver is killed, and another one resumes. What is true at the end is checked:
+every candidate has exactly one end, and every answer of a candidate that did not fail is there once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scale.cluster import Killed, SimulatedCluster
+from benchmarks.scale.world import Shares, World
+from evomerge.archive import Archive
+from evomerge.candidate import Evaluation, Job, Objective, Response, Score
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.registry import build
+from evomerge.loop import Budget, run_search
+from evomerge.pool.cluster import Needs
+from evomerge.pool.foreman import Foreman
+from evomerge.pool.protocol import Arrival, Notice, Retry
+from evomerge.pool.roster import Staff
+from evomerge.recipe import Recipe
+from evomerge.scoring.synthetic import synthetic_recipe
+
+TASKS = ("add", "sort", "reverse", "spell")
+ITEMS = 25  # per task
+GENES = 24
+PLAN = {task: tuple(f"{task}-{i}" for i in range(ITEMS)) for task in TASKS}
+OBJECTIVES = tuple(Objective(task, task, "acc") for task in TASKS)
+
+
+class Space:
+    def decode(self, genotype: np.ndarray) -> Recipe:
+        return synthetic_recipe(genotype)
+
+
+class Watched:
+    """A pool that counts what passes through another one."""
+
+    def __init__(self, pool: Foreman) -> None:
+        self.pool = pool
+        self.retries = 0
+        self.notices: dict[str, int] = {}
+        self.wasted = 0.0  # seconds of answers that came twice; the second ones are dropped
+
+    def room(self) -> int:
+        return self.pool.room()
+
+    def submit(self, job: Job) -> None:
+        self.pool.submit(job)
+
+    def collect(self, timeout: float | None = None) -> list[Arrival]:
+        arrived = self.pool.collect(timeout)
+        for one in arrived:
+            if isinstance(one, Retry):
+                self.retries += 1
+            elif isinstance(one, Notice):
+                self.notices[one.what] = self.notices.get(one.what, 0) + 1
+                self.wasted += one.facts["seconds"] if one.what == "wasted" else 0.0
+        return arrived
+
+    def status(self) -> list[dict[str, Any]]:
+        return self.pool.status()
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+def mean_fitness(number: int, responses: Sequence[Response]) -> Evaluation:
+    values: dict[str, list[float]] = {}
+    for response in responses:
+        values.setdefault(response.task, []).append(response.value)
+    return Evaluation(number, {task: Score(statistics.fmean(v), 0.0, len(v)) for task, v in values.items()})
+
+
+def simulate(world: World, controller: str, population: int | None, candidates: int, folder: Path) -> dict[str, Any]:
+    """Run one search with one killed driver in the middle; return its row."""
+    shares, driver, retries, wasted, messages, commits = Shares(), 0.0, 0, 0.0, 0, 0
+    troubles: dict[str, int] = {}
+    notices: dict[str, int] = {}
+    rounds = candidates / world.workers
+    kill_at: float | None = world.load + world.job * (0.5 * rounds + 1.0)
+    clock, resume_seconds = 0.0, 0.0
+    while True:
+        cluster = SimulatedCluster(world, clock, kill_at if kill_at is not None else float("inf"))
+        watch = lambda moment, cluster=cluster: cluster.committed() if moment == "commit" else None  # noqa: E731
+        begun = time.process_time()
+        archive = (
+            Archive.open(folder, read_only=False, watch=watch)
+            if Archive.exists(folder)
+            else Archive.create(folder, {"seed": world.seed}, watch=watch)
+        )
+        options = {} if population is None else {"population": population}
+        asks = build(controller, Setup(GENES, world.seed, len(TASKS), (1.0,) * len(TASKS), budget=candidates), options)
+        staff = Staff(world.workers, Needs(cpus=1, gpus=1), may_grow=True)
+        pool = Watched(Foreman(cluster, staff))
+        killed = False
+        try:
+            reason = run_search(archive, Space(), asks, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness)
+            assert reason.name == "candidates", reason
+        except Killed:
+            killed, kill_at = True, None
+        finally:
+            clock = cluster.now()
+            pool.close()
+            archive.close()
+        shares.add(cluster.shares)
+        driver += cluster.driver_seconds
+        retries, wasted = retries + pool.retries, wasted + pool.wasted
+        messages, commits = messages + cluster.messages, commits + cluster.commits
+        for name, count in cluster.troubles.items():
+            troubles[name] = troubles.get(name, 0) + count
+        for name, count in pool.notices.items():
+            notices[name] = notices.get(name, 0) + count
+        if not killed:
+            break
+        resume_seconds = _resume_seconds(folder, controller, options, world, candidates)
+        del begun
+    return {
+        **{"workers": world.workers, "controller": controller, "population": population, "candidates": candidates},
+        "virtual_seconds": clock,
+        "driver_ms": 1e3 * driver / candidates,
+        "driver_load": driver / clock,
+        "commit_load": commits * world.commit / clock,
+        "messages": messages,
+        "commits": commits,
+        "useful": (shares.useful - wasted) / shares.paid,
+        "twice": wasted / shares.paid,
+        "lost": shares.lost / shares.paid,
+        "loading": shares.loading / shares.paid,
+        "idle": shares.idle / shares.paid,
+        "retries": retries,
+        "troubles": troubles,
+        "notices": notices,
+        "resume_seconds": resume_seconds,
+        "archive_mib": (folder / "archive.sqlite").stat().st_size / 2**20,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **checked(folder, candidates),
+    }
+
+
+def _resume_seconds(folder: Path, controller: str, options: dict[str, Any], world: World, candidates: int) -> float:
+    """Return the processor time that it takes to bring a fresh controller to where the archive ends."""
+    from evomerge.loop import replay
+
+    begun = time.process_time()
+    with Archive.open(folder, read_only=False) as archive:
+        replay(archive, build(controller, Setup(GENES, world.seed, len(TASKS), (1.0,) * 4, budget=candidates), options))
+    return time.process_time() - begun
+
+
+def checked(folder: Path, candidates: int) -> dict[str, Any]:
+    """Return the counts that say whether anything was lost or kept twice; raise where something was."""
+    with Archive.open(folder) as archive:
+        ends: dict[int, int] = {}
+        failed = set()
+        for outcome in archive.outcomes():
+            ends[outcome.number] = ends.get(outcome.number, 0) + 1
+            if outcome.failure is not None:
+                failed.add(outcome.number)
+        short = [
+            number
+            for number in range(candidates)
+            if number not in failed and len(archive.responses("search", number)) != ITEMS * len(TASKS)
+        ]
+        told = [event.candidate for event in archive.events("told")]
+    assert sorted(ends) == list(range(candidates)), "a candidate has no end"
+    assert set(ends.values()) == {1}, "a candidate has two ends"
+    assert not short, f"answers of {short[:5]} are missing"
+    assert told == list(range(candidates)), "told out of order, or not at all"
+    return {"failed": len(failed)}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "| workers | controller | candidates | hours | useful | twice | lost | loading | idle | driver ms per candidate "
+        "| driver's core busy | waits for disk | peak MiB | resume s |",
+        "|" + "---|" * 14,
+    ]
+    for row in rows:
+        name = row["controller"] + (f", {row['population']} at a time" if row["population"] else "")
+        shares = " | ".join(f"{100 * row[key]:.1f}%" for key in ("useful", "twice", "lost", "loading", "idle"))
+        lines.append(
+            f"| {row['workers']:,} | {name} | {row['candidates']:,} | {row['virtual_seconds'] / 3600:.2f} | {shares} "
+            f"| {row['driver_ms']:.2f} | {100 * row['driver_load']:.1f}% | {100 * row['commit_load']:.1f}% "
+            f"| {row['peak_mib']:.0f} | {row['resume_seconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument(
+        "--controllers", nargs="+", default=["sobol"], help="with :N for a population, as in cma-es:100"
+    )
+    parser.add_argument("--rounds", type=float, default=20.0, help="candidates per worker")
+    parser.add_argument("--folder", type=Path, help="where archives are written; default: a temporary folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the world, see world.py")
+    parser.add_argument("--json", type=Path, help="append the rows here, one per line")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    world = replace(World(0, seed=given.seed), **{k: float(v) for k, v in (pair.split("=") for pair in given.set)})
+    if given.one:
+        workers, controller, population, candidates = json.loads(given.one)
+        with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
+            row = simulate(replace(world, workers=workers), controller, population, candidates, Path(scratch) / "run")
+        print(json.dumps(row))
+        return
+    rows = []
+    for name in given.controllers:
+        controller, _, population = name.partition(":")
+        for workers in given.workers:
+            one = json.dumps(
+                [workers, controller, int(population) if population else None, int(given.rounds * workers)]
+            )
+            again = [sys.executable, "-m", "benchmarks.scale.simulate", *sys.argv[1:], "--one", one]
+            done = subprocess.run(again, stdout=subprocess.PIPE, text=True, check=True)
+            rows.append(json.loads(done.stdout))
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
+            if given.json:
+                with given.json.open("a") as file:
+                    file.write(done.stdout)
+    print(table(rows))
+    print(json.dumps({"python": platform.python_version(), "cores": os.cpu_count(), "world": asdict(world)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""The quadratic controller (MAP): a design, then surrogates refitted to all that was told, asked where to look next.
+
+Each objective is a quadratic in the genes behind a link; the next points are those of which the surrogates' posterior
+expects most hypervolume, or, where none is expected, those where the front is least certain. So a front costs tens of
+evaluations instead of thousands. The mathematics is in `pareto/`; here it meets ask and tell.
+
+Source: Li et al. 2024, 'MAP: Low-compute Model Merging with Amortized Pareto Fronts via Quadratic Approximation'.
+Ours: see `pareto.bayesian`; scores of another run are data like those of this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.controllers.nested_front import NestedFront
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.tally import Tally
+from evomerge.errors import InputError
+from evomerge.pareto.bayesian import next_points, stop_reason
+from evomerge.pareto.checks import Array
+from evomerge.pareto.design_points import anchor_points, d_optimal, sobol_points
+from evomerge.pareto.features import COMPLEXITIES, coefficient_count
+from evomerge.pareto.links import LinkName, guess_link
+from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT, fit_objectives
+from evomerge.pareto.surrogate import Surrogate
+
+DESIGN_SHARE = 0.5  # most of the budget that the design takes; the rest goes where the front is
+LARGEST_DESIGN = 64  # without a known budget
+MOST_ANCHORS = 8  # genes up to which a design holds the corners of single genes
+ROUND = 4  # proposals per refit
+POOL_PER_POINT, SMALLEST_POOL = 8, 256  # Sobol points from which a design is chosen
+
+
+def quadratic(
+    setup: Setup,
+    *,
+    population: int = ROUND,
+    startup: int | None = None,
+    tolerance: float = 0.0,
+    nested: bool = False,
+) -> QuadraticFront:
+    """Return the quadratic controller.
+
+    Args:
+        setup: dimensions, seed, objectives, budget; items, where known, say how noisy shares are; priors with fitness
+            are data from the first fit on, and replace as many points of the design.
+        population: proposals per round, which are evaluated side by side between two refits.
+        startup: points of the design; None: 1.5 per coefficient of the richest surrogate that half the budget affords.
+        tolerance: stop when a round promises less than this share of the hypervolume; 0: use the whole budget.
+        nested: merge the models two at a time first (Nested MAP), for one preference, which is the objectives'
+            weights; for more models than a full quadratic can afford. Needs one weight gene per model and no other.
+
+    Raises:
+        InputError: an option is out of range, or `nested` is not possible in this space.
+    """
+    if population < 1:
+        raise InputError(f"population of quadratic must be 1 or more proposals, got {population}")
+    if startup is not None and startup < 1:
+        raise InputError(f"startup of quadratic must be 1 or more points, got {startup}")
+    if not 0.0 <= tolerance < 1.0:
+        raise InputError(f"tolerance of quadratic must be in [0, 1), a share of the hypervolume, got {tolerance}")
+    count = design_size(setup.dimensions, setup.budget) if startup is None else startup
+    return QuadraticFront(setup, population, count, tolerance, NestedFront(setup) if nested else None)
+
+
+def design_size(dimensions: int, budget: int | None) -> int:
+    """Return how many points a design should have: enough for the richest surrogate that the budget affords."""
+    most = LARGEST_DESIGN if budget is None else max(1, int(DESIGN_SHARE * budget))
+    wanted = [int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(dimensions, level))) for level in COMPLEXITIES]
+    return max([count for count in wanted if count <= most], default=most)
+
+
+class QuadraticFront:
+    """Proposes a design, then rounds of points; waits until all of a round is told, then refits.
+
+    Failed proposals are no data; they are not proposed again. What was told and the seed of the round decide the
+    proposals, so replaying them gives the same ones.
+
+    Asynchronous, it hands out one point at a time and waits for none, except while it merges two models at a time: a
+    round is proposed from what is told by then, away from what is under way. A result is as good for a fit whenever
+    its point was proposed, so nothing becomes stale.
+    """
+
+    def __init__(
+        self, setup: Setup, population: int, startup: int, tolerance: float, nested: NestedFront | None
+    ) -> None:
+        self._setup, self._batch, self._tolerance, self._nested = setup, population, tolerance, nested
+        self._tally = Tally(setup.objectives)
+        self._points: list[Array] = []  # by index
+        self._values: dict[int, tuple[float, ...] | None] = {}  # told, by index
+        known = [one for one in setup.prior if one.fitness is not None]
+        self._prior_points = np.array([one.genotype for one in known], dtype=float).reshape(-1, setup.dimensions)
+        self._prior_values = np.array([one.fitness for one in known], dtype=float).reshape(-1, setup.objectives)
+        self._startup = 0 if nested else max(0, startup - len(np.unique(self._prior_points, axis=0)))
+        self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those told with them
+        self._queue: list[Array] = []  # asynchronous: proposed, not handed out yet
+        self._round = 0
+        self._gains: list[float] = []
+        self._volumes: list[float] = []
+
+    def ask(self) -> list[np.ndarray]:
+        """Return the design, or the next round's points; [] while one is not told completely."""
+        if self.stop() or (self._tally.waiting and not self._free):
+            return []
+        points = self._queue or [self._on_choices(point) for point in self._proposals(self._generator())]
+        if self._free:
+            points, self._queue = points[:1], points[1:]
+        self._points += points
+        self._tally.hand_out(len(points))
+        return [point.copy() for point in points]
+
+    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
+        """Learn one fitness; the surrogates are refitted at the next ask."""
+        self._values[index] = self._tally.take_back(index, fitness)
+
+    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
+        """Learn one fitness of which part is chance, beyond that of the items that all would answer; it weighs less."""
+        self.tell(index, fitness)
+        self._errors[index] = tuple(float(error) for error in stderr)
+
+    def stop(self) -> dict[str, str]:
+        """Return {'gain': ...} once two rounds in a row promised less than the tolerance; {} before, and without."""
+        if self._tolerance == 0.0:
+            return {}
+        reason = stop_reason(self._gains, self._volumes, tolerance=self._tolerance)
+        return {} if reason is None else {"gain": reason}
+
+    def _proposals(self, rng: np.random.Generator) -> Array:
+        if self._nested is not None:
+            batch = self._nested.propose(*self._data(), rng)
+            if batch is not None:
+                return batch
+        if self._round == 1 and self._startup:
+            return self._design(rng)
+        points, values = self._data()
+        fits = fits_to(points, values, self._setup.items, self._noise())
+        asked = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
+        if not fits:  # nothing but failures so far: look elsewhere
+            return sobol_points(self._batch, self._setup.dimensions, rng)
+        proposal = next_points(fits, asked, self._batch, rng)
+        self._gains.append(float(proposal.gain.sum()))
+        self._volumes.append(proposal.volume)
+        return proposal.c
+
+    def _data(self) -> tuple[Array, Array]:
+        """Return all points with a fitness, (n, d), and it, (n, m): priors first, then in the order of asking."""
+        told = [(self._points[index], values) for index, values in sorted(self._values.items()) if values is not None]
+        points = np.array([point for point, _ in told]).reshape(-1, self._setup.dimensions)
+        values = np.array([value for _, value in told], dtype=float).reshape(-1, self._setup.objectives)
+        return np.vstack([self._prior_points, points]), np.vstack([self._prior_values, values])
+
+    def _noise(self) -> Array:
+        """Return the standard errors of the rows of `_data`, (n, m); 0 where every item was answered."""
+        none = (0.0,) * self._setup.objectives
+        told = [self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None]
+        known = np.zeros((len(self._prior_points), self._setup.objectives))
+        return np.vstack([known, np.array(told, dtype=float).reshape(-1, self._setup.objectives)])
+
+    @property
+    def _free(self) -> bool:
+        """Whether proposals wait for nothing."""
+        return self._setup.asynchronous and (self._nested is None or self._nested.done)
+
+    def _design(self, rng: np.random.Generator) -> Array:
+        """Return the start, the anchors, an even spread, and what of Sobol points determines the surrogate best."""
+        d, count = self._setup.dimensions, self._startup
+        first = _distinct(np.vstack([*_starts(self._setup), _anchors(self._setup)]), self._prior_points)[:count]
+        left = count - len(first)
+        if left == 0:
+            return first
+        pool = sobol_points(max(POOL_PER_POINT * left, SMALLEST_POOL), d, rng)
+        even, rest = pool[: left // 4], pool[left // 4 :]  # the surface may not be quadratic
+        have = count + len(self._prior_points)
+        affordable = [level for level in COMPLEXITIES if have >= POINTS_PER_COEFFICIENT * coefficient_count(d, level)]
+        level = affordable[-1] if len(affordable) > 1 else "linear"
+        keep = np.vstack([self._prior_points, first, even])
+        chosen = d_optimal(rest, left - len(even), complexity=level, keep=keep, box=[0.0, 1.0])
+        return np.vstack([first, even, rest[chosen]])
+
+    def _on_choices(self, point: Array) -> Array:
+        """Return the point with each choice gene in the middle of its choice: all that lies there is one candidate."""
+        if not any(self._setup.choices):
+            return np.clip(point, 0.0, 1.0)
+        count = np.array(self._setup.choices)
+        middle = (np.minimum(np.floor(point * count), count - 1) + 0.5) / np.maximum(count, 1)
+        return np.clip(np.where(count > 0, middle, point), 0.0, 1.0)
+
+    def _generator(self) -> np.random.Generator:
+        """Return the generator of the next round."""
+        self._round += 1
+        return np.random.default_rng([self._setup.seed, self._round])
+
+
+def fits_to(
+    points: Array, values: Array, items: Sequence[int] = (), stderr: Array | None = None
+) -> tuple[Surrogate, ...]:
+    """Return one surrogate per objective over the unit cube, () without any row.
+
+    Shares are fitted behind a logit, with the noise of their items where these are known; other values are brought to
+    mean 0 and sd 1 first, so that no unit is too large or too small to square. All rows answered the same items.
+
+    Args:
+        points: (n, d).
+        values: (n, m), higher is better.
+        items: (m,) items behind each value, or ().
+        stderr: (n, m) further noise of rows that answered fewer of them; counts where items are known.
+    """
+    if len(points) == 0:
+        return ()
+    columns, links = [], list[LinkName]()
+    for column in values.T:
+        link = guess_link(column)
+        scale = float(column.std())
+        if link == "identity":
+            column = (column - column.mean()) / scale if scale > 1e-12 * float(np.abs(column).max()) else 0.0 * column
+        columns.append(column)
+        links.append(link)
+    table = np.stack(columns, axis=1)
+    counts = None
+    if len(items):
+        counts = np.broadcast_to(np.array(items, dtype=float), values.shape)
+        if stderr is not None and stderr.any():
+            counts = _effective(counts, values, stderr)
+    return fit_objectives(points, table, links=links, items=counts, shared_items=True, box=[0.0, 1.0])
+
+
+def _effective(items: Array, values: Array, stderr: Array) -> Array:
+    """Return how many items would leave a share as unsure as it is, with the error of items not yet answered."""
+    inside = (values >= 0) & (values <= 1)
+    spread = np.maximum(np.where(inside, values * (1 - values), 0.25), 0.25 / items)
+    return np.asarray(items / (1 + items * stderr**2 / spread))
+
+
+def _starts(setup: Setup) -> list[Array]:
+    """Return the points to begin from, (1, d) each: the start, and priors without fitness."""
+    wanted = [setup.start] if setup.start is not None else []
+    wanted += [one.genotype for one in setup.prior if one.fitness is None]
+    return [np.array([point], dtype=float) for point in wanted]
+
+
+def _anchors(setup: Setup) -> Array:
+    """Return what every design holds: equal shares, each model alone and nothing, or else the centre of the cube."""
+    parts = setup.ingredients
+    if parts is not None:
+        n = parts.count
+        mixtures = [np.full(n, 1.0 / n), *np.eye(n), np.zeros(n)]
+        return np.array([parts.point(weights) for weights in mixtures])
+    if setup.dimensions <= MOST_ANCHORS:
+        return anchor_points(setup.dimensions)
+    return np.full((1, setup.dimensions), 0.5)
+
+
+def _distinct(points: Array, known: Array) -> Array:
+    """Return the points without repeats and without those known already, in order."""
+    kept: list[Array] = []
+    for point in points:
+        if not any(np.array_equal(point, other) for other in [*kept, *known]):
+            kept.append(point)
+    return np.array(kept).reshape(-1, points.shape[1])

@@ -1,0 +1,224 @@
+"""An evolutionary controller whose moves are those of routes: insert, delete, swap and repeat layers.
+
+Genes that switch the slots of a route on and off (`Setup.switches`) are moved by these; other genes by Gaussian steps
+and by new choices. Without such genes it is a plain genetic algorithm over numbers and choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.tally import Tally
+from evomerge.errors import InputError
+from evomerge.pareto.dominance import crowding_distance, front_ranks
+
+ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not
+TOURNAMENT = 2  # parents that are compared for each place
+CROSSED = 0.5  # share of children with two parents
+ATTEMPTS = 20  # to make a child that was not proposed before
+SHRINK = 0.97  # of the Gaussian step, per generation; it ends at SMALLEST
+SMALLEST = 0.01
+
+
+def evolution(setup: Setup, *, population: int = 24, mutation: float = 0.2) -> Evolution:
+    """Return an evolutionary controller.
+
+    Args:
+        setup: dimensions, seed, objectives, start, which genes are choices, and which switch layers.
+        population: proposals per generation, and how many are kept as parents of the next.
+        mutation: first step of a number, in units of its range; it shrinks to `SMALLEST` over the generations.
+
+    Source: survivors by front and crowding distance as in NSGA-II, Deb et al. 2002; the moves on routes are ours.
+    """
+    if population < 2:
+        raise InputError(f"population of evolution must be 2 or more, got {population}")
+    if not 0.0 < mutation <= 1.0:
+        raise InputError(f"mutation of evolution must be in (0, 1], in units of a gene's range, got {mutation}")
+    return Evolution(setup, population, mutation)
+
+
+class Evolution:
+    """Keeps the best points told so far, and proposes changed copies of them, a generation at a time.
+
+    It waits until a whole generation is told. With one objective the highest fitness survives, with several the lower
+    front and then the lonelier point. Failed points never become parents. A child that was proposed before is changed
+    again, so the same point seldom comes twice.
+    """
+
+    def __init__(self, setup: Setup, population: int, mutation: float) -> None:
+        self._setup = setup
+        self._population, self._step = population, mutation
+        self._random = np.random.default_rng(setup.seed)
+        self._tally = Tally(setup.objectives)
+        self._choices = np.array(setup.choices or (0,) * setup.dimensions)
+        self._track = [gene for gene, _ in setup.switches]  # in the order of slots
+        self._layers = [layer for _, layer in setup.switches]
+        switched = set(self._track)
+        self._others = [gene for gene in range(setup.dimensions) if gene not in switched]
+        self._parents: list[tuple[np.ndarray, tuple[float, ...]]] = []  # (d,) point and its fitness (m,)
+        self._asked: dict[int, np.ndarray] = {}  # of the generation under way
+        self._told: dict[int, tuple[float, ...] | None] = {}
+        self._seen: set[bytes] = set()
+
+    def ask(self) -> list[np.ndarray]:
+        """Return a generation, or [] while one is not told completely."""
+        if self._tally.waiting:
+            return []
+        points = [self._fresh(number) for number in range(self._population)]
+        self._asked = dict(zip(self._tally.hand_out(len(points)), points, strict=True))
+        self._told = {}
+        return [point.copy() for point in points]
+
+    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
+        """Learn one fitness; the parents change when the generation's last one arrives."""
+        self._told[index] = self._tally.take_back(index, fitness)
+        if not self._tally.waiting:
+            self._select()
+
+    def stop(self) -> dict[str, str]:
+        """Return {}: it goes on for as long as it is asked."""
+        return {}
+
+    def _select(self) -> None:
+        """Keep the best of parents and children; the earlier of equals."""
+        told = ((self._asked[index], self._told[index]) for index in sorted(self._told))
+        pool = [*self._parents, *((point, fitness) for point, fitness in told if fitness is not None)]
+        self._step = max(self._step * SHRINK, SMALLEST)
+        if not pool:
+            return
+        order = ranked(np.array([fitness for _, fitness in pool]))
+        self._parents = [pool[index] for index in order[: self._population]]
+
+    def _fresh(self, number: int) -> np.ndarray:
+        """Return a point that was not proposed before, or the last of `ATTEMPTS` that all were."""
+        point = self._proposal(number)
+        for _ in range(ATTEMPTS):
+            key = self._key(point)
+            if key not in self._seen:
+                break
+            point = self._mutated(point)
+        self._seen.add(self._key(point))
+        return point
+
+    def _proposal(self, number: int) -> np.ndarray:
+        if self._parents:
+            child = self._chosen()
+            if self._random.random() < CROSSED and len(self._parents) > 1:
+                child = self._crossed(child, self._chosen())
+            return self._mutated(child)
+        start = None if self._setup.start is None else np.array(self._setup.start, dtype=np.float64)
+        if start is None:
+            return self._settled(self._random.random(self._setup.dimensions))
+        return start if number == 0 and not self._seen else self._mutated(self._settled(start))
+
+    def _chosen(self) -> np.ndarray:
+        """Return a parent by tournament; parents stand in the order of their rank."""
+        return self._parents[int(self._random.integers(len(self._parents), size=TOURNAMENT).min())][0].copy()
+
+    def _crossed(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return slots before a cut from one and behind it from the other, and each other gene from either."""
+        cut = int(self._random.integers(len(self._track) + 1))
+        one[self._track[cut:]] = other[self._track[cut:]]
+        taken = [gene for gene in self._others if self._random.random() < 0.5]
+        one[taken] = other[taken]
+        return one
+
+    def _mutated(self, point: np.ndarray) -> np.ndarray:
+        point = point.copy()
+        if self._track and (not self._others or self._random.random() < 0.8):
+            self._move(point)
+        if self._others and (not self._track or self._random.random() < 0.5):
+            self._change_others(point)
+        return point
+
+    def _move(self, point: np.ndarray) -> None:
+        """Insert, delete, swap or repeat: one to three moves, most often one."""
+        moves = (self._insert, self._delete, self._swap, self._repeat)
+        for _ in range(int(min(self._random.geometric(0.6), 3))):
+            moves[int(self._random.integers(len(moves)))](point)
+
+    def _running(self, point: np.ndarray) -> tuple[list[int], list[int]]:
+        """Return the places in the track of slots that run, and of those that do not."""
+        on = [place for place, gene in enumerate(self._track) if point[gene] >= 0.5]
+        chosen = set(on)
+        return on, [place for place in range(len(self._track)) if place not in chosen]
+
+    def _insert(self, point: np.ndarray) -> None:
+        """Let one more slot run."""
+        self._switch(point, self._pick(self._running(point)[1]), ON)
+
+    def _delete(self, point: np.ndarray) -> None:
+        """Let one slot less run."""
+        self._switch(point, self._pick(self._running(point)[0]), OFF)
+
+    def _swap(self, point: np.ndarray) -> None:
+        """Let another slot run instead of one that runs now."""
+        on, off = self._running(point)
+        if on and off:
+            self._switch(point, self._pick(on), OFF)
+            self._switch(point, self._pick(off), ON)
+
+    def _repeat(self, point: np.ndarray) -> None:
+        """Let a run of up to four layers that run now run once more, in the next slots that hold them."""
+        on, _ = self._running(point)
+        if not on:
+            return
+        first = int(self._random.integers(len(on)))
+        block = on[first : first + int(self._random.integers(1, 5))]
+        place = block[-1]
+        for layer in [self._layers[entry] for entry in block]:
+            place = next((p for p in range(place + 1, len(self._track)) if self._layers[p] == layer), -1)
+            if place < 0:
+                return
+            self._switch(point, place, ON)
+
+    def _pick(self, places: list[int]) -> int | None:
+        return places[int(self._random.integers(len(places)))] if places else None
+
+    def _switch(self, point: np.ndarray, place: int | None, value: float) -> None:
+        if place is not None:
+            point[self._track[place]] = value
+
+    def _change_others(self, point: np.ndarray) -> None:
+        """Move some of the other genes: numbers by a Gaussian step, reflected at the ends, choices to other values."""
+        share = max(1.0 / len(self._others), 0.25)
+        picked = [gene for gene in self._others if self._random.random() < share] or [
+            self._others[int(self._random.integers(len(self._others)))]
+        ]
+        for gene in picked:
+            count = int(self._choices[gene])
+            if count > 1:
+                others = [value for value in range(count) if value != int(point[gene] * count)]
+                point[gene] = (others[int(self._random.integers(len(others)))] + 0.5) / count
+            else:
+                point[gene] = _reflected(point[gene] + self._step * self._random.standard_normal())
+
+    def _settled(self, point: np.ndarray) -> np.ndarray:
+        """Return the point with slots at the middles of their halves, so that equal routes are equal points."""
+        for gene in self._track:
+            point[gene] = ON if point[gene] >= 0.5 else OFF
+        return point
+
+    def _key(self, point: np.ndarray) -> bytes:
+        return np.round(point, 9).tobytes()
+
+
+def ranked(fitness: np.ndarray) -> list[int]:
+    """Return the indices of fitness rows (n, m), best first: by front, then the lonelier, then the earlier."""
+    if fitness.shape[1] == 1:
+        return [int(index) for index in np.argsort(-fitness[:, 0], kind="stable")]
+    ranks = front_ranks(fitness)
+    lonely = np.zeros(len(fitness))
+    for rank in np.unique(ranks):
+        rows = np.flatnonzero(ranks == rank)
+        lonely[rows] = crowding_distance(fitness[rows])
+    return [int(index) for index in np.lexsort((np.arange(len(fitness)), -lonely, ranks))]
+
+
+def _reflected(value: float) -> float:
+    """Return a number folded back into [0, 1] at its ends."""
+    folded = abs(value) % 2.0
+    return float(2.0 - folded if folded > 1.0 else folded)

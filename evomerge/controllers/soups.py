@@ -1,0 +1,192 @@
+"""Greedy soup, and top-k greedy merging by model kinship: controllers that think in models, not in genes.
+
+Both build mixtures of the models' weights and write each as a genotype; whatever else the space searches stays at its
+start. They need a space in which models have weights of their own (`parameters.weight` with `per: [model]`), and one
+number to climb: several objectives are weighted as for CMA-ES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from evomerge.controllers.ingredients import PARAMETER, Ingredients
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.tally import Tally
+from evomerge.errors import InputError
+from evomerge.pareto.checks import Array
+
+ALIKE = 0.9  # mean kinship of the best beyond which merging them brings nothing new, as in the paper
+
+
+def greedy_soup(setup: Setup) -> GreedySoup:
+    """Return the greedy soup: every model alone, then from the best down each is averaged in, and kept if it helps.
+
+    Costs 2n - 1 candidates for n models.
+
+    Source: Wortsman et al. 2022, 'Model soups', the greedy recipe. Ours: any merge method, not only averaging.
+    """
+    return GreedySoup(setup, _ingredients(setup, "greedy-soup"))
+
+
+def kinship(setup: Setup, *, top: int = 3) -> TopKinship:
+    """Return top-k greedy merging with exploration by kinship.
+
+    Each generation averages all pairs of the best `top` mixtures, and the best one with the mixture least akin to it.
+
+    Args:
+        setup: with ingredients whose task vectors' products are measured.
+        top: k, how many of the best are merged with each other.
+
+    Source: Hu et al. 2024, 'Exploring Model Kinship for Merging Large Language Models'. Ours: mixtures are averages
+        of coefficients, written by the search's own merge method; kinship between mixtures is computed, not measured.
+    """
+    if top < 2:
+        raise InputError(f"top of kinship must be 2 or more, got {top}")
+    parts = _ingredients(setup, "kinship")
+    if not parts.products:
+        raise InputError("kinship needs the inner products of the models' task vectors; see weights.kinship")
+    return TopKinship(setup, parts, top)
+
+
+def _ingredients(setup: Setup, name: str) -> Ingredients:
+    parts = setup.ingredients
+    if parts is None:
+        raise InputError(
+            f"{name} needs a {PARAMETER} per model to search, as in parameters.{PARAMETER}: "
+            "{search: [0, 1], per: [model]}; this space has none for two models or more"
+        )
+    parts.require(np.ones(parts.count), name)
+    parts.require(np.zeros(parts.count), name)
+    return parts
+
+
+class _Mixing:
+    """What both share: mixtures proposed, one number told for each, batches that are waited for."""
+
+    def __init__(self, setup: Setup, parts: Ingredients) -> None:
+        self._parts = parts
+        weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
+        self._weights = weights / weights.sum()
+        self._tally = Tally(setup.objectives)
+        self._mixtures: list[Array] = []  # proposed, (n,) weights each, by index
+        self._scores: dict[int, float | None] = {}
+
+    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
+        """Learn one fitness."""
+        values = self._tally.take_back(index, fitness)
+        self._scores[index] = None if values is None else float(np.dot(values, self._weights))
+
+    def _propose(self, mixtures: Sequence[Array]) -> list[np.ndarray]:
+        self._tally.hand_out(len(mixtures))
+        self._mixtures += [np.asarray(mixture, dtype=float) for mixture in mixtures]
+        return [self._parts.point(mixture) for mixture in mixtures]
+
+    def _ranked(self) -> list[int]:
+        """Return the indices of the mixtures that did not fail, the best first, the earlier one on a tie."""
+        known = [(-score, index) for index, score in self._scores.items() if score is not None]
+        return [index for _, index in sorted(known)]
+
+
+class GreedySoup(_Mixing):
+    """Proposes the models, then one soup at a time; ends when every model was tried."""
+
+    def __init__(self, setup: Setup, parts: Ingredients) -> None:
+        super().__init__(setup, parts)
+        self._kept: list[int] = []  # models in the soup
+        self._best = -np.inf
+        self._order: list[int] | None = None  # models still to be tried, the best first
+        self._tried: int | None = None
+
+    def ask(self) -> list[np.ndarray]:
+        """Return the models alone, or the next soup; [] while something is untold, and at the end."""
+        if self._tally.waiting:
+            return []
+        if not self._mixtures:
+            return self._propose(list(np.eye(self._parts.count)))
+        self._learn()
+        if not self._order:
+            return []
+        self._tried = self._order.pop(0)
+        return self._propose([self._soup([*self._kept, self._tried])])
+
+    def stop(self) -> dict[str, str]:
+        """Return {'soup': the models that were kept} once all were tried."""
+        if self._tally.waiting or not self._mixtures:
+            return {}
+        self._learn()
+        if self._order:
+            return {}
+        kept = ", ".join(self._parts.names[model] for model in self._kept) or "none, for all failed"
+        return {"soup": f"every model was tried; kept: {kept}"}
+
+    def _learn(self) -> None:
+        if self._order is None:
+            ranked = self._ranked()  # the first n mixtures are the models
+            self._kept, self._order = ranked[:1], ranked[1:]
+            best = self._scores[ranked[0]] if ranked else None
+            self._best = -np.inf if best is None else best
+        elif self._tried is not None:
+            score = self._scores[len(self._mixtures) - 1]
+            if score is not None and score >= self._best:
+                self._kept, self._best = [*self._kept, self._tried], score
+            self._tried = None
+
+    def _soup(self, models: Sequence[int]) -> Array:
+        weights = np.zeros(self._parts.count)
+        weights[list(models)] = 1.0 / len(models)
+        return weights
+
+
+class TopKinship(_Mixing):
+    """Proposes the models, then generations of averages of the best; ends when the best are alike or nothing gains."""
+
+    def __init__(self, setup: Setup, parts: Ingredients, top: int) -> None:
+        super().__init__(setup, parts)
+        self._top = top
+        self._best: float | None = None  # before the last generation
+        self._judged = 0  # mixtures that were there when it was last judged
+        self._stopped: dict[str, str] = {}
+
+    def ask(self) -> list[np.ndarray]:
+        """Return the models alone, or the next generation; [] while something is untold, and at the end."""
+        if self._tally.waiting or self.stop():
+            return []
+        return self._propose(self._children() if self._mixtures else list(np.eye(self._parts.count)))
+
+    def stop(self) -> dict[str, str]:
+        """Return {'gain': ...}, {'kinship': ...} or {'failed': ...} once there is nothing to be had any more."""
+        if not self._tally.waiting and len(self._mixtures) > self._judged:
+            self._judged = len(self._mixtures)
+            self._stopped = self._reason()
+        return dict(self._stopped)
+
+    def _reason(self) -> dict[str, str]:
+        ranked = self._ranked()
+        if len(ranked) < 2:
+            return {"failed": f"{len(ranked)} of the models could be scored, and two are needed for a merge"}
+        best = self._scores[ranked[0]]
+        before, self._best = self._best, best
+        if before is not None and best is not None and best <= before:
+            return {"gain": f"a generation brought nothing better than {before:.4g}"}
+        alike = [self._akin(a, b) for a, b in combinations(ranked[: self._top], 2)]
+        if float(np.mean(alike)) > ALIKE:
+            return {"kinship": f"the best {self._top} are alike: mean kinship {np.mean(alike):.3f}"}
+        return {} if self._children() else {"gain": "every average of the best was tried"}
+
+    def _children(self) -> list[Array]:
+        """Return the averages of pairs of the best, and of the best with the least akin, that are new."""
+        ranked = self._ranked()
+        pairs = list(combinations(ranked[: self._top], 2))
+        pairs.append((ranked[0], min(ranked[1:], key=lambda index: (self._akin(ranked[0], index), index))))
+        children: list[Array] = []
+        for a, b in dict.fromkeys(pairs):
+            child = (self._mixtures[a] + self._mixtures[b]) / 2
+            if not any(np.allclose(child, other, atol=1e-9) for other in [*self._mixtures, *children]):
+                children.append(child)
+        return children
+
+    def _akin(self, a: int, b: int) -> float:
+        return self._parts.kinship(self._mixtures[a], self._mixtures[b])

@@ -1,0 +1,180 @@
+"""What few answers told of a candidate, as it was recorded when the controller was told; and full answers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evomerge.archive import Archive
+from evomerge.candidate import Evaluation, Objective, Response, Score
+from evomerge.irt.uncertainty import interval
+from evomerge.results.evaluations import evaluation_of
+from evomerge.scoring.estimate import values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVEL = 0.95  # of the intervals
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a candidate's answers to the anchor items told of its score over all search items of an objective."""
+
+    value: float
+    stderr: float  # of the score over all search items; more items like these would add to it, see `as_score`
+    items: int  # answered
+    total: int  # search items
+    method: str
+    beyond: bool = False  # outside the scores that the bank was calibrated on, where bias must be expected
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the interval of this level for the score over all search items, cut to [0, 1]."""
+        low, high = interval(np.array([self.value]), np.array([self.stderr]), level)
+        return float(low[0]), float(high[0])
+
+    def as_score(self) -> Score:
+        """Return the score with an error that speaks about questions like these, as that of a plain mean does."""
+        sampling = self.value * (1.0 - self.value) / self.total
+        return Score(self.value, float(np.sqrt(self.stderr**2 + sampling)), self.items)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain data for the archive."""
+        return {
+            "value": self.value,
+            "stderr": self.stderr,
+            "items": self.items,
+            "total": self.total,
+            "method": self.method,
+            "beyond": self.beyond,
+        }
+
+
+def recorded_estimates(archive: Archive) -> dict[int, dict[str, Estimate]]:
+    """Return candidate -> objective -> estimate, as recorded when the controller was told."""
+    found: dict[int, dict[str, Estimate]] = {}
+    for event in archive.events("estimated"):
+        if event.candidate is not None:
+            found[event.candidate] = {name: Estimate(**entry) for name, entry in event.payload["scores"].items()}
+    return found
+
+
+def search_answers(archive: Archive, number: int) -> tuple[Response, ...]:
+    """Return a model's answers to search items: those that all were asked, and those that finalists answered too."""
+    return (*archive.responses("search", number), *archive.responses("rest", number))
+
+
+def is_complete(responses: Iterable[Response], objective: Objective, items: Sequence[str]) -> bool:
+    """Return whether every search item of an objective was answered."""
+    return values_of(responses, objective).keys() >= set(items)
+
+
+def best_evaluation(
+    number: int,
+    responses: Sequence[Response],
+    estimates: Mapping[str, Estimate],
+    objectives: Sequence[Objective],
+    items: Mapping[str, Sequence[str]],
+) -> Evaluation:
+    """Return the best that is known of a candidate: means of full answers, estimates where some are missing.
+
+    Args:
+        number: of the candidate.
+        responses: to search items, see `search_answers`.
+        estimates: objective -> estimate, where one was recorded.
+        objectives: what is wanted.
+        items: task -> all search items.
+    """
+    scores: dict[str, Score] = {}
+    for objective in objectives:
+        estimate = estimates.get(objective.name)
+        if estimate is None or is_complete(responses, objective, items[objective.task]):
+            scores.update(evaluation_of(number, responses, (objective,)).scores)
+        else:
+            scores[objective.name] = estimate.as_score()
+    return Evaluation(number, scores)
+
+
+def best_evaluations(
+    archive: Archive, numbers: Iterable[int], objectives: Sequence[Objective], items: Mapping[str, Sequence[str]]
+) -> dict[int, Evaluation]:
+    """Return number -> the best that is known of each candidate that was told; those in full alone once there are any.
+
+    As soon as finalists have answered everything, an estimate no longer competes with them: the highest of many
+    estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+    """
+    estimates = recorded_estimates(archive)
+    finals = {outcome.number for outcome in archive.outcomes() if outcome.split == "rest" and outcome.done}
+    found = {}
+    for number in numbers:
+        responses = search_answers(archive, number)
+        if finals and estimates and not all(is_complete(responses, o, items[o.task]) for o in objectives):
+            continue
+        found[number] = best_evaluation(number, responses, estimates.get(number, {}), objectives, items)
+    return found
+
+
+def estimate_rows(
+    archive: Archive, objectives: Sequence[Objective], items: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return one row per candidate and estimated objective: the estimate with its interval, and the full answers' mean.
+
+    The estimate is the one that the controller was told or would have been told, made without the candidate's own
+    full answers; so where `full` is a number, the two may be compared.
+    """
+    rows = []
+    for number, estimates in sorted(recorded_estimates(archive).items()):
+        responses = search_answers(archive, number)
+        for objective in objectives:
+            estimate = estimates.get(objective.name)
+            if estimate is None:
+                continue
+            low, high = estimate.interval()
+            complete = is_complete(responses, objective, items[objective.task])
+            full = evaluation_of(number, responses, (objective,)).scores[objective.name].value if complete else np.nan
+            rows.append(
+                {
+                    "candidate": number,
+                    "objective": objective.name,
+                    "estimate": estimate.value,
+                    "stderr": estimate.stderr,
+                    "low": low,
+                    "high": high,
+                    "full": full,
+                    "items": estimate.items,
+                    "method": estimate.method,
+                    "beyond": estimate.beyond,
+                }
+            )
+    return rows
+
+
+COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full", "items", "method", "beyond")
+
+
+def estimates_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return per objective how estimates compared with full answers so far.
+
+    Args:
+        table: `Run.estimates()`.
+
+    Returns:
+        objective -> items asked, candidates compared, mean absolute error and mean error (both in the metric's units),
+        and the share of 95% intervals that hold the full answers' mean; the last three are None before there is one.
+    """
+    found = {}
+    for name, rows in table.groupby("objective", sort=False):
+        known = rows.dropna(subset=["full"])
+        gap = known["estimate"] - known["full"]
+        inside = (known["low"] <= known["full"]) & (known["full"] <= known["high"])
+        found[str(name)] = {
+            "items": int(rows["items"].median()),
+            "compared": len(known),
+            "mean_absolute_error": float(gap.abs().mean()) if len(known) else None,
+            "mean_error": float(gap.mean()) if len(known) else None,
+            "covered": float(inside.mean()) if len(known) else None,
+        }
+    return found

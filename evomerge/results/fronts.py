@@ -1,0 +1,329 @@
+"""Fronts as people ask for them: measured and predicted, under conditions, in the order of a preference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evomerge.archive import Archive
+from evomerge.candidate import Objective
+from evomerge.errors import InputError
+from evomerge.pareto.amortized import PredictedFront
+from evomerge.pareto.belief import check_front
+from evomerge.pareto.checks import Array, Mask
+from evomerge.pareto.constraints import not_dominated_by_any
+from evomerge.pareto.dominance import dominates, non_dominated
+from evomerge.pareto.front import AUGMENTATION, desirability, knee, overall_desirability
+from evomerge.pareto.hypervolume import hypervolume_history
+from evomerge.pareto.spread import representatives
+from evomerge.results.conditions import read_conditions, require_some
+from evomerge.results.evaluations import fitness_table, overall, preference_of, reference_point
+from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evomerge.results import Run
+
+
+@dataclass(frozen=True)
+class FrontRequest:
+    """What is wanted of a front; the defaults give the measured front, best overall first."""
+
+    predicted: int = 0  # most predicted points, spread over their front
+    where: tuple[str, ...] = ()  # conditions, see `conditions`
+    beats_parents: bool = False  # only what no parent dominates
+    prefer: str | None = None  # 'add=2,sort=1': best first by this preference
+    desire: str | None = None  # 'add=0.5..0.9,sort=0.2..0.8': best first by desirability
+
+
+MEASURED = FrontRequest()
+
+
+@dataclass(frozen=True)
+class FrontAnswer:
+    """A front with all that is to be said about it; f rows, measured ones first unless a preference orders them."""
+
+    objectives: tuple[Objective, ...]
+    candidates: tuple[int | None, ...]  # (f,) None: only predicted
+    fitness: Array  # (f, m) higher is better
+    stderr: Array  # (f, m) of predicted ones the sd of the prediction
+    low: Array  # (f, m) ends of the 90% interval of predicted ones, as fitness; NaN for measured ones
+    high: Array  # (f, m)
+    genotypes: Array  # (f, d)
+    knee: int | None  # its candidate
+    surrogates: RunSurrogates | None = None
+    errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
+    warnings: tuple[str, ...] = field(default=())
+    estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items
+
+    @property
+    def measured(self) -> tuple[bool, ...]:
+        """(f,) whether a row was measured: not only predicted, nor estimated from few items."""
+        return tuple(number is not None and number not in self.estimated for number in self.candidates)
+
+    def frame(self) -> pd.DataFrame:
+        """Return candidate (missing where only predicted), measured, then score.*, stderr.*, in the metrics' units."""
+        import pandas as pd
+
+        table: dict[str, Any] = {"candidate": list(self.candidates), "measured": list(self.measured)}
+        for place, objective in enumerate(self.objectives):
+            table[f"score.{objective.name}"] = [objective.fitness(float(value)) for value in self.fitness[:, place]]
+        for place, objective in enumerate(self.objectives):
+            table[f"stderr.{objective.name}"] = self.stderr[:, place]
+        frame = pd.DataFrame(table)
+        whole = None not in self.candidates
+        return frame.astype({"candidate": "int64" if whole else "Int64", "measured": bool})
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return the rows as plain data, the form of `front --json`; predicted ones with interval and genotype."""
+        rows = []
+        for place, (number, measured) in enumerate(zip(self.candidates, self.measured, strict=True)):
+            row: dict[str, Any] = {
+                "candidate": number,
+                "measured": measured,
+                "score": self._by_name(self.fitness[place], turn=True),
+                "stderr": self._by_name(self.stderr[place]),
+            }
+            if number is None:
+                ends = [self._by_name(self.low[place], turn=True), self._by_name(self.high[place], turn=True)]
+                row["interval"] = {name: sorted(end[name] for end in ends) for name in ends[0]}
+                row["genotype"] = [float(gene) for gene in self.genotypes[place]]
+            rows.append(row)
+        return rows
+
+    def _by_name(self, row: Array, turn: bool = False) -> dict[str, float]:
+        return {
+            o.name: o.fitness(float(value)) if turn else float(value)
+            for o, value in zip(self.objectives, row, strict=True)
+        }
+
+
+def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
+    """Return the front of a run as it is asked for.
+
+    Conditions come first: the front is that of the candidates that meet them. Predicted points are those of the
+    surrogates' front that meet them too and that no measured candidate dominates.
+
+    Raises:
+        InputError: no candidate meets the conditions, or a text of the request says nothing that exists.
+    """
+    objectives = run.objectives
+    numbers, fitness, stderr = fitness_table(run.evaluations(), objectives)
+    genotype = {candidate.number: candidate.genotype for candidate in run.candidates()}
+    allowed = _Allowed.of(run, request)
+    kept = allowed.mask(fitness)
+    if len(numbers):
+        allowed.require(kept, fitness)
+    rows = list(np.flatnonzero(kept))
+    members = [rows[i] for i in np.flatnonzero(non_dominated(fitness[rows], duplicates=False))] if rows else []
+    order = sorted(members, key=lambda i: (-overall(fitness[i], objectives), numbers[i]))
+    m, d = len(objectives), run.space.dimension
+    nothing = np.full((len(order), m), np.nan)
+    answer = FrontAnswer(
+        objectives,
+        tuple(numbers[i] for i in order),
+        fitness[order].reshape(-1, m),
+        stderr[order].reshape(-1, m),
+        nothing,
+        nothing,
+        np.array([genotype[numbers[i]] for i in order], dtype=float).reshape(-1, d),
+        numbers[order[knee(fitness[order])]] if order else None,
+        estimated=frozenset(numbers) - frozenset(run.full_candidates()) if run.estimated else frozenset(),
+    )
+    if request.predicted:
+        answer = _with_predictions(run, answer, request.predicted, allowed)
+    return _ordered(answer, request)
+
+
+def hypervolume_frame(run: Run) -> pd.DataFrame:
+    """Return how the measured front grew: candidate, seconds (active time when it was finished), hypervolume.
+
+    One row per candidate in the order of their numbers, failed ones included, which add nothing. The reference is
+    the worst parent's score per objective, as in `front --json`.
+    """
+    import pandas as pd
+
+    numbers, fitness, _ = fitness_table(run.evaluations(), run.objectives)
+    reference = reference_point(run.evaluations("parent"), run.objectives)
+    point = [objective.fitness(reference[objective.name]) for objective in run.objectives]
+    finished = _finish_seconds(run)
+    every = sorted(finished)
+    table = np.full((len(every), len(run.objectives)), np.nan)
+    place = {number: index for index, number in enumerate(every)}
+    for number, row in zip(numbers, fitness, strict=True):
+        table[place[number]] = row
+    history = hypervolume_history(table, point)
+    return pd.DataFrame({"candidate": every, "seconds": [finished[number] for number in every], "hypervolume": history})
+
+
+def remeasured_lines(run: Run) -> list[str]:
+    """Return what re-measuring predicted points showed, a line per objective; [] where none was re-measured."""
+    predicted, measured = _remeasured(run)
+    if not len(measured):
+        return []
+    known = ~np.isnan(measured).any(axis=1)
+    if not known.any():
+        return [f"{len(measured)} predicted points were re-measured, and all failed"]
+    value, sd, low, high = (part[known] for part in predicted)
+    front = PredictedFront(value, value, sd, low, high, np.zeros(len(value), dtype=bool), LEVEL)
+    check = check_front(front, measured[known])
+    lines = [f"{len(value)} predicted points were re-measured (on the search items):"]
+    for place, objective in enumerate(run.objectives):
+        lines.append(
+            f"  {objective.name}: predicted too high by {check.bias[place]:+.3g} on average, "
+            f"error {check.rmse[place]:.3g}, {check.coverage[place]:.0%} inside the {LEVEL:.0%} interval"
+        )
+    return lines
+
+
+def _remeasured(run: Run) -> tuple[tuple[Array, ...], Array]:
+    """Return predicted fitness, its sd and its interval's ends, and the measured fitness of the same points, (r, m)."""
+    evaluations = run.evaluations()
+    with Archive.open(run.folder, read_only=True) as archive:
+        events = list(archive.events("remeasured"))
+    m = len(run.objectives)
+    predicted = tuple(
+        np.array([row for event in events for row in event.payload[part]], dtype=float).reshape(-1, m)
+        for part in ("fitness", "sd", "low", "high")
+    )
+    numbers = [number for event in events for number in event.payload["numbers"]]
+    found = [evaluations[n].fitness(run.objectives) if n in evaluations else None for n in numbers]
+    rows = [[np.nan] * m if row is None else list(row) for row in found]
+    return predicted, np.array(rows, dtype=float).reshape(-1, m)
+
+
+def _finish_seconds(run: Run) -> dict[int, float]:
+    """Return candidate -> active seconds of the run when it was finished on the search items."""
+    with Archive.open(run.folder, read_only=True) as archive:
+        events = [event for event in archive.events("finished") if event.payload.get("split") == "search"]
+    return {e.candidate: e.seconds for e in events if e.candidate is not None and e.candidate >= 0}
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    """What a request lets through."""
+
+    run: Run
+    request: FrontRequest
+    conditions: tuple[Any, ...]
+    parents: Array  # (p, m) fitness
+
+    @classmethod
+    def of(cls, run: Run, request: FrontRequest) -> _Allowed:
+        people = run.candidates("parent")
+        evaluations = run.evaluations("parent")
+        scores = {
+            person.name: {name: score.value for name, score in evaluations[person.number].scores.items()}
+            for person in people
+            if person.number in evaluations
+        }
+        _, parents, _ = fitness_table(evaluations, run.objectives)
+        return cls(run, request, read_conditions(request.where, run.objectives, scores), parents)
+
+    def mask(self, fitness: Array) -> Mask:
+        """Return which rows of fitness (n, m) are let through."""
+        scores = self._scores(fitness)
+        kept = np.ones(len(fitness), dtype=bool)
+        for condition in self.conditions:
+            kept &= condition.met(scores)
+        if self.request.beats_parents and len(self.parents) and len(fitness):
+            kept &= not_dominated_by_any(fitness, self.parents)
+        return kept
+
+    def require(self, kept: Mask, fitness: Array) -> None:
+        """Raise InputError where nothing is let through."""
+        scores = self._scores(fitness)
+        met = np.ones(len(fitness), dtype=bool)
+        for condition in self.conditions:
+            met &= condition.met(scores)
+        require_some(met, scores, self.conditions, self.run.objectives)
+        if not kept.any():
+            raise InputError("every candidate is dominated by a parent; search longer, or leave out --beats-parents")
+
+    def _scores(self, fitness: Array) -> Array:
+        signs = np.array([objective.fitness(1.0) for objective in self.run.objectives])
+        return np.asarray(fitness.reshape(-1, len(signs)) * signs)
+
+
+def _with_predictions(run: Run, answer: FrontAnswer, count: int, allowed: _Allowed) -> FrontAnswer:
+    """Return the answer with up to `count` predicted rows, or with the reason why there are none."""
+    try:
+        found = surrogates_of(run)
+    except InputError as error:
+        return replace(answer, warnings=(f"no predicted front: {error}",))
+    front = found.front()
+    errors = errors_of(found)
+    warnings = tuple(reasons_to_doubt(found, front, errors))
+    kept = allowed.mask(front.scores) & ~front.extrapolates
+    if len(answer.fitness):
+        kept &= ~np.asarray(dominates(answer.fitness[None], front.scores[:, None])).any(axis=1)
+    rows = np.flatnonzero(kept)
+    if len(rows) == 0:
+        more = ("no predicted point goes beyond what was measured",)
+        return replace(answer, surrogates=found, errors=errors, warnings=(*warnings, *more))
+    rows = rows[representatives(front.scores[rows], count)]
+    return replace(
+        answer,
+        candidates=(*answer.candidates, *[None] * len(rows)),
+        fitness=np.vstack([answer.fitness, front.scores[rows]]),
+        stderr=np.vstack([answer.stderr, front.sd[rows]]),
+        low=np.vstack([answer.low, front.low[rows]]),
+        high=np.vstack([answer.high, front.high[rows]]),
+        genotypes=np.vstack([answer.genotypes, found.genotypes(front.c[rows])]),
+        surrogates=found,
+        errors=errors,
+        warnings=warnings,
+    )
+
+
+def _ordered(answer: FrontAnswer, request: FrontRequest) -> FrontAnswer:
+    """Return the answer with its rows in the order of the preference or of the desirability, where one is given."""
+    if request.prefer is not None and request.desire is not None:
+        raise InputError("a preference and desirabilities both order the front; give one of them")
+    if len(answer.fitness) == 0:
+        return answer
+    if request.prefer is not None:
+        weights = np.array(preference_of(request.prefer, answer.objectives, "--prefer"), dtype=float)
+        low, high = answer.fitness.min(axis=0), answer.fitness.max(axis=0)
+        shortfall = (high - answer.fitness) / np.where(high > low, high - low, 1.0) * weights
+        worth = -(shortfall.max(axis=1) + AUGMENTATION * shortfall.sum(axis=1))
+    elif request.desire is not None:
+        low, high = _desired(request.desire, answer.objectives)
+        worth = overall_desirability(desirability(answer.fitness, low, high))
+    else:
+        return answer
+    order = np.argsort(-worth, kind="stable")
+    return replace(
+        answer,
+        candidates=tuple(answer.candidates[i] for i in order),
+        **{name: getattr(answer, name)[order] for name in ("fitness", "stderr", "low", "high", "genotypes")},
+    )
+
+
+def _desired(text: str, objectives: Sequence[Objective]) -> tuple[Array, Array]:
+    """Return fitness that is worth nothing and fitness that is all that is wanted, (m,) each."""
+    names = [objective.name for objective in objectives]
+    ends: dict[str, tuple[float, float]] = {}
+    for part in text.split(","):
+        name, _, span = part.partition("=")
+        low, dots, high = span.partition("..")
+        if name.strip() not in names or not dots:
+            raise InputError(
+                f"--desire {text!r}: expected worthless..ideal per objective, as in 'add=0.5..0.9,sort=0.2..0.8'; "
+                f"objectives are {', '.join(names)}"
+            )
+        try:
+            ends[name.strip()] = (float(low), float(high))
+        except ValueError:
+            raise InputError(f"--desire {text!r}: {span!r} must be two numbers with .. between them") from None
+    # an objective that is not named is always good enough
+    free = (-np.finfo(float).max / 4, -np.finfo(float).max / 8)
+    turned = [
+        tuple(objective.fitness(end) for end in ends[objective.name]) if objective.name in ends else free
+        for objective in objectives
+    ]
+    return np.array([pair[0] for pair in turned]), np.array([pair[1] for pair in turned])

@@ -1,0 +1,53 @@
+"""A run's own answers as a response table: what an item bank is calibrated from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evomerge.candidate import Objective
+from evomerge.errors import InputError
+from evomerge.irt.table import ResponseTable
+from evomerge.results.reader import Run
+from evomerge.scoring.estimate import values_of
+
+# A model that answered less than this share of the search items, as most do where scores are estimated, is left out:
+# its answers to the anchor items alone say nothing about the others.
+LEAST_SHARE = 0.5
+
+
+def response_table(run: Run, objective: Objective, prefix: str = "") -> ResponseTable:
+    """Return the answers of parents and candidates to an objective's search items.
+
+    Items are named by the hash of their text, so that other runs find them again whatever their place. Of documents
+    that repeat word for word the first stands for all.
+
+    Args:
+        run: its archive is read.
+        objective: of kind task.
+        prefix: put before every model's name.
+
+    Raises:
+        InputError: the run is of a version that did not keep the hashes, or nobody answered.
+    """
+    names = run.facts.get("item_names", {}).get(objective.task)
+    if names is None:
+        raise InputError(
+            f"{run.folder} was made by a version that did not keep its documents' hashes; items could not be "
+            "recognised in another run. Search again, or calibrate from lm-eval's sample logs"
+        )
+    items: dict[str, str] = {}  # hash -> item
+    for item in run.facts["items"]["search"][objective.task]:
+        items.setdefault(names[item][0], item)
+    rows, models = [], []
+    for candidate in [*run.candidates("parent"), *run.candidates()]:
+        answers = (*run.responses(candidate.number), *run.responses(candidate.number, "rest"))
+        values = values_of(answers, objective)
+        row = [values.get(item, np.nan) for item in items.values()]
+        if np.mean(np.isnan(row)) <= 1.0 - LEAST_SHARE:
+            rows.append(row)
+            models.append(
+                f"{prefix}parent {candidate.name}" if candidate.number < 0 else f"{prefix}candidate {candidate.number}"
+            )
+    if not rows:
+        raise InputError(f"nobody answered objective {objective.name!r} in {run.folder}")
+    return ResponseTable(np.array(rows), tuple(models), tuple(items))

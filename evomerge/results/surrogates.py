@@ -1,0 +1,180 @@
+"""The quadratic surrogates of a run: fitted to what was measured, with the errors that say how far to believe them.
+
+A pure function of the archive. All candidates of a run answer the same items, so what the surrogates predict is the
+score on these items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge.candidate import Objective
+from evomerge.errors import InputError
+from evomerge.pareto.amortized import PredictedFront, predicted_front
+from evomerge.pareto.belief import doubts
+from evomerge.pareto.checks import Array
+from evomerge.pareto.links import LinkName, guess_link
+from evomerge.pareto.quadratic import fit_objectives
+from evomerge.pareto.surrogate import Surrogate, predict
+from evomerge.results.evaluations import best_number, fitness_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evomerge.results import Run
+
+FEWEST_CANDIDATES = 3
+LEVEL = 0.9  # of every interval here
+FOLDS = 10
+LOWEST_COVERAGE = 0.7  # of intervals of LEVEL on candidates left out, below which a prediction should not be believed
+FRONT_SIZE = 500  # points of the predicted front from which the shown ones are chosen
+SEED = 0  # of the search for the predicted front: the same archive gives the same front
+
+
+@dataclass(frozen=True)
+class RunSurrogates:
+    """Surrogates of a run's objectives, in the genes that vary; n candidates, k genes, m objectives."""
+
+    objectives: tuple[Objective, ...]
+    names: tuple[str, ...]  # (k,) genes
+    genes: tuple[int, ...]  # (k,) their places in the genotype
+    through: Array  # (d,) genotype of the best candidate: what the other genes are held at
+    best: int  # its number
+    numbers: tuple[int, ...]  # (n,) candidates behind the fits
+    points: Array  # (n, k) coordinates
+    fitness: Array  # (n, m) higher is better
+    items: Array  # (n, m)
+    fits: tuple[Surrogate, ...]  # (m,)
+    held: tuple[str, ...]  # genes that choose among names, held at the best candidate's choice
+
+    def genotypes(self, points: Array) -> Array:
+        """Return whole genotypes (q, d) of points (q, k)."""
+        whole = np.tile(self.through, (len(points), 1))
+        whole[:, list(self.genes)] = points
+        return whole
+
+    def front(self) -> PredictedFront:
+        """Return the front that the surrogates predict; fitness is higher-is-better in it."""
+        return predicted_front(self.fits, np.random.default_rng(SEED), size=FRONT_SIZE, start=self.points, level=LEVEL)
+
+
+def surrogates_of(run: Run) -> RunSurrogates:
+    """Return the surrogates of a run.
+
+    Genes that choose among names have no order that a quadratic could use: they are held at the best candidate's
+    choice, and the surrogates are fitted to the candidates that share it.
+
+    Raises:
+        InputError: too few candidates have scores, or none of the genes varies.
+    """
+    evaluations = run.evaluations()
+    numbers, fitness, _ = fitness_table(evaluations, run.objectives)
+    best = best_number(evaluations, run.objectives)
+    if best is None or len(numbers) < FEWEST_CANDIDATES:
+        raise InputError(
+            f"{len(numbers)} candidates have scores, and a surrogate needs {FEWEST_CANDIDATES} or more; search longer"
+        )
+    everyone = {candidate.number: candidate for candidate in run.candidates()}
+    genotypes = np.array([everyone[number].genotype for number in numbers], dtype=float)
+    through = np.array(everyone[best].genotype, dtype=float)
+    rows = np.ones(len(numbers), dtype=bool)
+    held = []
+    for place, gene in enumerate(run.space.genes):
+        if gene.kind == "choice":
+            held.append(gene.name)
+            chosen = gene.value(float(through[place]))
+            rows &= np.array([gene.value(float(row[place])) == chosen for row in genotypes])
+    free = [
+        place
+        for place, gene in enumerate(run.space.genes)
+        if gene.kind != "choice" and np.ptp(genotypes[rows, place]) > 0
+    ]
+    if not free or int(rows.sum()) < FEWEST_CANDIDATES:
+        raise InputError(
+            f"only {int(rows.sum())} candidates share the choices of the best, and {len(free)} genes vary among them; "
+            "a surrogate needs more"
+        )
+    points, table = genotypes[rows][:, free], fitness[rows]
+    kept = tuple(number for number, row in zip(numbers, rows, strict=True) if row)
+    items = np.array([[evaluations[n].scores[o.name].items for o in run.objectives] for n in kept], dtype=float)
+    return RunSurrogates(
+        run.objectives,
+        tuple(run.space.names[place] for place in free),
+        tuple(free),
+        through,
+        best,
+        kept,
+        points,
+        table,
+        np.maximum(items, 1.0),
+        _fit(points, table, np.maximum(items, 1.0), run.objectives),
+        tuple(held),
+    )
+
+
+def errors_of(found: RunSurrogates) -> pd.DataFrame:
+    """Return how far each surrogate can be trusted, one row per objective.
+
+    Columns: objective; link; complexity (constant, linear, diagonal, full); candidates (fitted to); parameters; r2
+    (share of the variance explained); left_out_r2 and left_out_error (the same and the root mean squared error, in the
+    metric's units, for candidates left out one at a time); noise (standard error of the scores themselves; missing
+    where not known); coverage (share of candidates, left out in ten groups, that lie inside their 90% interval).
+    """
+    import pandas as pd
+
+    coverage = _coverage(found)
+    rows = []
+    for place, (objective, fit) in enumerate(zip(found.objectives, found.fits, strict=True)):
+        seen = fit.diagnostics
+        rows.append(
+            {
+                "objective": objective.name,
+                "link": fit.link.name,
+                "complexity": fit.complexity,
+                "candidates": int(seen.used.sum()),
+                "parameters": seen.parameters,
+                "r2": seen.r2,
+                "left_out_r2": seen.loo_r2,
+                "left_out_error": seen.loo_sd,
+                "noise": np.nan if seen.noise_floor is None else seen.noise_floor,
+                "coverage": coverage[place],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def reasons_to_doubt(found: RunSurrogates, front: PredictedFront | None, errors: pd.DataFrame) -> list[str]:
+    """Return why the predicted front should not be believed, one sentence each; [] where nothing speaks against it."""
+    sentences = doubts(found.fits, front, [objective.name for objective in found.objectives])
+    for name, covered in zip(errors["objective"], errors["coverage"], strict=True):
+        if covered < LOWEST_COVERAGE:
+            sentences.append(
+                f"{name}: only {covered:.0%} of the candidates left out lie inside their {LEVEL:.0%} interval"
+            )
+    if found.held:
+        sentences.append(f"it holds for the choices of candidate {found.best} only: {', '.join(found.held)}")
+    return sentences
+
+
+def _fit(points: Array, fitness: Array, items: Array, objectives: tuple[Objective, ...]) -> tuple[Surrogate, ...]:
+    links: list[LinkName] = [guess_link(column) for column in fitness.T]
+    names = [objective.name for objective in objectives]
+    return fit_objectives(points, fitness, links=links, items=items, shared_items=True, box=[0.0, 1.0], names=names)
+
+
+def _coverage(found: RunSurrogates) -> Array:
+    """Return per objective (m,) the share of candidates inside the interval of a fit that did not see them."""
+    n = len(found.points)
+    fold = np.random.default_rng(SEED).permutation(n) % min(FOLDS, n)
+    inside = np.zeros((n, len(found.objectives)), dtype=bool)
+    for part in range(int(fold.max()) + 1):
+        out, rest = fold == part, fold != part
+        fits = _fit(found.points[rest], found.fitness[rest], found.items[rest], found.objectives)
+        for place, fit in enumerate(fits):
+            seen = predict(fit, found.points[out], level=LEVEL)
+            value = found.fitness[out, place]
+            inside[out, place] = (value >= seen.low - 1e-12) & (value <= seen.high + 1e-12)
+    return np.asarray(inside.mean(axis=0))

@@ -1,0 +1,75 @@
+"""The item banks of a search: read, matched to the tasks' documents by the hashes of their texts, and pinned."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evomerge.errors import InputError
+from evomerge.irt.bank import Bank
+from evomerge.irt.bank_files import read_bank
+from evomerge.scoring.harness import TaskSet
+from evomerge.scoring.items import ItemPlan
+from evomerge.scoring.knowledge import match_bank
+from evomerge.searchfile import SearchFile
+
+Names = dict[str, dict[str, Sequence[str]]]  # task -> item -> hashes of its text, ours first
+
+
+def digest_of(path: str) -> str:
+    """Return 64 hexadecimal digits over a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def names_and_banks(
+    search_file: SearchFile, tasks: TaskSet, plan: ItemPlan, wanted: Sequence[str], problems: list[str]
+) -> tuple[Names, dict[str, dict[str, str]]]:
+    """Return how items are known to banks, and each task's bank; what does not fit is appended to `problems`.
+
+    Where a bank knows an item by another hash than ours, that one stands beside it, so that a resumed run needs no
+    task files to match them again.
+    """
+    names: Names = {task: {d.id: [d.hash] for d in tasks.documents(task)} for task in _asked(tasks, plan)}
+    banks: dict[str, dict[str, str]] = {}
+    given, read = search_file.scoring.banks, dict[str, Bank]()
+    for task in wanted:
+        path = given.get(task, given.get(""))
+        if path is None or task not in plan.search:
+            continue
+        try:
+            if path not in read:
+                read[path] = read_bank(path)
+            known = tasks.names(task)
+            match_bank(read[path], [known[item] for item in plan.search[task]], task)
+            require_metric(read[path], search_file, tasks, task)
+        except InputError as error:
+            problems.append(f"scoring.bank {path}: {error}")
+            continue
+        banks[task] = {"path": path, "digest": digest_of(path)}
+        names[task] |= _matched(read[path], known)
+    return names, banks
+
+
+def require_metric(bank: Bank, search_file: SearchFile, tasks: TaskSet, task: str) -> None:
+    """Raise InputError where a bank says that it was calibrated on another metric than the search wants."""
+    told = bank.provenance.get("metric")
+    for request in search_file.objectives:
+        if request.task == task and request.measure is None and told is not None:
+            objective = tasks.objective(task, request.metric, request.filter)
+            if objective.metric != told:
+                raise InputError(
+                    f"it was calibrated on metric {told!r}, and task {task!r} is scored by {objective.metric!r}; "
+                    "calibrate on answers in that metric"
+                )
+
+
+def _asked(tasks: TaskSet, plan: ItemPlan) -> list[str]:
+    return [task for task in dict.fromkeys([*plan.search, *plan.holdout]) if task in tasks.tasks]
+
+
+def _matched(bank: Bank, known: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Return item -> our hash, and the name that the bank knows it by where that is another."""
+    there = set(bank.items)
+    found = {item: next((name for name in names if name in there), names[0]) for item, names in known.items()}
+    return {item: list(dict.fromkeys([known[item][0], name])) for item, name in found.items()}

@@ -1,0 +1,201 @@
+"""Few items per candidate: who is asked what, and what the answers are worth; the composition root of estimators.
+
+Parents answer all search items once, at the start. Then every candidate answers the same anchor items, and every so
+many candidates one answers all of them: it tells how far the estimates can be trusted, and teaches the next ones.
+What is decided here is in the archive before it takes effect, so a resumed run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evomerge.archive import Archive
+from evomerge.candidate import Candidate, Evaluation, Objective, Response
+from evomerge.irt.bank_files import read_bank
+from evomerge.irt.curves import Array
+from evomerge.pool.desk import Items
+from evomerge.results.estimates import Estimate, best_evaluation
+from evomerge.run.preparation import Preparation
+from evomerge.scoring.estimate import values_of
+from evomerge.scoring.estimators import Estimator, answers_of
+from evomerge.scoring.knowledge import BankPart, Knowledge, complete_row, match_bank
+
+# Where the file does not say, candidates answered in full cost this share of what the anchor items cost.
+FULL_SHARE = 0.25
+
+
+@dataclass
+class _Estimated:
+    """One objective with its estimator, and the full answers that the estimator leans on."""
+
+    objective: Objective
+    items: tuple[str, ...]
+    estimator: Estimator
+    noted: tuple[str, ...] = ()  # method and notes that are recorded
+    seen: Estimator | None = None  # whose method and notes are recorded
+
+    def learn(self, merge: Array) -> None:
+        """Add a merge's full answers to what is known."""
+        known = self.estimator.knowledge
+        grown = Knowledge(known.parents, np.concatenate([known.merges, merge[None]]), known.bank)
+        self.estimator = Estimator(self.estimator.asked_for, grown, self.estimator.seed, self.estimator.pinned)
+
+
+class Estimation:
+    """The estimators of one run; lives as long as a session and is rebuilt from the archive."""
+
+    def __init__(self, archive: Archive, preparation: Preparation) -> None:
+        self._archive = archive
+        self._objectives = preparation.objectives
+        self._full: Items = preparation.plan.search
+        self._facts: Mapping[str, Any] = preparation.facts["estimation"]
+        self._method: str = preparation.facts["estimator"]
+        self._seed: int = preparation.facts["seed"]
+        self._names: Mapping[str, Mapping[str, Sequence[str]]] = preparation.facts["item_names"]
+        self._estimated: list[_Estimated] = []
+        self._anchors: dict[str, tuple[str, ...]] = {}
+        self._learnt: set[int] = set()  # candidates
+
+    def begin(self) -> None:
+        """Choose the anchor items, or take up those that were chosen, and learn from what was answered since.
+
+        Call it once the parents have answered.
+        """
+        stored = next(iter(self._archive.events("anchors")), None)
+        self._anchors = {} if stored is None else {task: tuple(ids) for task, ids in stored.payload["tasks"].items()}
+        self._estimated = [found for objective in self._objectives if (found := self._prepared(objective))]
+        if stored is None:
+            methods = {one.objective.name: one.estimator.method for one in self._estimated}
+            with self._archive.transaction():
+                self._archive.put_event("anchors", None, {"tasks": self._anchors, "methods": methods})
+        for event in self._archive.events("told"):
+            if event.candidate is not None:
+                self._learn(event.candidate, self._archive.responses("search", event.candidate))
+        for one in self._estimated:
+            self._note_changes(one)
+
+    def plan(self, candidate: Candidate) -> Items:
+        """Return what a candidate is asked during the search."""
+        every = self._full_every
+        if candidate.kind == "parent" or (every and candidate.number % every == 0):
+            return self._full
+        return {task: self._anchors.get(task, items) for task, items in self._full.items()}
+
+    def rest(self, candidate: Candidate) -> Items:
+        """Return the search items that a candidate has not answered."""
+        answered = self._archive.answered("search", candidate.number)
+        left = {
+            task: tuple(item for item in items if item not in answered.get(task, ()))
+            for task, items in self._full.items()
+        }
+        return {task: items for task, items in left.items() if items}
+
+    def fitness(self, number: int, responses: Sequence[Response]) -> Evaluation:
+        """Return what is known of a candidate, record what its anchor items alone told, and learn from full answers."""
+        estimates = {one.objective.name: self._estimate(one, responses) for one in self._estimated}
+        known = {name: estimate for name, estimate in estimates.items() if estimate is not None}
+        if known:
+            scores = {name: estimate.to_mapping() for name, estimate in known.items()}
+            self._archive.put_event("estimated", number, {"scores": scores})
+        self._learn(number, responses)
+        for one in self._estimated:
+            self._note_changes(one)
+        return best_evaluation(number, responses, known, self._objectives, self._full)
+
+    # --- private ------------------------------------------------------------------------------------------------
+
+    @property
+    def _full_every(self) -> int:
+        """How many candidates there are for one that is answered in full; 0 for none."""
+        given = self._facts["full_every"]
+        if given is not None:
+            return int(given)
+        ratios = [len(self._full[task]) / len(ids) for task, ids in self._anchors.items()]
+        return int(np.ceil(max(ratios) / FULL_SHARE)) if ratios else 0
+
+    def _prepared(self, objective: Objective) -> _Estimated | None:
+        """Return an objective with its estimator; None, with a note, where it is asked in full or by the plain mean."""
+        items, count = tuple(self._full[objective.task]), int(self._facts["items"])
+        if objective.kind != "task" or len(items) <= count:
+            return None
+        parents = self._parents(objective, items)
+        bank = self._bank(objective.task, items)
+        if parents is None or (not len(parents) and bank is None):
+            self._note(
+                f"objective {objective.name!r}: values outside [0, 1], or no parent that could be scored and no bank; "
+                "it is not estimated, and every candidate answers all its items"
+            )
+            return None
+        knowledge = Knowledge(parents, np.empty((0, len(items))), bank)
+        seed = int(np.random.SeedSequence([self._seed, *objective.task.encode()]).generate_state(1)[0])
+        if objective.task not in self._anchors:
+            chosen = Estimator(self._method, knowledge, seed).anchors(count)
+            self._anchors[objective.task] = tuple(items[place] for place in chosen)
+        pinned = tuple(items.index(item) for item in self._anchors[objective.task])
+        found = _Estimated(objective, items, Estimator(self._method, knowledge, seed, pinned))
+        return found
+
+    def _parents(self, objective: Objective, items: Sequence[str]) -> Array | None:
+        """Return the parents' full answers; None where one is outside [0, 1]."""
+        rows = []
+        for parent in self._archive.candidates("parent"):
+            values = values_of(self._archive.responses("search", parent.number), objective)
+            row = complete_row(values, items)
+            if row is not None:
+                rows.append(row)
+            elif values.keys() >= set(items):
+                return None
+        return np.array(rows).reshape(-1, len(items))
+
+    def _bank(self, task: str, items: Sequence[str]) -> BankPart | None:
+        entry = self._facts["banks"].get(task)
+        if entry is None:
+            return None
+        names = self._names[task]
+        return match_bank(read_bank(entry["path"]), [names[item] for item in items], task)
+
+    def _estimate(self, one: _Estimated, responses: Sequence[Response]) -> Estimate | None:
+        """Return what a candidate's answers to the anchor items tell; None where a value is outside [0, 1]."""
+        values = values_of(responses, one.objective)
+        anchors = [item for item in self._anchors[one.objective.task] if item in values]
+        asked = anchors if len(values) == len(one.items) else [item for item in one.items if item in values]
+        row = answers_of([{item: values[item] for item in asked}], one.items)
+        seen = row[~np.isnan(row)]
+        if not len(seen) or not bool(((seen >= 0.0) & (seen <= 1.0)).all()):
+            self._note(f"objective {one.objective.name!r}: a value outside [0, 1]; the plain mean of answers is used")
+            return None
+        found = one.estimator.estimate(row)
+        value, stderr = float(found.value[0]), float(found.stderr[0])
+        return Estimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
+
+    def _learn(self, number: int, responses: Sequence[Response]) -> None:
+        if number in self._learnt:
+            return
+        for one in self._estimated:
+            row = complete_row(values_of(responses, one.objective), one.items)
+            if row is not None:
+                one.learn(row)
+                self._learnt.add(number)
+
+    def _note_changes(self, one: _Estimated) -> None:
+        """Record how an objective is estimated where that is not what was asked for, or has changed."""
+        if one.seen is one.estimator:
+            return
+        one.seen = one.estimator
+        now = (one.estimator.method, *one.estimator.notes)
+        if now != one.noted:
+            for text in one.estimator.notes:
+                if text not in one.noted:
+                    self._note(f"objective {one.objective.name!r}: {text}")
+            if one.noted and now[0] != one.noted[0]:
+                self._note(f"objective {one.objective.name!r}: estimated by {now[0]} from here on, was {one.noted[0]}")
+            one.noted = now
+
+    def _note(self, text: str) -> None:
+        """Record a note once in a run."""
+        if all(event.payload.get("text") != text for event in self._archive.events("note")):
+            self._archive.put_event("note", None, {"text": text})

@@ -1,0 +1,119 @@
+"""What bank, parents and merges teach about items, and how each method reads a score from a few answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from evomerge.irt.calibrate import ItemParameters
+from evomerge.irt.curves import Array, IntArray
+from evomerge.irt.inheritance import inheritance_items, inherited_mean, inherited_scores
+from evomerge.irt.judge import Verdict, judge
+from evomerge.irt.ladder import FEW_MODELS
+from evomerge.irt.parents import read_merges
+from evomerge.irt.performance import difference
+from evomerge.irt.readings import GP_GREEDY, P_GREEDY, P_STRATIFIED, Calibration, Reading, mix, read
+from evomerge.irt.uncertainty import conformal_factor
+from evomerge.scoring.knowledge import Knowledge
+
+
+@dataclass(frozen=True)
+class Read:
+    """Estimates with their model-based standard errors, and the method that gave each."""
+
+    estimate: Array  # (models,)
+    sd: Array  # (models,)
+    method: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What is learnt from some knowledge, once and when it is first needed."""
+
+    knowledge: Knowledge
+    seed: int
+
+    @cached_property
+    def weights(self) -> Array:
+        """Weights of the items in the score, `(items,)`, sum 1."""
+        return np.full(self.knowledge.items, 1.0 / self.knowledge.items)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Items calibrated on all models together."""
+        return self.knowledge.calibration()
+
+    @cached_property
+    def inheritance(self) -> ItemParameters:
+        """Items described by the parents' answers."""
+        return inheritance_items(self.knowledge.parents, self.knowledge.merges)
+
+    @cached_property
+    def guess(self) -> Array:
+        """What a merge is expected to answer before it is asked, `(items,)`."""
+        return inherited_mean(self.inheritance) if len(self.knowledge.parents) else self.calibration.easiness
+
+    def read(self, method: str, answers: Array, chosen: IntArray) -> Read:
+        """Return the scores that a method reads from the answers to the chosen items.
+
+        Args:
+            method: difference, parents, p-irt, gp-irt or mp-irt.
+            answers: `(models, n)`.
+            chosen: `(n,)`, fewer than all items.
+        """
+        if method == "difference":
+            return self._difference(answers, chosen)
+        if method == "parents":
+            rows = np.full((len(answers), self.knowledge.items), np.nan)
+            rows[:, chosen] = answers
+            scores = inherited_scores(self.inheritance, self.weights, rows)
+            return Read(scores.estimate, scores.sd, ("parents",) * len(answers))
+        if method == "mp-irt":
+            parents = [self.knowledge.parents] * len(answers)
+            merged = read_merges(self.calibration.items, self.weights, chosen, answers, parents)
+            methods = tuple("mp-irt" if ok else "p-irt" for ok in merged.trusted)
+            return Read(merged.estimate, merged.sd, methods)
+        shares = np.full(len(chosen), 1.0 / len(chosen))
+        found = read(self.calibration, "p-irt", chosen, shares, answers)
+        if method == "gp-irt":
+            linear = read(self.calibration, "linear", chosen, shares, answers)
+            found = mix(linear, found, self.verdict("gp-irt", len(chosen)).share)
+        return Read(found.estimate, found.sd, (method,) * len(answers))
+
+    def verdict(self, method: str, count: int) -> Verdict:
+        """Return what left-out calibration models say about p-irt or gp-irt on `count` items.
+
+        A bank that is too large for the run's own models to move is judged once in a run, not once per merge.
+        """
+        few = self.knowledge.models < FEW_MODELS
+        recipe = GP_GREEDY if method == "gp-irt" else P_STRATIFIED if few else P_GREEDY
+        bank, key = self.knowledge.bank, ("verdict", method, count, self.seed)
+        kept = bank.kept if bank is not None and not self.knowledge.refitted else self._kept
+        if key not in kept:
+            rng = np.random.default_rng([self.seed, count])
+            kept[key] = judge(self.calibration, self.knowledge.rung(), (recipe,), count, rng)[0]
+        verdict: Verdict = kept[key]
+        return verdict
+
+    def factor(self, method: str, count: int, level: float) -> float:
+        """Return what standard errors of p-irt or gp-irt are multiplied with so that intervals cover at `level`."""
+        verdict = self.verdict(method, count)
+        return conformal_factor(verdict.errors, verdict.sds, level)
+
+    @cached_property
+    def _kept(self) -> dict[object, Verdict]:
+        return {}
+
+    def _difference(self, answers: Array, chosen: IntArray) -> Read:
+        """Return the expected mean plus the mean miss on the items seen; unbiased for items drawn by chance."""
+        guess, n = self.guess, len(chosen)
+        estimate = difference(answers, guess, self.weights, chosen)
+        miss = answers - guess[chosen]
+        expected = float((guess * (1.0 - guess)).mean())
+        # One item at its expected variance keeps answers that all agree from claiming certainty.
+        square = ((miss**2).sum(axis=1) + expected) / (n + 1.0)
+        sd = np.sqrt((1.0 - n / self.knowledge.items) * np.maximum(square, 0.0) / n)
+        reading = Reading(np.clip(estimate, 0.0, 1.0), sd)
+        return Read(reading.estimate, reading.sd, ("difference",) * len(answers))

@@ -1,0 +1,49 @@
+"""The steps that materialise a route: every visit of a layer becomes a layer of its own, under the ordinary names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from evomerge.recipe import Recipe
+from evomerge.weights.layout import Layout
+from evomerge.weights.route import MERGED, Hop, read_route
+from evomerge.weights.steps import Input, Step, donor_of
+
+
+def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[Step]) -> list[Step]:
+    """Return the steps of the model that a recipe with a route describes, its layers numbered in the route's order.
+
+    Args:
+        recipe: with a route.
+        layouts: of every model that the recipe names.
+        merged: steps of the recipe's merge, from which come the layers of 'merged' and what is outside the layers.
+
+    Raises:
+        CandidateError, WeightsError: see route.read_route.
+    """
+    home = layouts[donor_of(recipe)]
+    by_layer: dict[int | None, list[Step]] = {}
+    for step in merged:
+        by_layer.setdefault(home.layer_of(step.name), []).append(step)
+    dtype = recipe.out_dtype or recipe.dtype or home.dtype
+    steps = [step for step in by_layer[None] if home.before_layers(step.name)]
+    for slot, hop in enumerate(read_route(recipe, layouts)):
+        own = by_layer[hop.layer] if hop.source == MERGED else _of_parent(hop, layouts, dtype, recipe)
+        steps += [replace(step, name=home.in_layer(step.name, slot)) for step in own]
+    return [*steps, *(step for step in by_layer[None] if not home.before_layers(step.name))]
+
+
+def _of_parent(hop: Hop, layouts: Mapping[str, Layout], dtype: str, recipe: Recipe) -> list[Step]:
+    """Return the steps that copy one layer of one model."""
+    found, layout = [], layouts[hop.source]
+    for name in layout.by_layer[hop.layer]:
+        inputs = (Input(hop.source, name),)
+        if name in layout.buffers:
+            info = layout.buffers[name]
+            found.append(Step(name, info.shape, info.dtype, "", inputs, None, {}, "vector"))
+            continue
+        via = recipe.dtype if recipe.out_dtype else None
+        shape, role = layout.tensors[name].shape, layout.role_of(name)
+        found.append(Step(name, shape, dtype, "passthrough", inputs, None, {}, role, via))
+    return found

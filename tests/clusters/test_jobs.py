@@ -1,0 +1,172 @@
+"""`evomerge submit` on a real Ray cluster of three nodes on this machine: uploaded, followed, stopped, resumed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evomerge import search as evomerge_search
+from evomerge.errors import EvomergeError
+from evomerge.results import open_run
+from tests.end_to_end.conftest import EXPERTS, TASKS, command, environment, evomerge
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+SECRET = "planted-5c1f09-token"
+SEARCH = """
+merge:
+  merge_method: task_arithmetic
+  base_model: models/base
+  models: [{{model: models/add}}, {{model: models/sort}}]
+  parameters:
+    weight: {{search: [0.0, 1.2], per: [model]}}
+objectives: [{{task: add}}, {{task: sort}}]
+tasks: {{include: [tasks]}}
+scoring: {{items: 8, holdout: 0.05}}
+controller: {{name: cma-es, population: 4}}
+budget: {{candidates: {candidates}}}
+seed: 3
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The job server of a cluster whose head has no CPU for workers, with two nodes beside it."""
+    pytest.importorskip("aiohttp_cors", reason="needs evomerge[cluster]")
+    from ray.cluster_utils import Cluster
+
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("PLANTED_TOKEN", raising=False)
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "include_dashboard": True,
+                "dashboard_port": port,
+                "object_store_memory": 80 * 2**20,
+            },
+        )
+        try:
+            for _ in range(2):
+                cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+            cluster.wait_for_nodes()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture
+def place(tmp_path: Path, address: str) -> Path:
+    """A folder with a search file, what it names by relative paths, and a cluster file."""
+    (tmp_path / "models").mkdir()
+    for name in ("base", "add", "sort"):
+        (tmp_path / "models" / name).symlink_to(EXPERTS / name)
+    (tmp_path / "tasks").symlink_to(TASKS)
+    (tmp_path / "small.yaml").write_text(SEARCH.format(candidates=8))
+    (tmp_path / "long.yaml").write_text(SEARCH.format(candidates=100000))
+    lines = [f"address: {address}", "workers: 2", f"runs: {tmp_path}/runs", f"files: {tmp_path}/files"]
+    (tmp_path / "cluster.yaml").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_a_search_is_uploaded_run_on_two_nodes_and_followed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_TOKEN", SECRET)
+    cluster = ("--cluster", place / "cluster.yaml")
+    done = evomerge("submit", place / "small.yaml", *cluster, "--env", "PLANTED_TOKEN")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "job succeeded" in done.stdout
+    assert "evomerge export" in done.stdout  # the search's own summary, from the head node
+    assert f"{place}/runs/small on the cluster's head" in done.stdout
+    run = open_run(place / "runs" / "small")
+    assert run.state == "finished"
+    trials = run.trials()
+    assert list(trials["status"]) == ["done"] * 8
+    assert len(set(trials["worker"])) == 2, set(trials["worker"])
+    assert all(str(place / "files") in model for model in run.facts["models"]), "the upload is where it stays"
+    assert SECRET not in done.stdout + done.stderr
+    for file in (place / "runs").rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+    here = evomerge_search(place / "small.yaml", out=place / "here").trials()
+    columns = [name for name in here.columns if name.startswith(("score.", "gene.", "stderr.", "items."))]
+    assert trials[columns].equals(here[columns]), "the scores are those of this machine"
+
+    again = evomerge("submit", place / "small.yaml", *cluster)
+    assert again.returncode == 2, "the status is that of the search"
+    assert "already holds a search" in again.stdout
+
+
+def test_watching_ends_the_job_goes_on_is_stopped_and_resumed(place: Path) -> None:
+    cluster = ("--cluster", str(place / "cluster.yaml"))
+    watching = subprocess.Popen(
+        command("submit", place / "long.yaml", *cluster),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    run = place / "runs" / "long"
+    wait_for_candidates(run, 1)
+    watching.send_signal(signal.SIGINT)
+    out, err = watching.communicate(timeout=120)
+    assert watching.returncode == 130, out + err
+    found = re.search(r"(evomerge-long-[0-9a-f]{8}) goes on", err)
+    assert found, err
+    wait_for_candidates(run, len(open_run(run).trials()) + 2)
+
+    stopped = evomerge("submit", "--stop", found[1], *cluster)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "job stopped" in stopped.stdout
+    assert open_run(run).state == "interrupted"
+    assert "had ended before" in evomerge("submit", "--stop", found[1], *cluster).stderr
+    before = open_run(run).trials()
+    told = int((before["status"] == "done").sum())
+    more = evomerge("submit", place / "long.yaml", *cluster, "--resume", "--candidates", str(told + 8))
+    assert more.returncode == 0, more.stdout + more.stderr
+    after = open_run(run).trials()
+    assert list(after["status"]) == ["done"] * (told + 8)
+    genes = [name for name in before.columns if name.startswith("gene.")]
+    assert after[genes][: len(before)].equals(before[genes])
+
+
+def test_a_job_that_nobody_knows(place: Path) -> None:
+    nobody = evomerge("submit", "--follow", "nobody", "--cluster", place / "cluster.yaml")
+    assert nobody.returncode == 2
+    assert "knows no job 'nobody'" in nobody.stderr
+
+
+def wait_for_candidates(run: Path, count: int) -> None:
+    """Wait until so many candidates are done."""
+    for _ in range(1200):
+        if (run / "archive.sqlite").exists():
+            try:
+                trials = open_run(run).trials()
+            except EvomergeError:  # being made right now
+                trials = None
+            if trials is not None and (trials["status"] == "done").sum() >= count:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{run}: fewer than {count} candidates after two minutes")

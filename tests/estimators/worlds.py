@@ -1,0 +1,95 @@
+"""A run that estimates, over the synthetic scorer: everything is real but the model that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.archive import Archive
+from evomerge.candidate import Candidate, Job, Objective
+from evomerge.recipe import passthrough
+from evomerge.run import session
+from evomerge.run.preparation import Preparation
+from evomerge.run.session import Reporter
+from evomerge.scoring.items import ItemPlan
+from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.space import build_space
+from tests.run.made import MERGE, OPTIMA, PARENTS, facts
+
+TASKS = ("left", "right")
+OBJECTIVES = tuple(Objective(task, task, "acc") for task in TASKS)
+ITEMS = {task: tuple(f"{task}-{i}" for i in range(60)) for task in TASKS}
+HELD = {task: tuple(f"{task}-held-{i}" for i in range(20)) for task in TASKS}
+NAMES = {task: {item: [f"hash of {item}"] for item in items} for task, items in ITEMS.items()}
+
+
+@dataclass(frozen=True)
+class Spec(SyntheticSpec):
+    """The synthetic scorer, which has no models."""
+
+    models: tuple[str, ...] = ()
+
+
+def prepared(
+    *, estimator: str = "auto", candidates: int = 24, items: int = 8, full_every: int | None = 6, **changes: Any
+) -> Preparation:
+    estimation = {"items": items, "full_every": full_every, "banks": changes.pop("banks", {})}
+    objectives = changes.pop("objectives", OBJECTIVES)
+    controller = {"name": "cma-es", "population": 6, "options": {}}
+    known = {
+        **facts(candidates),
+        "controller": controller,
+        "estimator": estimator,
+        "estimation": estimation,
+        "item_names": NAMES,
+        "items": {"search": ITEMS, "holdout": HELD, "stands_in": {}},
+        "objectives": [asdict(objective) for objective in objectives],
+    }
+    parents = tuple(Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in enumerate(PARENTS))
+    spec = Spec(OPTIMA, parents=PARENTS, **changes)
+    space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
+    return Preparation(known, space, objectives, ItemPlan(ITEMS, HELD), parents, spec)  # type: ignore[arg-type]
+
+
+def search(folder: Path, preparation: Preparation, watch: Callable[[str], None] | None = None) -> None:
+    """Start the run in `folder`, or go on with it."""
+    if Archive.exists(folder):
+        archive = Archive.open(folder, read_only=False, watch=watch)
+    else:
+        archive = Archive.create(folder, preparation.facts, watch=watch)
+    with closing(archive):
+        if not archive.count("parent"):
+            archive.put_parents(preparation.parents)
+        candidates = preparation.facts["budget"]["candidates"]
+        if candidates != archive.facts["budget"]["candidates"]:
+            archive.put_event("resumed", None, {"candidates": candidates})
+        session._drive(archive, preparation, session._controller(preparation), None, None, Reporter())
+
+
+def decisions(folder: Path) -> dict[str, Any]:
+    """Everything that was decided on the strength of estimates."""
+    with closing(Archive.open(folder)) as archive:
+        return {
+            "anchors": [event.payload for event in archive.events("anchors")],
+            "told": [(event.candidate, event.payload["fitness"]) for event in archive.events("told")],
+            "estimated": [(event.candidate, event.payload) for event in archive.events("estimated")],
+            "asked": {c.number: archive.answered("search", c.number) for c in archive.candidates()},
+            "rest": {c.number: archive.answered("rest", c.number) for c in archive.candidates()},
+        }
+
+
+def notes(folder: Path) -> list[str]:
+    with closing(Archive.open(folder)) as archive:
+        return [event.payload["text"] for event in archive.events("note")]
+
+
+def truth(preparation: Preparation, candidate: Candidate, task: str) -> float:
+    """What the candidate scores over all search items of a task."""
+    job = Job(candidate, "search", {task: ITEMS[task]})
+    answers = next(iter(preparation.spec.build().evaluate(job)))
+    return float(np.mean([response.value for response in answers.responses]))  # type: ignore[union-attr]
