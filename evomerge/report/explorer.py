@@ -231,7 +231,8 @@ def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
         recipe = findings.candidates[number].recipe
         final = finals.get(number)
         entry = {
-            "yaml": yaml_text(recipe.to_mergekit()),
+            # mergekit has no words for a route
+            "yaml": yaml_text(recipe.to_mergekit() if recipe.route is None else recipe.to_mapping()),
             "digest": recipe.digest,
             "map": _map(coefficients_frame(recipe, findings.facts["layers"], findings.facts["modules"])),
             "route": [list(hop) for hop in recipe.route] if recipe.route is not None else None,

@@ -333,7 +333,7 @@
     const text = make("pre", { tabindex: 0, role: "region", "aria-label": "Recipe" }, make("code", {}, detail.yaml));
     const button = make("button", { type: "button" }, "Copy recipe");
     button.addEventListener("click", () => copy(detail.yaml, button));
-    parts.push(make("details", {}, make("summary", {}, "Recipe (mergekit YAML), digest " + detail.digest.slice(0, 16)), text, button));
+    parts.push(make("details", {}, make("summary", {}, (detail.route ? "Recipe, digest " : "Recipe (mergekit YAML), digest ") + detail.digest.slice(0, 16)), text, button));
     return parts;
   }
   function heat(one) {

@@ -13,9 +13,11 @@ from evomerge.recipe import recipe_from_mapping
 from evomerge.results import Run, open_run
 from evomerge.results.coefficients import coefficients_frame
 from evomerge.results.columns import FRAMES, describe, markdown, undocumented
+from evomerge.results.landscapes import LANDSCAPE_COLUMNS
 from tests.run.made import make_run
 
-OF_A_RUN = [name for name in FRAMES if not name.startswith("comparison")]
+# a landscape needs more candidates than there are here; its columns are a constant
+OF_A_RUN = [name for name in FRAMES if not name.startswith(("comparison", "landscape"))]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,10 @@ def test_every_column_is_documented_and_every_documented_column_exists(run: Run,
         found = [c for c in columns if c == column.name or (pattern and c.startswith(start))]
         assert found or column.name.startswith(optional), f"{column.name} is documented and not in {name}"
         assert column.meaning
+
+
+def test_the_landscape_is_documented_too() -> None:
+    assert [column.name for column in FRAMES["landscape"]] == list(LANDSCAPE_COLUMNS)
 
 
 def test_an_undocumented_column_is_found() -> None:
