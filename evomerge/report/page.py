@@ -14,6 +14,7 @@ from evomerge.markup import Html, element, joined
 from evomerge.report.course import course, failures, utilisation
 from evomerge.report.explorer import explorer
 from evomerge.report.findings import Findings, findings_of
+from evomerge.report.genes import genes
 from evomerge.report.origin import asked, provenance, question
 from evomerge.report.verdicts import finals, headline
 
@@ -111,6 +112,7 @@ _SECTIONS = (
     ("front", "The front", explorer),
     ("finalists", "Finalists on held-out items", finals),
     ("course", "How the search went", course),
+    ("genes", "Which genes mattered", genes),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
     ("asked", "What was asked", asked),

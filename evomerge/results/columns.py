@@ -96,7 +96,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("best_low", "number", "fitness", "lower end of its 95% interval"),
             Column("best_high", "number", "fitness", "upper end; the best of many is flattered by luck"),
             Column("front_size", "integer", "candidates", "on the front so far"),
-            Column("hypervolume", "number", "product of the units", "above the worst parent; NaN: not computed here"),
+            Column("hypervolume", "number", "product of the units", "of the front so far, above the worst parent"),
         ),
         "coefficients": (
             Column("parameter", "text", "", "of the merge method: weight, density, lambda, ..."),
@@ -163,9 +163,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("rank_correlation", "number", "-1 to 1", "Spearman's, with the fitness; above 0: more is better"),
             Column("partial_correlation", "number", "-1 to 1", "the same, all other genes held fixed linearly"),
             Column("share_of_variance", "number", _SHARE, "of the fitness, between candidates of similar values"),
-            Column(
-                "left_out_r2", "number", "", "of the surrogate on candidates left out; below 0.5, do not believe it"
-            ),
+            Column("left_out_r2", "number", "", "of the surrogate for candidates left out; below 0.5: no trust"),
         ),
         "landscape": (
             Column("kind", "text", "", "slice (along a gene) or line (to another candidate)"),

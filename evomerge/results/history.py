@@ -11,7 +11,7 @@ import numpy as np
 
 from evomerge.candidate import Evaluation, Objective
 from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto.hypervolume import hypervolume_history
 from evomerge.results.evaluations import fitness_table, overall
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ COLUMNS = (
     *("candidate", "seconds", "overall", "stderr", "incumbent", "best", "best_low", "best_high"),
     *("front_size", "hypervolume"),
 )
-EXACT_OBJECTIVES = 3  # up to here hypervolumes are cheap; beyond, they are computed at CHECKPOINTS places
-CHECKPOINTS = 24
 
 
 def history_frame(
@@ -48,9 +46,9 @@ def history_frame(
     weights /= weights.sum()
     reach = NormalDist().inv_cdf(0.5 + level / 2)
     point = np.array([objective.fitness(reference[objective.name]) for objective in objectives])
-    places = _checkpoints(len(numbers), len(objectives))
+    volumes = hypervolume_history(fitness, point)
     front = np.empty((0, len(objectives)))
-    best, error, incumbent, volume = -math.inf, 0.0, -1, 0.0
+    best, error, incumbent = -math.inf, 0.0, -1
     rows = []
     for place, number in enumerate(numbers):
         value = overall(fitness[place], objectives)
@@ -58,19 +56,8 @@ def history_frame(
         if value > best:
             best, error, incumbent = value, stderr, number
         joined = np.vstack([front, fitness[place : place + 1]])
-        grown = joined[non_dominated(joined, duplicates=False)]
-        changed = len(grown) != len(front) or not np.array_equal(grown, front)
-        front = grown
-        if place in places and (changed or len(objectives) > EXACT_OBJECTIVES):
-            volume = hypervolume(front, point)
-        shown = volume if place in places else math.nan
+        front = joined[non_dominated(joined, duplicates=False)]
         span = (best - reach * error, best + reach * error)
         moment = finished.get(number, math.nan)
-        rows.append((number, moment, value, stderr, incumbent, best, *span, len(front), shown))
+        rows.append((number, moment, value, stderr, incumbent, best, *span, len(front), float(volumes[place])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _checkpoints(count: int, objectives: int) -> set[int]:
-    if objectives <= EXACT_OBJECTIVES or count <= CHECKPOINTS:
-        return set(range(count))
-    return {round(place) for place in np.linspace(0, count - 1, CHECKPOINTS)}

@@ -115,7 +115,7 @@ class Run(Record):
 
         Columns: candidate, seconds (active time of the run when it was finished), overall and stderr (weighted mean of
         fitness), incumbent (best candidate so far), best, best_low, best_high (its 95% interval), front_size,
-        hypervolume (above the worst parent; with over three objectives at some of the rows only, NaN at the others).
+        hypervolume (of the front so far, above the worst parent).
         """
         with self._archive() as archive:
             finished = {e.candidate: e.seconds for e in archive.events("finished") if e.payload["split"] == "search"}

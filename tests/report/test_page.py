@@ -107,6 +107,16 @@ def test_what_was_found_is_said_with_its_interval(reports: dict[str, Path], runs
         assert word in text
 
 
+def test_genes_that_mattered_are_told_with_their_share(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    frame = runs["two"].importance()
+    first = frame.loc[frame["share_of_variance"].idxmax()]
+    better = "more" if first["rank_correlation"] > 0 else "less"
+    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "genes")
+    assert first["gene"] in "".join(section.itertext())
+    labels = [node.get("aria-label") for node in section.iter("svg")]
+    assert f"{100 * first['share_of_variance']:.0f}%, {better} was better" in labels
+
+
 def test_the_same_run_gives_the_same_report(runs: dict[str, Run]) -> None:
     assert report_html(runs["two"]) == report_html(open_run(runs["two"].folder))
 
