@@ -147,7 +147,7 @@ def _mishaps(findings: Findings) -> Html | None:
     ]
     if not keys:
         return None
-    words = {"truncated": "cut off", "unextracted": "no answer found"}
+    words = {"truncated": "cut off", "unextracted": "no answer found", "shortened": "question cut"}
     head = ("model", *(f"{name}: {words.get(kind, kind)}" for kind, name in keys))
     caption = "Written answers on search items: a low score with many of these speaks about format, not skill."
     return scrolling(

@@ -53,6 +53,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("gene.<gene>", "number or text", "the parameter's own", "value; missing where unused"),
             Column("truncated.<objective>", "number", _SHARE, "of the answers, cut off by the limit of tokens"),
             Column("unextracted.<objective>", "number", _SHARE, "of the answers, without one for the task's filter"),
+            Column("shortened.<objective>", "number", _SHARE, "of the questions, cut at their beginning to fit"),
             Column("staleness", "integer", "updates", "of the controller between proposing and learning of it"),
         ),
         "items": (

@@ -80,8 +80,9 @@ class Run(Record):
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer. Where results were told on arrival, staleness: by how many updates the
-        controller had moved on between proposing a candidate and learning of it.
+        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
+        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
+        candidate and learning of it.
         """
         evaluations, outcomes = self.evaluations(), {outcome.number: outcome for outcome in self.outcomes()}
         with self._archive() as archive:

@@ -5,6 +5,7 @@ from several of them. Read-only, and safe while the search goes on elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, 
 from evomerge.errors import InputError
 from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
 from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
-from evomerge.results.evaluations import evaluation_of
+from evomerge.results.evaluations import answered_everything, evaluation_of
 from evomerge.results.frames import mishap_metrics
 from evomerge.results.utilisation import summary
 from evomerge.space import SearchSpace, build_space
@@ -63,14 +64,17 @@ class Record:
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
         finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
+        racing = self.facts.get("racing") is not None
         with self._archive() as archive:
+            whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
                 elif self.estimated and number >= 0:
                     continue
-                elif number not in self._known or self._known[number].failure is not None:
-                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
+                elif number not in self._known or self._known[number].failure or self._known[number].partial:
+                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
+                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
             if self.estimated and kind == "search":
                 self._known.update(self._estimates(archive, finished))
         return {number: self._known[number] for number in sorted(finished) if number in self._known}
@@ -159,7 +163,7 @@ class Record:
             return {number: archive.responses(split, number) for number in numbers}
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
         wanted = mishap_metrics(self.objectives)
         with self._archive() as archive:
             means = archive.means("search", sorted({metric for _, metric in wanted}))
