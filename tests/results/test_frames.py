@@ -34,7 +34,7 @@ def test_every_column_is_documented_and_every_documented_column_exists(run: Run,
         "unextracted.",
         "shortened.",
         "staleness",
-    )  # only where answers are written; told on arrival
+    )
     for column in FRAMES[name]:
         start, _, pattern = column.name.partition("<")
         found = [c for c in columns if c == column.name or (pattern and c.startswith(start))]
