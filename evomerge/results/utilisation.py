@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evomerge.archive import Archive, Event
+from evomerge.candidate import TIMED
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STAGES = ("load", "merge", "rungs", "score", "prefill", "decode")  # columns seconds.*, where a worker tells them
 
 
 @dataclass
@@ -44,7 +43,8 @@ def times(archive: Archive) -> list[Time]:
         time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
         time.busy += outcome.seconds + outcome.stages.get("load", 0.0)
         for stage, seconds in outcome.stages.items():
-            time.stages[stage.partition(".")[0]] += seconds
+            if (root := stage.partition(".")[0]) in TIMED:  # others are counts, such as layers.run
+                time.stages[root] += seconds
     _follow(archive.events("worker", "retry", "resumed", "interrupted", "ended"), of, archive.seconds())
     total = archive.seconds()
     for time in found.values():
@@ -73,12 +73,12 @@ def table(archive: Archive) -> pd.DataFrame:
                 "seconds.busy": time.busy,
                 "seconds.wait": max(0.0, present - time.busy),
                 "seconds.lost": time.lost,
-                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
+                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in TIMED},
                 "seconds.other": max(0.0, time.busy - time.lost - told),
             }
         )
     columns = ["worker", "node", "gpus", "done", "failed", "busy", "seconds.present", "seconds.busy", "seconds.wait"]
-    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in STAGES), "seconds.other"]
+    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in TIMED), "seconds.other"]
     return pd.DataFrame(rows, columns=columns)
 
 
