@@ -17,6 +17,7 @@ from evomerge.cli.submitting import add_submit
 from evomerge.cli.taking import add_convert, add_export, add_merge
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
+from evomerge.pool.secrets import hide
 
 OVERVIEW = """\
 Find the merge, or the whole Pareto front of merges, of fine-tuned language models that serves your tasks best.
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except EvomergeError as error:
-        print(f"evomerge: {error}", file=sys.stderr)
+        print(f"evomerge: {hide(str(error))}", file=sys.stderr)
         return WRONG_INPUT if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("evomerge: interrupted", file=sys.stderr)
