@@ -69,7 +69,8 @@ class Score:
 
     value: float
     stderr: float
-    items: int
+    items: int  # answered
+    estimated: bool = False  # about more items than were answered, see `scoring.estimators`
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the normal-theory interval of this level."""

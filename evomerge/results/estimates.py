@@ -39,7 +39,7 @@ class Estimate:
     def as_score(self) -> Score:
         """Return the score with an error that speaks about questions like these, as that of a plain mean does."""
         sampling = self.value * (1.0 - self.value) / self.total
-        return Score(self.value, float(np.sqrt(self.stderr**2 + sampling)), self.items)
+        return Score(self.value, float(np.sqrt(self.stderr**2 + sampling)), self.items, estimated=True)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data for the archive."""

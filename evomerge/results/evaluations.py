@@ -45,7 +45,12 @@ def fitness_table(
 
 
 def answered_most(evaluations: Mapping[int, Evaluation], objectives: Sequence[Objective]) -> dict[int, Evaluation]:
-    """Return the evaluations that rest on as many items per objective as any other does."""
+    """Return the evaluations that rest on as many items per objective as any other does.
+
+    Estimates speak about all items, whatever was answered, so among them nobody is left out.
+    """
+    if any(score.estimated for evaluation in evaluations.values() for score in evaluation.scores.values()):
+        return dict(evaluations)
     items = {n: [e.scores[o.name].items for o in objectives if o.name in e.scores] for n, e in evaluations.items()}
     most = max((sum(counts) for counts in items.values()), default=0)
     return {number: evaluation for number, evaluation in evaluations.items() if sum(items[number]) == most}
