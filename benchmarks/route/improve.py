@@ -8,8 +8,8 @@ Per seed, three searches on the same search items, each of `candidates` evaluati
 - route: the layers of two experts, as they are, each up to twice, with scales made by a network, evolution;
 - staged: the weight search stopped half way; then, with the other half, routes over its merge and the two experts.
 
-The winner of each search is chosen by its search items and scored on held-out items, as are the parents. Differences are
-paired by item, with 95% intervals; a parent is the best one on the held-out items, which favours the parents.
+The winner of each search is chosen by its search items and scored on held-out items, as are the parents. Differences
+are paired by item, with 95% intervals; a parent is the best one on the held-out items, which favours the parents.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import yaml
 
@@ -33,6 +32,7 @@ import evomerge
 from evomerge.results import Run
 from evomerge.scoring.comparison import Difference, paired_difference
 
+ROOT = Path(__file__).resolve().parents[2]
 EXPERTS = ("add", "sort", "reverse", "spell")
 LENDERS = ("add", "spell")
 
@@ -143,8 +143,9 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
 
-    say("| seed | best parent | weights | route | staged | route over parent | staged over parent | route over weights | "
-        "staged over weights | duplicates: route, staged |")  # fmt: skip
+    columns = ["seed", "best parent", "weights", "route", "staged", "route over parent", "staged over parent"]
+    columns += ["route over weights", "staged over weights", "duplicates: route, staged"]
+    say(f"| {' | '.join(columns)} |")
     say("|---|---|---|---|---|---|---|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -3,10 +3,10 @@
     python benchmarks/route/prune.py [--experts spell add sort] [--items 100] [--seeds 5] [--out FILE]
 
 Every subset of at least `FEWEST` of a model's eight layers is scored once on search items and on held-out items; that
-table gives the best possible front. Greedy removal takes away, again and again, the layer whose loss costs least on the
-search items. The searches look up what they propose in the table, until they have met as many different routes as greedy
-removal needed. A front's hypervolume is taken on the search items, above score 0 and nine layers, as a share of the best
-possible one. For every depth the best subset met (by search items) is shown with its held-out score.
+table gives the best possible front. Greedy removal takes away, again and again, the layer whose loss costs least on
+the search items. The searches look up what they propose in the table, until they have met as many different routes as
+greedy removal needed. A front's hypervolume is taken on the search items, above score 0 and nine layers, as a share of
+the best possible one. For every depth the best subset met (by search items) is shown with its held-out score.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
 from evomerge.space import SearchSpace, build_space
 
+ROOT = Path(__file__).resolve().parents[2]
 LAYERS, FEWEST = 8, 3
 Subset = tuple[int, ...]
 Table = dict[Subset, tuple[float, float]]  # layers that run -> score on search items, on held-out items

@@ -51,6 +51,12 @@ def _few(setup: Setup) -> tuple[str, str] | None:
     return None
 
 
+def _routes(setup: Setup) -> tuple[str, str] | None:
+    if not setup.switches:
+        return None
+    return "evolution", "its moves insert, delete, swap and repeat the layers of a route"
+
+
 def _names(setup: Setup) -> tuple[str, str] | None:
     if not any(setup.choices):
         return None
@@ -85,4 +91,4 @@ def _evolution(setup: Setup, why: str) -> tuple[str, str]:
     return name, why
 
 
-RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (_few, _names, _one_number, _quadratic, _many)
+RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (_few, _routes, _names, _one_number, _quadratic, _many)

@@ -29,7 +29,7 @@ FACTORIES = {
 }
 AUTO = "auto"  # resolved by `choice.choose` before a controller is built
 # Those that learn from points known beforehand; a design or a soup would ignore them, which is refused.
-WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic")
+WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic", "evolution")
 _EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
 
 

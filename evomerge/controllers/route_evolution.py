@@ -27,7 +27,7 @@ def evolution(setup: Setup, *, population: int = 24, mutation: float = 0.2) -> E
     """Return an evolutionary controller.
 
     Args:
-        setup: dimensions, seed, objectives, start, which genes are choices, and which switch layers.
+        setup: dimensions, seed, objectives, start, prior, which genes are choices, and which switch layers.
         population: proposals per generation, and how many are kept as parents of the next.
         mutation: first step of a number, in units of its range; it shrinks to `SMALLEST` over the generations.
 
@@ -62,12 +62,16 @@ class Evolution:
         self._asked: dict[int, np.ndarray] = {}  # of the generation under way
         self._told: dict[int, tuple[float, ...] | None] = {}
         self._seen: set[bytes] = set()
+        first = [setup.start, *(one.genotype for one in setup.prior if one.fitness is None)]
+        self._first = [np.array(point, dtype=np.float64) for point in dict.fromkeys(first) if point is not None]
+        known = [one for one in setup.prior if one.fitness is not None]
+        self._keep([(np.array(one.genotype, dtype=np.float64), one.fitness) for one in known if one.fitness])
 
     def ask(self) -> list[np.ndarray]:
         """Return a generation, or [] while one is not told completely."""
         if self._tally.waiting:
             return []
-        points = [self._fresh(number) for number in range(self._population)]
+        points = [self._fresh() for _ in range(self._population)]
         self._asked = dict(zip(self._tally.hand_out(len(points)), points, strict=True))
         self._told = {}
         return [point.copy() for point in points]
@@ -87,14 +91,22 @@ class Evolution:
         told = ((self._asked[index], self._told[index]) for index in sorted(self._told))
         pool = [*self._parents, *((point, fitness) for point, fitness in told if fitness is not None)]
         self._step = max(self._step * SHRINK, SMALLEST)
-        if not pool:
-            return
-        order = ranked(np.array([fitness for _, fitness in pool]))
+        self._keep(pool)
+
+    def _keep(self, pool: list[tuple[np.ndarray, tuple[float, ...]]]) -> None:
+        order = ranked(np.array([fitness for _, fitness in pool])) if pool else []
         self._parents = [pool[index] for index in order[: self._population]]
 
-    def _fresh(self, number: int) -> np.ndarray:
-        """Return a point that was not proposed before, or the last of `ATTEMPTS` that all were."""
-        point = self._proposal(number)
+    def _fresh(self) -> np.ndarray:
+        """Return a point that was not proposed before, or the last of `ATTEMPTS` that all were.
+
+        The start, and points to begin from, come first and as they are.
+        """
+        if self._first:
+            point = self._first.pop(0)
+            self._seen.add(self._key(point))
+            return point
+        point = self._proposal()
         for _ in range(ATTEMPTS):
             key = self._key(point)
             if key not in self._seen:
@@ -103,16 +115,15 @@ class Evolution:
         self._seen.add(self._key(point))
         return point
 
-    def _proposal(self, number: int) -> np.ndarray:
+    def _proposal(self) -> np.ndarray:
         if self._parents:
             child = self._chosen()
             if self._random.random() < CROSSED and len(self._parents) > 1:
                 child = self._crossed(child, self._chosen())
             return self._mutated(child)
-        start = None if self._setup.start is None else np.array(self._setup.start, dtype=np.float64)
-        if start is None:
+        if self._setup.start is None:
             return self._settled(self._random.random(self._setup.dimensions))
-        return start if number == 0 and not self._seen else self._mutated(self._settled(start))
+        return self._mutated(self._settled(np.array(self._setup.start, dtype=np.float64)))
 
     def _chosen(self) -> np.ndarray:
         """Return a parent by tournament; parents stand in the order of their rank."""

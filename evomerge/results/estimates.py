@@ -39,7 +39,7 @@ class Estimate:
     def as_score(self) -> Score:
         """Return the score with an error that speaks about questions like these, as that of a plain mean does."""
         sampling = self.value * (1.0 - self.value) / self.total
-        return Score(self.value, float(np.sqrt(self.stderr**2 + sampling)), self.items, estimated=True)
+        return Score(self.value, float(np.sqrt(self.stderr**2 + sampling)), self.items)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data for the archive."""
@@ -104,7 +104,7 @@ def best_evaluations(
     """Return number -> the best that is known of each candidate that was told; those in full alone once there are any.
 
     As soon as finalists have answered everything, an estimate no longer competes with them: the highest of many
-    estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+    estimates is high by luck too, while most of the finalists' answers had no part in the choice.
     """
     estimates = recorded_estimates(archive)
     finals = {outcome.number for outcome in archive.outcomes() if outcome.split == "rest" and outcome.done}

@@ -53,9 +53,10 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: in
         return f"wrote candidate {candidate.number} to {text}"
     report = export(candidate.recipe, to, card=model_card(run, candidate))
     stored = run.fingerprint(candidate.number)
-    if stored and report.fingerprint != stored:
+    scored = report.resident_fingerprint or report.fingerprint
+    if stored and scored != stored:
         raise InputError(
-            f"the exported weights (fingerprint {report.fingerprint}) are not those that were scored ({stored}); "
+            f"the exported weights (fingerprint {scored}) are not those that were scored ({stored}); "
             "another version of torch or evomerge may round differently: compare with evomerge replay"
         )
     proof = ", the weights that were scored" if stored else ""

@@ -85,6 +85,7 @@ CONTROLLER = Section(
         Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
         Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
         Key("startup", Number(0, integer=True), "tpe, gp, quadratic: candidates before the model proposes"),
+        Key("mutation", Number(0, 1, open_low=True), "evolution: first step of a number, as a share of its range"),
         Key("tolerance", Number(0, 1), "quadratic: end when a round promises less, as a share of the hypervolume"),
         Key("nested", Flag(), "quadratic: merge the models two at a time, for one preference: the objectives' weights"),
         Key("top", Number(2, integer=True), "kinship: how many of the best are merged with each other"),

@@ -77,8 +77,6 @@ class SearchSpace:
         if self.route is None:
             return recipe_from_mapping(document).with_revisions(self.revisions)
         hops = self.route.hops(_route_point(genotype, self._cut))
-        if document["merge_method"] == "passthrough":
-            document.pop("mask_seed")  # it masks nothing, and the plain stack should be named as the parent is
         recipe = recipe_from_mapping(without_route(document) if hops is None else document)
         return replace(recipe, route=hops).with_revisions(self.revisions)
 
@@ -171,6 +169,8 @@ def build_space(
         raise SearchFileError("merge", located(problems, {}))
     routes = None if route is None else _routes(route, merge, layers, depths)
     genes = (*expansion.genes, *(routes.genes if routes is not None else ()))
+    if routes is not None and merge["merge_method"] == "passthrough":
+        mask_seed = 0  # nothing is masked, and the plain stack's recipe should be the parent's
     return SearchSpace(genes, expansion.template, mask_seed, dict(revisions or {}), routes)
 
 

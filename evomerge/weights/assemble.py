@@ -47,6 +47,9 @@ def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
         inputs = [_wide(tensor) - start for tensor in inputs]
     keys = [mask_key(step.mask_seed, revisions[s.model], s.tensor) for s in step.inputs] if entry.random else []
     merged = merge(step.method, base, inputs, step.parameters, keys=keys, role=step.role)
+    if step.fold is not None:
+        # float64, so that folding rounds no more than the dtype in which the tensor is stored
+        merged = (merged.double() + step.fold.offset) * step.fold.scale - step.fold.offset
     if step.via is not None:
         merged = merged.to(getattr(torch, step.via))
     merged = merged.to(getattr(torch, step.dtype))

@@ -21,11 +21,14 @@ from evomerge.weights.merged_config import merged_config
 from evomerge.weights.parents import Parents, find_parents
 from evomerge.weights.plan import check_disk
 from evomerge.weights.reader import Reader
+from evomerge.weights.route import read_route, scale_name
 from evomerge.weights.shards import SHARD_BYTES, Slot, plan_shards, write_shards, write_text
 from evomerge.weights.steps import Step
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from evomerge.weights.route_check import FoldReport
 
 # What belongs to a tokenizer and to generation; copied from the donor as they are.
 COMPANION_FILES = (
@@ -59,6 +62,7 @@ class ExportReport:
     bytes: int  # of the weights files
     tensors: int
     findings: tuple[str, ...] = ()  # what is odd about the folder or worth knowing, one sentence each
+    resident_fingerprint: str = ""  # where it is another: of the resident model, which applies a route's scales itself
 
 
 def export(
@@ -111,10 +115,32 @@ def export(
         merged = _Merge(steps, parents.readers(recipe), parents.revisions, progress)
         try:
             size = write_shards(folder, plan_shards(infos, shard_bytes), merged.fill)
+            fold = None if recipe.route is None else _check_route(recipe, parents, folder, steps, merged)
         finally:
             merged.close()
     findings = (*(alignment.notes if alignment is not None else ()), *lint_folder(target))
-    return ExportReport(target, merged.fingerprint(), size, len(steps), findings)
+    if fold is None:
+        return ExportReport(target, merged.fingerprint(), size, len(steps), findings)
+    note = (
+        f"the route's entry scales are folded into the weights; of {fold.tokens} log likelihoods, measured both ways, "
+        f"none differs by more than {fold.error:.2g} nats"
+    )
+    hops = enumerate(read_route(recipe, parents.layouts))
+    scales = {scale_name(slot): repr(hop.scale) for slot, hop in hops if hop.scale != 1.0}
+    own = merged.fingerprint({**fold.hashes, **scales})
+    return ExportReport(target, merged.fingerprint(), size, len(steps), (*findings, note), own)
+
+
+def _check_route(
+    recipe: Recipe, parents: Parents, folder: Path, steps: Sequence[Step], merged: _Merge
+) -> FoldReport | None:
+    """Check that a route's checkpoint is a network that transformers builds, and what its scales, if any, became."""
+    from evomerge.weights.route_check import check_fold, check_structure
+
+    check_structure(folder)
+    if all(step.fold is None for step in steps):
+        return None
+    return check_fold(folder, steps, read_route(recipe, parents.layouts), merged.read, parents.revisions)
 
 
 def fingerprint_of(model: str) -> str:
@@ -139,9 +165,9 @@ class _Merge:
         from evomerge.weights.measures import Measures
 
         self._steps = {step.name: step for step in steps}
-        self._readers = readers
+        self.readers = readers
         self._revisions = revisions
-        self._crew = Crew(self._read, revisions, Measures(keep=False))
+        self._crew = Crew(self.read, revisions, Measures(keep=False))
         self._progress = progress
         self._hashes: dict[str, str] = {}
         self._done = 0
@@ -157,21 +183,21 @@ class _Merge:
             if step.method:
                 work.append((step, slot))
             else:
-                slot.filled(0, assemble(step, self._read, self._revisions))
+                slot.filled(0, assemble(step, self.read, self._revisions))
                 self._finished(step)
         self._hashes |= self._crew.carry_out(work, self._finished)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, changed: Mapping[str, str] | None = None) -> str:
         from evomerge.weights.fingerprint import combine
 
-        return combine(self._hashes.items())
+        return combine({**self._hashes, **(changed or {})}.items())
 
     def close(self) -> None:
-        for reader in self._readers.values():
+        for reader in self.readers.values():
             reader.close()
 
-    def _read(self, model: str, tensor: str) -> Tensor:
-        return self._readers[model].tensor(tensor)
+    def read(self, model: str, tensor: str) -> Tensor:
+        return self.readers[model].tensor(tensor)
 
     def _finished(self, step: Step) -> None:
         self._bytes += TensorInfo(step.shape, step.dtype, "").bytes

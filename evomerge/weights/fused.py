@@ -41,7 +41,7 @@ def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measu
     Raises:
         MergeError: a parameter does not fit the method.
     """
-    entry = method(step.method) if step.method else None
+    entry = method(step.method) if step.method and step.fold is None else None
     if entry is None or (entry.name not in _WAYS and not entry.blockwise):
         return None
     base = None if step.base is None else read(step.base)

@@ -12,8 +12,9 @@ from evomerge.weights.layout import Layout, config_difference, read_layout
 from evomerge.weights.merged_config import merged_config
 from evomerge.weights.reader import Reader
 from evomerge.weights.reference import locate, revision_of
+from evomerge.weights.route import layer_origins
 from evomerge.weights.route_steps import route_steps
-from evomerge.weights.steps import Step, donor_of, layer_sources, sources_outside, steps_of
+from evomerge.weights.steps import Step, donor_of, sources_outside, steps_of
 from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, rows_of, vocabulary_tensors
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def structure_difference(recipe: Recipe, parents: Parents, base: str, home: Layo
     """
     config = merged_config(recipe, parents.layouts_for(recipe))
     home = parents.layouts[base] if home is None else home
-    layers = len(layer_sources(recipe, parents.layouts))
+    layers = len(layer_origins(recipe, parents.layouts))
     if layers != home.layers:
         return f"layers: '{base}' has {home.layers}, the result has {layers}"
     donor = parents.donor(recipe)

@@ -88,6 +88,11 @@ def merged_origins(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[tuple[
     return layer_sources(recipe, layouts)
 
 
+def scale_name(slot: int) -> str:
+    """Return the name under which an entry scale other than 1 stands in a fingerprint."""
+    return f"entry scale of layer {slot}"
+
+
 def kind_of(layout: Layout, layer: int) -> str:
     """Return what a model's configuration says about one of its layers alone, as text to be compared."""
     config = text_config(layout.config)

@@ -12,7 +12,7 @@ from evomerge.errors import InfrastructureError
 from evomerge.weights.fingerprint import combine, describe
 from evomerge.weights.layout import Layout, text_config
 from evomerge.weights.placement import Places
-from evomerge.weights.route import MERGED, Hop, kind_of, per_layer
+from evomerge.weights.route import MERGED, Hop, kind_of, per_layer, scale_name
 from evomerge.weights.route_activations import ActivationStore
 from evomerge.weights.route_layers import SourceLayer, layers_in_place, layers_of_parent
 from evomerge.weights.route_stack import RouteStack, Stop, Work
@@ -111,7 +111,7 @@ class Routes:
         for slot, hop in enumerate(self._hops):
             parts |= {layout.in_layer(name, slot): text for name, text in hashes[hop.source, hop.layer].items()}
             if hop.scale != 1.0:
-                parts[f"entry scale of layer {slot}"] = repr(hop.scale)
+                parts[scale_name(slot)] = repr(hop.scale)
         return parts
 
     def _layer_hashes(self, merged: Mapping[str, str]) -> dict[tuple[str, int], Hashes]:

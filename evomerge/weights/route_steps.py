@@ -8,11 +8,14 @@ from dataclasses import replace
 from evomerge.recipe import Recipe
 from evomerge.weights.layout import Layout
 from evomerge.weights.route import MERGED, Hop, read_route
+from evomerge.weights.route_fold import folded
 from evomerge.weights.steps import Input, Step, donor_of
 
 
 def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[Step]) -> list[Step]:
     """Return the steps of the model that a recipe with a route describes, its layers numbered in the route's order.
+
+    Its entry scales are folded into the weights.
 
     Args:
         recipe: with a route.
@@ -20,7 +23,7 @@ def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[
         merged: steps of the recipe's merge, from which come the layers of 'merged' and what is outside the layers.
 
     Raises:
-        CandidateError, WeightsError: see route.read_route.
+        CandidateError, WeightsError: see route.read_route and route_fold.folded.
     """
     home = layouts[donor_of(recipe)]
     by_layer: dict[int | None, list[Step]] = {}
@@ -28,10 +31,12 @@ def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[
         by_layer.setdefault(home.layer_of(step.name), []).append(step)
     dtype = recipe.out_dtype or recipe.dtype or home.dtype
     steps = [step for step in by_layer[None] if home.before_layers(step.name)]
-    for slot, hop in enumerate(read_route(recipe, layouts)):
+    hops = read_route(recipe, layouts)
+    for slot, hop in enumerate(hops):
         own = by_layer[hop.layer] if hop.source == MERGED else _of_parent(hop, layouts, dtype, recipe)
         steps += [replace(step, name=home.in_layer(step.name, slot)) for step in own]
-    return [*steps, *(step for step in by_layer[None] if not home.before_layers(step.name))]
+    steps += [step for step in by_layer[None] if not home.before_layers(step.name)]
+    return folded(steps, hops, home)
 
 
 def _of_parent(hop: Hop, layouts: Mapping[str, Layout], dtype: str, recipe: Recipe) -> list[Step]:

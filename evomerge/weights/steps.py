@@ -27,6 +27,14 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """What is done to a merged tensor before it is rounded: (tensor + offset) * scale - offset."""
+
+    scale: float
+    offset: float = 0.0  # of a norm that multiplies by weight + offset
+
+
+@dataclass(frozen=True)
 class Step:
     """How one tensor of the merged model comes about."""
 
@@ -40,6 +48,7 @@ class Step:
     role: Role
     via: str | None = None  # dtype to which the result is rounded before `dtype`
     mask_seed: int = 0
+    fold: Fold | None = None  # a route's entry scales, see route_fold
 
     @property
     def sources(self) -> tuple[Input, ...]:

@@ -30,6 +30,9 @@ def place(tmp_path):
         ("{python: 'fit.good:score'}", "python", "score", {"function": "fit.good:score", "prompts": None, "items": None, "max_tokens": 64, "until": [], "folder": ""}),
         ("{python: {function: 'fit:score', prompts: ask.txt, until: ['.'], max_tokens: 9}}", "python", "score", {"function": "fit:score", "prompts": "ask.txt", "items": None, "max_tokens": 9, "until": ["."], "folder": ""}),
         ("{phrases: {raise: [Sure], lower: [{after: Say, text: ' no'}]}}", "phrases", "phrases", {"phrases": [{"after": "", "text": "Sure", "lower": False}, {"after": "Say", "text": " no", "lower": True}]}),
+        ("{measure: layers}", "layers", "layers", {}),
+        ("{measure: parameters, name: size, goal: maximize}", "parameters", "size", {}),
+        ("{measure: seconds}", "seconds", "seconds", {"items": 8}),
         ("{response_length: {prompts: ask.txt}, goal: maximize}", "response_length", "response_length", {"prompts": "ask.txt", "max_tokens": 64, "until": []}),
     ],
 )  # fmt: skip
@@ -44,14 +47,19 @@ def test_a_measure_has_a_name_and_complete_settings_with_absolute_paths(place, e
         absolute["folder"] = str(path.parent)
     assert (request.measure.kind, request.measure.name, request.task) == (kind, name, name)
     assert request.measure.settings == absolute
-    assert request.measure.objective(request.goal).goal == ("minimize" if kind == "perplexity" else "maximize")
+    assert request.measure.objective(request.goal).goal == (
+        "minimize" if kind in ("perplexity", "layers", "seconds") else "maximize"
+    )
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        ("{measure: layer}", "line 8, objectives[0].measure: unknown measure 'layer'. Near: layers."),
+        ("{measure: layers, metric: acc}", "objectives[0].metric: metric belongs to a task; leave it out with measure"),
+        ("{measure: layers}\n  - {measure: layers}", "objectives[0] is called 'layers' too; give one of them a `name`"),
         ("{perplexty: wiki.txt}", "line 8, objectives[0].perplexty: unknown key. Near: perplexity."),
-        ("{perplexty: wiki.txt}", "line 8, objectives[0]: task is missing: an lm-eval task, or one of perplexity, python,"),
+        ("{perplexty: wiki.txt}", "line 8, objectives[0]: task is missing: an lm-eval task, or one of measure, perplexity,"),
         ("{task: add, perplexity: wiki.txt}", "objectives[0]: only one of task, perplexity can be wanted by one objective"),
         ("{perplexity: wiki.txt, metric: acc}", "objectives[0].metric: metric belongs to a task; leave it out with perplexity"),
         ("{perplexity: wik.txt}", "objectives[0].perplexity.file: no such file: "),
