@@ -113,7 +113,7 @@ class Record:
         """Return the evaluations among which the best is chosen.
 
         Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
-        estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+        estimates is high by luck too, while most of the finalists' answers had no part in the choice.
         """
         evaluations = self.evaluations()
         with self._archive() as archive:
