@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evomerge.candidate import TIMED, Outcome
+from evomerge.candidate import Outcome
 from evomerge.pool.protocol import Arrival, Notice, Retry
 
 Figure = tuple[float, Mapping[str, str]]  # a value and its labels
@@ -22,9 +22,8 @@ def count(arrived: Iterable[Arrival], totals: dict[str, float]) -> None:
     for one in arrived:
         if isinstance(one, Outcome):
             add("candidates_done" if one.done else "candidates_failed")
-            for stage, seconds in one.stages.items():
-                if (root := stage.partition(".")[0]) in TIMED:
-                    add(f"stage_seconds/{root}", seconds)
+            for stage, seconds in one.timed.items():
+                add(f"stage_seconds/{stage.partition('.')[0]}", seconds)
         elif isinstance(one, Retry):
             add("retries")
             add("lost_seconds", one.seconds)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evomerge.archive import Archive, Event
-from evomerge.candidate import TIMED
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STAGES = ("load", "merge", "rungs", "score")  # columns seconds.*; a stage such as score.add is part of its first word
 
 
 @dataclass
@@ -42,9 +43,8 @@ def times(archive: Archive) -> list[Time]:
         time = of(outcome.worker)
         time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
         time.busy += outcome.seconds + outcome.stages.get("load", 0.0)
-        for stage, seconds in outcome.stages.items():
-            if (root := stage.partition(".")[0]) in TIMED:  # others are counts, such as layers.run
-                time.stages[root] += seconds
+        for stage, seconds in outcome.timed.items():
+            time.stages[stage.partition(".")[0]] += seconds
     _follow(archive.events("worker", "retry", "resumed", "interrupted", "ended"), of, archive.seconds())
     total = archive.seconds()
     for time in found.values():
@@ -73,12 +73,12 @@ def table(archive: Archive) -> pd.DataFrame:
                 "seconds.busy": time.busy,
                 "seconds.wait": max(0.0, present - time.busy),
                 "seconds.lost": time.lost,
-                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in TIMED},
+                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
                 "seconds.other": max(0.0, time.busy - time.lost - told),
             }
         )
     columns = ["worker", "node", "gpus", "done", "failed", "busy", "seconds.present", "seconds.busy", "seconds.wait"]
-    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in TIMED), "seconds.other"]
+    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in STAGES), "seconds.other"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -99,7 +99,10 @@ def summary(archive: Archive, price: float | None = None) -> dict[str, Any]:
     busy = sum(time.busy for time in workers)
     hours = archive.seconds() / 3600.0
     done = sum(1 for outcome in archive.outcomes() if outcome.split == "search" and outcome.number >= 0)
+    layers = [outcome.layer_evaluations for outcome in archive.outcomes() if not outcome.worker.startswith("as ")]
+    run, shared = sum(run for run, _ in layers), sum(shared for _, shared in layers)
     return {
+        **({"layers_run": run, "layers_shared": shared} if run + shared else {}),
         "busy_share": min(1.0, busy / present) if present else None,
         "stages": {**stages, "wait": max(0.0, present - busy)},
         "lost_seconds": sum(time.lost for time in workers),
