@@ -15,7 +15,6 @@ Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
 # rest: search items that a finalist answers at the end, beside those that every candidate was asked
 Split = Literal["search", "rest", "holdout"]
-TIMED = ("load", "merge", "rungs", "score")  # stages of an outcome that are seconds; 'score.add' is a part of 'score'
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
 ObjectiveKind = Literal[
     "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evomerge.archive import Archive, Event
-from evomerge.candidate import TIMED
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STAGES = ("load", "merge", "rungs", "score")  # columns seconds.*; a stage such as score.add is part of its first word
 
 
 @dataclass
@@ -72,12 +73,12 @@ def table(archive: Archive) -> pd.DataFrame:
                 "seconds.busy": time.busy,
                 "seconds.wait": max(0.0, present - time.busy),
                 "seconds.lost": time.lost,
-                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in TIMED},
+                **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
                 "seconds.other": max(0.0, time.busy - time.lost - told),
             }
         )
     columns = ["worker", "node", "gpus", "done", "failed", "busy", "seconds.present", "seconds.busy", "seconds.wait"]
-    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in TIMED), "seconds.other"]
+    columns += ["seconds.lost", *(f"seconds.{stage}" for stage in STAGES), "seconds.other"]
     return pd.DataFrame(rows, columns=columns)
 
 
