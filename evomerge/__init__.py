@@ -19,13 +19,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# public name -> the module that holds it
+# public name -> the module that holds it, and its name there where it has another
 _DOORS = {
     "search": "evomerge.run.session",
     "resume": "evomerge.run.session",
     "check": "evomerge.run.check",
     "score": "evomerge.run.verbs",
     "replay": "evomerge.run.verbs",
+    "calibrate": "evomerge.run.calibration:calibrate_sources",
     "merge_recipe": "evomerge.run.verbs",
     "open_run": "evomerge.results",
     "Run": "evomerge.results",
@@ -38,7 +39,8 @@ __all__ = sorted([*_DOORS, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name in _DOORS:
-        return getattr(importlib.import_module(_DOORS[name]), name)
+        module, _, there = _DOORS[name].partition(":")
+        return getattr(importlib.import_module(module), there or name)
     raise AttributeError(f"module 'evomerge' has no attribute {name!r}")
 
 
