@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from evomerge.errors import InputError
 from evomerge.figures.style import INK, SERIES, altair, styled, titled
 from evomerge.results.coefficients import OUTSIDE
+from evomerge.space.form import short_names
+from evomerge.space.route_request import MERGED
 
 if TYPE_CHECKING:
     import altair as alt
@@ -81,23 +83,32 @@ def route(run: Run, pick: int | str = "best") -> alt.Chart:
     is the scale by which the hidden state is multiplied on entering the layer.
 
     Raises:
-        InputError: there is no such candidate, or its recipe has no route.
+        InputError: there is no such candidate, or the run searched no routes.
     """
     candidate = run.pick(str(pick))
-    return route_chart(route_frame(candidate.recipe), f"Route of candidate {candidate.number}")
+    layers = None if run.space.route is None else run.facts["layers"]
+    return route_chart(route_frame(candidate.recipe, layers), f"Route of candidate {candidate.number}")
 
 
-def route_frame(recipe: Recipe) -> pd.DataFrame:
-    """Return one row per hop: step (from 0), source, layer (of the source), scale (on entering, dimensionless).
+def route_frame(recipe: Recipe, layers: int | None = None) -> pd.DataFrame:
+    """Return one row per hop: step (from 0), source (short name), layer (of the source), scale (on entering).
+
+    Args:
+        recipe: whose route.
+        layers: how many its models have; drawn in their own order where the recipe has no route. None: refused.
 
     Raises:
-        InputError: the recipe has no route.
+        InputError: the recipe has no route, and `layers` is not given.
     """
     import pandas as pd
 
-    if not recipe.route:
+    names = short_names(list(recipe.references()))
+    hops = recipe.route
+    if not hops and layers is not None:
+        hops = tuple((MERGED, layer, 1.0) for layer in range(layers))
+    if not hops:
         raise InputError("this recipe has no route: its layers run in their own order, once each")
-    rows = [(step, source, layer, scale) for step, (source, layer, scale) in enumerate(recipe.route)]
+    rows = [(step, names.get(source, source), layer, scale) for step, (source, layer, scale) in enumerate(hops)]
     return pd.DataFrame(rows, columns=["step", "source", "layer", "scale"])
 
 

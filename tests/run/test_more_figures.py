@@ -100,6 +100,26 @@ def test_route_frame_is_the_recipes_route(tmp_path: Path) -> None:
         route_frame(recipe_from_mapping({"merge_method": "linear", "models": [{"model": "a"}]}))
 
 
+def test_route_frame_names_models_by_their_folders_and_draws_the_plain_stack_where_asked() -> None:
+    models = [{"model": "/home/me/experts/math"}, {"model": "/home/me/experts/chat"}]
+    hops = [["/home/me/experts/chat", 2, 1.0], ["merged", 1, 0.5]]
+    recipe = recipe_from_mapping(
+        {"merge_method": "linear", "models": models, "parameters": {"weight": 1.0}, "route": hops}
+    )
+    assert list(route_frame(recipe)["source"]) == ["chat", "merged"]
+    plain = recipe_from_mapping({"merge_method": "linear", "models": models, "parameters": {"weight": 1.0}})
+    assert route_frame(plain, 3).to_numpy().tolist() == [[n, "merged", n, 1.0] for n in range(3)]
+
+
+def test_the_course_is_drawn_by_place_and_not_by_the_numbers_of_remeasured_points(run: Run) -> None:
+    scored = len(run.history())
+    for chart in (figures.hypervolume(run).to_dict(), figures.progress(run).to_dict()):
+        rows = next(iter(chart["datasets"].values()))
+        assert [row["place"] for row in rows] == list(range(1, scored + 1))
+        assert '"place"' in _x_of(chart)
+        assert '"candidate"' not in _x_of(chart)
+
+
 def test_item_matrix_orders_models_and_items_by_who_solves_more(run: Run) -> None:
     frame = item_matrix_frame(run, "sort")
     items, answers = run.items(), frame.set_index(["model", "item"])["value"]
@@ -165,3 +185,9 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
             draw(empty)
     with pytest.raises(InputError, match="is empty"):
         figures.importance(pd.DataFrame({"gene": [], "share_of_variance": []}))
+
+
+def _x_of(chart: dict[str, Any]) -> str:
+    """Return the horizontal encodings of a chart and its layers, as text."""
+    layers = [chart, *chart.get("layer", [])]
+    return str([layer.get("encoding", {}).get("x") for layer in layers]).replace("'", '"')
