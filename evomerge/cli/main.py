@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from evomerge import __version__
 from evomerge.cli.estimating import add_calibrate, add_estimate
-from evomerge.cli.looking import add_front, add_status, add_trials
+from evomerge.cli.looking import add_front, add_report, add_status, add_trials
 from evomerge.cli.scoring import add_replay, add_score
 from evomerge.cli.searching import add_check, add_resume, add_search
 from evomerge.cli.submitting import add_submit
@@ -76,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_status,
         add_trials,
         add_front,
+        add_report,
         add_export,
         add_merge,
         add_score,
