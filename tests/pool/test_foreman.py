@@ -189,7 +189,7 @@ def test_a_poison_candidate_takes_three_workers_and_its_twin_none() -> None:
 
 
 def test_a_candidate_that_kills_before_it_has_begun_takes_one_worker_more_and_no_further_one() -> None:
-    """A process that dies at once takes its first words with it; that must not look like a worker's own end for ever."""
+    """A process that dies at once takes its first words with it; it is excused once, and not for ever."""
     office = Office(machine("a"), machine("b"))
     plain = office.cluster.send
 
