@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from evomerge.candidate import Objective, Response, Score
 from evomerge.results.evaluations import evaluation_of
 from evomerge.scoring.comparison import Difference, gain_over_best
+from evomerge.scoring.sizes import SIZES
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,20 @@ def compare_finals(
     Args:
         responses: number -> responses of a model that answered all held-out items.
         names: number -> what to call it.
-        objectives: what is compared.
+        objectives: what is compared; sizes of the model are exact and are left to the reader, where there is more.
         stands_in: objective's task -> the task of its held-out items.
     """
     parents = {number: rows for number, rows in responses.items() if number < 0}
     finals = []
     in_points = all(objective.kind == "task" for objective in objectives)
+    compared = [objective for objective in objectives if objective.kind not in SIZES] or list(objectives)
     for number, rows in responses.items():
         scores = evaluation_of(number, rows, objectives, stands_in).scores
         gain, against = None, ""
         if number >= 0 and parents:
             others = {names[parent]: answers for parent, answers in parents.items()}
-            against, gain = gain_over_best(rows, others, objectives, stands_in=stands_in)
-        finals.append(Final(number, names[number], _mean(scores, objectives), scores, gain, against, in_points))
+            against, gain = gain_over_best(rows, others, compared, stands_in=stands_in)
+        finals.append(Final(number, names[number], _mean(scores, compared), scores, gain, against, in_points))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 

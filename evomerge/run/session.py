@@ -254,9 +254,13 @@ def _plain_mean(preparation: Preparation) -> Fitness:
 
 
 def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
-    """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone."""
+    """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone.
+
+    Of candidates with one recipe the first stands for all.
+    """
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
-    done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
+    finished = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
+    done = list({everyone[number].recipe.digest: number for number in reversed(finished)}.values())[::-1]
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
