@@ -134,6 +134,7 @@ class Evaluation:
     number: int
     scores: Mapping[str, Score] = field(default_factory=dict)  # objective name -> score
     failure: Failure | None = None
+    partial: bool = False  # it has not answered all items: a race stopped it, or the budget ended first
 
     def fitness(self, objectives: tuple[Objective, ...]) -> tuple[float, ...] | None:
         """Return the value to maximise per objective, or None for a failure."""

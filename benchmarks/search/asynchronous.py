@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--candidates", type=int, default=300)
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
-    parser.add_argument("--staleness", type=int, nargs="+", default=[2])
+    parser.add_argument("--staleness", type=int, nargs="+", default=[8])
     parser.add_argument("--populations", type=int, nargs="+", default=[0], help="0: the default")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

@@ -103,4 +103,4 @@ def problem(name: str, seed: int) -> Problem:
     return Hull(name, genes, tasks, items=60, seed=seed)
 
 
-NAMES = ("hull-10-3", "hull-24-2", "experts")
+NAMES = ("experts", "hull-10-3", "hull-24-2")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -59,9 +58,9 @@ def search(problem: problems.Problem, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "candidates": len(points),
         "cpu_seconds": round(seconds, 3),
-        "measured": [hypervolume(measured[:end], problem.reference) for end in ends],
-        "held_out": [_held_out_volume(measured[:end], truths[:end], problem) for end in ends],
-        "best": [float(truths[_best(measured[:end])].mean()) for end in ends],
+        "measured": [round(hypervolume(measured[:end], problem.reference), 5) for end in ends],
+        "held_out": [round(_held_out_volume(measured[:end], truths[:end], problem), 5) for end in ends],
+        "best": [round(float(truths[_best(measured[:end])].mean()), 5) for end in ends],
     }
 
 
@@ -98,49 +97,44 @@ def stored() -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the comparison as Markdown: one table per problem, each method paired with the best of ours."""
+    """Return the comparison as Markdown: a table per problem, each method paired by seed with the best of ours."""
     parts = []
     for name in dict.fromkeys(row["problem"] for row in rows):
-        runs = {
-            key: _by_seed(rows, name, key) for key in dict.fromkeys(r["method"] for r in rows if r["problem"] == name)
-        }
-        seeds = sorted(set.intersection(*(set(of_method) for of_method in runs.values())))
-        if len(seeds) < 2:
-            continue
-        parts.append(_problem_table(name, {key: [of[seed] for seed in seeds] for key, of in runs.items()}))
+        runs: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in rows:
+            if row["problem"] == name:
+                runs.setdefault(row["method"], {})[row["seed"]] = row
+        parts.append(_problem_table(name, runs))
     return "\n".join(parts)
 
 
-def _by_seed(rows: list[dict[str, Any]], problem: str, method: str) -> dict[int, dict[str, Any]]:
-    return {row["seed"]: row for row in rows if row["problem"] == problem and row["method"] == method}
+def _problem_table(name: str, runs: dict[str, dict[int, dict[str, Any]]]) -> str:
+    def values(method: str, key: str, count: int) -> dict[int, float]:
+        return {seed: row[key][count // STEP - 1] for seed, row in runs[method].items()}
 
+    def median(method: str) -> float:
+        return float(np.median(list(values(method, "held_out", SHOWN[-1]).values())))
 
-def _problem_table(name: str, runs: dict[str, list[dict[str, Any]]]) -> str:
-    def at(rows: list[dict[str, Any]], key: str, count: int) -> np.ndarray:
-        return np.array([row[key][count // STEP - 1] for row in rows])
-
-    mine = [key for key in runs if key.startswith("evomerge")]
-    champion = max(mine, key=lambda key: float(np.median(at(runs[key], "held_out", SHOWN[-1]))))
-    seeds = len(next(iter(runs.values())))
-    head = " | ".join(f"{what} at {count}" for what in ("hypervolume", "p", "best held-out", "p") for count in SHOWN)
-    lines = [f"\n### {name}, {seeds} seeds; p: {champion} is no better (paired, one-sided Wilcoxon)\n"]
-    lines += [f"| method | {head} |", "|---" * 9 + "|"]
-    order = sorted(runs, key=lambda key: -float(np.median(at(runs[key], "held_out", SHOWN[-1]))))
-    for key in order:
-        cells = []
-        for what in ("held_out", "best"):
-            values = [at(runs[key], what, count) for count in SHOWN]
-            gaps = [at(runs[champion], what, count) - value for count, value in zip(SHOWN, values, strict=True)]
-            cells += [f"{np.median(v):.3f} ({v.min():.3f} to {v.max():.3f})" for v in values]
-            cells += ["" if key == champion else _p(gap) for gap in gaps]
-        lines.append(
-            f"| {'**' if key == champion else ''}{key}{'**' if key == champion else ''} | {' | '.join(cells)} |"
-        )
+    most = max(len(of_method) for of_method in runs.values())
+    champion = max((m for m in runs if m.startswith("evomerge") and len(runs[m]) == most), key=median)
+    head = " | ".join(f"{what} at {count} | p" for what in ("hypervolume", "best held-out") for count in SHOWN)
+    lines = [f"\n### {name}\n\np: {champion} is no better (paired over seeds, one-sided Wilcoxon)\n"]
+    lines += [f"| method | seeds | {head} |", "|---" * 10 + "|"]
+    for method in sorted(runs, key=median, reverse=True):
+        cells = [f"**{method}**" if method == champion else method, str(len(runs[method]))]
+        for key in ("held_out", "best"):
+            for count in SHOWN:
+                mine, its = values(champion, key, count), values(method, key, count)
+                found = list(its.values())
+                cells.append(f"{np.median(found):.3f} ({min(found):.3f} to {max(found):.3f})")
+                gaps = np.array([mine[seed] - its[seed] for seed in sorted(mine.keys() & its.keys())])
+                cells.append("" if method == champion else _p(gaps))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _p(gaps: np.ndarray) -> str:
-    return f"{stats.wilcoxon(gaps, alternative='greater').pvalue:.3f}" if gaps.any() else "1"
+    return f"{stats.wilcoxon(gaps, alternative='greater').pvalue:.3f}" if len(gaps) > 1 and gaps.any() else "-"
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -174,8 +168,8 @@ def main() -> None:
     rows = stored()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = (
-        f"# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "
-        f"{commit}, {platform.machine()}, {os.cpu_count()} cores. Hypervolume: of the true scores of the measured front, "
+        "# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "
+        f"{commit}, {platform.machine()}. Hypervolume: of the true scores of the measured front, "
         "as a share of the best possible. Best held-out: true mean score of the candidate that measured best.\n"
     )
     (HERE / "quality.md").write_text(head + table(rows))

@@ -19,7 +19,7 @@ DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn t
 SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
 # Of another run's candidates, the share that decides where to begin, and the width of a normal around each of them.
 BEST_SHARE, PRIOR_WIDTH = 0.1, 0.1
-STALENESS = 2  # moves of the distribution between ask and tell, at most, when results are told on arrival
+STALENESS = 8  # moves of the distribution between ask and tell, at most, when results are told on arrival
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
 

@@ -60,7 +60,9 @@ class NestedFront:
             self.done = True
             return self._parts.point(self._state.nodes[-1].coefficients)[None]
         design = initial_design(self._per_pair, 2, rng)
-        return np.array([self._parts.point(weights) for weights in design @ self._plane()])
+        batch = np.array([self._parts.point(weights) for weights in design @ self._plane()])
+        # nodes alone, and the base, are mostly known by now
+        return np.array([point for point in batch if not (points == point).all(axis=1).any()])
 
     def _begin(self, points: Array, values: Array) -> NestedState:
         """Return the tree of single models, paired by kinship where it was measured, else by their scores."""
@@ -106,7 +108,7 @@ class NestedFront:
         links = [guess_link(column) for column in told[inside].T]
         counts = np.array(self._setup.items, dtype=float)[wanted] if self._setup.items else None
         fits = fit_objectives(at[inside], told[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0])
-        front = predicted_front(fits, rng, size=200)
+        front = predicted_front(fits, rng, size=200, population=100, generations=30)
         return front.c[choose_by_preference(front.scores, weights)]
 
     def _on_plane(self, points: Array, plane: Array) -> Array:

@@ -128,9 +128,9 @@ class Foreman:
     def _idle(self) -> list[Slot]:
         """Return the workers that can take a job: not in quarantine, unless all are, and not on a leaving node."""
         idle = [slot for slot in self._free.values() if not slot.node.leaving]
-        if not idle:
-            return []
         now = self._cluster.now()
+        if not idle or self._quarantine.quiet(now):
+            return idle
         sound = [slot for slot in idle if not self._quarantine.holds(slot.key, now)]
         if sound:
             return sound

@@ -24,6 +24,7 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._places: dict[str, _Record] = {}
+        self._latest = float("-inf")  # end of the latest quarantine
 
     def failed(self, place: str, candidate: int, now: float) -> float | None:
         """Note a failure; return for how many seconds the place is left alone, None where it goes on."""
@@ -35,6 +36,7 @@ class Quarantine:
         seconds = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**record.sentences)
         record.sentences += 1
         record.until = now + seconds
+        self._latest = max(self._latest, record.until)
         record.failed.clear()
         return seconds
 
@@ -46,6 +48,10 @@ class Quarantine:
         """Take back what was held against places because of a candidate that fails everywhere."""
         for record in self._places.values():
             record.failed.discard(candidate)
+
+    def quiet(self, now: float) -> bool:
+        """Return whether no place at all is left alone now."""
+        return now >= self._latest
 
     def holds(self, place: str, now: float) -> bool:
         """Return whether a place is to be left alone now."""

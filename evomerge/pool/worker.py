@@ -6,17 +6,20 @@ A plain class. The local pool calls it in this process, the Ray pool inside an a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.errors import WeightsError
 from evomerge.scoring.answer_cache import AnswerCache
 from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.measures import Measure
 from evomerge.scoring.rungs import Rungs, check_norms
 from evomerge.tokenizer import TokenizerChoice
+from evomerge.weights.layout import Layout
 from evomerge.weights.resident import Resident
 
 # Parameters. Below, threads spend more time waiting for each other than working, and much more where cores are shared.
@@ -38,6 +41,8 @@ class WorkerSpec:
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
     rungs: Rungs | None = None  # what a candidate must pass before it is scored
+    share_bytes: int | None = None  # memory for activations that routes share; None: chosen from what is free
+    shared: bool = False  # on the CPU: one copy of the parents for all workers of a machine, mapped from their files
 
     def build(self) -> Worker:
         """Load the models and prepare the tasks; done once per worker."""
@@ -48,7 +53,15 @@ class Worker:
     """Evaluates jobs one after another on one device; owns the resident model and nothing else."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._resident = Resident(spec.models, device=spec.device, revisions=spec.revisions, tokenizer=spec.tokenizer)
+        self._resident = Resident(
+            spec.models,
+            device=spec.device,
+            revisions=spec.revisions,
+            tokenizer=spec.tokenizer,
+            share_bytes=spec.share_bytes,
+            shared=spec.shared,
+        )
+        self._files = MappedFiles(self._resident.parents.layouts.values()) if spec.shared else None
         self._rungs = spec.rungs
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
@@ -75,6 +88,8 @@ class Worker:
 
     def _evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         started = time.monotonic()
+        if self._files is not None:
+            self._files.check()
         fingerprint = self._resident.write(job.candidate.recipe)
         # The fingerprint is of the tensors and, in a route, of their order and scales; what else a configuration may
         # say of single layers, the recipe tells.
@@ -109,6 +124,31 @@ class Worker:
         check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
         for task, items in job.items.items():
             self._scorer.probe(task, items, rungs)
+
+
+class MappedFiles:
+    """The files behind shared weights, which are to stay as they were: what is written to them is in our memory too."""
+
+    def __init__(self, layouts: Iterable[Layout]) -> None:
+        paths = {layout.folder / tensor.file for layout in layouts for tensor in layout.tensors.values()}
+        self._stats = {path: _state(path) for path in sorted(paths)}
+
+    def check(self) -> None:
+        """Raise WeightsError where a file was written to, or replaced, since the weights were mapped."""
+        for path, state in self._stats.items():
+            if _state(path) != state:
+                raise WeightsError(
+                    f"'{path}' was changed while a search uses it; put back the model that the search began with, and "
+                    "resume"
+                )
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:  # removed: its contents stay mapped as they were, but nobody could check them
+        return (0, 0, 0)
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @contextmanager

@@ -5,10 +5,11 @@ Responses come first and fitness second: nothing here is stored, everything is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from evomerge.archive import Event
 from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.pareto.dominance import non_dominated
@@ -35,8 +36,10 @@ def fitness_table(
     Returns:
         Candidate numbers in ascending order, fitness (n, m), standard errors (n, m); higher is better.
     """
-    whole = answered_most(evaluations, objectives)
-    rows = {number: evaluation.fitness(objectives) for number, evaluation in sorted(whole.items())}
+    rows = {
+        number: None if evaluation.partial else evaluation.fitness(objectives)
+        for number, evaluation in sorted(evaluations.items())
+    }
     numbers = [number for number, row in rows.items() if row is not None]
     errors = [[evaluations[number].scores[o.name].stderr for o in objectives] for number in numbers]
     shape = (len(numbers), len(objectives))
@@ -44,11 +47,13 @@ def fitness_table(
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
 
 
-def answered_most(evaluations: Mapping[int, Evaluation], objectives: Sequence[Objective]) -> dict[int, Evaluation]:
-    """Return the evaluations that rest on as many items per objective as any other does."""
-    items = {n: [e.scores[o.name].items for o in objectives if o.name in e.scores] for n, e in evaluations.items()}
-    most = max((sum(counts) for counts in items.values()), default=0)
-    return {number: evaluation for number, evaluation in evaluations.items() if sum(items[number]) == most}
+def answered_everything(told: Iterable[Event]) -> set[int]:
+    """Return the candidates of a race that answered all items, by the errors that they were told with."""
+    return {
+        event.candidate
+        for event in told
+        if event.candidate is not None and not any(event.payload.get("stderr") or (1.0,))
+    }
 
 
 def best_number(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from evomerge.candidate import Objective, Response, Score
 from evomerge.results.evaluations import evaluation_of
-from evomerge.scoring.comparison import Difference, gain_over_best
+from evomerge.scoring.comparison import Difference, gain_over_best, joint_gains
 from evomerge.scoring.sizes import SIZES
 
 
@@ -22,6 +22,7 @@ class Final:
     scores: Mapping[str, Score]  # objective -> score in the metric's units
     gain: Difference | None = None  # over the best parent; None for parents
     against: str = ""  # the best parent's name
+    joint: Difference | None = None  # the same gain with an interval that holds for all finalists together
     in_points: bool = True  # all objectives are shares of items; otherwise each has a unit of its own
 
 
@@ -35,7 +36,8 @@ def compare_finals(
 
     Each finalist is compared with the parent that did best on the same items, which favours the parent, so a gain
     is underestimated if anything (see `gain_over_best`). The first finalist is the best one by *search* items: which
-    one is reported as the winner was decided without the held-out items.
+    one is reported as the winner was decided without the held-out items. Its own interval (`gain`) therefore needs no
+    correction; whoever picks among the finalists by what is shown here needs the wider one (`joint`).
 
     Args:
         responses: number -> responses of a model that answered all held-out items.
@@ -45,15 +47,19 @@ def compare_finals(
     """
     parents = {number: rows for number, rows in responses.items() if number < 0}
     finals = []
-    in_points = all(objective.kind == "task" for objective in objectives)
+    others = {names[parent]: answers for parent, answers in parents.items()}
+    candidates = {names[number]: rows for number, rows in responses.items() if number >= 0 and parents}
     compared = [objective for objective in objectives if objective.kind not in SIZES] or list(objectives)
+    joint = joint_gains(candidates, others, compared, stands_in=stands_in)
+    in_points = all(objective.kind == "task" for objective in objectives)
     for number, rows in responses.items():
         scores = evaluation_of(number, rows, objectives, stands_in).scores
         gain, against = None, ""
         if number >= 0 and parents:
-            others = {names[parent]: answers for parent, answers in parents.items()}
             against, gain = gain_over_best(rows, others, compared, stands_in=stands_in)
-        finals.append(Final(number, names[number], _mean(scores, compared), scores, gain, against, in_points))
+        together = joint.get(names[number]) if number >= 0 else None
+        mean = _mean(scores, compared)
+        finals.append(Final(number, names[number], mean, scores, gain, against, together, in_points))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 

@@ -7,6 +7,7 @@ shows the progress of a run that goes on elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from evomerge.results.estimates import (
     search_answers,
 )
 from evomerge.results.evaluations import (
+    answered_everything,
     best_number,
     evaluation_of,
     front_numbers,
@@ -111,13 +113,16 @@ class Run:
         """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
         with self._archive() as archive:
             finished = {o.number: o for o in self._outcomes(archive) if (o.number < 0) == (kind == "parent")}
+            racing = self.facts.get("racing") is not None
+            whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:
                     self._known[number] = Evaluation(number, {}, outcome.failure)
                 elif self.estimated and number >= 0:
                     continue
-                elif number not in self._known or self._known[number].failure is not None:
-                    self._known[number] = evaluation_of(number, archive.responses("search", number), self.objectives)
+                elif number not in self._known or self._known[number].failure or self._known[number].partial:
+                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
+                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
             if self.estimated and kind == "search":
                 self._known.update(self._estimates(archive, finished))
         return {number: self._known[number] for number in sorted(finished) if number in self._known}
@@ -183,8 +188,9 @@ class Run:
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
         truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer. Where results were told on arrival, staleness: by how many updates the
-        controller had moved on between proposing a candidate and learning of it.
+        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
+        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
+        candidate and learning of it.
         """
         import pandas as pd
 
@@ -226,7 +232,7 @@ class Run:
         return pd.DataFrame(rows, columns=columns)
 
     def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (truncated or unextracted, objective) -> share of its answers, search items."""
+        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
         wanted = {
             (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
             for kind in MISHAPS

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.results.finals import Final
 from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
-from evomerge.scoring.mishaps import TRUNCATED, UNEXTRACTED
+from evomerge.scoring.comparison import Difference
+from evomerge.scoring.mishaps import SHORTENED, TRUNCATED, UNEXTRACTED
 
 if TYPE_CHECKING:
     from evomerge.results import Run
@@ -143,6 +144,7 @@ def mishap_lines(run: Run, number: int) -> list[str]:
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
         UNEXTRACTED: "held nothing that the task's filter takes for an answer",
+        SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
     }
     shares = run.mishaps().get(number, {})
     return [
@@ -171,15 +173,22 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
             scores = (f"{name} {score.value:.4g} ± {score.stderr:.2g}" for name, score in final.scores.items())
             line = f"  {final.name:<{label}}  {', '.join(scores)}"
         if final.gain is not None:
-            line += f"   {verdict(final)}"
+            line += f"   {verdict(final, final.joint)}"
         lines.append(line)
+    if sum(final.joint is not None for final in finals) > 1:
+        lines.append("  (95% intervals that hold for all finalists together)")
     winner = next((final for final in finals if final.number == best and final.gain is not None), None)
     return lines if winner is None else [*lines, "", f"The best by the search items, {winner.name}: {verdict(winner)}."]
 
 
-def verdict(final: Final) -> str:
-    """Return one finalist's comparison with the best parent, in points, with its paired interval."""
-    gain = final.gain
+def verdict(final: Final, joint: Difference | None = None) -> str:
+    """Return one finalist's comparison with the best parent, in points, with its paired interval.
+
+    Args:
+        final: the finalist.
+        joint: the gain with an interval for all finalists together, in the place of its own.
+    """
+    gain = joint or final.gain
     if gain is None:
         return "a parent"
     shown = _points if final.in_points else _plain

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
 from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts
 from evomerge.run.proposing import Proposing, decide
@@ -99,10 +100,10 @@ class CheckReport:
         lines.append(f"  controller {self.proposing.name}, budget {' and '.join(part for part in limits if part)}")
         lines += [f"             {note.removeprefix('controller ')}" for note in self.proposing.notes]
         for objective in self.tasks.objectives:
-            asked, held = self.tasks.plan.search[objective.task], self._held(objective.task)
+            held = self._held(objective.task)
             lines.append(
-                f"  objective  {objective.name}: {objective.goal} {objective.metric} on {len(asked)} items, "
-                f"{held} held out, of {self.tasks.documents[objective.task]}"
+                f"  objective  {objective.name}: {objective.goal} {objective.metric} on "
+                f"{self._asked(objective)} items, {held} held out, of {self.tasks.documents[objective.task]}"
             )
         free = available_bytes("cpu")
         lines.append(
@@ -117,6 +118,13 @@ class CheckReport:
     def _in_all(self) -> str:
         candidates = self.search_file.budget.candidates
         return f", {_span(candidates * self.time.seconds)} for {candidates} by one worker" if candidates else ""
+
+    def _asked(self, objective: Objective) -> str:
+        """Return how many items a candidate is asked, and of how many where its score is estimated."""
+        asked, scoring = len(self.tasks.plan.search[objective.task]), self.search_file.scoring
+        if scoring.estimator == "mean" or scoring.items is None or objective.kind != "task" or scoring.items >= asked:
+            return str(asked)
+        return f"{scoring.items} of {asked} (estimator {scoring.estimator})"
 
     def _held(self, task: str) -> int:
         plan = self.tasks.plan
@@ -146,7 +154,9 @@ def check(file: str | Path) -> CheckReport:
         *licence_warnings({names[name]: found.licence for name, found in facts.items()}),
         *(f"'{name}': {finding}" for name, layout in layouts.items() for finding in lint_folder(layout.folder)),
     ]
-    items = sum(len(tasks.plan.search[task]) for task in {objective.task for objective in tasks.objectives})
+    few = search_file.scoring.items if search_file.scoring.estimator != "mean" else None
+    asked = {objective.task: len(tasks.plan.search[objective.task]) for objective in tasks.objectives}
+    items = sum(count if few is None else min(count, few) for count in asked.values())
     time = estimate_time(list(layouts.values()), items)
     notes = models.alignment.notes if models.alignment is not None else ()
     proposing = decide(

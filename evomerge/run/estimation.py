@@ -40,9 +40,7 @@ class _Estimated:
 
     def learn(self, merge: Array) -> None:
         """Add a merge's full answers to what is known."""
-        known = self.estimator.knowledge
-        grown = Knowledge(known.parents, np.concatenate([known.merges, merge[None]]), known.bank)
-        self.estimator = Estimator(self.estimator.asked_for, grown, self.estimator.seed, self.estimator.pinned)
+        self.estimator = self.estimator.after(merge)
 
 
 class Estimation:

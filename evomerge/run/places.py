@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Places:
         from evomerge.pool.ray_pool import RayPool
 
         return RayPool(
-            spec,
+            replace(spec, shared=True),
             workers=self.workers,
             address=self.address,
             cpus=self.cpus_per_worker,

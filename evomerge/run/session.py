@@ -19,7 +19,7 @@ from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_sea
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
 from evomerge.results.estimates import best_evaluations
-from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
@@ -259,8 +259,12 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     Of candidates with one recipe the first stands for all.
     """
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
-    finished = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
-    done = list({everyone[number].recipe.digest: number for number in reversed(finished)}.values())[::-1]
+    done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
+    if preparation.facts.get("racing") is not None:
+        whole = answered_everything(archive.events("told"))
+        done = [number for number in done if number in whole]
+    # in reverse, so that the first of several with one recipe is what stays
+    done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -58,13 +59,19 @@ class Estimator:
     knowledge: Knowledge
     seed: int
     pinned: tuple[int, ...] = ()  # the anchor items, once they are chosen
-    _factors: dict[tuple[int, ...], float] = field(default_factory=dict, compare=False, repr=False)
+    _kept: dict[tuple[object, ...], Any] = field(default_factory=dict, compare=False, repr=False)  # by what it is about
 
     def __post_init__(self) -> None:
         if self.asked_for not in METHODS:
             raise InputError(f"unknown estimator {self.asked_for!r}. {near(self.asked_for, METHODS)}")
         if not self.knowledge.models:
             raise InputError("an estimator needs the answers of at least one parent, or a bank")
+
+    def after(self, merge: Array) -> Estimator:
+        """Return the estimator that also knows the full answers of a merge, `(items,)`."""
+        known = self.knowledge
+        grown = Knowledge(known.parents, np.concatenate([known.merges, merge[None]]), known.bank)
+        return Estimator(self.asked_for, grown, self.seed, self.pinned, self._kept)
 
     @property
     def method(self) -> str:
@@ -108,7 +115,7 @@ class Estimator:
                 continue
             read = self._learnt.read(self.method, answers[np.ix_(rows, chosen)], chosen)
             value[rows] = np.clip(read.estimate, 0.0, 1.0)
-            stderr[rows] = self._factor(chosen) * read.sd
+            stderr[rows] = self._factor(tuple(chosen.tolist())) * read.sd
             for row, method in zip(rows, read.method, strict=True):
                 methods[row] = method
         low, high = self._bounds
@@ -146,10 +153,9 @@ class Estimator:
         default, *rivals = ("mp-irt", "parents", "p-irt") if banked else ("parents", "p-irt")
         if not len(self.knowledge.parents):
             return "p-irt"
-        if not self.pinned or len(self.knowledge.merges) < JUDGE_MERGES:
+        if not self.pinned or len(self._judges.merges) < JUDGE_MERGES:
             return default
-        chosen = np.array(self.pinned)
-        errors = {method: np.abs(self._left_out(method, chosen)[0]) for method in (default, *rivals)}
+        errors = {method: np.abs(self._left_out(method, self.pinned)[0]) for method in (default, *rivals)}
         rival = min(rivals, key=lambda method: float(errors[method].mean()))
         gain = errors[default] - errors[rival]
         return rival if gain.mean() > MARGIN * gain.std() / np.sqrt(len(gain)) else default
@@ -176,25 +182,43 @@ class Estimator:
 
     # --- how sure -----------------------------------------------------------------------------------------------
 
-    def _factor(self, chosen: IntArray) -> float:
+    def _factor(self, chosen: tuple[int, ...]) -> float:
         """Return what standard errors are multiplied with, learnt from models that were left out."""
-        key = tuple(int(item) for item in chosen)
-        if key not in self._factors:
-            if self.method in ("p-irt", "gp-irt") and self.knowledge.models >= FEW_MODELS:
-                self._factors[key] = self._learnt.factor(self.method, len(chosen), LEVEL)
-            else:
-                self._factors[key] = conformal_factor(*self._left_out(self.method, chosen), LEVEL)
-        return self._factors[key]
+        if self.method not in ("p-irt", "gp-irt") or self.knowledge.models < FEW_MODELS:
+            return conformal_factor(*self._left_out(self.method, chosen), LEVEL)
+        key = ("factor", self.method, len(chosen), self.knowledge.models)
+        if key not in self._kept:
+            self._kept[key] = self._learnt.factor(self.method, len(chosen), LEVEL)
+        return float(self._kept[key])
 
-    def _left_out(self, method: str, chosen: IntArray) -> tuple[Array, Array]:
+    def _left_out(self, method: str, chosen: tuple[int, ...]) -> tuple[Array, Array]:
         """Return errors and standard errors for merges answered in full, each estimated as if it were not."""
-        merges, errors, sds = self.knowledge.merges, list[float](), list[float]()
+        key = ("left out", method, chosen, len(self._judges.merges))
+        if key not in self._kept:
+            self._kept[key] = self._leave_out(method, np.array(chosen))
+        errors, sds = self._kept[key]
+        return errors, sds
+
+    def _leave_out(self, method: str, chosen: IntArray) -> tuple[Array, Array]:
+        known, errors, sds = self._judges, list[float](), list[float]()
+        merges = known.merges
         for place in range(max(0, len(merges) - MOST_JUDGES), len(merges)):
-            learnt = Learnt(self.knowledge.without(place), self.seed)
+            learnt = Learnt(known.without(place), self.seed)
             read = learnt.read(method, merges[place : place + 1, chosen], chosen)
             errors.append(float(read.estimate[0] - merges[place].mean()))
             sds.append(float(read.sd[0]))
         return np.array(errors), np.array(sds)
+
+    @property
+    def _judges(self) -> Knowledge:
+        """What was known at the last judging: after 1, 2, 3 merges, then whenever they are half as many again.
+
+        Judging after each merge would cost more than it tells, and a method that changes often makes scores unequal.
+        """
+        judged, known = 0, self.knowledge
+        while max(judged + 1, judged * 3 // 2) <= len(known.merges):
+            judged = max(judged + 1, judged * 3 // 2)
+        return Knowledge(known.parents, known.merges[:judged], known.bank)
 
     @cached_property
     def _bounds(self) -> tuple[float, float]:

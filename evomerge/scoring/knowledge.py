@@ -12,7 +12,7 @@ from evomerge.errors import InputError
 from evomerge.irt.bank import Bank
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.ladder import Rung, choose_rung, rungs
+from evomerge.irt.ladder import NEAR, Rung, choose_rung
 from evomerge.irt.readings import Calibration, learn
 from evomerge.irt.table import listed
 
@@ -20,6 +20,8 @@ from evomerge.irt.table import listed
 REFIT_SHARE = 0.1
 # Merges that answer so nearly alike teach nothing new, and a population of clones has no spread.
 CLONE_SHARE = 0.98
+# Fewer models of the run's own than this are relatives of each other: they cannot tell items' discriminations apart.
+OWN_MODELS = 60
 # A bank must know at least this share of the search items (another seed shares half of them with it); of the others
 # only the run's own answers are known.
 KNOWN_SHARE = 0.2
@@ -95,10 +97,10 @@ class Knowledge:
         if self.bank is not None and self.even:
             return self.bank.rung
         table = self._table()
-        if self.bank is not None:
-            return rungs(int((~np.isnan(table)).sum(axis=0).min()), table.shape[1])[0]
-        ladder = rungs(*table.shape)
-        return ladder[0] if len(ladder) == 1 else choose_rung(table, np.random.default_rng(0))[0]
+        fewest = int((~np.isnan(table)).sum(axis=0).min())
+        if fewest < OWN_MODELS or self.bank is not None:
+            return NEAR
+        return choose_rung(table, np.random.default_rng(0))[0]
 
     def calibration(self) -> Calibration:
         """Return what bank, parents and merges teach about the items together."""

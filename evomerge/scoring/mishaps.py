@@ -1,6 +1,6 @@
-"""What can go wrong with a written answer beside being wrong: it was cut off, or no answer could be found in it.
+"""What can go wrong with an answer beside being wrong: it was cut off, none could be found in it, or the question was.
 
-A low score with many of either speaks about the limit of tokens or the format of the answers, not about the skill.
+A low score with many of these speaks about limits of tokens or the format of the answers, not about the skill.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from evomerge.scoring.measures import Written
 
 TRUNCATED = "truncated"  # metric: 1 where the limit of tokens came before the answer's end
 UNEXTRACTED = "unextracted"  # metric, with the filter's name: 1 where the filter found no answer in the text
+SHORTENED = "shortened"  # metric: 1 where the prompt lost its beginning to fit the model's context
 RESPONSE_TOKENS = "response_tokens"  # metric: tokens of the answer
-MISHAPS = (TRUNCATED, UNEXTRACTED)
+MISHAPS = (TRUNCATED, UNEXTRACTED, SHORTENED)
 # lm-eval's filters that put a fixed text in the place of an answer that they do not find.
 _EXTRACTING = ("regex", "multi_choice_regex")
 _FALLBACK = "[invalid]"  # lm-eval's default

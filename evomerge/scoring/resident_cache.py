@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -43,6 +45,16 @@ def layer_kinds(model: Any) -> frozenset[str]:
     """Return which kinds of layers a model has at the moment; they differ between the routes of one search."""
     config = getattr(model.config, "get_text_config", lambda: model.config)()
     return frozenset(getattr(config, "layer_types", None) or ())
+
+
+@contextlib.contextmanager
+def computed_alone(model: Any) -> Iterator[None]:
+    """Make a model compute every layer inside, whatever it knows from other candidates: for passes that are timed."""
+    model.computed_alone = True
+    try:
+        yield
+    finally:
+        model.computed_alone = False
 
 
 def keeps_logits(model: Any) -> bool:

@@ -13,6 +13,7 @@ from evomerge.errors import CandidateError, InfrastructureError, InputError
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoder
 from evomerge.scoring.items import ItemPlan
+from evomerge.scoring.mishaps import SHORTENED
 from evomerge.scoring.resident_cache import layer_kinds
 from evomerge.scoring.ways import Output, Resident, Way, ways
 
@@ -92,7 +93,10 @@ class ResidentScorer:
         if not items:
             return ()
         given = self.outputs(task, items)
-        return self._tasks.grade(task, self._prepare(task, items), given)
+        graded = self._tasks.grade(task, self._prepare(task, items), given)
+        if cut := self._truncated.get(task):  # silent where every prompt fits, which is the rule
+            graded += tuple(Response(task, item, SHORTENED, float(item in cut)) for item in items)
+        return graded
 
     def outputs(self, task: str, items: Iterable[str]) -> list[list[list[Output]]]:
         """Return what the model said, before filters and metrics: per item, per request, per repeat."""

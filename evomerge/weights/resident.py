@@ -45,6 +45,7 @@ class Resident:
         device: str | None = None,
         revisions: Mapping[str, str] | None = None,
         tokenizer: TokenizerChoice | None = None,
+        shared: bool = False,
         share_bytes: int | None = None,
     ) -> None:
         """Load the parents once, at their stored precision, and build an empty model.
@@ -55,6 +56,8 @@ class Resident:
             device: torch's word for it; None: the GPU that this process may use, else the CPU.
             revisions: model -> revision that it must have.
             tokenizer: as the recipes say; None: the base's, to which the other vocabularies are aligned.
+            shared: on the CPU, use the parents where their files are mapped, so that all processes of a machine hold
+                them once; the files must not be written to meanwhile. False: copies of our own.
             share_bytes: most memory for activations that recipes with a route share; None: chosen from what is free.
 
         Raises:
@@ -76,7 +79,7 @@ class Resident:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_memory(list(self.parents.layouts.values()), self.device.type)
         self.written: tuple[str, str] | None = None  # digest of the recipe and fingerprint of its weights
-        self._tensors = _load(self.parents, self._home, self.device)
+        self._tensors = _load(self.parents, self._home, self.device, shared)
         layout = self._layout = self.parents.layouts_for(self._home)[self.base]
         self.model: Any = _empty_model(layout, self.device)
         self._places = place_tensors(self.model, layout)
@@ -193,7 +196,9 @@ class Resident:
         return self._places.memory(step.name, getattr(torch, step.dtype))
 
 
-def _load(parents: Parents, home: Recipe, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
+def _load(
+    parents: Parents, home: Recipe, device: torch.device, mapped: bool = False
+) -> dict[str, dict[str, torch.Tensor]]:
     """Return every parent's tensors on the device; what an adapter leaves alone is shared with its base."""
     shared: dict[tuple[str, str], torch.Tensor] = {}
     loaded: dict[str, dict[str, torch.Tensor]] = {}
@@ -208,7 +213,8 @@ def _load(parents: Parents, home: Recipe, device: torch.device) -> dict[str, dic
                     tensors[name] = reader.tensor(name).to(device)
                 else:
                     if key not in shared:
-                        shared[key] = _own(reader.tensor(name), device)
+                        tensor = reader.tensor(name)
+                        shared[key] = tensor.to(device) if mapped else _own(tensor, device)
                     tensors[name] = shared[key]
             loaded[model] = tensors
     return loaded

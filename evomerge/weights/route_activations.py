@@ -3,7 +3,8 @@
 Routes of one population form a trie: nodes are layers (their weights) with the scale on entering them. An output is
 kept under a hash of everything that determined it: the hidden states that entered the stack, and for every layer from
 there on its weights, its scale, its masks and positions, and what its cache held. So a hit is the very tensor that the
-layer would compute again, and whatever cannot be hashed is computed.
+layer would compute again, and whatever cannot be hashed is computed. What a layer has put into its cache is named after
+the key under which it ran, and so is not hashed while an answer is written token by token.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 @dataclass(frozen=True)
 class Kept:
-    """What one layer gave: its output, and the state of its cache afterwards where it has one."""
+    """What one layer gave: its output, and what it put into its cache where it has one."""
 
     output: Any
-    state: Mapping[str, Any] | None
-    bytes: int
+    added: tuple[torch.Tensor, torch.Tensor] | None = None  # keys and values of the tokens of the pass
+    state: Mapping[str, Any] | None = None  # all of the cache layer, where it holds fewer tokens than the pass had
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return bytes_of(self.output) + bytes_of(self.added) + bytes_of(self.state)
 
 
 class ActivationStore:
@@ -65,15 +71,16 @@ class ActivationStore:
 
     def keep(self, key: str, kept: Kept) -> None:
         """Keep an output if there is room, or can be."""
-        if kept.bytes > self.limit:
+        size = kept.bytes
+        if size > self.limit:
             return
-        while self.bytes + kept.bytes > self.limit:
+        while self.bytes + size > self.limit:
             oldest = next(iter(self._kept))
             if self._kept[oldest][1] == self._candidate:
                 return
             self.bytes -= self._kept.pop(oldest)[0].bytes
         self._kept[key] = (kept, self._candidate)
-        self.bytes += kept.bytes
+        self.bytes += size
 
     def touch(self, keys: Iterable[str]) -> None:
         """Make keys the most recently used, the last one most of all."""
@@ -122,6 +129,12 @@ class Digests:
         counts = [getattr(layer, name, None) for name in ("cumulative_length", "sliding_window")]
         return f"{counts} {self._lasts(layer.keys)} {self._lasts(layer.values)}"
 
+    def name_cache(self, layer: Any, key: str) -> None:
+        """Let one layer of a cache be known by the key of the pass that has just extended it."""
+        if type(layer).__name__ in _GROWING and layer.is_initialized:
+            self._remember(layer.keys, f"keys after {key}")
+            self._remember(layer.values, f"values after {key}")
+
     @staticmethod
     def _joined(name: str, parts: list[str | None]) -> str | None:
         return None if None in parts else f"{name}({','.join(str(part) for part in parts)})"
@@ -135,10 +148,19 @@ class Digests:
     def _lasts(self, tensor: torch.Tensor) -> str:
         known = self._lasting.get(id(tensor))
         if known is None or known[0]() is not tensor:
-            number = id(tensor)
-            forget = weakref.ref(tensor, lambda _: self._lasting.pop(number, None))
-            known = self._lasting[number] = (forget, describe(tensor))
+            return self._remember(tensor, describe(tensor))
         return known[1]
+
+    def _remember(self, tensor: torch.Tensor, text: str) -> str:
+        number = id(tensor)
+        forget = weakref.ref(tensor, lambda gone: self._forget(number, gone))
+        self._lasting[number] = (forget, text)
+        return text
+
+    def _forget(self, number: int, gone: weakref.ref[torch.Tensor]) -> None:
+        # another tensor may have got the number of one that is gone, and have been remembered, before we hear of it
+        if number in self._lasting and self._lasting[number][0] is gone:
+            del self._lasting[number]
 
 
 def chained(before: str, *facts: str) -> str:

@@ -7,7 +7,7 @@ says about each layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from evomerge.weights.layout import Layout, layer_count_key, text_config
 from evomerge.weights.route import per_layer
-from evomerge.weights.route_activations import ActivationStore, Digests, Kept, bytes_of, chained
+from evomerge.weights.route_activations import ActivationStore, Digests, Kept, chained
 from evomerge.weights.route_layers import share, stack_of
 
 
@@ -46,15 +46,14 @@ class Flow:
     digests: Digests = field(default_factory=Digests)
     place: str | None = None  # key of the place before the next layer; None: not to be shared
     path: list[str] = field(default_factory=list)
-    off: bool = False  # while a pass is timed
+    alone: Callable[[], bool] = lambda: False  # whether the pass under way is to be computed in any case
 
     def enter(self, hidden: torch.Tensor) -> None:
-        """Begin a pass. Single tokens are not shared: what is written differs between candidates soon."""
+        """Begin a pass."""
         self.digests.begin_pass()
         self.path = []
-        shared = self.store is not None and self.store.limit > 0 and not self.off
-        usable = shared and hidden.shape[-2] > 1 and not hidden.requires_grad
-        self.place = self.digests.of(hidden) if usable else None
+        shared = self.store is not None and self.store.limit > 0 and not self.alone()
+        self.place = self.digests.of(hidden) if shared and not hidden.requires_grad else None
 
     def leave(self) -> None:
         """End a pass. Deep places leave the store first: without the shallow ones they could not be reached."""
@@ -77,17 +76,19 @@ class Visit:
         cache = next((value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")), None)
         key = None if flow.place is None else self._key(flow.place, cache, args, kwargs)
         kept = None if key is None or flow.store is None else flow.store.find(key)
+        layer = None if cache is None else _cache_layer(cache, self._slot, make=key is not None)
+        written = None if cache is None or _is_transient(cache) else layer  # None: nobody reads what comes into it
         if kept is None:
             output = self._computed(hidden_states, args, kwargs)
             flow.work.run += tokens
             if key is not None and flow.store is not None:
-                state = self._state(cache)
-                flow.store.keep(key, Kept(output, state, bytes_of(output) + bytes_of(state)))
+                flow.store.keep(key, _kept(output, written, hidden_states.shape[-2]))
         else:
             output = kept.output
             flow.work.shared += tokens
-            if kept.state is not None:
-                _cache_layer(cache, self._slot, make=True).__dict__.update(kept.state)
+            _restore(layer, kept)
+        if key is not None and written is not None:
+            flow.digests.name_cache(written, key)
         flow.place = key
         if key is not None:
             flow.path.append(key)
@@ -109,11 +110,6 @@ class Visit:
             return None
         return chained(before, self._stop.digest, repr(self._stop.scale), given, named, kind, held)
 
-    def _state(self, cache: Any) -> Mapping[str, Any] | None:
-        if cache is None or _is_transient(cache):
-            return None
-        return dict(vars(_cache_layer(cache, self._slot, make=True)))
-
 
 class RouteStack:
     """The layers of one model, which can be pointed at other layers and back; meant to be mutated.
@@ -132,7 +128,8 @@ class RouteStack:
         names |= {name for name, value in lists.items() if per_layer(name, value, layout.layers)}
         self._lists = {name: list(getattr(self._config, name)) for name in sorted(names)}
         self._visits: dict[tuple[int, int], Any] = {}  # (layer, slot) -> module
-        self.flow = Flow(store)
+        # whoever times a pass says so, see scoring.resident_cache.computed_alone
+        self.flow = Flow(store, alone=lambda: bool(getattr(model, "computed_alone", False)))
         self.pointed = False
 
     def entries(self, layer: int) -> dict[str, Any]:
@@ -187,6 +184,25 @@ class RouteStack:
         for layer in (*self.home, *self._visits.values()) if hooked else ():
             for part in layer.modules():
                 part._forward_hooks.clear()
+
+
+def _kept(output: Any, layer: Any, tokens: int) -> Kept:
+    """Return what a layer gave and put into its layer of a cache, if any, in a pass over some tokens."""
+    if layer is None:
+        return Kept(output)
+    if layer.keys.shape[-2] < tokens:  # a window shorter than the pass
+        return Kept(output, state=dict(vars(layer)))
+    keys, values = (held[..., -tokens:, :] for held in (layer.keys, layer.values))
+    whole = layer.keys.shape[-2] == tokens  # a part is copied, so that the whole need not be held for it
+    return Kept(output, (keys, values) if whole else (keys.clone(), values.clone()))
+
+
+def _restore(layer: Any, kept: Kept) -> None:
+    """Put into a layer of a cache what was kept for it."""
+    if kept.added is not None:
+        layer.update(*kept.added)
+    elif kept.state is not None:
+        vars(layer).update(kept.state)
 
 
 def _is_transient(cache: Any) -> bool:

@@ -34,7 +34,12 @@ class Nodes:
             "PYTHONPATH": str(ROOT),
         }
         (folder / "ray").mkdir(exist_ok=True)
-        self._process = subprocess.Popen(
+        self._process = self._started(count, seed)
+        if ":" not in self.address:  # a node that does not start in time on a busy machine is nothing that we test
+            self._process = self._started(count, seed)
+
+    def _started(self, count: int, seed: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.nodes", str(count), str(seed)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -43,8 +48,9 @@ class Nodes:
             cwd=ROOT,
             env=self.environment,
         )
-        assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().strip()
+        assert process.stdout is not None
+        self.address = process.stdout.readline().strip()
+        return process
 
     def tell(self, verb: str) -> None:
         """Have something done; it is not waited for, since a node takes seconds to start."""
@@ -92,9 +98,9 @@ class Mayhem:
                 if status == 0:
                     break
                 driver = self._start()  # it was killed, or its Ray was
-            if plan and self._told() >= plan[0][0]:
+            if plan and self.told() >= plan[0][0]:
                 action = plan.pop(0)[1]
-                self.done.append((self._told(), action))
+                self.done.append((self.told(), action))
                 self._do(action, driver, chance)
             time.sleep(0.05)
         assert not plan, f"the run ended before {plan}"
@@ -129,7 +135,8 @@ class Mayhem:
         out, _ = driver.communicate()
         return out[-4000:]
 
-    def _told(self) -> int:
+    def told(self) -> int:
+        """Return how many candidates the run has told its controller about."""
         try:
             with Archive.open(self.folder) as archive:
                 return sum(1 for _ in archive.events("told"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from evomerge.archive import Archive
 from tests.chaos.driver import world
-from tests.chaos.mayhem import Mayhem, Nodes, answers_per_question, lost_work
+from tests.chaos.mayhem import ROOT, Mayhem, Nodes, answers_per_question, lost_work
 from tests.end_to_end.conftest import command, evomerge, search_text
 from tests.search.world import trace
 
@@ -85,3 +87,38 @@ def facts_of(folder: Path) -> dict[str, object]:
         held_out = {(number, r.task, r.item, r.metric): r.value for number, r in archive.response_rows("holdout")}
         weights = {o.number: o.fingerprint for o in archive.outcomes()}
     return {**trace(folder), "best": best.number, "held out": held_out, "weights": weights}
+
+
+@pytest.mark.chaos
+def test_the_head_is_killed_and_another_cluster_of_another_size_goes_on(short_folder: Path) -> None:
+    whole = world(short_folder / "whole", 24)
+    whole.run()
+    run = short_folder / "run"
+
+    def start(nodes: Nodes) -> subprocess.Popen[str]:
+        driver = [sys.executable, "-m", "tests.chaos.driver", str(run), nodes.address, "24", "0.6"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            driver, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=nodes.environment
+        )
+
+    with Nodes(2, 0, short_folder) as nodes:
+        first = start(nodes)
+        mayhem = Mayhem(run, nodes, lambda resumes: [], 0, 24)
+        while mayhem.told() < 6:
+            assert first.poll() is None, first.communicate()[0][-3000:]
+            time.sleep(0.05)
+        nodes.tell("head")
+        begun = time.monotonic()
+        try:
+            said, _ = first.communicate(timeout=180)
+        except subprocess.TimeoutExpired:
+            first.kill()
+            said, _ = first.communicate()
+        print(f"\nthe driver ended with {first.returncode} after {time.monotonic() - begun:.0f} s: {said[-300:]!r}")
+    with Nodes(1, 0, short_folder) as nodes:
+        second = start(nodes)
+        said, _ = second.communicate(timeout=600)
+        assert second.returncode == 0, said[-3000:]
+    assert trace(run) == trace(short_folder / "whole")
+    assert set(answers_per_question(run).values()) == {1}

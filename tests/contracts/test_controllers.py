@@ -219,13 +219,13 @@ def test_randomness_is_private(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_learning_beats_random_on_a_sphere(name: str) -> None:
     """Median over seeds of the best of 60 points in 5 dimensions (of 16 for the slow one, with as many by chance)."""
-    count = 16 if name == "gp" else 60
+    count = {"gp": 16, "quadratic": 30}.get(name, 60)
 
     def best(which: str, seed: int) -> float:
         points = drive(fresh(which, 5, seed=seed), count, sphere)
         return max(sphere(0, point)[0] for point in points)
 
-    seeds = range(2 if name == "gp" else 7)
+    seeds = range({"gp": 2, "quadratic": 3}.get(name, 7))
     learned = np.median([best(name, seed) for seed in seeds])
     by_chance = np.median([best("random", seed) for seed in range(7)])
     assert learned > 0.8 * by_chance  # both are negative: nearer to the optimum

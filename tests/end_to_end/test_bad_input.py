@@ -9,11 +9,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge.cli import main
+from evomerge.irt.replay import calibrate
+from evomerge.irt.table import ResponseTable
 from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model
 
@@ -123,6 +126,37 @@ def test_models_tasks_and_items_are_all_reported_at_once(place: Path, capsys: py
     (place / "search.yaml").write_text(SEARCH.format(task="add, metric: accuracy", tasks=TASKS))
     message = refused(place, capsys)
     assert all(word in message for word in (TENSOR, "model.norm.weight", "accuracy", "3 problems"))
+
+
+def scoring(place: Path, text: str) -> None:
+    file = place / "search.yaml"
+    file.write_text(file.read_text().replace("{items: 4, holdout: 0.05}", text))
+
+
+def test_a_chat_template_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scoring(place, "{items: 4, holdout: 0.05, lm_eval: {apply_chat_template: true}}")
+    assert "the tokenizer has no chat template; unset it" in refused(place, capsys)
+
+
+def test_a_bank_of_another_task(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = np.random.default_rng(0).integers(0, 2, (4, 30)).astype(float)
+    table = ResponseTable(answers, ("a", "b", "c", "d"), tuple(f"hash {j}" for j in range(30)))
+    calibrate(table, out=place / "other.json")
+    scoring(place, "{items: 4, holdout: 0.05, estimator: p-irt, bank: other.json}")
+    message = refused(place, capsys)
+    assert "the bank knows 0 of the 380 search items of task 'add'" in message
+    assert "another version of it" in message
+
+
+def test_what_an_estimator_lacks_is_said_with_its_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scoring(place, "{estimator: auto, bank: {ad: nothing.json}}")
+    message = refused(place, capsys)
+    assert "line 9, scoring: estimator 'auto' needs items" in message
+    assert "scoring.bank.ad: unknown task among the objectives 'ad'. Near: add" in message
+    assert "no such file" in message
+    (place / "search.yaml").write_text(SEARCH.format(task="add", tasks=TASKS))
+    scoring(place, "{items: 4, pool: 9}")
+    assert "scoring.pool: is only used by an estimator" in refused(place, capsys)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")

@@ -132,6 +132,10 @@ def test_finals_compare_item_by_item_with_the_best_parent(run: Run) -> None:
         assert final.against == parents[0].name
         assert final.gain.value == pytest.approx((mine - best).mean())
         assert final.gain.low < final.gain.value < final.gain.high
+        assert final.joint is not None
+        assert final.joint.value == final.gain.value
+        assert final.joint.low < final.gain.low < final.gain.high < final.joint.high
+    assert "hold for all finalists together" in run.summary()
 
 
 def test_status_counts_and_state(run: Run) -> None:

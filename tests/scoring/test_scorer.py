@@ -11,6 +11,7 @@ import torch
 from evomerge.errors import CandidateError, InputError, TaskError
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
+from evomerge.scoring.mishaps import SHORTENED
 from evomerge.scoring.resident_scorer import ResidentScorer
 from evomerge.scoring.settings import TaskSettings
 from evomerge.scoring.ways import PackedLikelihoods, WrittenAnswers
@@ -158,6 +159,10 @@ def test_long_prompts_lose_their_beginning_as_in_lm_eval_and_are_counted(tokeniz
             flat = [float(answer[0] if isinstance(answer, tuple) else answer) for item in expected for answer in item]
             assert likelihoods(given) == pytest.approx(flat, rel=1e-4, abs=2e-3)
     assert scorer.truncated == {"t_preamble": 24, "t_sums_shots": 20}
+    cut = [response for response in scorer.answers("t_preamble", ids(tasks, "t_preamble")[:5]) if response.value]
+    assert sum(response.metric == SHORTENED for response in cut) == 5
+    whole = scorer.answers("t_cloze", ids(tasks, "t_cloze"))
+    assert all(response.metric != SHORTENED for response in whole)
     assert scorer.fallbacks == {}
 
 

@@ -81,8 +81,12 @@ class World:
         return self.run_with(self.fresh_controller(), watch, progress)
 
     def fresh_controller(self) -> Controller:
-        eager = self.rules.asynchronous
-        setup = Setup(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0), None, self.candidates, eager, self.staleness)
+        setup = Setup(
+            *(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0)),
+            budget=self.candidates,
+            asynchronous=self.rules.asynchronous,
+            staleness=self.staleness,
+        )
         return build(self.controller, setup, self.options)
 
     def run_with(

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from evomerge.errors import CandidateError, InfrastructureError, WeightsError
 from evomerge.recipe import Recipe, Source, passthrough
 from evomerge.scoring.likelihood import PlacedForest
+from evomerge.scoring.resident_cache import computed_alone
 from evomerge.scoring.rows import Likelihood, plant
 from evomerge.weights.resident import Resident
 from tests.pico import FAMILIES, make_model
@@ -285,6 +286,31 @@ def test_hidden_states_are_those_of_the_route(llama: Any) -> None:
             expected = by_hand(llama.all, route)(PROMPT, output_hidden_states=True).hidden_states
         assert len(given) == len(expected) == len(route) + 1
         assert all(torch.equal(a, b) for a, b in zip(given, expected, strict=True))
+
+
+def test_written_answers_share_their_steps_and_a_timed_pass_shares_nothing(llama: Any) -> None:
+    """The same tokens after the same beginning: every step of the second candidate is known but for its last layer."""
+    base, one, _ = llama.all
+    route = [(base, 0, 1.0), (one, 1, 1.0), (base, 2, 1.0), (base, 3, 1.0)]
+    resident = Resident(llama.all, share_bytes=2**28)
+    forced = {
+        "min_new_tokens": 12,
+        "max_new_tokens": 12,
+        "do_sample": False,
+        "prefix_allowed_tokens_fn": lambda *_: [7],
+    }
+    texts = []
+    for scale in (1.0, 1.5):
+        resident.write(lend(llama.all, [*route[:3], (base, 3, scale)]))
+        texts.append(resident.model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT), **forced))
+    assert torch.equal(*texts)
+    tokens = 2 * (19 + 11)
+    assert resident.work is not None
+    assert (resident.work.run, resident.work.shared) == (tokens, 3 * tokens)
+    with computed_alone(resident.model):
+        logits(resident.model)
+        logits(resident.model)
+    assert (resident.work.run, resident.work.shared) == (tokens + 2 * 4 * 38, 3 * tokens)
 
 
 def refused(models: Sequence[str], route: Sequence[Hop], **more: Any) -> str:

@@ -1,0 +1,76 @@
+"""A token planted in the driver's environment: workers have it, and it is written nowhere, failures included."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from evomerge.archive import Archive
+from tests.chaos.mayhem import Nodes
+from tests.chaos.test_chaos import short_folder
+from tests.end_to_end.conftest import EXPERTS, command
+
+__all__ = ["short_folder"]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+TOKEN = "planted-" + "hub-token-0123456789"
+FITNESS = """
+import os
+
+def holds_the_token(asked):
+    token = os.environ.get("HF_TOKEN", "")
+    if os.path.exists(os.path.join(os.path.dirname(__file__), "fail")):
+        raise RuntimeError("401 Unauthorized: Bearer " + token)
+    return float(len(token))
+"""
+SEARCH = """
+merge:
+  merge_method: task_arithmetic
+  base_model: {experts}/base
+  models: [{{model: {experts}/add}}]
+  parameters: {{weight: {{search: [0.0, 1.2]}}}}
+objectives: [{{python: {{function: 'fitness:holds_the_token'}}, name: mine, goal: maximize}}]
+controller: {{name: sobol}}
+budget: {{candidates: {candidates}}}
+"""
+
+
+def places_with(needle: bytes, folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def test_a_planted_token_is_found_nowhere(short_folder: Path) -> None:
+    (short_folder / "fitness.py").write_text(FITNESS)
+    file = short_folder / "search.yaml"
+    file.write_text(SEARCH.format(experts=EXPERTS, candidates=1))
+    said = ""
+    with Nodes(1, 0, short_folder) as nodes:
+        environment = {**nodes.environment, "HF_TOKEN": TOKEN}
+        for verb in ("search", "resume"):
+            given = [file, "--out", short_folder / "run"] if verb == "search" else [short_folder / "run"]
+            more = ["--candidates", "2", "--address", nodes.address]
+            if verb == "resume":
+                (short_folder / "fail").touch()
+            done = subprocess.run(
+                command(verb, *given, *more[0 if verb == "resume" else 2 :]),
+                capture_output=True,
+                text=True,
+                timeout=300,
+                env=environment,
+            )
+            said += done.stdout + done.stderr
+        time.sleep(1.0)  # Ray writes its logs a moment later
+        logs = short_folder / "ray"
+        assert len(list(logs.rglob("*.log"))) > 5
+        assert places_with(TOKEN.encode(), short_folder) == []
+    assert TOKEN not in said
+    with Archive.open(short_folder / "run") as archive:
+        first, second = archive.outcome(0), archive.outcome(1)
+        assert [response.value for response in archive.responses("search", 0)] == [len(TOKEN)]
+    assert first is not None
+    assert first.done
+    assert second is not None
+    assert second.failure is not None
+    assert "401 Unauthorized: Bearer [secret]" in second.failure.message + second.failure.traceback
