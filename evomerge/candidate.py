@@ -107,6 +107,11 @@ class Answers:
     responses: tuple[Response, ...]
 
 
+# Stages of a route that count layer evaluations (tokens times layers): computed, and known from candidates that begin
+# with the same layers.
+LAYERS_RUN, LAYERS_SHARED = "layers.run", "layers.shared"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The end of one job: nothing, or the failure; who did it, how long each stage took, and on which weights."""
@@ -116,10 +121,18 @@ class Outcome:
     failure: Failure | None = None
     worker: str = ""
     seconds: float = 0.0
-    # merge, score, ... in seconds; of a route also layers.run and layers.shared: layer evaluations (tokens times
-    # layers) that were computed, and that were known from candidates with the same first layers
-    stages: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)  # see `timed` and `layer_evaluations`
     fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
+
+    @property
+    def timed(self) -> dict[str, float]:
+        """Seconds per stage: merge, score, ..."""
+        return {name: value for name, value in self.stages.items() if name not in (LAYERS_RUN, LAYERS_SHARED)}
+
+    @property
+    def layer_evaluations(self) -> tuple[int, int]:
+        """How many layer evaluations a route took, and how many more it would have taken alone; 0, 0 without one."""
+        return int(self.stages.get(LAYERS_RUN, 0)), int(self.stages.get(LAYERS_SHARED, 0))
 
     @property
     def done(self) -> bool:

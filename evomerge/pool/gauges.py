@@ -22,7 +22,7 @@ def count(arrived: Iterable[Arrival], totals: dict[str, float]) -> None:
     for one in arrived:
         if isinstance(one, Outcome):
             add("candidates_done" if one.done else "candidates_failed")
-            for stage, seconds in one.stages.items():
+            for stage, seconds in one.timed.items():
                 add(f"stage_seconds/{stage.partition('.')[0]}", seconds)
         elif isinstance(one, Retry):
             add("retries")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evomerge.candidate import Answers, Job, Outcome
+from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.errors import WeightsError
 from evomerge.scoring.answer_cache import AnswerCache
 from evomerge.scoring.answering import Answerer
@@ -117,7 +117,7 @@ class Worker:
     def _layer_work(self) -> dict[str, float]:
         """Return how many layer evaluations a route cost and how many it shared with other candidates."""
         work = self._resident.work
-        return {} if work is None else {"layers.run": float(work.run), "layers.shared": float(work.shared)}
+        return {} if work is None else {LAYERS_RUN: float(work.run), LAYERS_SHARED: float(work.shared)}
 
     def _climb(self, job: Job, rungs: Rungs) -> None:
         """Raise CandidateError where the candidate falls off a rung, the cheapest first."""

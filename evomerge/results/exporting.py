@@ -41,7 +41,7 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: in
     candidate = run.pick(pick)
     if form in ("mergekit", "recipe"):
         recipe = candidate.recipe
-        document = recipe.to_mergekit() if form == "mergekit" else recipe.to_mapping()
+        document = _mergekit(recipe) if form == "mergekit" else recipe.to_mapping()
         write_text(yaml_text(document, _heading(run, candidate, form)), to)
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
     from evomerge.results.card import model_card
@@ -64,6 +64,15 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: in
         f"wrote candidate {candidate.number} to {report.folder} "
         f"({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}{proof})" + findings_text(report.findings)
     )
+
+
+def _mergekit(recipe: Recipe) -> dict[str, Any]:
+    if recipe.route is None:
+        return recipe.to_mergekit()
+    from evomerge.weights.parents import find_parents
+    from evomerge.weights.route_mergekit import route_to_mergekit
+
+    return route_to_mergekit(recipe, find_parents(recipe.references(), dict(recipe.revisions)).layouts)
 
 
 def write_lora(recipe: Recipe, to: str | Path, rank: int | str | None, card: Callable[[LoraReport], str]) -> str:

@@ -51,6 +51,9 @@ def use_line(status: Mapping[str, Any]) -> str:
     shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
     if total:
         parts.append(" ".join(f"{stage} {100 * seconds / total:.0f}%" for seconds, stage in shares if seconds))
+    if status.get("layers_shared"):
+        share = status["layers_shared"] / (status["layers_run"] + status["layers_shared"])
+        parts.append(f"{100 * share:.0f}% of layer evaluations shared between routes")
     if status["lost_seconds"]:
         parts.append(f"{clock(status['lost_seconds'])} of work lost")
     if status["cost"] is not None:

@@ -43,7 +43,7 @@ def times(archive: Archive) -> list[Time]:
         time = of(outcome.worker)
         time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
         time.busy += outcome.seconds + outcome.stages.get("load", 0.0)
-        for stage, seconds in outcome.stages.items():
+        for stage, seconds in outcome.timed.items():
             time.stages[stage.partition(".")[0]] += seconds
     _follow(archive.events("worker", "retry", "resumed", "interrupted", "ended"), of, archive.seconds())
     total = archive.seconds()
@@ -99,7 +99,10 @@ def summary(archive: Archive, price: float | None = None) -> dict[str, Any]:
     busy = sum(time.busy for time in workers)
     hours = archive.seconds() / 3600.0
     done = sum(1 for outcome in archive.outcomes() if outcome.split == "search" and outcome.number >= 0)
+    layers = [outcome.layer_evaluations for outcome in archive.outcomes() if not outcome.worker.startswith("as ")]
+    run, shared = sum(run for run, _ in layers), sum(shared for _, shared in layers)
     return {
+        **({"layers_run": run, "layers_shared": shared} if run + shared else {}),
         "busy_share": min(1.0, busy / present) if present else None,
         "stages": {**stages, "wait": max(0.0, present - busy)},
         "lost_seconds": sum(time.lost for time in workers),

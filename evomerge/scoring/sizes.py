@@ -50,9 +50,11 @@ def parameters(model: Any) -> int:
 def forward_seconds(model: Any, count: int) -> list[float]:
     """Return the seconds of `count` forward passes over random tokens, after one that is not timed.
 
-    The tokens differ from pass to pass, so that nothing can be known from an earlier one.
+    The tokens differ from pass to pass, and every layer is computed even where a route's first layers are shared.
     """
     import torch
+
+    from evomerge.scoring.resident_cache import computed_alone
 
     rows = int(model.get_input_embeddings().weight.shape[0])
     device = model.get_input_embeddings().weight.device
@@ -63,7 +65,7 @@ def forward_seconds(model: Any, count: int) -> list[float]:
         tokens = [[draw.randrange(rows) for _ in range(min(TOKENS, context))] for _ in range(TEXTS)]
         batch = torch.tensor(tokens, device=device)
         begun = _now(device)
-        with torch.no_grad():
+        with torch.no_grad(), computed_alone(model):
             model(batch, use_cache=False)
         if number:
             seconds.append(_now(device) - begun)

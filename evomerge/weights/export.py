@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from evomerge.weights.parents import Parents, find_parents
 from evomerge.weights.plan import check_disk
 from evomerge.weights.reader import Reader
 from evomerge.weights.route import read_route, scale_name
+from evomerge.weights.route_mergekit import route_to_mergekit
 from evomerge.weights.shards import SHARD_BYTES, Slot, plan_shards, write_shards, write_text
 from evomerge.weights.steps import Step
 
@@ -217,8 +219,10 @@ def _own_files(recipe: Recipe, parents: Parents) -> dict[str, str]:
     files = {
         CONFIG: json.dumps(merged_config(recipe, parents.layouts_for(recipe)), indent=2, ensure_ascii=False) + "\n",
         RECIPE_FILE: json.dumps(complete.to_mapping(), indent=2, ensure_ascii=False) + "\n",
-        MERGEKIT_FILE: yaml.safe_dump(recipe.to_mergekit(), sort_keys=False, allow_unicode=True),
     }
+    with contextlib.suppress(WeightsError):  # not every route can be said in mergekit's words
+        document = recipe.to_mergekit() if recipe.route is None else route_to_mergekit(recipe, parents.layouts)
+        files[MERGEKIT_FILE] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     template = chat_template_of(recipe, parents)
     if template is not None:
         files[TEMPLATE_FILE] = template

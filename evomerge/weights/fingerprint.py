@@ -110,7 +110,7 @@ def finish(sums: Tensor) -> int:
     if sums.device.type == "cpu" and native.compiled() is not None:
         return native.finish_hash(sums, _SHIFT, 1 << 40) & _MASK64
     mixed = sums + (sums >> _SHIFT)
-    return int((mixed * _odd_keys(len(sums), 1, sums.device)).sum()) & _MASK64
+    return int((mixed * _last_keys(len(sums).bit_length(), str(sums.device))[: len(sums)]).sum()) & _MASK64
 
 
 def _weigh(block: Tensor, keys: Tensor, scratch: Tensor) -> Tensor:
@@ -134,6 +134,12 @@ def _words(tensor: Tensor) -> Tensor:
 @lru_cache(maxsize=32)
 def _row_keys(device: str) -> Tensor:
     return _odd_keys(_ROW, 0, torch.device(device))
+
+
+@lru_cache(maxsize=128)
+def _last_keys(bits: int, device: str) -> Tensor:
+    """Return the keys of up to 2**bits row sums; few keys are the first of many."""
+    return _odd_keys(1 << bits, 1, torch.device(device))
 
 
 def _odd_keys(count: int, stream: int, device: torch.device) -> Tensor:

@@ -22,6 +22,8 @@ from evomerge.weights.fingerprint import describe
 
 # Caches whose tensors are replaced and not written into, so that they can be shared.
 _GROWING = ("DynamicLayer", "DynamicSlidingWindowLayer")
+# Bytes up to which one call of hashlib is faster on a CPU than the many of `describe`.
+_SMALL = 1 << 20
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
@@ -142,13 +144,13 @@ class Digests:
     def _tensor(self, tensor: torch.Tensor) -> str:
         known = self._passing.get(id(tensor))
         if known is None:
-            known = self._passing[id(tensor)] = (tensor, describe(tensor))
+            known = self._passing[id(tensor)] = (tensor, _text_of(tensor))
         return known[1]
 
     def _lasts(self, tensor: torch.Tensor) -> str:
         known = self._lasting.get(id(tensor))
         if known is None or known[0]() is not tensor:
-            return self._remember(tensor, describe(tensor))
+            return self._remember(tensor, _text_of(tensor))
         return known[1]
 
     def _remember(self, tensor: torch.Tensor, text: str) -> str:
@@ -161,6 +163,14 @@ class Digests:
         # another tensor may have got the number of one that is gone, and have been remembered, before we hear of it
         if number in self._lasting and self._lasting[number][0] is gone:
             del self._lasting[number]
+
+
+def _text_of(tensor: torch.Tensor) -> str:
+    """Return dtype, shape and a hash of a tensor's bits as text."""
+    if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > _SMALL:
+        return describe(tensor)
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return f"{tensor.dtype}{list(tensor.shape)}:{hashlib.blake2b(raw.data, digest_size=16).hexdigest()}"
 
 
 def chained(before: str, *facts: str) -> str:

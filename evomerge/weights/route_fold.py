@@ -34,9 +34,12 @@ class Branches:
     norms: tuple[str, ...] = ()  # norms behind a branch
     offset: float = 0.0  # such a norm multiplies by weight + offset
     inputs: tuple[str, ...] = ()  # first linear maps of branches without a norm in front
+    filters: tuple[str, ...] = ()  # parts of names that pick `outputs` and nothing else, as mergekit's filters do
 
 
-_GATED = Branches(outputs=(r"\.self_attn\.o_proj\.", r"\.mlp\.down_proj\."))
+_GATED = Branches(
+    outputs=(r"\.self_attn\.o_proj\.", r"\.mlp\.down_proj\."), filters=("self_attn.o_proj", "mlp.down_proj")
+)
 _EXPERTS = Branches(outputs=(*_GATED.outputs, r"\.(experts\.(\d+\.)?|shared_expert\.)(down_proj|w2)(\.|$)"))
 _BEHIND = (r"\.post_attention_layernorm\.weight", r"\.post_feedforward_layernorm\.weight")
 _GEMMA = Branches(norms=_BEHIND, offset=1.0)
@@ -44,7 +47,7 @@ FAMILIES: dict[str, Branches] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma"), _GATED),
     **dict.fromkeys(("mixtral", "qwen3_moe"), _EXPERTS),
     **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA),
-    "gpt2": Branches(outputs=(r"\.attn\.c_proj\.", r"\.mlp\.c_proj\.")),
+    "gpt2": Branches(outputs=(r"\.attn\.c_proj\.", r"\.mlp\.c_proj\."), filters=("attn.c_proj", "mlp.c_proj")),
     "gpt_neox": Branches(outputs=(r"\.attention\.dense\.", r"\.mlp\.dense_4h_to_h\.")),
     "olmo2": Branches(norms=_BEHIND, inputs=(r"\.self_attn\.[qkv]_proj\.weight", r"\.mlp\.(gate|up)_proj\.weight")),
 }

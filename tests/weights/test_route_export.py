@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evomerge.errors import WeightsError
+from evomerge.recipe import recipe_from_mapping
 from evomerge.scoring.likelihood import PlacedForest
 from evomerge.scoring.rows import plant
 from evomerge.weights.export import export, fingerprint_of
@@ -166,3 +168,49 @@ def test_a_family_that_is_not_known_is_refused(llama: Any) -> None:
     with pytest.raises(WeightsError, match=r"cannot be folded into a lama model.*Near: llama"):
         folded([], [Place("merged", 0, 2.0)], strange)
     assert folded([], [Place("merged", 0, 1.0)], strange) == []
+
+
+def test_a_mergekit_document_makes_the_same_checkpoint(llama: Any, tmp_path: Path) -> None:
+    base, one, two = llama.all
+    route = [(base, 0, 1.0), (one, 1, 2.0), (one, 2, 1.0), (two, 2, 0.25), (base, 2, 2.0), (base, 3, 1.0)]
+    document = yaml.safe_load((export_folder(llama, route, tmp_path / "ours") / "mergekit_config.yml").read_text())
+    assert [part["sources"][0]["layer_range"] for part in document["slices"]] == [[0, 1], [1, 3], [2, 3], [2, 4]]
+    assert document["slices"][1]["sources"][0]["parameters"]["scale"][0] == {"filter": "self_attn.o_proj", "value": 0.5}
+    assert "parameters" not in document["slices"][3]["sources"][0]
+    report = export(recipe_from_mapping(document), tmp_path / "again")
+    assert report.fingerprint == fingerprint_of(str(tmp_path / "ours"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # mergekit's own
+def test_mergekit_makes_the_same_checkpoint(llama: Any, tmp_path: Path) -> None:
+    from tests.weights.test_against_mergekit import by_mergekit, largest_difference
+
+    base, one, _ = llama.all
+    route = [(base, 0, 1.0), (one, 1, 2.0), (one, 1, 0.75), (base, 3, 1.0)]
+    ours = load_file(export_folder(llama, route, tmp_path / "ours") / "model.safetensors")
+    document = yaml.safe_load((tmp_path / "ours" / "mergekit_config.yml").read_text())
+    assert largest_difference(ours, by_mergekit({**document, "dtype": "float32"}, tmp_path / "theirs")) < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("route", "words"),
+    [
+        ([("one", 0, 1.0), ("base", 1, 1.0)], "embeddings of the first slice's model"),
+        ([("base", 0, 1.0), ("one", 1, 1.0)], "final norm and head of the last slice's model"),
+        ([("merged", 0, 1.0), ("base", 1, 1.0)], r"cannot name the result of another merge \(ties\)"),
+        ([("base", 0, 1.0), ("base", 1, -1.0)], "turns the stream's sign"),
+    ],
+)
+def test_what_mergekit_cannot_express_is_refused(route: list[Hop], words: str, llama: Any) -> None:
+    from evomerge.weights.parents import find_parents
+    from evomerge.weights.route_mergekit import route_to_mergekit
+
+    names = {"merged": "merged", "one": str(llama.one), "base": str(llama.base)}
+    hops = tuple((names[source], layer, scale) for source, layer, scale in route)
+    with pytest.raises(WeightsError, match=words):
+        route_to_mergekit(replace(llama.recipe("ties"), route=hops), find_parents(llama.all).layouts)
+
+
+def export_folder(llama: Any, route: Sequence[Hop], folder: Path) -> Path:
+    return export(lend(llama.all, route), folder).folder
