@@ -36,13 +36,17 @@ shift 2
 # Other people's Ray on the same nodes must not meet ours: a port and a folder of our own, by the job's number.
 port=$((20000 + SLURM_JOB_ID % 20000))
 scratch=/tmp/ray-$SLURM_JOB_ID
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes%%$'\n'*}
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
 
 # Three minutes before the end Slurm sends USR1: stand in the queue again, which ends this try.
 trap 'echo "time is nearly over: queued again, to resume"; scontrol requeue "$SLURM_JOB_ID"' USR1
 
-# Ray's dashboard stays off: on shared nodes, whoever reaches it could run code as you.
+# Whoever reaches a Ray without a token can run code as you, and its ports are open to the network: a token for this job
+# alone (Ray 2.52 and later ask for it), which srun passes to all nodes. The dashboard stays off.
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-300}
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
   ray symmetric-run --address "$head_ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
@@ -58,4 +62,9 @@ while kill -0 "$search" 2>/dev/null; do
   status=0
   wait "$search" || status=$?
 done
+# ray symmetric-run ends with 0 where Ray itself could not start
+if [ "$status" -eq 0 ] && [ ! -e "$run/archive.sqlite" ]; then
+  echo "the search never began: see above what Ray says" >&2
+  status=1
+fi
 exit "$status"

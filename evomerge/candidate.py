@@ -51,6 +51,12 @@ class Candidate:
     kind: Kind = "search"
     name: str = ""  # a parent's display name
 
+    def _repr_html_(self) -> str:
+        from evomerge.markup import Html, element
+
+        title = f"parent {self.name}" if self.kind == "parent" else f"candidate {self.number}"
+        return element("div", {}, element("b", {}, title), Html(self.recipe._repr_html_()))
+
 
 @dataclass(frozen=True)
 class Response:

@@ -125,6 +125,14 @@ class Recipe:
             document["route"] = [list(hop) for hop in self.route]
         return document
 
+    def _repr_html_(self) -> str:
+        from evomerge.markup import element, tree
+
+        document = self.to_mapping()
+        document.pop("revisions", None)  # long, and said by the digest
+        title = element("p", {}, f"{self.method} merge of {len(self.references())} models, digest {self.digest[:16]}")
+        return element("div", {}, title, tree(document))
+
     def to_mergekit(self) -> dict[str, Any]:
         """Return the part that mergekit reads; what only evomerge knows (mask seed, revisions) is left out."""
         document = self.to_mapping()

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "references", "tokenizer"],
+    ["errors", "references", "tokenizer", "markup"],
     ["merge", "irt", "pareto"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
@@ -52,6 +52,7 @@ LIGHT = [
     "errors",
     "references",
     "tokenizer",
+    "markup",
     "recipe",
     "space",
     "candidate",

@@ -1,4 +1,4 @@
-"""The same comparison as `map_front` on the shipped experts: real merges, real lm-eval tasks, 40 items of each.
+"""The same comparison as `map_front` on the shipped experts: real merges, real lm-eval tasks, some items of each.
 
 All candidates answer the same items, so that the fronts are compared on what was measured, not on luck with items.
 
@@ -40,6 +40,7 @@ def main() -> None:
     preparation = prepare(load_search_file(FILE))
     worker, space, objectives = preparation.spec.build(), preparation.space, preparation.objectives
     m = len(objectives)
+    items = len(next(iter(preparation.plan.search.values())))
     known: dict[str, list[float]] = {}
 
     def scores(points: np.ndarray) -> np.ndarray:
@@ -60,8 +61,8 @@ def main() -> None:
     reference = scores(np.vstack([np.zeros(m), np.eye(m)])).min(axis=0)
     rows = []
     for seed in range(arguments.seeds):
-        points, values = searched("quadratic", scores, m, m, EVALUATIONS, seed, 40)
-        fits = fits_to(points, values, (40,) * m)
+        points, values = searched("quadratic", scores, m, m, EVALUATIONS, seed, items)
+        fits = fits_to(points, values, (items,) * m)
         front = predicted_front(fits, np.random.default_rng(seed), size=arguments.front, start=points)
         real = scores(front.c)
         check = check_front(describe(fits, front.c), real)
@@ -69,22 +70,22 @@ def main() -> None:
         row |= {"both": hypervolume(np.vstack([values, real]), reference), "coverage": float(check.coverage.mean())}
         row |= {"loo_r2": [float(fit.diagnostics.loo_r2) for fit in fits], "bias": float(check.bias.mean())}
         for other in OTHERS:
-            row[other] = hypervolume(searched(other, scores, m, m, EVALUATIONS, seed, 40)[1], reference)
+            row[other] = hypervolume(searched(other, scores, m, m, EVALUATIONS, seed, items)[1], reference)
         rows.append(row)
         print(json.dumps(row), flush=True)
     started = time.process_time()
-    _, large = searched("nsga-ii", scores, m, m, arguments.large, 0, 40)
+    _, large = searched("nsga-ii", scores, m, m, arguments.large, 0, items)
     whole = hypervolume(large, reference)
-    history = [hypervolume(large[:n], reference) / whole for n in (100, 300, 1000)]
+    history = [hypervolume(large[:n], reference) / whole for n in (40, 100, 300, 1000) if n <= len(large)]
     print(
         f"NSGA-II {arguments.large}: {whole:.4f}, {time.process_time() - started:.0f} s of CPU, {history}", flush=True
     )
     columns = ["measured", "predicted", "both", *OTHERS]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
-        f"Commit {commit}. Shares of the hypervolume of {arguments.large} candidates of NSGA-II ({whole:.4f}; its first "
-        f"100, 300, 1,000 candidates: {', '.join(f'{share:.3f}' for share in history)}); predicted: "
-        f"{arguments.front} points, evaluated.",
+        f"Commit {commit}. Shares of the hypervolume of {arguments.large} candidates of NSGA-II ({whole:.4f}; its "
+        f"first 40, 100, 300, 1,000 candidates: {', '.join(f'{share:.3f}' for share in history)}); predicted: "
+        f"{arguments.front} points, evaluated. {items} items per task, the same for all.",
         "",
         "| seed | " + " | ".join(columns) + " | coverage | left-out R2 |",
         "|---|" + "---:|" * (len(columns) + 2),

@@ -1,8 +1,8 @@
 """A cluster in virtual time: nodes come and go, workers load, answer, straggle, crash and hang.
 
-It stands behind `pool.cluster.Cluster`: the foreman, desk, archive, controller and loop above it are the real ones. Time
-passes in two ways: to the next event while the driver waits, and, while it does not wait, by the processor time that it
-really uses. A driver that is too slow for its cluster therefore shows as idle workers.
+It stands behind `pool.cluster.Cluster`: the foreman, desk, archive, controller and loop above it are the real ones.
+Time passes in two ways: to the next event while the driver waits, and, while it does not wait, by the processor time
+that it really uses. A driver that is too slow for its cluster therefore shows as idle workers.
 """
 
 from __future__ import annotations
@@ -130,6 +130,15 @@ class SimulatedCluster:
             self.shares.paid += self.world.per_node * (now - machine.since)
         self._machines.clear()
         self._start_clock(now)
+
+    def account(self) -> Shares:
+        """Return where the worker seconds went until now, what is under way included."""
+        now, shares = self._now, replace(self.shares)
+        shares.paid += sum(self.world.per_node * (now - machine.since) for machine in self._machines.values())
+        for worker in self._workers.values():
+            state = "useful" if worker.state == "busy" else worker.state
+            setattr(shares, state, getattr(shares, state) + now - worker.since)
+        return shares
 
     def committed(self) -> None:
         """The driver has waited for its disk once."""

@@ -1,16 +1,17 @@
 """A search on 10, 100, 1,000 ... simulated workers: driver time, memory, lost work, and where the workers' time went.
 
-    python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es] [--out results.md]
+    python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es:100] [--kill]
 
-Everything but the machines is real: loop, controller, desk, foreman, archive (SQLite, in a folder of this machine). Every
-row is a process of its own. Half-way the driver is killed, and another one resumes. What is true at the end is checked:
-every candidate has exactly one end, and every answer of a candidate that did not fail is there once.
+Everything but the machines is real: loop, controller, desk, foreman, archive (SQLite, in a folder of this machine).
+Every row is a process of its own. With --kill the driver is killed half-way, and another one resumes. What is true at
+the end is checked: every candidate has exactly one end, and every answer of one that did not fail is there once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,9 +32,9 @@ from benchmarks.scale.cluster import Killed, SimulatedCluster
 from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build
-from evomerge.loop import Budget, run_search
+from evomerge.loop import Budget, replay, run_search
 from evomerge.pool.cluster import Needs
 from evomerge.pool.foreman import Foreman
 from evomerge.pool.protocol import Arrival, Notice, Retry
@@ -44,6 +46,7 @@ TASKS = ("add", "sort", "reverse", "spell")
 ITEMS = 25  # per task
 GENES = 24
 PLAN = {task: tuple(f"{task}-{i}" for i in range(ITEMS)) for task in TASKS}
+LOADED = 200.0  # seconds after which (nearly) every worker of the default world has loaded its models
 OBJECTIVES = tuple(Objective(task, task, "acc") for task in TASKS)
 
 
@@ -53,22 +56,28 @@ class Space:
 
 
 class Watched:
-    """A pool that counts what passes through another one."""
+    """A pool that counts what passes through another one, and notes the account when work is plenty."""
 
-    def __init__(self, pool: Foreman) -> None:
-        self.pool = pool
+    def __init__(self, pool: Foreman, cluster: SimulatedCluster, last: int) -> None:
+        self.pool, self.cluster, self.last = pool, cluster, last
         self.retries = 0
         self.notices: dict[str, int] = {}
         self.wasted = 0.0  # seconds of answers that came twice; the second ones are dropped
+        self.begin: Shares | None = None  # when the models are loaded
+        self.end: Shares | None = None  # when the last candidate has been handed out
 
     def room(self) -> int:
         return self.pool.room()
 
     def submit(self, job: Job) -> None:
         self.pool.submit(job)
+        if job.candidate.number == self.last and self.begin is not None:
+            self.end = self.cluster.account()
 
     def collect(self, timeout: float | None = None) -> list[Arrival]:
         arrived = self.pool.collect(timeout)
+        if self.begin is None and self.cluster.now() > LOADED:
+            self.begin = self.cluster.account()
         for one in arrived:
             if isinstance(one, Retry):
                 self.retries += 1
@@ -76,6 +85,13 @@ class Watched:
                 self.notices[one.what] = self.notices.get(one.what, 0) + 1
                 self.wasted += one.facts["seconds"] if one.what == "wasted" else 0.0
         return arrived
+
+    def steady(self) -> float | None:
+        """Return the busy share while there was work for everybody; None where there never was."""
+        if self.begin is None or self.end is None:
+            return None
+        self.end.add(self.begin, -1)
+        return self.end.useful / self.end.paid
 
     def status(self) -> list[dict[str, Any]]:
         return self.pool.status()
@@ -91,79 +107,69 @@ def mean_fitness(number: int, responses: Sequence[Response]) -> Evaluation:
     return Evaluation(number, {task: Score(statistics.fmean(v), 0.0, len(v)) for task, v in values.items()})
 
 
-def simulate(world: World, controller: str, population: int | None, candidates: int, folder: Path) -> dict[str, Any]:
-    """Run one search with one killed driver in the middle; return its row."""
-    shares, driver, retries, wasted, messages, commits = Shares(), 0.0, 0, 0.0, 0, 0
-    troubles: dict[str, int] = {}
-    notices: dict[str, int] = {}
-    rounds = candidates / world.workers
-    kill_at: float | None = world.load + world.job * (0.5 * rounds + 1.0)
-    clock, resume_seconds = 0.0, 0.0
+def simulate(
+    world: World, controller: str, population: int | None, candidates: int, folder: Path, kill: bool = False
+) -> dict[str, Any]:
+    """Run one search, with one killed driver in the middle or without; return its row."""
+    world = replace(world, per_node=math.gcd(world.workers, world.per_node))  # every place of a node has a worker
+    options = {} if population is None else {"population": population}
+    setup = Setup(GENES, world.seed, len(TASKS), (1.0,) * len(TASKS), budget=candidates)
+    shares, clock, resume_seconds = Shares(), 0.0, 0.0
+    totals: Counter[str] = Counter()
+    kill_at = world.load + world.job * (0.5 * candidates / world.workers + 1.0) if kill else math.inf
     while True:
-        cluster = SimulatedCluster(world, clock, kill_at if kill_at is not None else float("inf"))
-        watch = lambda moment, cluster=cluster: cluster.committed() if moment == "commit" else None  # noqa: E731
-        begun = time.process_time()
-        archive = (
-            Archive.open(folder, read_only=False, watch=watch)
-            if Archive.exists(folder)
-            else Archive.create(folder, {"seed": world.seed}, watch=watch)
-        )
-        options = {} if population is None else {"population": population}
-        asks = build(controller, Setup(GENES, world.seed, len(TASKS), (1.0,) * len(TASKS), budget=candidates), options)
-        staff = Staff(world.workers, Needs(cpus=1, gpus=1), may_grow=True)
-        pool = Watched(Foreman(cluster, staff))
-        killed = False
-        try:
-            reason = run_search(archive, Space(), asks, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness)
-            assert reason.name == "candidates", reason
-        except Killed:
-            killed, kill_at = True, None
-        finally:
+        cluster = SimulatedCluster(world, clock, kill_at)
+        with _archive(folder, world, cluster) as archive:
+            pool = Watched(Foreman(cluster, Staff(world.workers, Needs(1, 1), may_grow=True)), cluster, candidates - 1)
+            asks = build(controller, setup, options)
+            try:
+                reason = run_search(archive, Space(), asks, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness)
+                killed = False
+                assert reason.name == "candidates", reason
+            except Killed:
+                killed, kill_at = True, math.inf
             clock = cluster.now()
             pool.close()
-            archive.close()
         shares.add(cluster.shares)
-        driver += cluster.driver_seconds
-        retries, wasted = retries + pool.retries, wasted + pool.wasted
-        messages, commits = messages + cluster.messages, commits + cluster.commits
-        for name, count in cluster.troubles.items():
-            troubles[name] = troubles.get(name, 0) + count
-        for name, count in pool.notices.items():
-            notices[name] = notices.get(name, 0) + count
+        totals.update(cluster.troubles)
+        totals.update({f"notice: {name}": count for name, count in pool.notices.items()})
+        totals.update(driver=cluster.driver_seconds, wasted=pool.wasted)  # type: ignore[call-arg]
+        totals.update(retries=pool.retries, messages=cluster.messages, commits=cluster.commits)
         if not killed:
             break
-        resume_seconds = _resume_seconds(folder, controller, options, world, candidates)
-        del begun
+        resume_seconds = _resume_seconds(folder, build(controller, setup, options))
+    shares.useful -= totals["wasted"]
     return {
         **{"workers": world.workers, "controller": controller, "population": population, "candidates": candidates},
         "virtual_seconds": clock,
-        "driver_ms": 1e3 * driver / candidates,
-        "driver_load": driver / clock,
-        "commit_load": commits * world.commit / clock,
-        "messages": messages,
-        "commits": commits,
-        "useful": (shares.useful - wasted) / shares.paid,
-        "twice": wasted / shares.paid,
-        "lost": shares.lost / shares.paid,
-        "loading": shares.loading / shares.paid,
-        "idle": shares.idle / shares.paid,
-        "retries": retries,
-        "troubles": troubles,
-        "notices": notices,
+        "driver_ms": 1e3 * totals.pop("driver") / candidates,
+        "commit_load": totals["commits"] * world.commit / clock,
+        "steady": pool.steady(),
+        **{name: getattr(shares, name) / shares.paid for name in ("useful", "lost", "loading", "idle")},
+        "twice": totals.pop("wasted") / shares.paid,
         "resume_seconds": resume_seconds,
         "archive_mib": (folder / "archive.sqlite").stat().st_size / 2**20,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "counts": dict(totals),
         **checked(folder, candidates),
     }
 
 
-def _resume_seconds(folder: Path, controller: str, options: dict[str, Any], world: World, candidates: int) -> float:
-    """Return the processor time that it takes to bring a fresh controller to where the archive ends."""
-    from evomerge.loop import replay
+def _archive(folder: Path, world: World, cluster: SimulatedCluster) -> Archive:
+    def watch(moment: str) -> None:
+        if moment == "commit":
+            cluster.committed()
 
+    if Archive.exists(folder):
+        return Archive.open(folder, read_only=False, watch=watch)
+    return Archive.create(folder, {"seed": world.seed}, watch=watch)
+
+
+def _resume_seconds(folder: Path, controller: Controller) -> float:
+    """Return the processor time that it takes to bring a fresh controller to where the archive ends."""
     begun = time.process_time()
     with Archive.open(folder, read_only=False) as archive:
-        replay(archive, build(controller, Setup(GENES, world.seed, len(TASKS), (1.0,) * 4, budget=candidates), options))
+        replay(archive, controller)
     return time.process_time() - begun
 
 
@@ -190,18 +196,18 @@ def checked(folder: Path, candidates: int) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        "| workers | controller | candidates | hours | useful | twice | lost | loading | idle | driver ms per candidate "
-        "| driver's core busy | waits for disk | peak MiB | resume s |",
-        "|" + "---|" * 14,
-    ]
+    heads = ["workers", "controller", "candidates", "hours", "busy while there is work", "useful", "twice", "lost"]
+    heads += ["loading", "idle", "driver ms per candidate", "driver's core busy", "waits for disk", "peak MiB"]
+    lines = [f"| {' | '.join([*heads, 'retries', 'resume s'])} |", "|" + "---|" * (len(heads) + 2)]
     for row in rows:
         name = row["controller"] + (f", {row['population']} at a time" if row["population"] else "")
         shares = " | ".join(f"{100 * row[key]:.1f}%" for key in ("useful", "twice", "lost", "loading", "idle"))
+        steady = "" if row["steady"] is None or row["resume_seconds"] else f"{100 * row['steady']:.1f}%"
+        driver = row["driver_ms"] * row["candidates"] / 1e3 / row["virtual_seconds"]
         lines.append(
-            f"| {row['workers']:,} | {name} | {row['candidates']:,} | {row['virtual_seconds'] / 3600:.2f} | {shares} "
-            f"| {row['driver_ms']:.2f} | {100 * row['driver_load']:.1f}% | {100 * row['commit_load']:.1f}% "
-            f"| {row['peak_mib']:.0f} | {row['resume_seconds']:.1f} |"
+            f"| {row['workers']:,} | {name} | {row['candidates']:,} | {row['virtual_seconds'] / 3600:.2f} | {steady} "
+            f"| {shares} | {row['driver_ms']:.2f} | {100 * driver:.1f}% | {100 * row['commit_load']:.1f}% "
+            f"| {row['peak_mib']:.0f} | {row['counts']['retries']} | {row['resume_seconds']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -213,6 +219,7 @@ def main() -> None:
         "--controllers", nargs="+", default=["sobol"], help="with :N for a population, as in cma-es:100"
     )
     parser.add_argument("--rounds", type=float, default=20.0, help="candidates per worker")
+    parser.add_argument("--kill", action="store_true", help="kill the driver half-way, and resume")
     parser.add_argument("--folder", type=Path, help="where archives are written; default: a temporary folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the world, see world.py")
@@ -221,18 +228,18 @@ def main() -> None:
     given = parser.parse_args()
     world = replace(World(0, seed=given.seed), **{k: float(v) for k, v in (pair.split("=") for pair in given.set)})
     if given.one:
-        workers, controller, population, candidates = json.loads(given.one)
+        workers, controller, population, candidates, kill = json.loads(given.one)
         with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
-            row = simulate(replace(world, workers=workers), controller, population, candidates, Path(scratch) / "run")
+            run = Path(scratch) / "run"
+            row = simulate(replace(world, workers=workers), controller, population, candidates, run, kill)
         print(json.dumps(row))
         return
     rows = []
     for name in given.controllers:
         controller, _, population = name.partition(":")
         for workers in given.workers:
-            one = json.dumps(
-                [workers, controller, int(population) if population else None, int(given.rounds * workers)]
-            )
+            candidates = int(given.rounds * workers)
+            one = json.dumps([workers, controller, int(population) if population else None, candidates, given.kill])
             again = [sys.executable, "-m", "benchmarks.scale.simulate", *sys.argv[1:], "--one", one]
             done = subprocess.run(again, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(done.stdout))

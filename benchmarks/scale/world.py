@@ -41,7 +41,7 @@ class Shares:
     loading: float = 0.0  # processes that start, models that load
     idle: float = 0.0  # ready, without a job
 
-    def add(self, other: Shares) -> None:
-        """Take another account's seconds in."""
+    def add(self, other: Shares, sign: int = 1) -> None:
+        """Take another account's seconds in, or out again."""
         for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+            setattr(self, field.name, getattr(self, field.name) + sign * getattr(other, field.name))

@@ -119,7 +119,7 @@ def _problem_table(name: str, runs: dict[str, dict[int, dict[str, Any]]]) -> str
     champion = max((m for m in runs if m.startswith("evomerge") and len(runs[m]) == most), key=median)
     head = " | ".join(f"{what} at {count} | p" for what in ("hypervolume", "best held-out") for count in SHOWN)
     lines = [f"\n### {name}\n\np: {champion} is no better (paired over seeds, one-sided Wilcoxon)\n"]
-    lines += [f"| method | seeds | {head} |", "|---" * 10 + "|"]
+    lines += [f"| method | seeds | {head} | measured hypervolume at {SHOWN[-1]} |", "|---" * 11 + "|"]
     for method in sorted(runs, key=median, reverse=True):
         cells = [f"**{method}**" if method == champion else method, str(len(runs[method]))]
         for key in ("held_out", "best"):
@@ -129,6 +129,7 @@ def _problem_table(name: str, runs: dict[str, dict[int, dict[str, Any]]]) -> str
                 cells.append(f"{np.median(found):.3f} ({min(found):.3f} to {max(found):.3f})")
                 gaps = np.array([mine[seed] - its[seed] for seed in sorted(mine.keys() & its.keys())])
                 cells.append("" if method == champion else _p(gaps))
+        cells.append(f"{np.median(list(values(method, 'measured', SHOWN[-1]).values())):.4f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

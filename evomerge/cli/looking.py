@@ -1,4 +1,4 @@
-"""The verbs that look at a run: status, trials, front."""
+"""The verbs that look at a run: status, trials, front, report."""
 
 from __future__ import annotations
 
@@ -143,4 +143,28 @@ def _run_front(arguments: argparse.Namespace) -> int:
         write_csv(run.front_answer(request).frame(), arguments.csv)
     else:
         print(front_text(run, request))
+    return DONE
+
+
+def add_report(verbs: Any) -> None:
+    """Add the verb `report`."""
+    parser = folder_verb(
+        verbs,
+        "report",
+        "write one HTML file: what was found and how sure, the front to explore, finalists, failures, provenance",
+        """
+evomerge report runs/quickstart
+evomerge report runs/quickstart --to report.html
+""",
+        _run_report,
+    )
+    parser.add_argument("--to", metavar="F", help="file to write; default: report.html in the run folder")
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from evomerge.report import write_report
+    from evomerge.results import open_run
+
+    path = write_report(open_run(arguments.folder), arguments.to)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser", file=sys.stderr)
     return DONE

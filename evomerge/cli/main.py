@@ -10,13 +10,14 @@ from contextlib import suppress
 
 from evomerge import __version__
 from evomerge.cli.estimating import add_calibrate, add_estimate
-from evomerge.cli.looking import add_front, add_status, add_trials
+from evomerge.cli.looking import add_front, add_report, add_status, add_trials
 from evomerge.cli.scoring import add_replay, add_score
 from evomerge.cli.searching import add_check, add_resume, add_search
 from evomerge.cli.submitting import add_submit
 from evomerge.cli.taking import add_convert, add_export, add_merge
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
+from evomerge.pool.secrets import hide
 
 OVERVIEW = """\
 Find the merge, or the whole Pareto front of merges, of fine-tuned language models that serves your tasks best.
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except EvomergeError as error:
-        print(f"evomerge: {error}", file=sys.stderr)
+        print(f"evomerge: {hide(str(error))}", file=sys.stderr)
         return WRONG_INPUT if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("evomerge: interrupted", file=sys.stderr)
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_status,
         add_trials,
         add_front,
+        add_report,
         add_export,
         add_merge,
         add_score,

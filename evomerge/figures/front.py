@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREY, INK, ORANGE, altair, styled
+from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, altair, shown_name, styled
 
 if TYPE_CHECKING:
     import altair as alt
@@ -13,58 +13,91 @@ if TYPE_CHECKING:
 
     from evomerge.results import Run
 
-KINDS = ("front", "dominated", "parent")
+KINDS = ("front", "dominated", "parent", "predicted")
+COLOURS = (ORANGE, GREY, BLUE, GREEN)
+SHAPES = ("circle", "cross", "diamond", "triangle-up")
 
 
-def front(run: Run) -> alt.Chart:
+def front(run: Run, *, predicted: int = 0) -> alt.Chart:
     """Return the front of `run` with dominated candidates and parents, on the search items.
 
-    Two objectives span a plane, with bars of one standard error; more objectives become parallel axes, one line per
-    candidate, each axis from its worst to its best value. `front_frame` is the frame behind it.
+    Two objectives span a plane, with bars of one standard error; three become their three planes; more become parallel
+    axes, one line per candidate, each axis from its worst to its best value. Points that surrogates predict are drawn
+    apart, as hollow triangles. `front_frame` is the frame behind it.
+
+    Args:
+        run: with at least one scored candidate.
+        predicted: draw also this many points that surrogates predict, see `Run.front`.
 
     Raises:
         InputError: no candidate has scores yet.
     """
-    frame = front_frame(run)
+    frame = front_frame(run, predicted)
     names = [objective.name for objective in run.objectives]
     if not (frame["kind"] != "parent").any():
         raise InputError("no candidate has scores yet, so there is no front to draw")
     title = {
         "text": f"Pareto front of {run.folder.name}",
-        "subtitle": f"{(frame['kind'] == 'front').sum()} candidates on the front",
+        "subtitle": _subtitle(frame, len(names)),
     }
     if len(names) == 1:
         return styled(_single(frame, names[0]).properties(title=title, width=520, height=320))
     if len(names) == 2:
         return styled(_plane(frame, names).properties(title=title, width=520, height=400))
+    if len(names) == 3:
+        library = altair()
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        panels = [_plane(frame, [names[i], names[j]], steps=False).properties(width=270, height=270) for i, j in pairs]
+        return styled(library.hconcat(*panels).properties(title=title))
     return styled(_parallel(frame, names).properties(title=title, width=110 * len(names), height=360))
 
 
-def front_frame(run: Run) -> pd.DataFrame:
-    """Return one row per scored candidate and parent: name, kind (front, dominated, parent), score.*, stderr.*."""
+def _subtitle(frame: pd.DataFrame, objectives: int) -> str:
+    count = int((frame["kind"] == "front").sum())
+    if objectives == 1:
+        return "scores on the search items; dashed: parents"
+    how = "bars: one standard error" if objectives < 4 else "dashed: parents; up is a higher score"
+    return f"{count} candidate{'s' if count != 1 else ''} on the front; {how}"
+
+
+def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
+    """Return one row per scored candidate and parent: name, kind, score.*, stderr.*.
+
+    `kind` is front, dominated, parent, or predicted (a surrogate's point; its stderr is that of the prediction).
+    """
     import pandas as pd
 
     trials = run.trials()
     scored = trials[trials["status"] == "done"]
-    on_front = set(run.front()["candidate"])
+    front = run.front(predicted=predicted)
+    on_front = {int(number) for number in front["candidate"].dropna()}
     columns = [f"{kind}.{o.name}" for kind in ("score", "stderr") for o in run.objectives]
     people = scored[columns].assign(
         name=[f"candidate {n}" for n in scored["candidate"]],
         kind=["front" if n in on_front else "dominated" for n in scored["candidate"]],
     )
+    guessed = front[front["candidate"].isna()]
+    guessed = guessed[columns].assign(name="predicted", kind="predicted")
     parents = run.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
-    return pd.concat([frame for frame in (people, parents) if len(frame)], ignore_index=True)[
+    return pd.concat([frame for frame in (people, parents, guessed) if len(frame)], ignore_index=True)[
         ["name", "kind", *columns]
     ]
 
 
-def _kinds(library: Any) -> Any:
-    scale = library.Scale(domain=list(KINDS), range=[ORANGE, GREY, BLUE])
-    return library.Color("kind:N", scale=scale, title=None)
+def _looks(frame: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """Return the kinds that a frame has, with their colours and shapes: a legend of what is not there misleads."""
+    found = [kind for kind in KINDS if (frame["kind"] == kind).any()]
+    places = [KINDS.index(kind) for kind in found]
+    return found, [COLOURS[place] for place in places], [SHAPES[place] for place in places]
 
 
-def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
+def _kinds(library: Any, frame: pd.DataFrame) -> Any:
+    found, colours, _ = _looks(frame)
+    return library.Color("kind:N", scale=library.Scale(domain=found, range=colours), title=None)
+
+
+def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
     library = altair()
     # Vega reads '.' in a field name as a path; the frame keeps its names, the chart gets plain ones
     x, y = names
@@ -74,14 +107,14 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
         plain[f"{axis}_low"], plain[f"{axis}_high"] = plain[axis] - error, plain[axis] + error
     shown = plain[plain["kind"] != "dominated"]
     zero = library.Scale(zero=False)
+    plain["label"] = [shown_name(str(name)) for name in plain["name"]]
     base = library.Chart(plain)
-    points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
+    points = base.mark_point(filled=True, size=70).encode(
         x=library.X("x:Q", title=x, scale=zero),
         y=library.Y("y:Q", title=y, scale=zero),
-        color=_kinds(library),
-        shape=library.Shape(
-            "kind:N", scale=library.Scale(domain=list(KINDS), range=["circle", "cross", "diamond"]), title=None
-        ),
+        color=_kinds(library, frame),
+        shape=library.Shape("kind:N", scale=library.Scale(domain=_looks(frame)[0], range=_looks(frame)[2]), title=None),
+        opacity=library.condition("datum.kind == 'dominated'", library.value(0.45), library.value(0.95)),
         tooltip=[
             "name",
             "kind",
@@ -89,10 +122,10 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
             library.Tooltip("y:Q", title=y, format=".4f"),
         ],
     )
-    bars = library.Chart(shown).mark_rule(opacity=0.35).encode(color=_kinds(library))
+    bars = library.Chart(shown).mark_rule(opacity=0.5).encode(color=_kinds(library, frame))
     across = bars.encode(x="x_low:Q", x2="x_high:Q", y="y:Q")
     upright = bars.encode(x="x:Q", y="y_low:Q", y2="y_high:Q")
-    steps = (
+    staircase = (
         library.Chart(plain[plain["kind"] == "front"].sort_values("x"))
         .mark_line(interpolate="step-before", color=ORANGE, opacity=0.5)
         .encode(x="x:Q", y="y:Q", order="x:Q")
@@ -100,9 +133,10 @@ def _plane(frame: pd.DataFrame, names: list[str]) -> Any:
     names_of_parents = (
         library.Chart(plain[plain["kind"] == "parent"])
         .mark_text(align="left", dx=9, dy=-7, color=INK)
-        .encode(x="x:Q", y="y:Q", text="name:N")
+        .encode(x="x:Q", y="y:Q", text="label:N")
     )
-    return library.layer(steps, across, upright, points, names_of_parents)
+    # of more objectives, a front's shadow on a plane is no staircase
+    return library.layer(*([staircase] if steps else []), across, upright, points, names_of_parents)
 
 
 def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
@@ -122,7 +156,7 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
     encoding = {
         "x": library.X("axis:N", sort=ends, title=None, axis=library.Axis(labelAngle=-20)),
         "y": library.Y("height:Q", axis=None),
-        "color": _kinds(library),
+        "color": _kinds(library, frame),
         "detail": "name:N",
         "tooltip": ["name", "kind", "objective", library.Tooltip("score:Q", format=".4f")],
     }
@@ -139,15 +173,25 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
 
 
 def _single(frame: pd.DataFrame, name: str) -> Any:
+    """Return one objective over the candidates' order, parents as lines across."""
     library = altair()
-    plain = frame.rename(columns={f"score.{name}": "y"}).reset_index(names="order")
-    return (
-        library.Chart(plain)
-        .mark_point(filled=True, size=60)
+    plain = frame.rename(columns={f"score.{name}": "y", f"stderr.{name}": "stderr"}).reset_index(names="order")
+    people, parents = plain[plain["kind"] != "parent"], plain[plain["kind"] == "parent"]
+    y = library.Y("y:Q", title=name, scale=library.Scale(zero=False))
+    points = (
+        library.Chart(people)
+        .mark_point(filled=True, size=50)
         .encode(
             x=library.X("order:Q", title="candidate"),
-            y=library.Y("y:Q", title=name, scale=library.Scale(zero=False)),
-            color=_kinds(library),
+            y=y,
+            color=_kinds(library, people),
             tooltip=["name", "kind", library.Tooltip("y:Q", title=name, format=".4f")],
         )
     )
+    lines = library.Chart(parents).mark_rule(color=BLUE, strokeDash=[6, 4]).encode(y=y)
+    names = (
+        library.Chart(parents)
+        .mark_text(align="right", dy=-7, color=BLUE)
+        .encode(x=library.value("width"), y=y, text="name:N")
+    )
+    return library.layer(points, lines, names)

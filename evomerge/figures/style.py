@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in print.
 INK, ORANGE, BLUE, GREEN, GREY = "#222222", "#D55E00", "#0072B2", "#009E73", "#A0A0A0"
+PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#E69F00"
+SERIES = [BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK]  # for names that have no meaning of their own
+LEVEL = 0.95  # of every interval that a figure draws, unless its caption says otherwise
+REACH = 1.959964  # standard errors
 ENDINGS = ("png", "svg", "pdf", "html", "json")
 
 
@@ -22,6 +26,22 @@ def altair() -> Any:
     except ImportError as error:
         raise ExtraMissing("altair", "figures") from error
     return altair
+
+
+def titled(
+    chart: alt.Chart, title: str, subtitle: str | list[str] = "", width: int = 520, height: int = 320
+) -> alt.Chart:
+    """Return `chart` in the house's look, under a title that says what it is and a line that says how to read it."""
+    return styled(chart.properties(title={"text": title, "subtitle": subtitle}, width=width, height=height))
+
+
+def shown_name(text: str, most: int = 28) -> str:
+    """Return a name that fits beside a mark.
+
+    >>> shown_name("a-model-with-a-name-of-many-words", 12)
+    'a-model-wit…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def styled(chart: alt.Chart) -> alt.Chart:

@@ -8,19 +8,20 @@ decided in `turns`, what may still be spent in `account`, who answers more items
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective, Outcome
-from evomerge.controllers.protocol import Controller, Versioned, tell
+from evomerge.controllers.protocol import Controller
 from evomerge.errors import InputError, RunError
 from evomerge.loop.account import Account
 from evomerge.loop.final import interrupted
 from evomerge.loop.race import Race
 from evomerge.loop.replay import replay
+from evomerge.loop.telling import Telling
 from evomerge.loop.turns import Turns
 from evomerge.loop.values import Budget, Fitness, Progress, Rules, Space, StopReason
 from evomerge.pool.desk import Desk, Plan
@@ -28,8 +29,6 @@ from evomerge.pool.protocol import Arrival, Pool
 
 PROGRESS_SECONDS = 0.5  # between two reports, and the longest that the loop waits for a result before it looks around
 MOST_MACHINE_FAILURES = 8  # in a row: then it is not the candidates, and going on would only burn the budget
-
-Told = tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]  # candidate, fitness, its standard errors
 
 
 def run_search(
@@ -73,8 +72,8 @@ def run_search(
             raise InputError("a race needs a plan that is the same for every candidate, got a function")
         race = Race(archive, objectives, plan, rules.racing, fitness)
     desk = Desk(archive, pool, "search", plan if race is None else race.plan_for)
-    turns, account = Turns(on_arrival=rules.asynchronous), Account(archive, pool, budget)
-    search = _Search(archive, space, controller, pool, objectives, budget, fitness, desk, turns, account, race)
+    telling = Telling(archive, controller, objectives, fitness, desk, Turns(on_arrival=rules.asynchronous), race)
+    search = _Search(archive, space, controller, pool, budget, desk, Account(archive, pool, budget), telling)
     try:
         search.begin()
         while (reason := search.reason_to_stop()) is None:
@@ -98,18 +97,12 @@ class _Search:
     space: Space
     controller: Controller
     pool: Pool
-    objectives: tuple[Objective, ...]
     budget: Budget
-    fitness: Fitness
     desk: Desk
-    turns: Turns
     account: Account
-    race: Race | None
+    telling: Telling
     left: list[np.ndarray] = field(default_factory=list)  # proposed and not taken on
     asked: int = 0
-    versions: dict[int, int] = field(default_factory=dict)  # untold candidate -> the controller's updates when asked
-    best: dict[str, float] = field(default_factory=dict)
-    failures: int = 0
     machine_failures: int = 0  # in a row
     reason: StopReason | None = None
     told_before: int = 0  # this session
@@ -118,29 +111,23 @@ class _Search:
 
     def begin(self) -> None:
         """Take up the run where the archive left it: at its start, or anywhere else."""
-        self.left = replay(self.archive, self.controller, self.versions if self.turns.on_arrival else {})
+        self.left = replay(self.archive, self.controller, self.telling.versions)
         self.asked = self.archive.count("search")
-        for event in self.archive.events("told"):
-            assert event.candidate is not None
-            self.turns.restore([event.candidate])
-            self._count(event.payload["fitness"])
-        self.told_before = self.turns.told
-        untold = set(self.turns.open(range(self.turns.first_untold, self.asked)))
-        if self.race is not None:
-            self.race.restore(untold)
-        later = self.archive.candidates("search", first=self.turns.first_untold)
+        untold = self.telling.restore(self.asked)
+        self.told_before = self.telling.told
+        later = self.archive.candidates("search", first=min(untold, default=self.asked))
         open_ones = [*self.archive.candidates("parent"), *(one for one in later if one.number in untold)]
         with self.archive.transaction():
-            self._round_over(self.desk.take(open_ones))
-            due = self._record_due()
-        self._tell(due)
+            self.telling.round_over(self.desk.take(open_ones))
+            due = self.telling.record_due()
+        self.telling.tell(due)
 
     def reason_to_stop(self) -> StopReason | None:
         """Return why the loop should end now, if it should."""
         if self.reason is not None:
             return self.reason
         if not self.desk.open:
-            if self.turns.told >= self.budget.candidates:
+            if self.telling.told >= self.budget.candidates:
                 return StopReason("candidates", f"all {self.budget.candidates} candidates are done")
             if reasons := self.controller.stop():
                 return StopReason("controller", "; ".join(f"{name}: {text}" for name, text in reasons.items()))
@@ -166,8 +153,8 @@ class _Search:
         with self.archive.transaction():
             for outcome in self.desk.file(arrived):
                 self._judge(outcome)
-            due = self._record_due()
-        self._tell(due)
+            due = self.telling.record_due()
+        self.telling.tell(due)
 
     def report_due(self) -> bool:
         """Return whether the last report is long enough ago."""
@@ -179,13 +166,13 @@ class _Search:
         session = self.reported - self.started
         workers = self.pool.status()
         busy = sum(row["busy_seconds"] for row in workers) / max(len(workers) * session, 1e-9)
-        told = self.turns.told
+        told = self.telling.told
         new = told - self.told_before
         eta = (self.budget.candidates - told) * session / new if new else None
         if (left := self.account.seconds_left()) is not None:
             eta = max(0.0, left) if eta is None else min(eta, max(0.0, left))
         return Progress(
-            *(told, self.budget.candidates, dict(self.best), self.failures, self.desk.running),
+            *(told, self.budget.candidates, dict(self.telling.best), self.telling.failures, self.desk.running),
             *(min(1.0, busy), self.archive.seconds(), eta),
         )
 
@@ -201,30 +188,22 @@ class _Search:
             size = len(self.left)
         taken = self.left[: self.budget.candidates - self.asked]
         if not taken:
-            if not self.desk.open and self.turns.told == self.asked:
+            if not self.desk.open and self.telling.told == self.asked:
                 raise RunError("the controller proposes nothing although it was told everything; that is a bug in it")
             return False
         self.left = self.left[len(taken) :]
         candidates = [self._candidate(self.asked + i, genotype) for i, genotype in enumerate(taken)]
         with self.archive.transaction():
             self.archive.put_asked(candidates, size)
-            self._opened(candidates, size)
-            self._round_over(self.desk.take(candidates))
-            due = self._record_due()
+            self.telling.opened(candidates, size)
+            self.telling.round_over(self.desk.take(candidates))
+            due = self.telling.record_due()
         self.asked += len(taken)
-        self._tell(due)
+        self.telling.tell(due)
         return True
-
-    def _opened(self, candidates: Sequence[Candidate], size: int) -> None:
-        if self.race is not None:
-            self.race.enter(candidates[0].number, len(candidates), new=size > 0)
-        if self.turns.on_arrival and isinstance(self.controller, Versioned):
-            self.versions.update(dict.fromkeys((one.number for one in candidates), self.controller.updates))
 
     def _candidate(self, number: int, genotype: np.ndarray) -> Candidate:
         return Candidate(number, self.space.decode(genotype), tuple(float(gene) for gene in genotype))
-
-    # -- tell ----------------------------------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> None:
         """Apply the policy of the outcome's failure kind; parents are told to nobody."""
@@ -239,75 +218,4 @@ class _Search:
             )
             self.reason = StopReason("infrastructure", text + outcome.failure.message)
         else:
-            self._round_over([outcome.number])
-
-    def _round_over(self, numbers: Iterable[int]) -> None:
-        """Candidates have answered what they were asked, or failed: they are done, unless a race decides about them."""
-        for number in numbers:
-            if self.race is not None and self.race.must_decide(number):
-                continue
-            if number >= 0:
-                self.turns.finish([number])
-
-    def _record_due(self) -> list[Told]:
-        """Record the candidates whose turn has come, and return them with their fitness.
-
-        On arrival it is one at a time: how stale it is depends on what the controller did with the one before.
-        """
-        due: list[Told] = []
-        self._decide()
-        while (number := self.turns.next()) is not None:
-            fitness, stderr = self._fitness_of(number)
-            self.archive.put_told(number, fitness, stderr, self._staleness(number))
-            self._count(fitness)
-            due.append((number, fitness, stderr))
-            if self.race is not None:
-                self.race.leave(number, fitness)
-                self._decide()
-            if self.turns.on_arrival:
-                break
-        return due
-
-    def _decide(self) -> None:
-        """Let the race decide who answers more items; each decision is recorded before the items are asked."""
-        if self.race is None:
-            return
-        while ready := self.race.decidable(self.turns):
-            for number in ready:
-                verdict = self.race.decide(number)
-                self.archive.put_event("raced", number, verdict.payload())
-                if verdict.promoted:  # the answers may be there already, as those of a twin
-                    self._round_over(self.desk.take([self.archive.candidate(number)]))
-                else:
-                    self.turns.finish([number])
-
-    def _staleness(self, number: int) -> int | None:
-        """Return how often the controller has moved on since it proposed this candidate, where it counts that."""
-        asked = self.versions.pop(number, None)
-        return self.controller.updates - asked if asked is not None and isinstance(self.controller, Versioned) else None
-
-    def _tell(self, due: Sequence[Told]) -> None:
-        while due:
-            for number, fitness, stderr in due:
-                tell(self.controller, number, fitness, stderr)
-            due = []
-            if self.turns.ready:
-                with self.archive.transaction():
-                    due = self._record_due()
-
-    def _fitness_of(self, number: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-        outcome = self.archive.outcome(number)
-        if outcome is None or not outcome.done:
-            return None, None
-        if self.race is not None:
-            return self.race.fitness_of(number)
-        return self.fitness(number, self.archive.responses("search", number)).fitness(self.objectives), None
-
-    def _count(self, fitness: Sequence[float] | None) -> None:
-        if fitness is None:
-            self.failures += 1
-            return
-        for objective, value in zip(self.objectives, fitness, strict=True):
-            before = self.best.get(objective.name)
-            if before is None or value > objective.fitness(before):
-                self.best[objective.name] = objective.fitness(value)  # turning twice gives the metric's own units
+            self.telling.round_over([outcome.number])

@@ -21,6 +21,13 @@ except ModuleNotFoundError as missing:
 
 SILENT_SECONDS = 60.0  # that a connection may stay lost while a job is followed
 POLL_SECONDS = 1.0
+YOUNG_SECONDS = 60.0  # that a cluster which has just started may refuse jobs, for want of an agent on its nodes
+# Ray's modules that note what they upload and when a connection closes, each at a level of its own.
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 _LOST = (ConnectionError, TimeoutError, OSError, ClientError, RuntimeError)
 
 
@@ -71,13 +78,23 @@ class RayJobs:
         Raises:
             InputError: the server refuses it.
         """
-        try:
-            with _quiet():
-                self._client.submit_job(
-                    entrypoint=entrypoint, submission_id=name, runtime_env=dict(runtime_env), metadata=dict(metadata)
-                )
-        except (*_LOST, ValueError) as error:
-            raise InputError(f"the job server at {self.address} did not take the job: {_line(error)}") from error
+        until = time.monotonic() + YOUNG_SECONDS
+        while True:
+            try:
+                with _quiet():
+                    self._client.submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=name,
+                        runtime_env=dict(runtime_env),
+                        metadata=dict(metadata),
+                    )
+                return
+            except (*_LOST, ValueError) as error:
+                if "try again later" not in str(error) or time.monotonic() > until:
+                    raise InputError(
+                        f"the job server at {self.address} did not take the job: {_line(error)}"
+                    ) from error
+            time.sleep(POLL_SECONDS)
 
     def state(self, name: str) -> JobState:
         """Return how far a job is.
@@ -156,13 +173,15 @@ def _line(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Ray notes about packing and connections out of what the job says."""
-    logger = logging.getLogger("ray")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 class _Once:

@@ -104,7 +104,7 @@ def best_evaluations(
     """Return number -> the best that is known of each candidate that was told; those in full alone once there are any.
 
     As soon as finalists have answered everything, an estimate no longer competes with them: the highest of many
-    estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
+    estimates is high by luck too, while most of the finalists' answers had no part in the choice.
     """
     estimates = recorded_estimates(archive)
     finals = {outcome.number for outcome in archive.outcomes() if outcome.split == "rest" and outcome.done}

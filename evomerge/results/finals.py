@@ -58,12 +58,12 @@ def compare_finals(
         if number >= 0 and parents:
             against, gain = gain_over_best(rows, others, compared, stands_in=stands_in)
         together = joint.get(names[number]) if number >= 0 else None
-        mean = _mean(scores, compared)
+        mean = mean_score(scores, compared)
         finals.append(Final(number, names[number], mean, scores, gain, against, together, in_points))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 
-def _mean(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> Score:
+def mean_score(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> Score:
     """Return the mean fitness over objectives, whose errors are taken as independent: their items differ."""
     count = len(objectives)
     value = sum(objective.fitness(scores[objective.name].value) for objective in objectives) / count

@@ -6,45 +6,45 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.archive import FILE_NAME, Archive, holder_of
-from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
-from evomerge.errors import InputError, RunError
+from evomerge.archive import FILE_NAME, holder_of
+from evomerge.candidate import Candidate, Split
+from evomerge.errors import InputError, RunError, near
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
-from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
-from evomerge.results.estimates import (
-    best_evaluation,
-    estimate_rows,
-    estimates_summary,
-    recorded_estimates,
-    search_answers,
-)
+from evomerge.results.coefficients import coefficients_frame
+from evomerge.results.comparing import Comparison, compare
 from evomerge.results.evaluations import (
-    answered_everything,
     best_number,
-    evaluation_of,
     front_numbers,
-    overall,
     pick_number,
     reference_point,
 )
 from evomerge.results.finals import Final, compare_finals
+from evomerge.results.frames import (
+    events_frame,
+    failures_frame,
+    items_frame,
+    parents_frame,
+    trials_frame,
+)
 from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_of, hypervolume_frame
+from evomerge.results.generalisation import generalisation_frame
+from evomerge.results.history import history_frame
+from evomerge.results.record import Record
+from evomerge.results.status import status_of
 from evomerge.results.tables import plain
-from evomerge.scoring.estimate import metric_key
-from evomerge.scoring.mishaps import MISHAPS, UNEXTRACTED
-from evomerge.space import SearchSpace, build_space
+from evomerge.results.work import work_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from evomerge.results.front_table import Front
 
 
 def open_run(folder: str | Path) -> Run:
@@ -60,129 +60,21 @@ def open_run(folder: str | Path) -> Run:
     return Run(path)
 
 
-class Run:
+class Run(Record):
     """A run folder, read-only. Tables are tidy pandas frames; scores are in the metrics' own units."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._known: dict[int, Evaluation] = {}  # on search items; answers are never changed, so neither are these
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.state}, {len(self.candidates())} candidates)"
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from evomerge.results.overview import overview
 
-        return f"<pre>{escape(self.status_text())}</pre>"
+        return overview(self)
 
-    # --- what was asked -----------------------------------------------------------------------------------------
-
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
-        with self._archive() as archive:
-            return dict(archive.facts)
-
-    @cached_property
-    def objectives(self) -> tuple[Objective, ...]:
-        """The objectives, in the search file's order."""
-        return tuple(Objective(**entry) for entry in self.facts["objectives"])
-
-    @cached_property
-    def space(self) -> SearchSpace:
-        """The search space, built from the stored facts alone."""
-        return build_space(
-            self.facts["merge"],
-            layers=self.facts["layers"],
-            modules={name: tuple(found) for name, found in self.facts["modules"].items()},
-            mask_seed=self.facts["seed"],
-            revisions=self.facts["revisions"],
-            route=self.facts.get("route"),  # absent from runs of earlier versions
-            depths=self.facts.get("depths"),
-        )
-
-    # --- what came of it ----------------------------------------------------------------------------------------
-
-    def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
-        with self._archive() as archive:
-            found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
-        return sorted(found, key=lambda candidate: abs(candidate.number))
-
-    def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
-        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
-        with self._archive() as archive:
-            finished = {o.number: o for o in self._outcomes(archive) if (o.number < 0) == (kind == "parent")}
-            racing = self.facts.get("racing") is not None
-            whole = answered_everything(archive.events("told")) if racing else set()
-            for number, outcome in finished.items():
-                if outcome.failure is not None:
-                    self._known[number] = Evaluation(number, {}, outcome.failure)
-                elif self.estimated and number >= 0:
-                    continue
-                elif number not in self._known or self._known[number].failure or self._known[number].partial:
-                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
-                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
-            if self.estimated and kind == "search":
-                self._known.update(self._estimates(archive, finished))
-        return {number: self._known[number] for number in sorted(finished) if number in self._known}
-
-    def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
-        """Return what is known of the candidates that few items were asked of; those never told are left out."""
-        estimates = recorded_estimates(archive)
-        items = self.facts["items"]["search"]
-        told = {event.candidate for event in archive.events("told")}
-        return {
-            number: best_evaluation(
-                number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
-            )
-            for number, outcome in finished.items()
-            if outcome.done and number in told
-        }
-
-    @property
-    def estimated(self) -> bool:
-        """True where scores are estimated from few items, and only some candidates answered all of them."""
-        return bool(self.facts.get("estimation"))
-
-    def full_candidates(self) -> list[int]:
-        """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
-        evaluations = self.evaluations()
-        if not self.estimated:
-            return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
-        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
-        return [
-            number
-            for number, evaluation in evaluations.items()
-            if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
-        ]
-
-    def contenders(self) -> dict[int, Evaluation]:
-        """Return the evaluations among which the best is chosen.
-
-        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
-        estimates is high by luck too, while theirs were made again on answers that had no part in the choice.
-        """
-        evaluations = self.evaluations()
-        with self._archive() as archive:
-            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
-        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
-
-    def estimates(self) -> pd.DataFrame:
-        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
-
-        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
-        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
-        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
-        """
-        import pandas as pd
-
-        with self._archive() as archive:
-            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
-        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
+    # --- frames; `columns` documents every column of them --------------------------------------------------------
 
     def trials(self) -> pd.DataFrame:
-        """Return one row per candidate.
+        """Return one row per candidate: status, scores with standard errors, genes in the user's units.
 
         Columns: candidate, status (pending, running, done, failed), failure (message), seconds, worker, digest (of the
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
@@ -192,104 +84,83 @@ class Run:
         results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
         candidate and learning of it.
         """
-        import pandas as pd
-
-        evaluations = self.evaluations()
+        evaluations, outcomes = self.evaluations(), {outcome.number: outcome for outcome in self.outcomes()}
         with self._archive() as archive:
             candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
-            outcomes = {outcome.number: outcome for outcome in self._outcomes(archive)}
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
-            told = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
-        rows = []
-        for candidate in candidates:
-            number, outcome = candidate.number, outcomes.get(candidate.number)
-            status = (
-                ("done" if outcome.done else "failed") if outcome else "running" if number in submitted else "pending"
-            )
-            row: dict[str, Any] = {
-                "candidate": number,
-                "status": status,
-                "failure": outcome.failure.message if outcome and outcome.failure else None,
-                "seconds": outcome.seconds if outcome else np.nan,
-                "worker": outcome.worker if outcome else None,
-                "digest": candidate.recipe.digest,
-            }
-            row.update(self._scores(evaluations.get(number), ("score", "stderr", "items")))
-            genes = self.space.phenotype(np.array(candidate.genotype))
-            row.update({f"gene.{name}": genes.get(name) for name in self.space.names})
-            rows.append(row)
-        mishaps = self.mishaps()
-        for row in rows:
-            row.update({f"{kind}.{name}": share for (kind, name), share in mishaps.get(row["candidate"], {}).items()})
-        seen = {key for shares in mishaps.values() for key in shares}
-        columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *self._score_columns()]
-        columns += [f"gene.{name}" for name in self.space.names]
-        columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in self.objectives if (kind, o.name) in seen]
-        if any(staleness is not None for staleness in told.values()):
-            columns.append("staleness")
-            for row in rows:
-                row["staleness"] = told.get(row["candidate"])
-        return pd.DataFrame(rows, columns=columns)
-
-    def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
-        wanted = {
-            (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
-            for kind in MISHAPS
-            for o in self.objectives
-        }
-        with self._archive() as archive:
-            means = archive.means("search", sorted({metric for _, metric in wanted}))
-        found: dict[int, dict[tuple[str, str], float]] = {}
-        for (number, task, metric), share in means.items():
-            if (task, metric) in wanted:
-                found.setdefault(number, {})[wanted[task, metric]] = share
-        return found
+            staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
+        return trials_frame(
+            *(candidates, outcomes, submitted, evaluations, self.mishaps(), self.space, self.objectives), staleness
+        )
 
     def items(self, split: Split = "search") -> pd.DataFrame:
         """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer."""
-        import pandas as pd
-
         with self._archive() as archive:
-            rows = [(number, r.task, r.item, r.metric, r.value, r.answer) for number, r in archive.response_rows(split)]
-        return pd.DataFrame(rows, columns=["candidate", "task", "item", "metric", "value", "answer"])
+            return items_frame(archive.response_rows(split))
 
     def events(self) -> pd.DataFrame:
-        """Return what happened, in order: seq, time (UTC), kind, candidate, and the event's payload."""
-        import pandas as pd
-
+        """Return what happened, in order: seq, time (UTC), seconds (active), kind, candidate, payload."""
         with self._archive() as archive:
-            rows = [(e.seq, e.time, e.kind, e.candidate, e.payload) for e in archive.events()]
-        table = pd.DataFrame(rows, columns=["seq", "time", "kind", "candidate", "payload"])
-        return table.assign(time=pd.to_datetime(table["time"], unit="s", utc=True))
+            return events_frame(archive.events())
 
     def parents(self) -> pd.DataFrame:
         """Return one row per parent on the search items: candidate (negative), name, score.*, stderr.*, items.*."""
-        import pandas as pd
-
-        evaluations = self.evaluations(kind="parent")
-        rows = [
-            {
-                "candidate": p.number,
-                "name": p.name,
-                **self._scores(evaluations.get(p.number), ("score", "stderr", "items")),
-            }
-            for p in self.candidates("parent")
-        ]
-        return pd.DataFrame(rows, columns=["candidate", "name", *self._score_columns()])
+        return parents_frame(self.candidates("parent"), self.evaluations(kind="parent"), self.objectives)
 
     def failures(self) -> pd.DataFrame:
         """Return one row per failed evaluation: candidate, kind, message, worker, seconds, traceback."""
-        import pandas as pd
+        return failures_frame(self.outcomes())
 
+    def history(self) -> pd.DataFrame:
+        """Return how the search went, a row per scored candidate: the best so far with its interval, hypervolume.
+
+        Columns: candidate, seconds (active time of the run when it was finished), overall and stderr (weighted mean of
+        fitness), incumbent (best candidate so far), best, best_low, best_high (its 95% interval), front_size,
+        hypervolume (of the front so far, above the worst parent).
+        """
         with self._archive() as archive:
-            failed = [outcome for outcome in self._outcomes(archive) if outcome.failure]
-        rows = [
-            (o.number, o.failure.kind, o.failure.message, o.worker, o.seconds, o.failure.traceback)
-            for o in failed
-            if o.failure
-        ]
-        return pd.DataFrame(rows, columns=["candidate", "kind", "message", "worker", "seconds", "traceback"])
+            finished = {e.candidate: e.seconds for e in archive.events("finished") if e.payload["split"] == "search"}
+        known = {number: moment for number, moment in finished.items() if number is not None}
+        return history_frame(self.evaluations(), self.objectives, self.reference(), known)
+
+    def work(self) -> pd.DataFrame:
+        """Return who was busy when: candidate, split, worker, start and end (active seconds), failed."""
+        with self._archive() as archive:
+            return work_frame(archive.events("finished"), archive.outcomes())
+
+    def generalisation(self) -> pd.DataFrame:
+        """Return finalists and parents on search and on held-out items, a row per objective and one for their mean.
+
+        Columns: candidate, name, kind (candidate, parent), objective, search, search_stderr, holdout, holdout_stderr.
+        """
+        searched = {**self.evaluations(), **self.evaluations(kind="parent")}
+        return generalisation_frame(self.finals(), searched, self.objectives)
+
+    def coefficients(self, pick: int | str = "best") -> pd.DataFrame:
+        """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value."""
+        return coefficients_frame(self.pick(str(pick)).recipe, self.facts["layers"], self.facts["modules"])
+
+    def compare(self, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95) -> Comparison:
+        """Return how two models compare, question by question: who answers what, and the difference with its interval.
+
+        Args:
+            a: a candidate's number, 'best', 'knee', a preference as in 'add=2,sort=1', or a parent's name.
+            b: likewise; a positive difference says that `a` is better.
+            split: search or holdout items; None: held-out items where both have answered them, which is fairer to
+                both, because search items helped to choose among the candidates.
+            level: of the intervals.
+
+        Raises:
+            InputError: there is no such model, or the two have no answered item in common.
+        """
+        people = [self.resolve(str(name)) for name in (a, b)]
+        split = split or ("holdout" if all(self._answered_holdout(one.number) for one in people) else "search")
+        names = [f"parent {one.name}" if one.kind == "parent" else f"candidate {one.number}" for one in people]
+        left, right = (self.responses(one.number, split) for one in people)
+        stands_in = self.facts["items"]["stands_in"] if split == "holdout" else {}
+        return compare(
+            (names[0], names[1]), (left, right), self.objectives, split=split, stands_in=stands_in, level=level
+        )
 
     # --- the front ----------------------------------------------------------------------------------------------
 
@@ -301,7 +172,7 @@ class Run:
         beats_parents: bool = False,
         prefer: str | None = None,
         desire: str | None = None,
-    ) -> pd.DataFrame:
+    ) -> Front:
         """Return the Pareto front, best overall first: candidate, measured, then score.* and stderr.*.
 
         Args:
@@ -312,7 +183,10 @@ class Run:
             prefer: order by a preference, as in 'add=2,sort=1'.
             desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
         """
-        return self.front_answer(FrontRequest(predicted, tuple(where), beats_parents, prefer, desire)).frame()
+        from evomerge.results.front_table import front_table
+
+        request = FrontRequest(predicted, tuple(where), beats_parents, prefer, desire)
+        return front_table(self.front_answer(request).frame(), self.objectives)
 
     def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
         """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`."""
@@ -324,8 +198,8 @@ class Run:
         numbers = [number for number in answer.candidates if number is not None]
         mapping = {
             "objectives": [objective.name for objective in self.objectives],
-            "reference": reference_point(self.evaluations(kind="parent"), self.objectives),
-            "hypervolume": self._hypervolume(self.evaluations(), numbers),
+            "reference": self.reference(),
+            "hypervolume": self._volume(numbers),
             "points": answer.points(),
         }
         if request.predicted:
@@ -333,6 +207,20 @@ class Run:
             mapping["surrogates"] = [{str(key): plain(value) for key, value in row.items()} for row in rows]
             mapping["warnings"] = list(answer.warnings)
         return mapping
+
+    def reference(self) -> dict[str, float]:
+        """Return objective -> the worst parent's score: above this point hypervolumes are measured."""
+        return reference_point(self.evaluations(kind="parent"), self.objectives)
+
+    def front_volume(self) -> float:
+        """Return the volume that the measured front dominates above `reference`; 0 without a front."""
+        return self._volume(front_numbers(self.evaluations(), self.objectives))
+
+    def _volume(self, numbers: Sequence[int]) -> float:
+        evaluations, reference = self.evaluations(), self.reference()
+        point = [objective.fitness(reference[objective.name]) for objective in self.objectives]
+        rows = [evaluations[number].fitness(self.objectives) for number in numbers]
+        return hypervolume(np.array(rows, dtype=float), point) if rows else 0.0
 
     def hypervolume(self) -> pd.DataFrame:
         """Return how the front grew, one row per candidate: candidate, seconds (active time), hypervolume so far."""
@@ -358,12 +246,6 @@ class Run:
 
         return landscape_frame(self, pick, to, steps)
 
-    def _hypervolume(self, evaluations: dict[int, Evaluation], numbers: list[int]) -> float:
-        reference = reference_point(self.evaluations(kind="parent"), self.objectives)
-        point = [objective.fitness(reference[objective.name]) for objective in self.objectives]
-        rows = [evaluations[number].fitness(self.objectives) for number in numbers]
-        return hypervolume(np.array(rows, dtype=float), point) if rows else 0.0
-
     def best(self) -> Candidate | None:
         """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
         number = best_number(self.contenders(), self.objectives)
@@ -376,23 +258,22 @@ class Run:
         )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 
-    def candidate(self, number: int) -> Candidate:
-        """Return a candidate, or a parent (negative), by its number."""
-        for candidate in self.candidates("search" if number >= 0 else "parent"):
-            if candidate.number == number:
-                return candidate
-        raise InputError(f"no candidate {number} in {str(self.folder)!r}; see: evomerge trials {self.folder}")
+    def resolve(self, name: str) -> Candidate:
+        """Return the model that a name means: all that `pick` knows, and parents by their names ('add', 'parent add').
 
-    def fingerprint(self, number: int) -> str:
-        """Return the fingerprint of the weights that were scored; '' where nothing was."""
-        with self._archive() as archive:
-            outcome = archive.outcome(number)
-        return outcome.fingerprint if outcome else ""
-
-    def responses(self, number: int, split: Split = "search") -> tuple[Response, ...]:
-        """Return the answers of one candidate or parent."""
-        with self._archive() as archive:
-            return archive.responses(split, number)
+        Raises:
+            InputError: there is no such model.
+        """
+        parents = {parent.name: parent for parent in self.candidates("parent")}
+        text = name.strip()
+        if text in ("best", "knee") or _is_number(text):
+            return self.pick(text)
+        if (parent := parents.get(text, parents.get(text.removeprefix("parent ")))) is not None:
+            return parent
+        if "=" in text:
+            return self.pick(text)
+        known = ["best", "knee", *parents]
+        raise InputError(f"no candidate or parent {name!r}: a number, a preference, or a name. {near(name, known)}")
 
     def recipe(self, pick: str = "best") -> Recipe:
         """Return the recipe of the picked candidate."""
@@ -411,71 +292,21 @@ class Run:
     # --- how it went --------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> str:
-        """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
-        if holder_of(self.folder):
-            return "running"
-        with self._archive() as archive:
-            last = [event.kind for event in archive.events("asked", "submitted", "resumed", "interrupted", "ended")][
-                -1:
-            ]
-        return {"ended": "finished", "interrupted": "interrupted"}.get(last[0] if last else "", "stopped")
-
-    @property
     def has_result(self) -> bool:
         """True where at least one candidate has scores."""
         return bool(front_numbers(self.evaluations(), self.objectives))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
-        from evomerge.results.utilisation import summary
-
-        evaluations = self.evaluations()
-        with self._archive() as archive:
-            outcomes = self._outcomes(archive)
-            asked = archive.count("search")
-            seconds = archive.seconds()
-            limits = dict(self.facts["budget"])
-            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
-                limits.update(event.payload)
-            use = summary(archive, limits.get("price"))
-        last = [outcome for outcome in outcomes if outcome.failure][-3:]
-        best = best_number(self.contenders(), self.objectives)
-        busy = sum(outcome.seconds for outcome in outcomes if outcome.number >= 0)
-        fitness = evaluations[best].fitness(self.objectives) if best is not None else None
-        return {
-            "state": self.state,
-            "candidates": asked,
-            "budget": limits,
-            "done": sum(o.done for o in outcomes if o.number >= 0),
-            "failed": sum(not o.done for o in outcomes if o.number >= 0),
-            "best": None
-            if best is None or fitness is None
-            else {
-                "candidate": best,
-                "overall": overall(fitness, self.objectives),
-                "score": {name: score.value for name, score in evaluations[best].scores.items()},
-                "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
-            },
-            **({"estimates": estimates_summary(self.estimates())} if self.estimated else {}),
-            "front_size": len(front_numbers(evaluations, self.objectives)),
-            "hypervolume": self._hypervolume(evaluations, front_numbers(evaluations, self.objectives)),
-            "seconds": seconds,
-            "busy_seconds": busy,
-            **use,
-            "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
-            "last_failures": [
-                {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
-            ],
-        }
+        return status_of(self)
 
     def utilisation(self) -> pd.DataFrame:
         """Return one row per worker that ever was: where its time went, over all sessions.
 
         Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
         seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
-        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score, .prefill,
-        .decode and .other (what the stages do not explain).
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score and .other
+        (what the stages do not explain).
         """
         from evomerge.results.utilisation import table
 
@@ -509,31 +340,6 @@ class Run:
         from evomerge.results.exporting import export_candidate
 
         return export_candidate(self, to, pick=pick, form=form, rank=rank)
-
-    # --- private ------------------------------------------------------------------------------------------------
-
-    def _archive(self) -> Archive:
-        return Archive.open(self.folder, read_only=True)
-
-    @staticmethod
-    def _outcomes(archive: Archive) -> list[Outcome]:
-        """Return the last outcome of every finished candidate and parent on the search items, by number."""
-        last = {outcome.number: outcome for outcome in archive.outcomes() if outcome.split == "search"}
-        return [last[number] for number in sorted(last)]
-
-    def _score_columns(self, kinds: tuple[str, ...] = ("score", "stderr", "items")) -> list[str]:
-        return [f"{kind}.{objective.name}" for kind in kinds for objective in self.objectives]
-
-    def _scores(self, evaluation: Evaluation | None, kinds: tuple[str, ...]) -> dict[str, float]:
-        field = {"score": "value", "stderr": "stderr", "items": "items"}
-        scores = evaluation.scores if evaluation else {}
-        return {
-            f"{kind}.{o.name}": getattr(scores[o.name], field[kind])
-            if o.name in scores
-            else (0 if kind == "items" else np.nan)
-            for kind in kinds
-            for o in self.objectives
-        }
 
 
 def _is_number(text: str | int) -> bool:

@@ -12,7 +12,7 @@ from evomerge.archive import Archive, Event
 if TYPE_CHECKING:
     import pandas as pd
 
-STAGES = ("load", "merge", "rungs", "score", "prefill", "decode")  # columns seconds.*, where a worker tells them
+STAGES = ("load", "merge", "rungs", "score")  # columns seconds.*; a stage such as score.add is part of its first word
 
 
 @dataclass

@@ -28,7 +28,11 @@ RACING = Section(
     (
         Key("first", Number(2, integer=True), "items per task that every candidate answers; rounds double them", 20),
         Key("error", Number(0, 0.5, open_low=True), "most chance to stop a candidate that would not have lost", 0.05),
-        Key("against", Text(("best", "front"), what="reference"), "what it must not lose to; default: see the README"),
+        Key(
+            "against",
+            Text(("best", "front"), what="reference"),
+            "what it must not lose to; default: what suits the controller",
+        ),
     ),
     "{first: 20, error: 0.05}",
 )

@@ -45,6 +45,12 @@ class Gene:
         rounded = float(f"{exact:.{SIGNIFICANT_DIGITS}g}") + 0.0  # + 0.0: minus zero is zero
         return min(max(rounded, self.low), self.high)
 
+    def extent(self) -> str:
+        """Return which values the gene can take, for people: '0.1 to 1, log', or its choices."""
+        if self.kind == "choice":
+            return ", ".join(str(choice) for choice in self.choices)
+        return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")
+
     def coordinate(self, value: Scalar) -> float:
         """Return the coordinate in [0, 1] that stands for `value`.
 

@@ -28,6 +28,8 @@ from evomerge.space.route_request import MERGED, depth_problems, merged_depth, p
 
 __all__ = ["Gene", "SearchSpace", "build_space"]
 
+SHOWN_GENES = 40  # in a notebook
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -125,6 +127,18 @@ class SearchSpace:
         """The number of genes before those of the route."""
         return len(self.genes) - (0 if self.route is None else len(self.route.genes))
 
+    def _repr_html_(self) -> str:
+        from evomerge.markup import element, table
+
+        rows = [
+            (gene.name, gene.kind, gene.extent(), "" if gene.start is None else gene.start, _condition(gene))
+            for gene in self.genes[:SHOWN_GENES]
+        ]
+        rest = self.dimension - len(rows)
+        more = element("p", {}, f"and {rest} more: .names lists all") if rest else None
+        shown = table(("gene", "kind", "values", "start", "active where"), rows, caption=f"{self.dimension} genes")
+        return element("div", {}, shown, more)
+
     def _values(self, genotype: np.ndarray) -> list[Scalar]:
         coordinates = np.asarray(genotype, dtype=np.float64)
         if coordinates.shape != (self.dimension,):
@@ -202,6 +216,10 @@ def _depths(
 
 def _route_point(genotype: np.ndarray, cut: int) -> list[float]:
     return [float(x) for x in np.asarray(genotype, dtype=np.float64)[cut:]]
+
+
+def _condition(gene: Gene) -> str:
+    return "" if gene.when is None else f"{gene.when[0]} is {' or '.join(gene.when[1])}"
 
 
 def _filled(node: Any, values: list[Scalar]) -> Any:

@@ -154,17 +154,24 @@ def run_script(tmp_path: Path, *arguments: str, ray: str, more: dict[str, str] |
         **(more or {}),
     }
     return subprocess.Popen(
-        [CLUSTERS / "slurm.sh", *arguments], env=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [CLUSTERS / "slurm.sh", *arguments],
+        cwd=tmp_path,
+        env=world,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def test_the_slurm_script_starts_ray_everywhere_and_the_search_once(tmp_path: Path) -> None:
     script = run_script(
-        tmp_path, "my search.yaml", "runs/mine", "--candidates", "5", ray='printf "%s\\n" "$@" > "$LOG"'
+        *(tmp_path, "my search.yaml", "runs/mine", "--candidates", "5"),
+        ray='printf "%s\\n" "$@" "token=${#RAY_AUTH_TOKEN}" > "$LOG"; mkdir -p runs/mine; >runs/mine/archive.sqlite',
     )
     out, err = script.communicate(timeout=30)
     assert script.returncode == 0, out + err
-    words = (tmp_path / "log").read_text().splitlines()
+    *words, token = (tmp_path / "log").read_text().splitlines()
+    assert token == "token=64"  # Ray asks for it, and it is the job's own
     at = words.index("--")
     start, search = words[:at], words[at + 1 :]
     assert start[:5] == ["symmetric-run", "--address", "10.0.0.7:20041", "--min-nodes", "2"]
@@ -180,6 +187,14 @@ def test_the_slurm_script_hands_on_the_status_of_the_search(tmp_path: Path) -> N
     script = run_script(tmp_path, "a.yaml", "runs/a", ray="exit 3")
     script.communicate(timeout=30)
     assert script.returncode == 3
+
+
+def test_the_slurm_script_fails_where_ray_could_not_start(tmp_path: Path) -> None:
+    """`ray symmetric-run` ends with 0 then."""
+    script = run_script(tmp_path, "a.yaml", "runs/a", ray="exit 0")
+    _, err = script.communicate(timeout=30)
+    assert script.returncode == 1
+    assert "the search never began" in err
 
 
 def test_the_slurm_script_queues_itself_again_before_its_time_is_over(tmp_path: Path) -> None:

@@ -13,10 +13,8 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Objective
 from evomerge.results import open_run
-from evomerge.run import session
 from evomerge.scoring.estimate import METHODS
-from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, decisions, notes, prepared, search, truth
-from tests.pool.fakes import ShuffledPool
+from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +142,8 @@ def test_raising_the_budget_goes_on_with_the_same_anchors_and_knowledge(tmp_path
     assert found["told"] == expected["told"]
 
 
-def test_workers_and_their_speed_do_not_change_what_is_told(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "_pool", lambda preparation, workers, address: ShuffledPool(preparation.spec, 5, 1))
-    search(tmp_path / "run", prepared())
+def test_workers_and_their_speed_do_not_change_what_is_told(tmp_path: Path, whole: Path) -> None:
+    search(tmp_path / "run", prepared(), places=Shuffled())
     assert decisions(tmp_path / "run")["told"] == decisions(whole)["told"]
 
 

@@ -14,11 +14,13 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
 from evomerge.recipe import passthrough
 from evomerge.run import session
+from evomerge.run.places import Places
 from evomerge.run.preparation import Preparation
 from evomerge.run.session import Reporter
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
+from tests.pool.fakes import ShuffledPool
 from tests.run.made import MERGE, OPTIMA, PARENTS, facts
 
 TASKS = ("left", "right")
@@ -56,7 +58,20 @@ def prepared(
     return Preparation(known, space, objectives, ItemPlan(ITEMS, HELD), parents, spec)  # type: ignore[arg-type]
 
 
-def search(folder: Path, preparation: Preparation, watch: Callable[[str], None] | None = None) -> None:
+@dataclass(frozen=True)
+class Shuffled(Places):
+    """Several workers whose results arrive in a random, repeatable order."""
+
+    def pool(self, spec: Any) -> Any:
+        return ShuffledPool(spec, 5, 1)
+
+
+def search(
+    folder: Path,
+    preparation: Preparation,
+    watch: Callable[[str], None] | None = None,
+    places: Places = Places(),  # noqa: B008  a frozen value
+) -> None:
     """Start the run in `folder`, or go on with it."""
     if Archive.exists(folder):
         archive = Archive.open(folder, read_only=False, watch=watch)
@@ -68,7 +83,7 @@ def search(folder: Path, preparation: Preparation, watch: Callable[[str], None] 
         candidates = preparation.facts["budget"]["candidates"]
         if candidates != archive.facts["budget"]["candidates"]:
             archive.put_event("resumed", None, {"candidates": candidates})
-        session._drive(archive, preparation, session._controller(preparation), None, None, Reporter())
+        session._drive(archive, preparation, session._controller(preparation), places, Reporter())
 
 
 def decisions(folder: Path) -> dict[str, Any]:

@@ -188,8 +188,13 @@ def test_a_run_is_read_without_torch_ray_or_lm_eval(run: Run) -> None:
         "import evomerge\n"
         f"run = evomerge.open_run({str(run.folder)!r})\n"
         "print(len(run.trials()), len(run.front()), run.best().number, run.status()['state'])\n"
-        "print(run.summary()[:10])"
+        "print(run.summary()[:10])\n"
+        "print(run.compare('best', 'left').overall.items, len(run.history()), len(run.front()._repr_html_()) > 0)\n"
+        "from evomerge.report import report_html\n"
+        "print('<!DOCTYPE html>' in report_html(run))\n"
+        "print(sorted(HEAVY & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["16", str(len(run.front()))]
+    assert done.stdout.splitlines()[-2:] == ["True", "[]"]

@@ -38,7 +38,7 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
         archive.put_asked(people, 3)
         clock.seconds = 10.0
         desk.file([joined("a/0", 1.0), joined("b/1", 0.5)])
-        stages = {"merge": 6.0, "score.add": 30.0, "score.sort": 10.0, "load": 14.0}
+        stages = {"merge": 6.0, "score.add": 30.0, "score.sort": 10.0, "load": 14.0, "layers.run": 999.0}
         clock.seconds = 60.0
         desk.file([Retry(1, "search", "b/1", "died", 10.0), Notice("lost", "b/1", {"message": "died"})])
         desk.file(

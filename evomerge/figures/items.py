@@ -1,0 +1,157 @@
+"""Question by question: who solves what, and whether search scores held up on held-out items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evomerge.candidate import Split
+from evomerge.errors import InputError
+from evomerge.figures.style import BLUE, INK, ORANGE, REACH, altair, styled, titled
+from evomerge.scoring.estimate import metric_key
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+
+    from evomerge.results import Run
+
+SHOWN_MODELS = 40
+SHOWN_ITEMS = 1200
+
+
+def item_matrix(run: Run, objective: str | None = None, *, split: Split = "search") -> alt.Chart:
+    """Return who solves what: models from the best down, items from the easiest on.
+
+    `item_matrix_frame` is the frame behind it.
+
+    Args:
+        run: whose answers.
+        objective: its name; None: the first.
+        split: search or holdout items.
+
+    Raises:
+        InputError: an unknown objective, or nobody answered.
+    """
+    library, frame = altair(), item_matrix_frame(run, objective, split=split)
+    name = objective or run.objectives[0].name
+    models = list(dict.fromkeys(frame.sort_values("rank")["model"]))
+    ends = [0.0, 1.0] if frame["value"].between(0, 1).all() else [frame["value"].min(), frame["value"].max()]
+    colours = library.Scale(domain=ends, range=["#F4F4F4", BLUE])
+    cells = (
+        library.Chart(frame)
+        .mark_rect()
+        .encode(
+            x=library.X("place:O", title=f"{frame['item'].nunique()} items, the easiest first", axis=None),
+            y=library.Y("model:N", sort=models, title=None, axis=library.Axis(labelFontSize=10)),
+            color=library.Color(
+                "value:Q",
+                scale=colours,
+                title="score on the item",
+            ),
+            tooltip=["model", "item", library.Tooltip("value:Q", format=".3g")],
+        )
+    )
+    told = "dark: solved. A column that few rows share is what a merge may gain; a white one nobody solves"
+    return titled(cells, f"Who solves what: {name}", told, 640, 13 * len(models))
+
+
+def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = "search") -> pd.DataFrame:
+    """Return one row per model and item: model, kind (front, candidate, parent), item, value, place, rank.
+
+    `place` is the item's from the easiest (0) on, `rank` the model's from the best (0) down. Parents and the front come
+    first; other candidates fill up to `SHOWN_MODELS`, evenly over their order.
+    """
+    import pandas as pd
+
+    wanted = [o for o in run.objectives if objective in (None, o.name)]
+    if not wanted:
+        raise InputError(f"no objective {objective!r}; known: {', '.join(o.name for o in run.objectives)}")
+    one = wanted[0]
+    task = run.facts["items"]["stands_in"].get(one.task, one.task) if split == "holdout" else one.task
+    people = _shown_people(run, split)
+    key = metric_key(one.metric, one.filter)
+    rows = [
+        (name, kind, r.item, r.value)
+        for (name, kind), answers in zip(people.values(), run.answers_of(people, split).values(), strict=True)
+        for r in answers
+        if r.task == task and r.metric == key
+    ]
+    if not rows:
+        raise InputError(f"nobody has answered {split} items of {one.name!r} yet")
+    frame = pd.DataFrame(rows, columns=["model", "kind", "item", "value"])
+    solved = one.fitness(1.0) * frame.groupby("item")["value"].mean()
+    ability = one.fitness(1.0) * frame.groupby("model")["value"].mean()
+    items = {
+        item: place for place, item in enumerate(solved.sort_values(ascending=False, kind="stable").index[:SHOWN_ITEMS])
+    }
+    models = {name: rank for rank, name in enumerate(ability.sort_values(ascending=False, kind="stable").index)}
+    frame = frame[frame["item"].isin(items)]
+    return frame.assign(place=frame["item"].map(items), rank=frame["model"].map(models)).reset_index(drop=True)
+
+
+def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
+    """Return number -> (name, kind) of the models whose answers are shown."""
+    if split == "holdout":
+        return {f.number: (f.name, "parent" if f.number < 0 else "candidate") for f in run.finals()}
+    found = {p.number: (f"parent {p.name}", "parent") for p in run.candidates("parent")}
+    front = [int(number) for number in run.front()["candidate"]]
+    done = [n for n, evaluation in run.evaluations().items() if evaluation.failure is None and n not in set(front)]
+    room = max(0, SHOWN_MODELS - len(found) - len(front))
+    step = max(1, -(-len(done) // room)) if room else len(done) + 1
+    for number in front[:SHOWN_MODELS]:
+        found[number] = (f"candidate {number} (front)", "front")
+    for number in done[::step][:room]:
+        found[number] = (f"candidate {number}", "candidate")
+    return found
+
+
+def held_out(run: Run) -> alt.Chart:
+    """Return search scores against held-out scores of finalists and parents: below the line, luck was taken for skill.
+
+    The frame behind it is `Run.generalisation()`.
+
+    Raises:
+        InputError: no model has answered held-out items.
+    """
+    library, frame = altair(), run.generalisation()
+    if not len(frame):
+        raise InputError("no model has answered held-out items yet; a search asks them at its end")
+    for side in ("search", "holdout"):
+        frame[f"{side}_low"] = frame[side] - REACH * frame[f"{side}_stderr"]
+        frame[f"{side}_high"] = frame[side] + REACH * frame[f"{side}_stderr"]
+    panels = [_panel(library, part, str(name)) for name, part in frame.groupby("objective", sort=False)]
+    title = {
+        "text": f"Did it hold up? {run.folder.name}",
+        "subtitle": "on the line both agree; below it, search items flattered. Bars: 95% intervals",
+    }
+    return styled(library.concat(*panels, columns=3).properties(title=title))
+
+
+def _panel(library: Any, part: pd.DataFrame, name: str) -> Any:
+    import pandas as pd
+
+    low, high = part[["search_low", "holdout_low"]].min().min(), part[["search_high", "holdout_high"]].max().max()
+    scale = library.Scale(domain=[low, high], nice=False)
+    colours = library.Scale(domain=["candidate", "parent"], range=[ORANGE, BLUE])
+    shapes = library.Scale(domain=["candidate", "parent"], range=["circle", "diamond"])
+    chart, ends = library.Chart(part), library.Chart(pd.DataFrame({"v": [low, high]}))
+    colour = library.Color("kind:N", scale=colours, title=None)
+
+    def across(field: str) -> Any:
+        return library.X(f"{field}:Q", scale=scale, title="search items")
+
+    def up(field: str) -> Any:
+        return library.Y(f"{field}:Q", scale=scale, title="held-out items")
+
+    return library.layer(
+        ends.mark_line(color=INK, strokeDash=[4, 4], opacity=0.5).encode(x=across("v"), y=up("v")),
+        chart.mark_rule(opacity=0.4).encode(x=across("search"), y=up("holdout_low"), y2="holdout_high:Q", color=colour),
+        chart.mark_rule(opacity=0.4).encode(y=up("holdout"), x=across("search_low"), x2="search_high:Q", color=colour),
+        chart.mark_point(filled=True, size=70, opacity=1).encode(
+            x=across("search"),
+            y=up("holdout"),
+            color=colour,
+            shape=library.Shape("kind:N", scale=shapes, title=None),
+            tooltip=["name", "search", "holdout"],
+        ),
+    ).properties(width=230, height=230, title=name)

@@ -1,0 +1,303 @@
+"""The front to explore: the data that the page's script draws, and the controls around it.
+
+Everything that the script shows is in the page as JSON, and everything that it needs to be read without a script is in
+the table: the script adds pictures, preferences and commands.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evomerge.errors import TaskError
+from evomerge.markup import Html, element, joined
+from evomerge.report.drawing import scrolling
+from evomerge.report.findings import Findings, points
+from evomerge.results.coefficients import coefficients_frame
+from evomerge.results.evaluations import fitness_table, overall
+from evomerge.results.exporting import yaml_text
+from evomerge.scoring.comparison import paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evomerge.candidate import Response
+
+SHOWN_DOTS = 3000  # dominated candidates in the picture
+SHOWN_CHOICES = 300  # rows of the table
+BEST_OF_ONE = 20  # with one objective the front is one candidate: then these are offered
+DETAIL_BYTES = 2_500_000  # for recipes; the report stays below 5 MB
+
+
+def explorer(findings: Findings) -> Html:
+    """Return the section: controls, picture, the chosen candidate, and the table of all choices."""
+    if findings.best is None:
+        return element("p", {}, "No candidate has scores yet, so there is no front to explore.")
+    data = _data(findings)
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # nothing in it can end the script
+        text = text.replace(sign, code)
+    block = element("script", {"type": "application/json", "id": "front-data"}, Html(text))
+    picture = element("div", {"class": "stage"}, _views(findings), _canvas(), _legend())
+    chosen = element("section", {"id": "chosen", "aria-live": "polite", "aria-label": "Chosen candidate"})
+    return joined(
+        [
+            _note(findings, data),
+            element(
+                "div", {"class": "explorer", "id": "explorer"}, picture, element("div", {}, _controls(findings), chosen)
+            ),
+            _choices(findings, data["choices"]),
+            block,
+        ]
+    )
+
+
+def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
+    count = len(findings.front)
+    text = (
+        f"{count} candidate{'s are' if count != 1 else ' is'} on the front: no other is as good in everything and "
+        "better in something. Scores are on the search items, bars are one standard error. "
+    )
+    if data["hidden"]:
+        text += f"Of the dominated candidates, {len(data['dots'])} of {len(data['dots']) + data['hidden']} are drawn. "
+    return element(
+        "p", {}, text, element("span", {"class": "script-only"}, "Choose by pointing, by preference, or in the table.")
+    )
+
+
+def _views(findings: Findings) -> Html:
+    count = len(findings.objectives)
+    if count < 3:
+        return element("div", {"class": "views"})
+    options = [element("option", {"value": i}, o.name) for i, o in enumerate(findings.objectives)]
+    second = [element("option", {"value": i, "selected": i == 1}, o.name) for i, o in enumerate(findings.objectives)]
+    return element(
+        "div",
+        {"class": "views script-only"},
+        element("label", {"for": "view"}, "Show"),
+        element(
+            "select",
+            {"id": "view"},
+            element("option", {"value": "parallel"}, "all objectives"),
+            element("option", {"value": "plane"}, "two objectives"),
+        ),
+        element("label", {"for": "axis-x", "class": "plane-only"}, "across"),
+        element("select", {"id": "axis-x", "class": "plane-only"}, *options),
+        element("label", {"for": "axis-y", "class": "plane-only"}, "up"),
+        element("select", {"id": "axis-y", "class": "plane-only"}, *second),
+    )
+
+
+def _canvas() -> Html:
+    hint = "The picture needs a script; the table below says the same."
+    return element(
+        "div",
+        {"class": "canvas"},
+        element("svg", {"id": "picture", "role": "img", "aria-label": "Pareto front; the table below says the same"}),
+        element("div", {"id": "tip", "hidden": True}),
+        element("noscript", {}, element("p", {}, hint)),
+    )
+
+
+def _legend() -> Html:
+    kinds = (("front", "on the front"), ("dominated", "dominated"), ("parent", "parents"), ("picked", "chosen"))
+    return element(
+        "ul",
+        {"class": "legend script-only"},
+        *(element("li", {}, element("span", {"class": f"key {kind}"}), text) for kind, text in kinds),
+    )
+
+
+def _controls(findings: Findings) -> Html:
+    """Return shortcuts, and a slider per objective that says how much it matters."""
+    marks: dict[str, int] = {}
+    for number, texts in findings.marks.items():
+        for text in texts:
+            marks.setdefault(text, number)
+    buttons = [element("button", {"type": "button", "data-pick": n}, text) for text, n in list(marks.items())[:8]]
+    shortcuts = element("div", {"class": "shortcuts", "role": "group", "aria-label": "Shortcuts"}, *buttons)
+    if len(findings.objectives) < 2:
+        return element("div", {"class": "controls script-only"}, shortcuts)
+    sliders = []
+    for place, objective in enumerate(findings.objectives):
+        name = f"weight-{place}"
+        control = {"type": "range", "id": name, "min": 0, "max": 10, "step": 1, "value": 5, "data-objective": place}
+        sliders += [
+            element("label", {"for": name}, objective.name),
+            element("input", control),
+            element("output", {"for": name, "id": f"shown-{place}"}, "5"),
+        ]
+    preference = element(
+        "fieldset",
+        {"class": "preference"},
+        element("legend", {}, "How much does each objective matter to you?"),
+        element("div", {"class": "sliders"}, *sliders),
+    )
+    return element("div", {"class": "controls script-only"}, shortcuts, preference)
+
+
+def _choices(findings: Findings, choices: Sequence[int]) -> Html:
+    """Return the table of all that can be chosen; its radio buttons are the keyboard's way."""
+    head = [element("th", {"scope": "col"}, "candidate"), element("th", {"scope": "col"}, "outstanding in")]
+    head += [element("th", {"scope": "col", "class": "n"}, o.name) for o in findings.objectives]
+    rows = [_choice(findings, number) for number in choices]
+    hidden = len(findings.front) - len(choices)
+    text = "What to choose from, best overall first" + (f"; {hidden} more: evomerge front" if hidden > 0 else "")
+    body = element(
+        "table",
+        {"id": "choices"},
+        element("caption", {}, text),
+        element("thead", {}, element("tr", {}, *head)),
+        element("tbody", {}, *rows),
+    )
+    return element("div", {"class": "choices"}, scrolling(body, "Candidates to choose from"))
+
+
+def _choice(findings: Findings, number: int) -> Html:
+    name = f"pick-{number}"
+    radio = element(
+        "input", {"type": "radio", "name": "candidate", "id": name, "value": number, "class": "script-only"}
+    )
+    cells = [element("th", {"scope": "row"}, radio, element("label", {"for": name}, str(number)))]
+    cells.append(element("td", {}, ", ".join(findings.marks.get(number, []))))
+    scores = findings.evaluations[number].scores
+    for o in findings.objectives:
+        task = o.kind == "task"
+        text = f"{points(scores[o.name].value, task)} ± {points(scores[o.name].stderr, task)}"
+        cells.append(element("td", {"class": "n"}, text))
+    return element("tr", {"data-candidate": number}, *cells)
+
+
+def _data(findings: Findings) -> dict[str, Any]:
+    """Return what the script draws; numbers as short as they can be told apart."""
+    numbers, fitness, errors = fitness_table(findings.evaluations, findings.objectives)
+    signs = np.array([o.fitness(1.0) for o in findings.objectives])
+    rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}
+    if len(findings.objectives) == 1:
+        ranked = sorted(numbers, key=lambda n: (-overall(rows[n][0], findings.objectives), n))
+        choices = ranked[:BEST_OF_ONE]
+    else:
+        choices = list(findings.front[:SHOWN_CHOICES])
+    front = set(findings.front)
+    rest = [n for n in numbers if n not in front]
+    kept = [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), SHOWN_DOTS)).astype(int))]
+
+    def point(number: int) -> dict[str, Any]:
+        values, stderr = rows[number]
+        return {"n": number, "s": _short(values * signs), "e": _short(stderr)}
+
+    return {
+        "objectives": [
+            {"name": o.name, "sign": float(o.fitness(1.0)), "points": o.kind == "task"} for o in findings.objectives
+        ],
+        "front": [point(n) for n in sorted(findings.front)],
+        "dots": [point(n) for n in kept],
+        "hidden": len(rest) - len(kept),
+        "parents": _parents(findings),
+        "choices": choices,
+        "first": findings.best,
+        "marks": {str(n): texts for n, texts in findings.marks.items()},
+        "folder": shlex.quote(str(findings.run.folder)),
+        "details": _details(findings, choices),
+    }
+
+
+def _parents(findings: Findings) -> list[dict[str, Any]]:
+    found = []
+    for number, evaluation in sorted(findings.parents.items(), reverse=True):
+        if evaluation.fitness(findings.objectives) is None:
+            continue
+        scores = [evaluation.scores[o.name] for o in findings.objectives]
+        name = findings.candidates[number].name
+        found.append({"name": name, "s": _short([s.value for s in scores]), "e": _short([s.stderr for s in scores])})
+    return found
+
+
+def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
+    """Return recipe, command and comparison of each choice, as many as fit."""
+    parent = findings.best_parent()
+    by_name = {findings.candidates[n].name: n for n in findings.parents}
+    against = by_name[parent[0]] if parent else None
+    finals = {final.number: final for final in findings.finals}
+    answers = findings.run.answers_of([*choices, *([against] if against is not None else [])])
+    details: dict[str, Any] = {}
+    spent = 0
+    for number in choices:
+        recipe = findings.candidates[number].recipe
+        final = finals.get(number)
+        entry = {
+            # mergekit has no words for a route
+            "yaml": yaml_text(recipe.to_mergekit() if recipe.route is None else recipe.to_mapping()),
+            "digest": recipe.digest,
+            "map": _map(coefficients_frame(recipe, findings.facts["layers"], findings.facts["modules"])),
+            "route": [list(hop) for hop in recipe.route] if recipe.route is not None else None,
+            "gain": None if against is None else _gain(findings, answers[number], answers[against], parent),
+            "held": None
+            if final is None
+            else _short([part for o in findings.objectives for part in _pair(final.scores[o.name])]),
+        }
+        spent += len(json.dumps(entry))
+        if spent > DETAIL_BYTES:
+            break
+        details[str(number)] = entry
+    return details
+
+
+def _pair(score: Any) -> tuple[float, float]:
+    return score.value, score.stderr
+
+
+def _gain(
+    findings: Findings, mine: Sequence[Response], theirs: Sequence[Response], parent: tuple[str, float] | None
+) -> str | None:
+    """Return one sentence on the paired difference to the best parent, on search items."""
+    if parent is None:
+        return None
+    try:
+        gain = paired_difference(mine, theirs, findings.objectives)
+    except TaskError:  # a race: they did not answer the same items
+        return None
+    unit = " points" if findings.in_points else ""
+    low, high = points(gain.low, findings.in_points), points(gain.high, findings.in_points)
+    sign = "+" if gain.value >= 0 else ""
+    return (
+        f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall "
+        f"(95% interval [{low}, {high}], paired on the search items that also chose it)"
+    )
+
+
+def _map(table: pd.DataFrame) -> dict[str, Any]:
+    """Return parameters with a row of values over the layers per model and module, and those of the whole merge."""
+    inside, whole, maps = table[table["layer"] >= 0], [], []
+    layers = int(inside["layer"].max()) + 1 if len(inside) else 0
+    for parameter, found in inside.groupby("parameter", sort=True):
+        values = found["value"].unique()
+        numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+        if len(values) == 1 or not numeric:
+            whole.append([str(parameter), ", ".join(_value(v) for v in values)])
+            continue
+        rows = []
+        for (model, module), row in found.groupby(["model", "module"], sort=False):
+            label = f"{model} {module}".strip() if module != "all" else str(model)
+            cells = dict(zip(row["layer"], row["value"], strict=True))
+            rows.append({"label": label, "values": [_number(cells.get(n)) for n in range(layers)]})
+        maps.append({"name": str(parameter), "rows": rows})
+    return {"maps": maps, "whole": whole}
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(f"{float(value):.4g}")
+
+
+def _short(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    # eight digits: enough to choose as Python does, and half the size
+    return [float(f"{float(v):.8g}") if math.isfinite(float(v)) else None for v in values]

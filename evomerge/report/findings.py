@@ -1,0 +1,118 @@
+"""Everything that the report tells about a run, read once, so that its parts agree while a search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evomerge.candidate import Candidate, Evaluation, Objective
+from evomerge.results.evaluations import front_numbers, overall
+from evomerge.results.finals import Final
+from evomerge.results.generalisation import generalisation_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evomerge.results import Run
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run at one moment."""
+
+    run: Run
+    facts: Mapping[str, Any]
+    objectives: tuple[Objective, ...]
+    status: Mapping[str, Any]
+    candidates: Mapping[int, Candidate]  # parents included
+    evaluations: Mapping[int, Evaluation]  # of scored and failed candidates, on search items
+    parents: Mapping[int, Evaluation]  # likewise
+    front: tuple[int, ...]  # best overall first
+    best: int | None
+    marks: Mapping[int, list[str]]  # candidate -> what it is outstanding in
+    finals: tuple[Final, ...]
+    history: pd.DataFrame
+    work: pd.DataFrame
+    utilisation: pd.DataFrame
+    failures: pd.DataFrame
+    generalisation: pd.DataFrame
+    mishaps: Mapping[int, Mapping[tuple[str, str], float]]
+    moment: str  # of the last event: the report says nothing about later ones
+
+    @property
+    def in_points(self) -> bool:
+        """True where all objectives are shares of items, which are told in points of 100."""
+        return all(objective.kind == "task" for objective in self.objectives)
+
+    @property
+    def workers(self) -> int:
+        """How many workers there were."""
+        return len(self.utilisation)
+
+    @property
+    def busy(self) -> float:
+        """Share of the workers' time that was spent on evaluations, in [0, 1]."""
+        return float(self.status["busy_share"] or 0.0)
+
+    @property
+    def winner(self) -> Final | None:
+        """The best candidate by search items, as it did on held-out items; None where it was not asked them."""
+        found = [final for final in self.finals if final.number == self.best and final.gain is not None]
+        return found[0] if found else None
+
+    def best_parent(self) -> tuple[str, float] | None:
+        """Return name and overall fitness of the parent that did best on the search items."""
+        scored = {n: e.fitness(self.objectives) for n, e in self.parents.items()}
+        values = {n: overall(fitness, self.objectives) for n, fitness in scored.items() if fitness is not None}
+        if not values:
+            return None
+        number = max(values, key=lambda n: values[n])
+        return self.candidates[number].name, values[number]
+
+    def name(self, number: int) -> str:
+        """Return what a candidate or parent is called."""
+        return f"candidate {number}" if number >= 0 else f"parent {self.candidates[number].name}"
+
+
+def findings_of(run: Run) -> Findings:
+    """Return all that there is to tell about `run` now."""
+    evaluations, objectives = run.evaluations(), run.objectives
+    parents, finals = run.evaluations(kind="parent"), tuple(run.finals())
+    numbers, best = front_numbers(evaluations, objectives), run.best()
+    events = run.events()
+    moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
+    people = [*run.candidates("parent"), *run.candidates("search")]
+    return Findings(
+        run=run,
+        facts=run.facts,
+        objectives=objectives,
+        status=run.status(),
+        candidates={person.number: person for person in people},
+        evaluations=evaluations,
+        parents=parents,
+        front=tuple(numbers),
+        best=best.number if best is not None else None,
+        marks=run.front().marks() if numbers else {},
+        finals=finals,
+        history=run.history(),
+        work=run.work(),
+        utilisation=run.utilisation(),
+        failures=run.failures(),
+        generalisation=generalisation_frame(finals, {**evaluations, **parents}, objectives),
+        mishaps=run.mishaps(),
+        moment=moment,
+    )
+
+
+def points(value: float, in_points: bool, digits: int = 1) -> str:
+    """Return a score or difference for people: in points of 100 where it is a share of items.
+
+    >>> points(0.1234, True), points(12.3456, False)
+    ('12.3', '12.35')
+    """
+    if not np.isfinite(value):
+        return "–"
+    return f"{100 * value:.{digits}f}" if in_points else f"{value:.4g}"

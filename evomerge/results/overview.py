@@ -1,0 +1,49 @@
+"""A run in a notebook: state, what was asked, the best, and the verdict on held-out items. No script, all escaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge.markup import element, joined, table
+from evomerge.results.summaries import clock, verdict
+
+if TYPE_CHECKING:
+    from evomerge.results import Run
+
+
+def overview(run: Run) -> str:
+    """Return a run as HTML: a line of facts, then parents and best on the search items, then the verdict."""
+    status = run.status()
+    budget = status["budget"].get("candidates")
+    facts = [
+        status["state"],
+        f"{status['done']} candidates scored" + (f" of {budget}" if budget else ""),
+        f"{status['failed']} failed",
+        f"front of {status['front_size']}",
+        clock(status["seconds"]),
+    ]
+    title = element("p", {}, element("b", {}, str(run.folder)), ": ", " · ".join(facts))
+    return element("div", {}, title, _scores(run), _verdict(run))
+
+
+def _scores(run: Run) -> str:
+    names = [objective.name for objective in run.objectives]
+    parents = run.parents()
+    rows = [
+        (f"parent {row['name']}", *(f"{row[f'score.{n}']:.4g} ± {row[f'stderr.{n}']:.2g}" for n in names))
+        for _, row in parents.iterrows()
+    ]
+    front = run.front()
+    for number, marks in front.marks().items() if len(front) else ():
+        row = front[front["candidate"] == number].iloc[0]
+        cells = (f"{row[f'score.{n}']:.4g} ± {row[f'stderr.{n}']:.2g}" for n in names)
+        rows.append((f"candidate {number} ({', '.join(marks)})", *cells))
+    caption = "search items; score ± standard error"
+    return table(("", *names), rows, caption=caption, numeric=range(1, 1 + len(names)))
+
+
+def _verdict(run: Run) -> str:
+    finals = [final for final in run.finals() if final.gain is not None]
+    if not finals:
+        return joined([])
+    return element("ul", {}, *(element("li", {}, f"held-out items: {f.name} is {verdict(f)}") for f in finals))

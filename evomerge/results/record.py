@@ -1,0 +1,216 @@
+"""What a run folder says: the facts, candidates, answers and outcomes that the archive holds, and nothing computed
+from several of them. Read-only, and safe while the search goes on elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.archive import Archive, holder_of
+from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
+from evomerge.errors import InputError
+from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
+from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
+from evomerge.results.evaluations import answered_everything, evaluation_of
+from evomerge.results.frames import mishap_metrics
+from evomerge.results.utilisation import summary
+from evomerge.space import SearchSpace, build_space
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Record:
+    """A run folder's archive, read afresh at every call; only evaluations, which never change, are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[int, Evaluation] = {}  # on search items; answers are never changed, so neither are these
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
+        with self._archive() as archive:
+            return dict(archive.facts)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, in the search file's order."""
+        return tuple(Objective(**entry) for entry in self.facts["objectives"])
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space, built from the stored facts alone."""
+        return build_space(
+            self.facts["merge"],
+            layers=self.facts["layers"],
+            modules={name: tuple(found) for name, found in self.facts["modules"].items()},
+            mask_seed=self.facts["seed"],
+            revisions=self.facts["revisions"],
+            route=self.facts.get("route"),  # absent from runs of earlier versions
+            depths=self.facts.get("depths"),
+        )
+
+    def candidates(self, kind: Kind = "search") -> list[Candidate]:
+        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
+        with self._archive() as archive:
+            found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
+        return sorted(found, key=lambda candidate: abs(candidate.number))
+
+    def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
+        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
+        finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
+        racing = self.facts.get("racing") is not None
+        with self._archive() as archive:
+            whole = answered_everything(archive.events("told")) if racing else set()
+            for number, outcome in finished.items():
+                if outcome.failure is not None:
+                    self._known[number] = Evaluation(number, {}, outcome.failure)
+                elif self.estimated and number >= 0:
+                    continue
+                elif number not in self._known or self._known[number].failure or self._known[number].partial:
+                    found = evaluation_of(number, archive.responses("search", number), self.objectives)
+                    self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
+            if self.estimated and kind == "search":
+                self._known.update(self._estimates(archive, finished))
+        return {number: self._known[number] for number in sorted(finished) if number in self._known}
+
+    def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
+        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        estimates = recorded_estimates(archive)
+        items = self.facts["items"]["search"]
+        told = {event.candidate for event in archive.events("told")}
+        return {
+            number: best_evaluation(
+                number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
+            )
+            for number, outcome in finished.items()
+            if outcome.done and number in told
+        }
+
+    @property
+    def estimated(self) -> bool:
+        """True where scores are estimated from few items, and only some candidates answered all of them."""
+        return bool(self.facts.get("estimation"))
+
+    def full_candidates(self) -> list[int]:
+        """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
+        evaluations = self.evaluations()
+        if not self.estimated:
+            return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
+        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
+        return [
+            number
+            for number, evaluation in evaluations.items()
+            if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
+        ]
+
+    def contenders(self) -> dict[int, Evaluation]:
+        """Return the evaluations among which the best is chosen.
+
+        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
+        estimates is high by luck too, while most of the finalists' answers had no part in the choice.
+        """
+        evaluations = self.evaluations()
+        with self._archive() as archive:
+            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+
+    def estimates(self) -> pd.DataFrame:
+        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
+
+        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
+        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
+        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
+        """
+        import pandas as pd
+
+        with self._archive() as archive:
+            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
+        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
+
+    def outcomes(self, split: Split = "search") -> list[Outcome]:
+        """Return the last outcome of every finished candidate and parent on the items of `split`, by number."""
+        with self._archive() as archive:
+            last = {outcome.number: outcome for outcome in archive.outcomes() if outcome.split == split}
+        return [last[number] for number in sorted(last)]
+
+    def candidate(self, number: int) -> Candidate:
+        """Return a candidate, or a parent (negative), by its number."""
+        for candidate in self.candidates("search" if number >= 0 else "parent"):
+            if candidate.number == number:
+                return candidate
+        raise InputError(f"no candidate {number} in {str(self.folder)!r}; see: evomerge trials {self.folder}")
+
+    def fingerprint(self, number: int) -> str:
+        """Return the fingerprint of the weights that were scored; '' where nothing was."""
+        with self._archive() as archive:
+            outcome = archive.outcome(number)
+        return outcome.fingerprint if outcome else ""
+
+    def responses(self, number: int, split: Split = "search") -> tuple[Response, ...]:
+        """Return the answers of one candidate or parent."""
+        with self._archive() as archive:
+            return archive.responses(split, number)
+
+    def answers_of(self, numbers: Iterable[int], split: Split = "search") -> dict[int, tuple[Response, ...]]:
+        """Return the answers of several candidates or parents, by number."""
+        with self._archive() as archive:
+            return {number: archive.responses(split, number) for number in numbers}
+
+    def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
+        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
+        wanted = mishap_metrics(self.objectives)
+        with self._archive() as archive:
+            means = archive.means("search", sorted({metric for _, metric in wanted}))
+        found: dict[int, dict[tuple[str, str], float]] = {}
+        for (number, task, metric), share in means.items():
+            if (task, metric) in wanted:
+                found.setdefault(number, {})[wanted[task, metric]] = share
+        return found
+
+    @property
+    def state(self) -> str:
+        """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
+        if holder_of(self.folder):
+            return "running"
+        with self._archive() as archive:
+            last = [event.kind for event in archive.events("asked", "submitted", "resumed", "interrupted", "ended")][
+                -1:
+            ]
+        return {"ended": "finished", "interrupted": "interrupted"}.get(last[0] if last else "", "stopped")
+
+    def count(self) -> int:
+        """Return how many candidates were proposed so far."""
+        with self._archive() as archive:
+            return archive.count("search")
+
+    def seconds(self) -> float:
+        """Return the active time of the run in seconds, over all its sessions."""
+        with self._archive() as archive:
+            return archive.seconds()
+
+    def budget(self) -> dict[str, Any]:
+        """Return the limits (candidates, hours, ...) that hold now: the file's, or those of the last `resume`."""
+        limits = dict(self.facts["budget"])
+        with self._archive() as archive:
+            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+                limits.update(event.payload)
+        return limits
+
+    def use(self) -> dict[str, Any]:
+        """Return where the time went: busy share, seconds by stage, candidates per hour, and what it cost."""
+        with self._archive() as archive:
+            return summary(archive, self.budget().get("price"))
+
+    def _answered_holdout(self, number: int) -> bool:
+        with self._archive() as archive:
+            outcome = archive.outcome(number, "holdout")
+        return outcome is not None and outcome.done
+
+    def _archive(self) -> Archive:
+        return Archive.open(self.folder, read_only=True)

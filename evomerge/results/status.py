@@ -1,0 +1,53 @@
+"""What is running, the best so far, and what failed: the form of `status --json`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evomerge.results.estimates import estimates_summary
+from evomerge.results.evaluations import best_number, front_numbers, overall
+
+if TYPE_CHECKING:
+    from evomerge.results import Run
+
+SHOWN_FAILURES = 3
+
+
+def status_of(run: Run) -> dict[str, Any]:
+    """Return state, counts, best, front size, hypervolume, seconds and the last failures of a run."""
+    evaluations, outcomes = run.evaluations(), run.outcomes()
+    numbers = front_numbers(evaluations, run.objectives)
+    last = [outcome for outcome in outcomes if outcome.failure][-SHOWN_FAILURES:]
+    searched = [outcome for outcome in outcomes if outcome.number >= 0]
+    return {
+        "state": run.state,
+        "candidates": run.count(),
+        "budget": run.budget(),
+        "done": sum(outcome.done for outcome in searched),
+        "failed": sum(not outcome.done for outcome in searched),
+        "best": _best(run),
+        **({"estimates": estimates_summary(run.estimates())} if run.estimated else {}),
+        "front_size": len(numbers),
+        "hypervolume": run.front_volume(),
+        "seconds": run.seconds(),
+        "busy_seconds": sum(outcome.seconds for outcome in searched),
+        **run.use(),
+        "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
+        "last_failures": [
+            {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
+        ],
+    }
+
+
+def _best(run: Run) -> dict[str, Any] | None:
+    evaluations = run.evaluations()
+    best = best_number(run.contenders(), run.objectives)
+    fitness = evaluations[best].fitness(run.objectives) if best is not None else None
+    if best is None or fitness is None:
+        return None
+    return {
+        "candidate": best,
+        "overall": overall(fitness, run.objectives),
+        "score": {name: score.value for name, score in evaluations[best].scores.items()},
+        "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
+    }

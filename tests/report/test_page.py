@@ -1,0 +1,186 @@
+"""The report as a file: what it says, what it never loads, and hostile names that stay text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import html5lib
+import pytest
+
+from evomerge.archive import Archive
+from evomerge.candidate import Answers, Outcome, Response
+from evomerge.cli import main
+from evomerge.errors import InputError
+from evomerge.report import report_html, write_report
+from evomerge.report.drawing import Plot, Scale, band, spread, steps
+from evomerge.report.page import LARGEST
+from evomerge.results import Run, open_run
+from tests.report.worlds import HOSTILE, make_world
+
+NAMES = ["two", "four", "one", "hostile"]
+
+
+def parsed(path: Path) -> Any:
+    document = html5lib.HTMLParser(strict=True).parse(path.read_text(encoding="utf-8"))
+    for node in document.iter():
+        if isinstance(node.tag, str):
+            node.tag = node.tag.rpartition("}")[2]
+    return document
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    block = next(node for node in parsed(path).iter("script") if node.get("id") == "front-data")
+    return json.loads(block.text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_small_file_that_loads_nothing(reports: dict[str, Path], name: str) -> None:
+    text = reports[name].read_text(encoding="utf-8")
+    assert len(text.encode()) < LARGEST
+    document = parsed(reports[name])
+    assert [node.get("type") for node in document.iter("script")] == ["application/json", None]
+    assert not list(document.iter("link")) + list(document.iter("img")) + list(document.iter("iframe"))
+    assert not [node.get("src") for node in document.iter() if node.get("src")]
+    assert all(node.get("href").startswith("#") for node in document.iter("a"))
+    style = next(document.iter("style")).text
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_browser_may_run_this_script_and_no_other(reports: dict[str, Path]) -> None:
+    document = parsed(reports["hostile"])
+    script = [node.text for node in document.iter("script")][-1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(n.get("content") for n in document.iter("meta") if n.get("http-equiv") == "Content-Security-Policy")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+
+
+def test_hostile_names_stay_text(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    document = parsed(reports["hostile"])
+    assert not [n for n in document.iter() if any(str(key).startswith("on") for key in n.attrib)]
+    texts = [node.text for node in document.iter("th")]
+    assert HOSTILE in texts  # as a task's name, whole
+    assert data_of(reports["hostile"])["objectives"][0]["name"] == HOSTILE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_data_are_the_runs_own(reports: dict[str, Path], runs: dict[str, Run], name: str) -> None:
+    data, run = data_of(reports[name]), runs[name]
+    front = run.front().set_index("candidate")
+    assert {point["n"] for point in data["front"]} == set(front.index)
+    for point in data["front"]:
+        scores = [front.loc[point["n"], f"score.{o.name}"] for o in run.objectives]
+        assert point["s"] == pytest.approx(scores, rel=1e-7)
+    best = run.best()
+    assert best is not None
+    assert data["first"] == best.number
+    assert len(data["dots"]) + data["hidden"] + len(data["front"]) == run.status()["done"]
+    detail = data["details"][str(best.number)]
+    assert detail["digest"] == best.recipe.digest
+    weights = next(one for one in detail["map"]["maps"] if one["name"] == "weight")
+    table = run.coefficients("best")
+    cells = table[(table["parameter"] == "weight") & (table["layer"] == 5)]["value"]
+    assert [row["values"][5] for row in weights["rows"]] == pytest.approx(list(cells), rel=1e-3)
+
+
+def test_what_was_found_is_said_with_its_interval(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    text = " ".join(parsed(reports["two"]).itertext())
+    run = runs["two"]
+    best = run.best()
+    assert best is not None
+    final = next(final for final in run.finals() if final.number == best.number)
+    assert final.gain is not None
+    assert f"Candidate {best.number} is better than the best parent" in text
+    assert f"95% interval [{100 * final.gain.low:.1f}, {100 * final.gain.high:.1f}]" in text
+    assert f"{final.score.items} held-out items" in text
+    assert "2 evaluations failed" in text
+    assert "candidate 17 has NaN logits (synthetic)" in text
+    assert best.recipe.digest in text
+    assert run.fingerprint(best.number) in text
+    for word in ("evomerge", "numpy", "seed", "org/math", "world.yaml"):
+        assert word in text
+
+
+def test_genes_that_mattered_are_told_with_their_share(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    frame = runs["two"].importance()
+    first = frame.loc[frame["share_of_variance"].idxmax()]
+    better = "more" if first["rank_correlation"] > 0 else "less"
+    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "genes")
+    assert first["gene"] in "".join(section.itertext())
+    labels = [node.get("aria-label") for node in section.iter("svg")]
+    assert f"{100 * first['share_of_variance']:.0f}%, {better} was better" in labels
+
+
+def test_the_same_run_gives_the_same_report(runs: dict[str, Run]) -> None:
+    assert report_html(runs["two"]) == report_html(open_run(runs["two"].folder))
+
+
+def test_a_run_without_held_out_items_says_so(tmp_path: Path) -> None:
+    run = open_run(make_world(tmp_path / "run", candidates=6, held=0))
+    text = report_html(run)
+    assert "scores are flattered by luck" in text
+    assert "No held-out items were asked" in text
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
+    world = open_run(make_world(tmp_path / "world", candidates=2))
+    folder = tmp_path / "fresh"
+    with Archive.create(folder, world.facts) as archive:
+        archive.put_parents(world.candidates("parent"))
+        assert "No candidate could be scored" in report_html(open_run(folder))
+        archive.put_asked([world.candidate(0)], 1)
+        archive.put_submitted(0, "search")
+        for task, items in world.facts["items"]["search"].items():
+            archive.put_answers(Answers(0, "search", task, tuple(Response(task, i, "acc", 1.0) for i in items)))
+        archive.put_outcome(Outcome(0, "search", None, "w", 1.0, {}, "f"))
+        text = report_html(open_run(folder))
+    assert "Candidate 0 is the best so far" in text
+    assert "<dd>running</dd>" in text
+
+
+def test_many_candidates_stay_below_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evomerge.report.explorer.DETAIL_BYTES", 3000)
+    monkeypatch.setattr("evomerge.report.explorer.SHOWN_DOTS", 5)
+    run = open_run(make_world(tmp_path / "run", candidates=40))
+    data = data_of(write_report(run, tmp_path / "r.html"))
+    assert len(data["dots"]) == 5
+    assert data["hidden"] == 40 - 5 - len(data["front"])
+    assert 0 < len(data["details"]) < len(data["choices"])
+    assert "Of the dominated candidates, 5 of" in (tmp_path / "r.html").read_text()
+
+
+def test_the_verb_writes_the_file_and_says_where(
+    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.html"
+    assert main(["report", str(runs["one"].folder), "--to", str(target)]) == 0
+    assert f"wrote {target}" in capsys.readouterr().err
+    assert target.read_text().startswith("<!DOCTYPE html>")
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_wrong_target_says_what_would_be_right(runs: dict[str, Run], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder; name a file, such as .*report\.html"):
+        write_report(runs["one"], tmp_path)
+    with pytest.raises(InputError, match="does not exist; create it first"):
+        write_report(runs["one"], tmp_path / "no" / "r.html")
+
+
+def test_drawing_arithmetic() -> None:
+    scale = Scale(0.0, 10.0, 100.0, 200.0)
+    assert scale(2.5) == 125.0
+    assert scale.ticks(5) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    assert Scale(3.0, 3.0, 0.0, 10.0)(3.0) == 5.0
+    assert steps([(0.0, 1.0), (5.0, 3.0)], 9.0) == "M0 1H5V3H9"
+    # up along the upper ends, back along the lower ones
+    assert band([(0.0, 1.0, 2.0), (5.0, 3.0, 4.0)], 9.0) == "M0 2H5V4H9V3H5V1H0V1Z"
+    assert spread([5.0, 1.0, 2.0], 3.0) == [7.0, 1.0, 4.0]
+    drawn = Plot(100, 50, Scale(0, 1, 10, 90), Scale(0, 1, 40, 5)).drawn("a <b>", "x", "y", percent=True)
+    assert "a &lt;b&gt;" in drawn
+    assert re.search(r">100</text>", drawn)
