@@ -93,7 +93,6 @@ CONTROLLER = Section(
         Key("tolerance", Number(0, 1), "quadratic: end when a round promises less, as a share of the hypervolume"),
         Key("nested", Flag(), "quadratic: merge the models two at a time, for one preference: the objectives' weights"),
         Key("top", Number(2, integer=True), "kinship: how many of the best are merged with each other"),
-        Key("mutation", Number(0, 1, open_low=True), "evolution: first step of a number, as a share of its range"),
         Key("warm_start", Text(what="run folder or recipe"), "begin from another run's results, or from a recipe"),
         Key("asynchronous", Flag(), "tell results as they arrive and propose before a generation ends; default: false"),
         Key("staleness", Number(1, integer=True), "asynchronous: most updates between a proposal and its result"),
