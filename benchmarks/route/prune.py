@@ -30,6 +30,7 @@ from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.pool.worker import WorkerSpec
+from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
@@ -59,7 +60,8 @@ def table_of(expert: str, items: int) -> tuple[Table, dict[str, float]]:
     space = space_of(model)
     settings = TaskSettings((str(ROOT / "examples" / "tasks"),), {})
     tasks = TaskSet.load([expert], settings)
-    metric = tasks.objective(expert, None).metric
+    objective = tasks.objective(expert, None)
+    metric = metric_key(objective.metric, objective.filter)
     plan = split({expert: tasks.documents(expert)}, items=items, holdout=0.5, seed=0)
     asked = (*plan.search[expert], *plan.holdout[expert][:items])
     worker = WorkerSpec((model,), (expert,), settings).build()

@@ -18,6 +18,7 @@ from evomerge.pareto.dominance import crowding_distance, front_ranks
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not
 TOURNAMENT = 2  # parents that are compared for each place
 CROSSED = 0.5  # share of children with two parents
+ONCE = 0.6  # share of changes to a route that are a single move
 ATTEMPTS = 20  # to make a child that was not proposed before
 SHRINK = 0.97  # of the Gaussian step, per generation; it ends at SMALLEST
 SMALLEST = 0.01
@@ -146,10 +147,13 @@ class Evolution:
         return point
 
     def _move(self, point: np.ndarray) -> None:
-        """Insert, delete, swap or repeat: one to three moves, most often one."""
-        moves = (self._insert, self._delete, self._swap, self._repeat)
-        for _ in range(int(min(self._random.geometric(0.6), 3))):
-            moves[int(self._random.integers(len(moves)))](point)
+        """Insert, delete, swap or repeat: one of them, most often once, at most for half of the slots.
+
+        Once again the same: moves of several kinds undo each other, and fronts of depth were found later with them.
+        """
+        move = (self._insert, self._delete, self._swap, self._repeat)[int(self._random.integers(4))]
+        for _ in range(int(min(self._random.geometric(ONCE), max(len(self._track) // 2, 1)))):
+            move(point)
 
     def _running(self, point: np.ndarray) -> tuple[list[int], list[int]]:
         """Return the places in the track of slots that run, and of those that do not."""

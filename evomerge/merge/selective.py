@@ -63,7 +63,7 @@ def variance_over_models(deltas: Sequence[Tensor]) -> Tensor:
     """
     wide = [delta.double() for delta in deltas]
     mean = sum_of(wide).div_(len(wide))
-    squares = [value.sub_(mean).square_() for value in wide]
+    squares = [(value - mean).square_() for value in wide]
     return sum_of(squares).div_(len(squares)).to(deltas[0].dtype)
 
 

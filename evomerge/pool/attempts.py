@@ -18,6 +18,7 @@ class Attempt:
     job: Job  # what is still to be answered
     tries: int = 0  # that ended with a failure of the machine
     moves: int = 0  # that ended because a node left
+    excused: bool = False  # one worker died before it said that it had begun, which may have been its own end
     not_before: float = float("-inf")  # no further try earlier
     waiting_since: float = 0.0
     runs: set[int] = field(default_factory=set)  # workers that are at it
@@ -55,6 +56,5 @@ class Attempt:
 
     def given_up(self, why: str, log: str, worker: str) -> Outcome:
         """Return the outcome of a job at which too many workers failed."""
-        tried = self.tries + self.moves
-        message = f"{why} (tried {tried} times, on {', '.join(sorted(self.failed_workers))})"
+        message = f"{why} (tried {self.tries} times, on {', '.join(sorted(self.failed_workers))})"
         return Outcome(self.number, self.job.split, Failure("infrastructure", message, log), worker)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from evomerge.candidate import Answers, Failure, Job, Outcome
 from evomerge.pool.attempts import Attempt
-from evomerge.pool.cluster import Begun, Cluster, Died, Greeting, Loaded, News
+from evomerge.pool.cluster import Begun, Cause, Cluster, Died, Greeting, Loaded, News
 from evomerge.pool.gauges import count, figures
 from evomerge.pool.pace import LOAD, Pace, PaceSettings
 from evomerge.pool.protocol import Arrival, Notice, Retry
@@ -147,8 +147,18 @@ class Foreman:
         if died.cause != "node":
             self._roster.died(slot)
         if slot.attempt is not None:
-            cause = "gone" if died.cause != "node" and not slot.begun else died.cause
-            self._stumble(slot, Died(died.message, cause, died.log))
+            self._stumble(slot, Died(died.message, self._cause(slot, slot.attempt, died), died.log))
+
+    @staticmethod
+    def _cause(slot: Slot, attempt: Attempt, died: Died) -> Cause:
+        """Return why a job failed: once, a worker may have died before its job reached it.
+
+        Only once: what a process says in its last milliseconds gets lost, so a job that kills at once looks the same.
+        """
+        if died.cause == "node" or slot.begun or attempt.excused:
+            return died.cause
+        attempt.excused = True
+        return "gone"
 
     def _end_hanging(self) -> None:
         now = self._cluster.now()

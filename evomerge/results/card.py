@@ -34,7 +34,7 @@ def model_card(run: Run, candidate: Candidate, lora: LoraReport | None = None) -
             *_front(recipe, lora),
             f"# {run.folder.name}, candidate {candidate.number}",
             "",
-            f"A `{recipe.method}` merge, found by [evomerge](https://pypi.org/project/evomerge/) among "
+            f"A `{recipe.method}` merge, found by evomerge among "
             f"{run.status()['done']} scored candidates (controller {run.facts['controller']['name']}, "
             f"seed {run.facts['seed']}).",
             "",
@@ -60,7 +60,7 @@ def recipe_card(recipe: Recipe, name: str, lora: LoraReport | None = None) -> st
             *_front(recipe, lora),
             f"# {name}",
             "",
-            f"A `{recipe.method}` merge, made by [evomerge](https://pypi.org/project/evomerge/).",
+            f"A `{recipe.method}` merge, made by evomerge.",
             "",
             *_adapter(recipe, lora),
             *_recipe(recipe, ""),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from evomerge.candidate import Objective, Response, Score
 from evomerge.results.evaluations import evaluation_of
 from evomerge.scoring.comparison import Difference, gain_over_best, joint_gains
+from evomerge.scoring.sizes import SIZES
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,23 @@ def compare_finals(
     Args:
         responses: number -> responses of a model that answered all held-out items.
         names: number -> what to call it.
-        objectives: what is compared.
+        objectives: what is compared; sizes of the model are exact and are left to the reader, where there is more.
         stands_in: objective's task -> the task of its held-out items.
     """
     parents = {number: rows for number, rows in responses.items() if number < 0}
     finals = []
     others = {names[parent]: answers for parent, answers in parents.items()}
     candidates = {names[number]: rows for number, rows in responses.items() if number >= 0 and parents}
-    joint = joint_gains(candidates, others, objectives, stands_in=stands_in)
+    compared = [objective for objective in objectives if objective.kind not in SIZES] or list(objectives)
+    joint = joint_gains(candidates, others, compared, stands_in=stands_in)
     in_points = all(objective.kind == "task" for objective in objectives)
     for number, rows in responses.items():
         scores = evaluation_of(number, rows, objectives, stands_in).scores
         gain, against = None, ""
         if number >= 0 and parents:
-            against, gain = gain_over_best(rows, others, objectives, stands_in=stands_in)
+            against, gain = gain_over_best(rows, others, compared, stands_in=stands_in)
         together = joint.get(names[number]) if number >= 0 else None
-        mean = mean_score(scores, objectives)
+        mean = mean_score(scores, compared)
         finals.append(Final(number, names[number], mean, scores, gain, against, together, in_points))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 

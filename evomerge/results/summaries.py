@@ -167,7 +167,7 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
     what = (
         "mean over the objectives, in points"
         if in_points
-        else "gains: mean over objectives in their own units, a perplexity's in nats per token"
+        else "gains: mean over objectives in their own units, a perplexity's in nats per token, sizes left out"
     )
     lines = [f"Held-out items, which the search never saw ({what}):"]
     for final in finals:

@@ -254,12 +254,17 @@ def _plain_mean(preparation: Preparation) -> Fitness:
 
 
 def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
-    """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone."""
+    """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone.
+
+    Of candidates with one recipe the first stands for all.
+    """
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
     if preparation.facts.get("racing") is not None:
         whole = answered_everything(archive.events("told"))
         done = [number for number in done if number in whole]
+    # in reverse, so that the first of several with one recipe is what stays
+    done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]

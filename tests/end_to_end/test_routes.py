@@ -52,6 +52,11 @@ def test_a_front_of_quality_against_depth(run: Run) -> None:
     deeper = sorted(scores)
     assert [scores[depth] for depth in deeper] == sorted(scores[depth] for depth in deeper)
     assert {final.scores["layers"].value for final in run.finals() if final.number < 0} == {8.0}
+    parent, *finalists = run.finals()
+    for final in finalists:  # the gain is of answers alone: so many layers more or less are no points
+        assert final.gain is not None
+        assert final.gain.value == pytest.approx(final.scores["add"].value - parent.scores["add"].value)
+        assert final.gain.low <= final.gain.value <= final.gain.high
 
 
 def test_the_start_is_the_parent_and_costs_nothing(run: Run) -> None:
@@ -64,6 +69,8 @@ def test_the_start_is_the_parent_and_costs_nothing(run: Run) -> None:
     digests = trials["digest"]
     submitted = events[(events["kind"] == "submitted") & (events["candidate"] >= 0)]["candidate"]
     assert len(set(submitted)) == len(set(digests)) - 1
+    finalists = [run.candidate(final.number).recipe.digest for final in run.finals() if final.number >= 0]
+    assert len(finalists) == len(set(finalists)) > 1
 
 
 def test_a_pruned_model_leaves_as_an_ordinary_folder(run: Run, tmp_path: Path) -> None:

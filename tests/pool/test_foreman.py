@@ -11,7 +11,7 @@ import pytest
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.errors import InputError
 from evomerge.pool.attempts import MOST_TRIES
-from evomerge.pool.cluster import Needs, Node
+from evomerge.pool.cluster import Died, Needs, Node
 from evomerge.pool.foreman import Foreman, Policy
 from evomerge.pool.pace import PaceSettings
 from evomerge.pool.protocol import Arrival, Notice, Retry
@@ -186,6 +186,25 @@ def test_a_poison_candidate_takes_three_workers_and_its_twin_none() -> None:
     assert ended.failure is not None
     assert ended.failure.message.startswith("the same recipe failed before: exit code 17")
     assert 99 not in [candidate for *_, candidate in office.cluster.sent]
+
+
+def test_a_candidate_that_kills_before_it_has_begun_takes_one_worker_more_and_no_further_one() -> None:
+    """A process that dies at once takes its first words with it; it is excused once, and not for ever."""
+    office = Office(machine("a"), machine("b"))
+    plain = office.cluster.send
+
+    def send(number: int, job: Job) -> None:
+        if job.candidate.number != 3:
+            return plain(number, job)
+        worker = office.cluster.workers[number]
+        office.cluster.sent.append((office.cluster.now(), worker.node.id, worker.edge.name, 3))
+        office.cluster._die(worker, Died("exit code 17", "process"))
+        return None
+
+    office.cluster.send = send  # type: ignore[method-assign]
+    outcomes = office.run(range(8))
+    assert [number for number, outcome in outcomes.items() if not outcome.done] == [3]
+    assert sum(candidate == 3 for *_, candidate in office.cluster.sent) == MOST_TRIES + 1
 
 
 def test_a_gpu_that_keeps_failing_is_left_alone() -> None:

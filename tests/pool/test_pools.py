@@ -127,7 +127,9 @@ def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(tmp_path: Path)
     assert "ActorDiedError" in failed[5].message
     assert "tried 3 times" in failed[5].message
     assert "hangs" in failed[7].message
-    assert Counter(retry.number for retry in retries) == {2: 1, 5: 2, 7: 2}
+    counts = Counter(retry.number for retry in retries)
+    assert (counts[2], counts[7]) == (1, 2)
+    assert counts[5] in (2, 3)  # a death before the worker could say that it had begun is excused, once
     assert len({result.worker for result in (*retries, *outcomes.values())}) == 2
     for number in set(range(10)) - {5, 7}:
         assert {a for a in answers if a.number == number} == expected(number)

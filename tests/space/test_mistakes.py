@@ -17,7 +17,7 @@ from tests.space.files import SMALL, problems
         ("objectives:\n  - {task: add}\n", "", "line 1: objectives is missing"),
         ("  - {task: add}", "  []", "line 7, objectives: must be a list of at least one entry, as in [{task: add}], got []"),
         ("budget: {candidates: 10}", "", "line 1: budget is missing: when to stop"),
-        ("{candidates: 10}", "{}", "line 9, budget: candidates, hours or both are needed"),
+        ("{candidates: 10}", "{}", "line 9, budget: one of candidates, hours, gpu_hours, deadline, cost is needed"),
         ("{candidates: 10}", "{candidates: 0}", "line 9, budget.candidates: must be a whole number of at least 1, got 0"),
         ("{candidates: 10}", "{candidates: 1.5}", "budget.candidates: must be a whole number of at least 1, got 1.5"),
         ("{candidates: 10}", "{hours: -1}", "line 9, budget.hours: must be a number above 0, got -1"),

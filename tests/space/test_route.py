@@ -324,6 +324,18 @@ def test_what_was_decoded_encodes_and_decodes_to_itself(name: str, data: st.Data
     assert recipe.route is None or all(0 <= layer < request.depths[A] for _, layer, _ in recipe.route)
 
 
+def test_the_space_of_the_paper() -> None:
+    """Two models of 32 layers, three copies: 192 slots, and W as a table (4096 genes) or a network's weights."""
+    sizes = {}
+    for form in ("table", "network"):
+        found = space(LENDING, layers=32, repeats=3, scales=[0.5, 2.0], scale_by=form)
+        sizes[form] = found.dimension
+        recipe = found.decode(np.random.default_rng(1).random(found.dimension))
+        assert 60 < len(recipe.route or ()) < 130
+        assert found.decode(found.encode(recipe)) == recipe
+    assert sizes == {"table": 192 + 4096, "network": 192 + 5}
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_many_points_of_every_space_survive(name: str) -> None:
     found, random = SPACES[name], np.random.default_rng(5)
