@@ -23,7 +23,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.ready-dev
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 	@echo "open build/site/index.html"
 
 # Chromium and Java, for the tests of the HTML report; they are skipped, with the reason, where these are missing.

@@ -1,4 +1,4 @@
-"""The pages of the site that are generated: verbs, search file, frames, methods, Python, gallery, and what lies in the repository.
+"""The pages of the site that are generated: verbs, search file, frames, methods, Python, gallery, the repository's own.
 
 mkdocs calls the two hooks at the end; `generated` is also what the tests read. Nothing generated is committed, so
 nothing generated can be old. Links out of docs/ work in the repository and on the site: Markdown files of the
@@ -100,9 +100,9 @@ def _gallery() -> str:
     lines = [
         "# Gallery of search spaces",
         "",
-        "Files to start from, all on the experts that the repository ships. What each costs and gains, with a first look's",
-        "number of candidates, is measured by `python -m benchmarks.gallery.run`: enough to compare costs, and far too few",
-        "candidates to call a space bad.",
+        "Files to start from, all on the experts that the repository ships. What each costs and gains, with a first",
+        "look's number of candidates, is measured by `python -m benchmarks.gallery.run`: enough to compare costs, and",
+        "far too few candidates to call a space bad.",
         "",
     ]
     if GALLERY.exists():

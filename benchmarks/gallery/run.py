@@ -1,7 +1,7 @@
 """What every shipped search space costs and gains on the example experts: the numbers of docs/gallery.md.
 
-    python -m benchmarks.gallery.run [--candidates 20] [--seed 1] [--folder DIR] [SPACE ...]     goes on where it stopped
-    python -m benchmarks.gallery.run --table                                                     writes results.md
+    python -m benchmarks.gallery.run [--candidates 20] [--seed 1] [--folder DIR] [SPACE ...]   goes on where it stopped
+    python -m benchmarks.gallery.run --table                                                   writes results.md
 
 Every space is searched with the same small number of candidates, one process, one thread. The gain is that of the best
 candidate by the *search* items over the best parent, on held-out items, paired by item, with its 95% interval. The
@@ -63,7 +63,7 @@ def _ratio(searched: list[float], parents: list[float]) -> float | None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table, the largest gain first."""
     lines = [
-        "| space | genes | candidates | processor s | candidate / parent | front | gain over the best parent, held out |",
+        "| space | genes | candidates | processor s | candidate / parent | front | held-out gain over best parent |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: -(row["gain"][0] if row["gain"] and row["in_points"] else -1.0)):
@@ -74,9 +74,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
     lines += [
         "",
-        f"Seed {first['seed']}, commit {first['commit']}, {first['machine']}. Processor seconds are those of the whole "
-        "search, loading and the final scoring included. 'candidate / parent' is the mean time of a candidate over that of "
-        "a parent in the same run. Gains are in points, with 95% intervals paired by item.",
+        f"Seed {first['seed']}, commit {first['commit']}, {first['machine']}. Processor seconds are of the whole "
+        "search, loading and the final scoring included. 'candidate / parent' is the mean time of a candidate over "
+        "that of a parent in the same run. Gains are in points, with 95% intervals paired by item.",
     ]
     return "\n".join(lines) + "\n"
 

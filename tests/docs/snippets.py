@@ -57,7 +57,9 @@ def commands(text: str) -> Iterator[list[str]]:
         if not found or "VERB" in line or "..." in line:
             continue
         # a remark stands behind three blanks or more where there is no sign for it
-        words = shlex.split(re.split(r" #|\s{3,}(?=\S+ )", found[1])[0] if "#" not in found[1] else found[1], comments=True)
+        words = shlex.split(
+            re.split(r" #|\s{3,}(?=\S+ )", found[1])[0] if "#" not in found[1] else found[1], comments=True
+        )
         cut = [index for index, word in enumerate(words) if word in ("|", ">", ">>")]
         yield words[1 : cut[0] if cut else None]
 

@@ -1,4 +1,4 @@
-"""The documentation is true: its snippets run, its commands parse, the site builds without a warning, nothing is old."""
+"""The documentation is true: snippets run, commands parse, the site builds without a warning, nothing is old."""
 
 from __future__ import annotations
 
@@ -70,14 +70,17 @@ def test_what_is_not_run_says_a_known_reason(page: Path) -> None:
     assert page.stem not in PROSE or not snippets(page) or page.stem in {"clusters", "scale"}
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str
+)
 def test_every_command_that_is_written_somewhere_parses(path: Path) -> None:
     for words in commands(path.read_text(encoding="utf-8")):
         assert parses(words), f"{path.name}: evomerge {' '.join(words)}"
 
 
 def test_commands_are_found_with_and_without_remarks() -> None:
-    text = "    evomerge check  a.yaml      # seconds\nevomerge resume runs/a   two hours\n# Try it:  evomerge search b --seed 1\n"
+    text = "    evomerge check  a.yaml      # seconds\nevomerge resume runs/a   two hours\n"
+    text += "# Try it:  evomerge search b --seed 1\n"
     assert list(commands(text)) == [["check", "a.yaml"], ["resume", "runs/a"], ["search", "b", "--seed", "1"]]
     assert list(commands('evomerge front d --where "a >= 1" | head')) == [["front", "d", "--where", "a >= 1"]]
     assert not parses(["search", "a", "--no-such-option"])
@@ -85,7 +88,7 @@ def test_commands_are_found_with_and_without_remarks() -> None:
 
 def test_the_site_builds_with_warnings_as_errors(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the site needs evomerge[docs]")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     assert "WARNING" not in built.stderr
