@@ -23,7 +23,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Real searches on the shipped experts, with few candidates and documents.
 SEARCHING = {"first_search", "your_own_task", "choose_from_a_front", "few_items", "merge_then_route"}
 SEARCHING |= {"from_mergekit_evolve", "write_a_scorer"}
-DOCUMENTS = 16  # of each shipped task, in the tests
+DOCUMENTS, ITEMS = 48, 8  # of each shipped task, and asked by the shipped search files, in the tests
 # Their commands are for clusters, and stand there indented: they are parsed below, not run.
 PROSE = {"index", "clusters", "scale", "glossary"}
 
@@ -37,6 +37,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in (tmp_path / "examples" / "tasks" / "data").glob("*.jsonl"):
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:DOCUMENTS]))
     shutil.copytree(ROOT / "search_spaces", tmp_path / "search_spaces")
+    for file in (tmp_path / "search_spaces").glob("*.yaml"):
+        file.write_text(file.read_text(encoding="utf-8").replace("items: 100", f"items: {ITEMS}"), encoding="utf-8")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
