@@ -70,6 +70,7 @@ def test_a_study_is_not_written_twice_and_a_wrong_address_is_named(folder: Path,
         write_study(open_run(folder), "run.db")
 
 
+@pytest.mark.filterwarnings("ignore:PedAnova")  # how it ranks is Optuna's affair; that it can is ours
 def test_optunas_own_figures_take_it(study: optuna.Study) -> None:
     pytest.importorskip("plotly", reason="optuna.visualization draws with plotly")
     figure = optuna.visualization.plot_pareto_front(study)
