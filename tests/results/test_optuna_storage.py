@@ -9,7 +9,7 @@ import pytest
 from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.results import open_run
-from evomerge.results.optuna_storage import _distribution, write_study
+from evomerge.results.optuna_storage import _distribution, _trial, write_study
 from evomerge.space.genes import Gene
 from tests.run.made import make_run
 
@@ -75,5 +75,20 @@ def test_optunas_own_figures_take_it(study: optuna.Study) -> None:
     pytest.importorskip("plotly", reason="optuna.visualization draws with plotly")
     figure = optuna.visualization.plot_pareto_front(study)
     assert sum(len(trace.x) for trace in figure.data) == 11
-    importances = optuna.visualization.plot_param_importances(study, target=lambda trial: trial.values[0])
+    importances = optuna.visualization.plot_param_importances(
+        study, target=lambda trial: trial.values[0], target_name="left"
+    )
     assert set(importances.data[0].y) == {"weight.left", "weight.right"}
+
+
+def test_a_candidate_that_a_race_stopped_is_pruned_and_keeps_its_numbers_as_attributes(folder: Path) -> None:
+    run = open_run(folder)
+    candidate = run.candidates()[0]
+    row = run.trials().iloc[0].to_dict()
+    trial = _trial(run, candidate, run.evaluations()[candidate.number], row, None, complete=False)
+    assert trial.state == optuna.trial.TrialState.PRUNED
+    assert trial.values is None
+    assert trial.user_attrs["items.left"] == 40
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    study.add_trial(trial)
+    assert study.best_trials == []
