@@ -1,13 +1,14 @@
 # Every target sets up what it needs: a virtual environment in .venv with the project and its dependencies.
 #   make quickstart   search the merges of four small experts, see the front, learn what to type next
 #   make test         linter, type checker, and all tests
+#   make docs         the documentation as a site in build/site, warnings being errors
 #   make browser      what the report's tests need beside Python: Chromium and Java (as root, by apt)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 RUN ?= runs/quickstart
 
-.PHONY: quickstart test lint browser clean
+.PHONY: quickstart test lint docs browser clean
 
 quickstart: $(VENV)/.ready
 	@if [ -e $(RUN)/archive.sqlite ]; then $(BIN)/evomerge resume $(RUN); \
@@ -20,6 +21,10 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready-dev
+	$(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html"
 
 # Chromium and Java, for the tests of the HTML report; they are skipped, with the reason, where these are missing.
 browser:

@@ -35,7 +35,7 @@ DOORS = {
     "ray": {"pool/ray_pool.py", "pool/ray_jobs.py"},
     "lm_eval": {"scoring/harness.py"},
     "cma": {"controllers/cma_es.py"},
-    "optuna": {"controllers/optuna_study.py"},
+    "optuna": {"controllers/optuna_study.py", "results/optuna_storage.py"},
     "transformers": {"weights/"},
     "safetensors": {"weights/"},
     "peft": {"weights/"},

@@ -18,15 +18,26 @@ def add_status(verbs: Any) -> None:
         verbs,
         "status",
         "say what is running, the best so far, failures and utilisation",
-        "evomerge status runs/quickstart\nevomerge status runs/quickstart --json",
+        """
+evomerge status runs/quickstart
+evomerge status runs/quickstart --watch                repainted until the run ends; lines where no terminal reads
+evomerge status runs/quickstart --json
+""",
         _run_status,
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--json", action="store_true", help="print JSON")
+    kind.add_argument("--watch", action="store_true", help="look again and again, until the run ends")
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
 
+    if arguments.watch:
+        from evomerge.cli.watching import watch
+
+        watch(arguments.folder)
+        return DONE
     run = open_run(arguments.folder)
     print(json.dumps(run.status(), indent=2) if arguments.json else run.status_text())
     return DONE
@@ -42,6 +53,7 @@ def add_trials(verbs: Any) -> None:
 evomerge trials runs/quickstart
 evomerge trials runs/quickstart --csv trials.csv
 evomerge trials runs/quickstart --csv - | head
+evomerge trials runs/quickstart --optuna sqlite:///quickstart.db     for optuna-dashboard
 """,
         _run_trials,
     )
@@ -49,13 +61,23 @@ evomerge trials runs/quickstart --csv - | head
     kind.add_argument("--csv", metavar="F", help="write CSV to F ('-': stdout)")
     kind.add_argument("--parquet", metavar="F", help="write Parquet to F (needs pyarrow)")
     kind.add_argument("--json", action="store_true", help="print JSON, one object per candidate")
+    kind.add_argument("--optuna", metavar="URL", help="write a study for optuna-dashboard, as in sqlite:///run.db")
 
 
 def _run_trials(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
     from evomerge.results.tables import print_table, write_csv, write_json, write_parquet
 
-    table = open_run(arguments.folder).trials()
+    run = open_run(arguments.folder)
+    if arguments.optuna:
+        from evomerge.results.optuna_storage import write_study
+
+        study = write_study(run, arguments.optuna)
+        print(
+            f"wrote study {study.study_name!r} with {len(study.trials)} trials to {arguments.optuna}", file=sys.stderr
+        )
+        return DONE
+    table = run.trials()
     if arguments.csv:
         write_csv(table, arguments.csv)
     elif arguments.parquet:

@@ -13,6 +13,7 @@ from evomerge.cli.estimating import add_calibrate, add_estimate
 from evomerge.cli.looking import add_front, add_report, add_status, add_trials
 from evomerge.cli.scoring import add_replay, add_score
 from evomerge.cli.searching import add_check, add_resume, add_search
+from evomerge.cli.starting import add_completion, add_init, add_schema
 from evomerge.cli.submitting import add_submit
 from evomerge.cli.taking import add_convert, add_export, add_merge
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
@@ -22,6 +23,7 @@ from evomerge.pool.secrets import hide
 OVERVIEW = """\
 Find the merge, or the whole Pareto front of merges, of fine-tuned language models that serves your tasks best.
 
+  evomerge init                                      write a search file for your models and tasks
   evomerge check  search_spaces/quickstart.yaml      is the file right, do the models fit, do the tasks exist
   evomerge search search_spaces/quickstart.yaml      search; progress is saved as it goes
   evomerge resume runs/quickstart                    go on after Ctrl-C, a crash, or with a larger budget
@@ -69,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"evomerge {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     for add in (
+        add_init,
         add_check,
         add_search,
         add_resume,
@@ -84,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
         add_calibrate,
         add_estimate,
         add_convert,
+        add_schema,
+        add_completion,
     ):
         add(verbs)
     return parser

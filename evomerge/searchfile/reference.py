@@ -1,0 +1,76 @@
+"""The reference of search files as Markdown, from the tables that checking walks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evomerge.searchfile.grammar import Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.searchfile.objectives import FORMS
+from evomerge.searchfile.sections import SEARCH_FILE
+from evomerge.space.form import MERGE_KEYS
+from evomerge.space.markers import MARKER_KEYS
+
+
+def markdown() -> str:
+    """Return one Markdown table per section of a search file, `merge` and markers included."""
+    lines = ["### the file", "", *_table(SEARCH_FILE.keys)]
+    lines += ["### `merge`", "", "As in mergekit.", "", *_pairs(MERGE_KEYS)]
+    lines += ["### `{search: ...}`", "", "Stands where a number or a name would stand.", "", *_pairs(MARKER_KEYS)]
+    for path, section in _sections(SEARCH_FILE, ""):
+        lines += [f"### `{path}`", "", f"As in `{section.example}`.", "", *_table(section.keys)]
+    for kind, form in FORMS.items():
+        lines += [f"### `objectives[].{kind}`", "", f"As in `{form.example}`.", "", *_table(form.keys)]
+    return "\n".join(lines)
+
+
+def words(form: Form) -> str:
+    """Return a form in a few words, as in 'number of at least 0'."""
+    if isinstance(form, Text):
+        return "one of " + ", ".join(f"`{word}`" for word in form.words) if form.words else form.what
+    if isinstance(form, Flag):
+        return "true or false"
+    if isinstance(form, Many):
+        return f"list of {words(form.entry)}"
+    if isinstance(form, Either):
+        return form.what
+    if isinstance(form, Moment):
+        return "date and time with offset"
+    return str(form) if isinstance(form, Number) else "mapping"
+
+
+def _sections(section: Section, path: str) -> Iterator[tuple[str, Section]]:
+    """Yield every section below one, with its path, depth first."""
+    for key in section.keys:
+        form, name = key.form, f"{path}{key.name}"
+        if isinstance(form, Many):
+            form, name = form.entry, f"{name}[]"
+        if isinstance(form, Section):
+            yield name, form
+            yield from _sections(form, f"{name}.")
+
+
+def _table(keys: tuple[Key, ...]) -> list[str]:
+    rows = [(key.name, words(key.form), _default(key), key.about) for key in keys]
+    lines = ["| key | form | default | meaning |", "|---|---|---|---|"]
+    return [
+        *lines,
+        *(f"| `{name}` | {_cell(form)} | {default} | {_cell(about)} |" for name, form, default, about in rows),
+        "",
+    ]
+
+
+def _pairs(keys: dict[str, str]) -> list[str]:
+    rows = [f"| `{name}` | {_cell(about)} |" for name, about in keys.items()]
+    return ["| key | meaning |", "|---|---|", *rows, ""]
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "required"
+    if key.default is None or (isinstance(key.form, Free) and not key.default):
+        return ""
+    return f"`{key.default}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
