@@ -5,7 +5,8 @@
 
 Every method sees the same pinned items and the same number of candidates. What counts is held out: the hypervolume of
 the true scores of the front that the method measured, as a share of the best possible; and the true score of the
-candidate that it would call the best. Curves are kept every 10 candidates in `quality.jsonl`, one line per search.
+candidate that it would call the best. Curves are kept every 10 candidates in `quality.jsonl`, one line per search; live
+problems are judged at `JUDGED` only, since a held-out answer costs as much as any other.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ RESULTS = HERE / "quality.jsonl"
 BUDGET = 300
 STEP = 10
 SHOWN = (100, 300)
+JUDGED = (50, 100, 200, 300)  # candidates after which a live problem's front is judged by held-out answers
 
 
 def search(problem: problems.Problem, name: str, seed: int) -> dict[str, Any]:
@@ -47,11 +49,13 @@ def search(problem: problems.Problem, name: str, seed: int) -> dict[str, Any]:
         return fitness[-1]
 
     started = time.process_time()
-    methods.method(name)(evaluate, problem.genes, len(problem.reference), BUDGET, seed)
+    of_problem = (problem.genes, len(problem.reference), BUDGET, seed)
+    methods.method(name, (problem.items,) * len(problem.reference))(evaluate, *of_problem)
     seconds = time.process_time() - started
-    truths = np.array([problem.truth(point) for point in points])
     measured = np.array(fitness)
     ends = [min(end, len(points)) for end in range(STEP, BUDGET + 1, STEP)]  # a method may stop before its budget
+    judged = [end if problem.quick or place * STEP in JUDGED else None for place, end in enumerate(ends, 1)]
+    truths = _truths(problem, points, measured, [end for end in judged if end is not None])
     return {
         "problem": problem.name,
         "method": name,
@@ -59,9 +63,19 @@ def search(problem: problems.Problem, name: str, seed: int) -> dict[str, Any]:
         "candidates": len(points),
         "cpu_seconds": round(seconds, 3),
         "measured": [round(hypervolume(measured[:end], problem.reference), 5) for end in ends],
-        "held_out": [round(_held_out_volume(measured[:end], truths[:end], problem), 5) for end in ends],
-        "best": [round(float(truths[_best(measured[:end])].mean()), 5) for end in ends],
+        "held_out": [end and round(_held_out_volume(measured[:end], truths[:end], problem), 5) for end in judged],
+        "best": [end and round(float(truths[_best(measured[:end])].mean()), 5) for end in judged],
     }
+
+
+def _truths(problem: problems.Problem, points: list[np.ndarray], measured: np.ndarray, ends: list[int]) -> np.ndarray:
+    """Return the true scores (n, m) of the points that some end calls its front or its best; NaN for all others."""
+    wanted = {int(row) for end in ends for row in np.flatnonzero(non_dominated(measured[:end]))}
+    wanted |= {_best(measured[:end]) for end in ends}
+    truths = np.full(measured.shape, np.nan)
+    for row in sorted(wanted):
+        truths[row] = problem.truth(points[row])
+    return truths
 
 
 def _held_out_volume(measured: np.ndarray, truths: np.ndarray, problem: problems.Problem) -> float:
@@ -73,9 +87,9 @@ def _best(measured: np.ndarray) -> int:
     return int(np.argmax(measured.mean(axis=1)))
 
 
-def run(names: list[str], which: list[str], seeds: int) -> None:
+def run(names: list[str], which: list[str], seeds: int, results: Path) -> None:
     """Run what is not in the results yet, seed by seed, so that comparisons stay paired whenever it is stopped."""
-    done = {(row["problem"], row["method"], row["seed"]) for row in stored()}
+    done = {(row["problem"], row["method"], row["seed"]) for row in stored(results)}
     for seed in range(seeds):
         for problem_name in which:
             if all((problem_name, name, seed) in done for name in names):
@@ -85,15 +99,15 @@ def run(names: list[str], which: list[str], seeds: int) -> None:
                 if (problem_name, name, seed) in done:
                     continue
                 row = search(problem, name, seed)
-                with RESULTS.open("a") as file:
+                with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(f"{problem_name}  seed {seed}  {name}: {row['held_out'][-1]:.3f}", flush=True)
 
 
-def stored() -> list[dict[str, Any]]:
-    if not RESULTS.exists():
+def stored(results: Path) -> list[dict[str, Any]]:
+    if not results.exists():
         return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return [json.loads(line) for line in results.read_text().splitlines()]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -147,6 +161,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         {"problem": row["problem"], "method": row["method"], "candidates": (i + 1) * STEP, "hypervolume": value}
         for row in rows
         for i, value in enumerate(row["held_out"])
+        if value is not None
     ]
     base = alt.Chart(pd.DataFrame(points)).encode(x="candidates:Q", color="method:N")
     band = base.mark_errorband(extent="iqr", opacity=0.15).encode(y=alt.Y("hypervolume:Q"))
@@ -159,14 +174,15 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(problems.NAMES), choices=problems.NAMES)
+    parser.add_argument("--problems", nargs="+", default=list(problems.REPORTED), choices=problems.NAMES)
     parser.add_argument("--methods", nargs="+", default=methods.NAMES, choices=methods.NAMES)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept, one line per search")
     parser.add_argument("--table", action="store_true", help="only write table and plot of what is there")
     given = parser.parse_args()
     if not given.table:
-        run(given.methods, given.problems, given.seeds)
-    rows = stored()
+        run(given.methods, given.problems, given.seeds, given.results)
+    rows = stored(given.results)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = (
         "# Search quality at equal budgets\n\nMedian (lowest to highest) over seeds; made by `quality.py`, commit "

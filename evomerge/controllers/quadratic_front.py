@@ -166,7 +166,7 @@ class QuadraticFront:
     def _design(self, rng: np.random.Generator) -> Array:
         """Return the start, the anchors, an even spread, and what of Sobol points determines the surrogate best."""
         d, count = self._setup.dimensions, self._startup
-        first = _distinct(np.vstack([*_starts(self._setup), _anchors(self._setup)]), self._prior_points)[:count]
+        first = distinct(np.vstack([*starts(self._setup), _anchors(self._setup)]), self._prior_points)[:count]
         left = count - len(first)
         if left == 0:
             return first
@@ -233,7 +233,7 @@ def _effective(items: Array, values: Array, stderr: Array) -> Array:
     return np.asarray(items / (1 + items * stderr**2 / spread))
 
 
-def _starts(setup: Setup) -> list[Array]:
+def starts(setup: Setup) -> list[Array]:
     """Return the points to begin from, (1, d) each: the start, and priors without fitness."""
     wanted = [setup.start] if setup.start is not None else []
     wanted += [one.genotype for one in setup.prior if one.fitness is None]
@@ -252,7 +252,7 @@ def _anchors(setup: Setup) -> Array:
     return np.full((1, setup.dimensions), 0.5)
 
 
-def _distinct(points: Array, known: Array) -> Array:
+def distinct(points: Array, known: Array) -> Array:
     """Return the points without repeats and without those known already, in order."""
     kept: list[Array] = []
     for point in points:

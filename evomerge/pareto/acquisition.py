@@ -44,8 +44,26 @@ def by_hypervolume(
         at_known[:, :, t] = fit.link.inverse(coefficients @ fit.basis(known).T)
     fitted = np.stack([fit.link.inverse(fit.basis(known) @ fit.centred) for fit in fits], axis=1)
     floor = fitted.min(axis=0) if reference is None else vector(reference, len(fits), "reference")
-    unit = sobol_points(VOLUME_SAMPLES, len(fits), rng)
-    reached = np.zeros((draws, VOLUME_SAMPLES, len(pool)), dtype=np.float32)  # by which candidate is a sample dominated
+    return by_drawn_volume(at_pool, at_known, floor, count, rng)
+
+
+def by_drawn_volume(
+    at_pool: Array, at_known: Array, floor: Array, count: int, rng: Generator
+) -> tuple[list[int], list[float], float]:
+    """Return pool indices, their expected gains, and the expected volume so far; fewer if no gain is left.
+
+    Args:
+        at_pool: (draws, N, T) metrics of the pool under each draw.
+        at_known: (draws, n, T) metrics of what is evaluated, or being evaluated, under the same draws.
+        floor: (T,) reference point.
+        count: points wanted.
+        rng: places the samples by which volume is counted.
+    """
+    draws = len(at_pool)
+    unit = sobol_points(VOLUME_SAMPLES, len(floor), rng)
+    reached = np.zeros(
+        (draws, VOLUME_SAMPLES, at_pool.shape[1]), dtype=np.float32
+    )  # by which candidate is a sample dominated
     open_still = np.zeros((draws, VOLUME_SAMPLES), dtype=np.float32)  # samples that nothing evaluated dominates
     cell = np.zeros(draws)
     for s in range(draws):

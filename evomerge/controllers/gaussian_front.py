@@ -1,0 +1,167 @@
+"""A front by Gaussian processes and noisy expected hypervolume improvement: the controller `nehvi`.
+
+Each objective is a Gaussian process in the genes behind a link. After an even spread, a round's points are those that
+add most hypervolume to what the evaluated points truly have, on average over joint draws of all surfaces. A lucky
+measurement is not taken for a good point, and points under way count as evaluated.
+
+Source: Daulton, Balandat and Bakshy 2021, 'Parallel Bayesian Optimization of Multiple Noisy Objectives with Expected
+Hypervolume Improvement'. Ours: volume is counted by samples, points are chosen greedily from a pool around the front
+that the surfaces' means predict, and shares lie behind a logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.quadratic_front import ROUND, QuadraticFront, distinct, starts
+from evomerge.errors import InputError
+from evomerge.pareto.acquisition import by_drawn_volume, distance
+from evomerge.pareto.checks import Array
+from evomerge.pareto.design_points import sobol_points
+from evomerge.pareto.dominance import front_ranks, non_dominated
+from evomerge.pareto.evolution import evolve
+from evomerge.pareto.gaussian_process import GaussianProcess, Hyperparameters, fit_process
+from evomerge.pareto.spread import representatives
+
+POINTS_PER_GENE, SMALLEST_DESIGN, LARGEST_DESIGN = 2, 8, 64
+DESIGN_SHARE = 0.25  # most of the budget that the even spread takes
+REFIT_SHARE = 0.1  # of growth in data after which length scales are fitted again
+DRAWS = 32  # of all surfaces, over which a gain is averaged
+KNOWN = 64  # evaluated points, nearest to the front, that a draw must improve upon
+SURVIVORS, GENERATIONS = 60, 20  # of the search for the front of the means
+BELOW_FRONT = 0.1  # of the front's range: where volume begins, so that its ends are worth something and not all
+SPREAD, FRONT, STEP = 64, 100, 0.05  # Sobol points and front points in the pool; the latter also moved by this sd
+
+
+def nehvi(setup: Setup, *, population: int = ROUND, startup: int | None = None) -> GaussianFront:
+    """Return a controller that proposes by noisy expected hypervolume improvement under Gaussian processes.
+
+    Args:
+        setup: dimensions, seed, objectives, budget; items, where known, say how shares of 0 and 1 are to be read;
+            priors with fitness are data from the first fit on, and replace as many points of the even spread.
+        population: proposals per round, which are evaluated side by side.
+        startup: points of the even spread; None: two per gene, a quarter of the budget at most.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    if population < 1:
+        raise InputError(f"population of nehvi must be 1 or more proposals, got {population}")
+    if startup is not None and startup < 1:
+        raise InputError(f"startup of nehvi must be 1 or more points, got {startup}")
+    return GaussianFront(setup, population, spread_size(setup.dimensions, setup.budget) if startup is None else startup)
+
+
+def spread_size(dimensions: int, budget: int | None) -> int:
+    """Return how many points are spread evenly before the first fit."""
+    wanted = int(np.clip(POINTS_PER_GENE * dimensions, SMALLEST_DESIGN, LARGEST_DESIGN))
+    return wanted if budget is None else max(1, min(wanted, int(DESIGN_SHARE * budget)))
+
+
+class GaussianFront(QuadraticFront):
+    """Proposes an even spread, then rounds of points; asks, waits and replays as the quadratic controller does."""
+
+    def __init__(self, setup: Setup, population: int, startup: int) -> None:
+        super().__init__(setup, population, startup, 0.0, None)
+        self._hyper: list[Hyperparameters] = []
+        self._fitted = 0  # rows at the last fit of the length scales
+
+    def _proposals(self, rng: np.random.Generator) -> Array:
+        if self._round == 1 and self._startup:
+            return self._spread(rng)
+        points, values = self._data()
+        if len(points) == 0:  # nothing but failures so far: look elsewhere
+            return sobol_points(self._batch, self._setup.dimensions, rng)
+        processes = self._fits(points, values)
+        asked = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
+        return improving(processes, points, values, asked, self._batch, rng)
+
+    def _spread(self, rng: np.random.Generator) -> Array:
+        """Return the start, or the centre of the cube, and Sobol points."""
+        d = self._setup.dimensions
+        first = starts(self._setup) or [np.full((1, d), 0.5)]
+        return distinct(np.vstack([*first, sobol_points(self._startup, d, rng)]), self._prior_points)[: self._startup]
+
+    def _fits(self, points: Array, values: Array) -> list[GaussianProcess]:
+        """Return a process per objective; length scales are fitted anew once there is enough new data."""
+        refine = not self._hyper or len(points) >= (1 + REFIT_SHARE) * self._fitted
+        noise, items = self._noise(), self._setup.items
+        processes = [
+            fit_process(
+                points,
+                values[:, t],
+                items=float(items[t]) if items else None,
+                stderr=noise[:, t],
+                start=self._hyper[t] if self._hyper else None,
+                refine=refine,
+            )
+            for t in range(self._setup.objectives)
+        ]
+        if refine:
+            self._hyper, self._fitted = [process.hyper for process in processes], len(points)
+        return processes
+
+
+def improving(
+    processes: Sequence[GaussianProcess],
+    points: Array,
+    values: Array,
+    asked: Array,
+    count: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Return the points (count, d) that promise most hypervolume above the worst that the surfaces' means say.
+
+    Args:
+        processes: one per objective.
+        points: (n, d) told.
+        values: (n, m) told there.
+        asked: (a, d) told or under way.
+        count: points wanted.
+        rng: source of the pool and of the draws.
+    """
+    means = _means(processes, asked)
+    known = asked[np.argsort(front_ranks(means), kind="stable")[:KNOWN]]
+    pool = _pool(processes, asked, known, rng)
+    both = np.vstack([pool, known])
+    drawn = np.stack([process.draw(both, rng, DRAWS) for process in processes], axis=2)
+    at_pool, at_known = drawn[:, : len(pool)], drawn[:, len(pool) :]
+    chosen, _, _ = by_drawn_volume(at_pool, at_known, _floor(at_known.mean(axis=0)), count, rng)
+    if len(chosen) < count:  # nothing can be gained, as far as is known: where least is known
+        unsure = (at_pool.std(axis=0) / np.maximum(np.ptp(values, axis=0), 1e-9)).sum(axis=1)
+        unsure[chosen] = -1.0
+        chosen += list(np.argsort(-unsure, kind="stable")[: count - len(chosen)])
+    return pool[chosen]
+
+
+def _floor(known: Array) -> Array:
+    """Return the reference point (m,): as far below the worst of the front of expected metrics (n, m) as is usual."""
+    front = known[non_dominated(known)]
+    low, high = front.min(axis=0), front.max(axis=0)
+    return np.maximum(known.min(axis=0), low - BELOW_FRONT * (high - low))
+
+
+def _means(processes: Sequence[GaussianProcess], points: Array) -> Array:
+    """Return the expected link-scale values of all objectives, (q, d) -> (q, m)."""
+    return np.stack([process.predict(points) for process in processes], axis=1)
+
+
+def _pool(processes: Sequence[GaussianProcess], asked: Array, known: Array, rng: np.random.Generator) -> Array:
+    """Return points to choose from, (N, d), none of them asked before."""
+    d = asked.shape[1]
+    box = np.tile([0.0, 1.0], (d, 1))
+    start = np.vstack([sobol_points(SURVIVORS, d, rng), known])
+    front = evolve(
+        lambda c: (_means(processes, c), np.zeros(len(c))),
+        *(start, box, rng),
+        survivors=SURVIVORS,
+        generations=GENERATIONS,
+    )
+    front = front[representatives(_means(processes, front), FRONT)]
+    moved = np.repeat(np.vstack([front, known]), 2, axis=0)
+    moved = np.clip(moved + STEP * rng.standard_normal(moved.shape), 0.0, 1.0)
+    pool = np.unique(np.vstack([sobol_points(SPREAD, d, rng), front, moved]), axis=0)
+    return pool[distance(pool, asked, box) > 1e-6]
