@@ -73,9 +73,8 @@ BASELINES: dict[str, Callable[[Evaluate, int, int, int, int], None]] = {
 }
 # Left out: the Gaussian process takes minutes per search, the Latin hypercube differs little from Sobol points, soups
 # need a weight per model
-OURS: Sequence[str] = [
-    name for name in ("nehvi", "quadratic", "cma-es", "tpe", "nsga-ii", "nsga-iii") if name in FACTORIES
-]
+NAMED = ("nehvi", "quadratic", "cma-es", "tpe", "nsga-ii", "nsga-iii")
+OURS: Sequence[str] = [name for name in NAMED if name in FACTORIES]
 
 
 def method(name: str, items: tuple[int, ...] = ()) -> Callable[[Evaluate, int, int, int, int], None]:

@@ -20,6 +20,7 @@ from evomerge.controllers.quadratic_front import ROUND, QuadraticFront, distinct
 from evomerge.errors import InputError
 from evomerge.pareto.acquisition import by_drawn_volume, distance
 from evomerge.pareto.checks import Array
+from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import sobol_points
 from evomerge.pareto.dominance import front_ranks, non_dominated
 from evomerge.pareto.evolution import evolve
@@ -77,7 +78,7 @@ class GaussianFront(QuadraticFront):
             return sobol_points(self._batch, self._setup.dimensions, rng)
         processes = self._fits(points, values)
         asked = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
-        return improving(processes, points, values, asked, self._batch, rng)
+        return improving(processes, values, asked, self._batch, rng, self._setup.bounds)
 
     def _spread(self, rng: np.random.Generator) -> Array:
         """Return the start, or the centre of the cube, and Sobol points."""
@@ -107,29 +108,29 @@ class GaussianFront(QuadraticFront):
 
 def improving(
     processes: Sequence[GaussianProcess],
-    points: Array,
     values: Array,
     asked: Array,
     count: int,
     rng: np.random.Generator,
+    bounds: Bounds | None = None,
 ) -> Array:
-    """Return the points (count, d) that promise most hypervolume above the worst that the surfaces' means say.
+    """Return the points (count, d) that promise to add most hypervolume.
 
     Args:
         processes: one per objective.
-        points: (n, d) told.
-        values: (n, m) told there.
+        values: (n, m) told.
         asked: (a, d) told or under way.
         count: points wanted.
         rng: source of the pool and of the draws.
+        bounds: on fitness; volume of what misses them does not count.
     """
     means = _means(processes, asked)
-    known = asked[np.argsort(front_ranks(means), kind="stable")[:KNOWN]]
-    pool = _pool(processes, asked, known, rng)
+    known = asked[np.argsort(front_ranks(means) + _misses(processes, means, bounds), kind="stable")[:KNOWN]]
+    pool = _pool(processes, asked, known, rng, bounds)
     both = np.vstack([pool, known])
     drawn = np.stack([process.draw(both, rng, DRAWS) for process in processes], axis=2)
     at_pool, at_known = drawn[:, : len(pool)], drawn[:, len(pool) :]
-    chosen, _, _ = by_drawn_volume(at_pool, at_known, _floor(at_known.mean(axis=0)), count, rng)
+    chosen, _, _ = by_drawn_volume(at_pool, at_known, _floor(at_known.mean(axis=0)), count, rng, bounds)
     if len(chosen) < count:  # nothing can be gained, as far as is known: where least is known
         unsure = (at_pool.std(axis=0) / np.maximum(np.ptp(values, axis=0), 1e-9)).sum(axis=1)
         unsure[chosen] = -1.0
@@ -149,17 +150,26 @@ def _means(processes: Sequence[GaussianProcess], points: Array) -> Array:
     return np.stack([process.predict(points) for process in processes], axis=1)
 
 
-def _pool(processes: Sequence[GaussianProcess], asked: Array, known: Array, rng: np.random.Generator) -> Array:
+def _misses(processes: Sequence[GaussianProcess], means: Array, bounds: Bounds | None) -> Array:
+    """Return by how much expected link-scale values (q, m) miss the bounds, (q,)."""
+    if bounds is None:
+        return np.zeros(len(means))
+    return bounds.violation(np.stack([one.link.inverse(means[:, t]) for t, one in enumerate(processes)], axis=1))
+
+
+def _pool(
+    processes: Sequence[GaussianProcess], asked: Array, known: Array, rng: np.random.Generator, bounds: Bounds | None
+) -> Array:
     """Return points to choose from, (N, d), none of them asked before."""
     d = asked.shape[1]
     box = np.tile([0.0, 1.0], (d, 1))
     start = np.vstack([sobol_points(SURVIVORS, d, rng), known])
-    front = evolve(
-        lambda c: (_means(processes, c), np.zeros(len(c))),
-        *(start, box, rng),
-        survivors=SURVIVORS,
-        generations=GENERATIONS,
-    )
+
+    def expected(points: Array) -> tuple[Array, Array]:
+        means = _means(processes, points)
+        return means, _misses(processes, means, bounds)
+
+    front = evolve(expected, start, box, rng, survivors=SURVIVORS, generations=GENERATIONS)
     front = front[representatives(_means(processes, front), FRONT)]
     moved = np.repeat(np.vstack([front, known]), 2, axis=0)
     moved = np.clip(moved + STEP * rng.standard_normal(moved.shape), 0.0, 1.0)

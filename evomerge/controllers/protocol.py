@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from evomerge.controllers.ingredients import Ingredients
+from evomerge.pareto.constraints import Bounds
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Setup:
     ingredients: Ingredients | None = None  # how genes give weight to models, where they do
     prior: tuple[Prior, ...] = ()  # what the search may build on, as told before the first ask
     asynchronous: bool = False  # results are told as they arrive, and proposals wanted before a generation is told
+    bounds: Bounds | None = None  # what a candidate's fitness must meet; None: nothing
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
 
 

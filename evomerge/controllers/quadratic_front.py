@@ -20,6 +20,7 @@ from evomerge.controllers.tally import Tally
 from evomerge.errors import InputError
 from evomerge.pareto.bayesian import next_points, stop_reason
 from evomerge.pareto.checks import Array
+from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import anchor_points, d_optimal, sobol_points
 from evomerge.pareto.features import COMPLEXITIES, coefficient_count
 from evomerge.pareto.links import LinkName, guess_link
@@ -139,7 +140,7 @@ class QuadraticFront:
         asked = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
         if not fits:  # nothing but failures so far: look elsewhere
             return sobol_points(self._batch, self._setup.dimensions, rng)
-        proposal = next_points(fits, asked, self._batch, rng)
+        proposal = next_points(fits, asked, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
         self._gains.append(float(proposal.gain.sum()))
         self._volumes.append(proposal.volume)
         return proposal.c
@@ -224,6 +225,15 @@ def fits_to(
         if stderr is not None and stderr.any():
             counts = _effective(counts, values, stderr)
     return fit_objectives(points, table, links=links, items=counts, shared_items=True, box=[0.0, 1.0])
+
+
+def _fitted_bounds(bounds: Bounds | None, values: Array) -> Bounds | None:
+    """Return bounds on fitness as bounds on what `fits_to` fits, which is standardised where it is no share."""
+    if bounds is None:
+        return None
+    shares = np.array([guess_link(column) != "identity" for column in values.T])
+    scale = np.where(values.std(axis=0) > 0, values.std(axis=0), 1.0)
+    return bounds.scaled(np.where(shares, 0.0, values.mean(axis=0)), np.where(shares, 1.0, scale))
 
 
 def _effective(items: Array, values: Array, stderr: Array) -> Array:

@@ -81,7 +81,7 @@ def findings_of(run: Run) -> Findings:
     """Return all that there is to tell about `run` now."""
     evaluations, objectives = run.evaluations(), run.objectives
     parents, finals = run.evaluations(kind="parent"), tuple(run.finals())
-    numbers, best = front_numbers(evaluations, objectives), run.best()
+    numbers, best = front_numbers(run.allowed(), objectives), run.best()
     events = run.events()
     moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
     people = [*run.candidates("parent"), *run.candidates("search")]

@@ -112,7 +112,9 @@ class Run(Record):
         return failures_frame(self.outcomes())
 
     def history(self) -> pd.DataFrame:
-        """Return how the search went, a row per scored candidate: the best so far with its interval, hypervolume.
+        """Return how the search went, the best so far with its interval, and the hypervolume.
+
+        A row per scored candidate that meets the constraints.
 
         Columns: candidate, seconds (active time of the run when it was finished), overall and stderr (weighted mean of
         fitness), incumbent (best candidate so far), best, best_low, best_high (its 95% interval), front_size,
@@ -121,7 +123,7 @@ class Run(Record):
         with self._archive() as archive:
             finished = {e.candidate: e.seconds for e in archive.events("finished") if e.payload["split"] == "search"}
         known = {number: moment for number, moment in finished.items() if number is not None}
-        return history_frame(self.evaluations(), self.objectives, self.reference(), known)
+        return history_frame(self.allowed(), self.objectives, self.reference(), known)
 
     def work(self) -> pd.DataFrame:
         """Return who was busy when: candidate, split, worker, start and end (active seconds), failed."""
@@ -214,7 +216,7 @@ class Run(Record):
 
     def front_volume(self) -> float:
         """Return the volume that the measured front dominates above `reference`; 0 without a front."""
-        return self._volume(front_numbers(self.evaluations(), self.objectives))
+        return self._volume(front_numbers(self.allowed(), self.objectives))
 
     def _volume(self, numbers: Sequence[int]) -> float:
         evaluations, reference = self.evaluations(), self.reference()
@@ -247,7 +249,10 @@ class Run(Record):
         return landscape_frame(self, pick, to, steps)
 
     def best(self) -> Candidate | None:
-        """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
+        """Return the candidate of highest weighted mean score on the search items, of those that meet the constraints.
+
+        None where there is no such candidate; `infeasible` says why.
+        """
         number = best_number(self.contenders(), self.objectives)
         return None if number is None else self.candidate(number)
 
@@ -293,8 +298,8 @@ class Run(Record):
 
     @property
     def has_result(self) -> bool:
-        """True where at least one candidate has scores."""
-        return bool(front_numbers(self.evaluations(), self.objectives))
+        """True where at least one candidate has scores, and meets the search's constraints."""
+        return bool(front_numbers(self.allowed(), self.objectives))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from evomerge.archive import Archive, holder_of
 from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError
+from evomerge.results.conditions import Condition, read_conditions
+from evomerge.results.constraining import feasible, infeasible_text, parent_scores
 from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
 from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
 from evomerge.results.evaluations import answered_everything, evaluation_of
@@ -109,8 +111,32 @@ class Record:
             if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
         ]
 
+    def conditions(self) -> tuple[Condition, ...] | None:
+        """Return the search's constraints as numbers, () without any.
+
+        None until the parents that they name have scores.
+        """
+        texts = self.facts.get("constraints") or ()  # absent from runs of earlier versions
+        scores = parent_scores(self.candidates("parent"), self.evaluations("parent")) if texts else {}
+        try:
+            return read_conditions(texts, self.objectives, scores)
+        except InputError:
+            return None
+
+    def allowed(self) -> dict[int, Evaluation]:
+        """Return the evaluations of the candidates that meet the search's constraints: all of them without any."""
+        return self._meeting(self.evaluations())
+
+    def infeasible(self) -> str | None:
+        """Return why no candidate that has scores meets the constraints; None where one does, or none has any."""
+        return infeasible_text(self.evaluations(), self.conditions() or (), self.objectives)
+
+    def _meeting(self, evaluations: dict[int, Evaluation]) -> dict[int, Evaluation]:
+        conditions = self.conditions()
+        return {} if conditions is None else feasible(evaluations, conditions, self.objectives)
+
     def contenders(self) -> dict[int, Evaluation]:
-        """Return the evaluations among which the best is chosen.
+        """Return the evaluations among which the best is chosen: of candidates that meet the search's constraints.
 
         Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
         estimates is high by luck too, while most of the finalists' answers had no part in the choice.
@@ -118,7 +144,7 @@ class Record:
         evaluations = self.evaluations()
         with self._archive() as archive:
             decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
-        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+        return self._meeting({n: evaluations[n] for n in self.full_candidates()} if decided else evaluations)
 
     def estimates(self) -> pd.DataFrame:
         """Return one row per candidate and estimated objective: what few answers told, beside the full answers.

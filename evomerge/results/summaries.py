@@ -33,6 +33,10 @@ def status_text(run: Run) -> str:
         lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
     if "estimates" in status:
         lines += [f"  {line}" for line in estimate_lines(status["estimates"])]
+    if status.get("constraints"):
+        lines.append(f"  constraints {'; '.join(status['constraints'])}")
+        if status["infeasible"]:
+            lines.append(f"  note        {status['infeasible']}")
     for failure in status["last_failures"]:
         lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
     if status["state"] in ("interrupted", "stopped"):
@@ -67,6 +71,8 @@ def summary_text(run: Run) -> str:
     status = run.status()
     best = run.best()
     if best is None:
+        if (why := run.infeasible()) is not None:
+            return "\n".join([status_text(run), why, f"All that was measured: evomerge trials {run.folder}"])
         return "\n".join([status_text(run), "no candidate could be scored; see: evomerge trials " + str(run.folder)])
     lines = [
         f"{status['done']} candidates scored, {status['failed']} failed, in {clock(status['seconds'])}.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
-from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts
+from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts, refuse_constraints
 from evomerge.run.proposing import Proposing, decide
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
@@ -105,6 +105,7 @@ class CheckReport:
                 f"  objective  {objective.name}: {objective.goal} {objective.metric} on "
                 f"{self._asked(objective)} items, {held} held out, of {self.tasks.documents[objective.task]}"
             )
+        lines += [f"  constraint {text}" for text in self.search_file.constraints]
         free = available_bytes("cpu")
         lines.append(
             f"  memory     {self.needed_bytes / 2**30:.2f} GiB per worker"
@@ -144,6 +145,7 @@ def check(file: str | Path) -> CheckReport:
     base = models.base
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
+    refuse_constraints(search_file, tasks, models)
     space = search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
     layouts = dict(models.layouts)
     facts = {name: facts_of(layout) for name, layout in layouts.items()}

@@ -18,6 +18,8 @@ from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
+from evomerge.results.conditions import Condition, read_conditions
+from evomerge.results.constraining import bounds_of, feasible, parent_scores
 from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
@@ -215,12 +217,15 @@ def _drive(
     estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
         reason = StopReason("done", "")
-        if estimation is not None:
+        constrained = bool(preparation.facts.get("constraints"))
+        if estimation is not None or constrained:
             reporter.note("asking the parents all search items")
             reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
         if reason.finished:
             if estimation is not None:
                 estimation.begin()
+            if constrained:  # what the parents scored says what the constraints mean
+                controller = _controller(preparation, _conditions(archive, preparation))
             reason = run_search(
                 archive,
                 preparation.space,
@@ -266,11 +271,25 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     # in reverse, so that the first of several with one recipe is what stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
-    chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
+    allowed = feasible(evaluations, _conditions(archive, preparation), preparation.objectives)
+    chosen = [everyone[number] for number in finalists(allowed, preparation.objectives)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
-def _controller(preparation: Preparation) -> Controller:
+def _conditions(archive: Archive, preparation: Preparation) -> tuple[Condition, ...]:
+    """Return the search's constraints as numbers, () without any; the parents have answered."""
+    texts = preparation.facts.get("constraints") or ()
+    done = {p.number: archive.responses("search", p.number) for p in preparation.parents if _done(archive, p.number)}
+    evaluations = {n: evaluation_of(n, responses, preparation.objectives) for n, responses in done.items()}
+    return read_conditions(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
+
+
+def _done(archive: Archive, number: int) -> bool:
+    outcome = archive.outcome(number)
+    return outcome is not None and outcome.done
+
+
+def _controller(preparation: Preparation, conditions: tuple[Condition, ...] = ()) -> Controller:
     facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
@@ -283,6 +302,7 @@ def _controller(preparation: Preparation) -> Controller:
         preparation.plan,
         budget=facts["budget"]["candidates"],
         seed=facts["seed"],
+        bounds=bounds_of(conditions, preparation.objectives) if conditions else None,
     )
     return build_controller(settings["name"], setup, options)
 

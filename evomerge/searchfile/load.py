@@ -62,6 +62,9 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
     _find_warm_start(controller, folder, problems)
+    if content["constraints"] and scoring.racing is not None:
+        text = "races stop what is behind the best, which may miss the constraints: use one of the two"
+        problems.append(Problem(("scoring", "racing"), text))
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping):
         problems += [Problem(("budget",), text) for text in budget_problems(budget)]
@@ -77,6 +80,7 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
         controller=_controller(controller),
         budget=BudgetRequest(**budget),
         seed=content["seed"],
+        constraints=tuple(content["constraints"] or ()),
         route=route,
         lines=document.lines,
     )
