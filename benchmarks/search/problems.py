@@ -159,10 +159,11 @@ def problem(name: str, seed: int) -> Problem:
         return LiveExperts(name, seed)
     if name == "experts-grid":
         return Experts()
-    genes, tasks = {"hull-10-3": (10, 3), "hull-24-2": (24, 2)}[name]
+    genes, tasks = SHAPES[name]
     return Hull(name, genes, tasks, items=60, seed=seed)
 
 
+# genes and objectives of each
+SHAPES = {"experts": (12, 3), "hull-10-3": (10, 3), "hull-24-2": (24, 2), "experts-grid": (5, 3), "tuning": (15, 3)}
 REPORTED = ("experts", "hull-10-3", "hull-24-2")
-NAMES = (*REPORTED, "experts-grid", "tuning")
-# "experts", "hull-10-3", "hull-24-2", "experts-grid", "tuning")
+NAMES = tuple(SHAPES)
