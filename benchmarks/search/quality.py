@@ -3,10 +3,10 @@
     python benchmarks/search/quality.py [--problems ...] [--methods ...] [--seeds 10]     goes on where it stopped
     python benchmarks/search/quality.py --table                                           writes quality.md and .svg
 
-Every method sees the same pinned items and the same number of candidates. What counts is held out: the hypervolume of
-the true scores of the front that the method measured, as a share of the best possible; and the true score of the
-candidate that it would call the best. Curves are kept every 10 candidates in `quality.jsonl`, one line per search; live
-problems are judged at `JUDGED` only, since a held-out answer costs as much as any other.
+Every method sees the same pinned items and the same number of candidates. What counts: the hypervolume of the measured
+front; the hypervolume of that front's true scores, on items held out; and the true score of the candidate that it would
+call the best. Curves are kept every 10 candidates in `quality.jsonl`, one line per search; live problems are judged at
+`JUDGED` only, since a held-out answer costs as much as any other.
 """
 
 from __future__ import annotations

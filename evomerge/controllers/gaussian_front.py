@@ -67,8 +67,23 @@ class GaussianFront(QuadraticFront):
 
     def __init__(self, setup: Setup, population: int, startup: int) -> None:
         super().__init__(setup, population, startup, 0.0, None)
-        self._hyper: list[Hyperparameters] = []
-        self._fitted = 0  # rows at the last fit of the length scales
+        self._hyper: list[Hyperparameters] = []  # per objective, after the fits to `_sizes[:_fitted]` rows
+        self._sizes: list[int] = []  # rows of data at which length scales are fitted anew, each fit from the one before
+        self._fitted = 0
+
+    def repeat(self, points: Sequence[np.ndarray]) -> bool:
+        """Take stored genotypes for the next batch; length scales are fitted when they are needed again.
+
+        Told on arrival, rows come in another order than they were learned in, so there it returns False.
+        """
+        if self._free:
+            return False
+        self._generator()
+        if not (self._round == 1 and self._startup):
+            self._schedule(len(self._data()[0]))
+        self._points += [np.array(point, dtype=np.float64) for point in points]
+        self._tally.hand_out(len(points))
+        return True
 
     def _proposals(self, rng: np.random.Generator) -> Array:
         if self._round == 1 and self._startup:
@@ -86,11 +101,22 @@ class GaussianFront(QuadraticFront):
         first = starts(self._setup) or [np.full((1, d), 0.5)]
         return distinct(np.vstack([*first, sobol_points(self._startup, d, rng)]), self._prior_points)[: self._startup]
 
+    def _schedule(self, rows: int) -> None:
+        """Note that length scales are to be fitted to this many rows, where that is enough new data."""
+        if rows and (not self._sizes or rows >= (1 + REFIT_SHARE) * self._sizes[-1]):
+            self._sizes.append(rows)
+
     def _fits(self, points: Array, values: Array) -> list[GaussianProcess]:
-        """Return a process per objective; length scales are fitted anew once there is enough new data."""
-        refine = not self._hyper or len(points) >= (1 + REFIT_SHARE) * self._fitted
-        noise, items = self._noise(), self._setup.items
-        processes = [
+        """Return a process per objective."""
+        self._schedule(len(points))
+        for rows in self._sizes[self._fitted :]:
+            fits = self._processes(points[:rows], values[:rows], refine=True)
+            self._hyper, self._fitted = [process.hyper for process in fits], self._fitted + 1
+        return self._processes(points, values, refine=False)
+
+    def _processes(self, points: Array, values: Array, *, refine: bool) -> list[GaussianProcess]:
+        noise, items = self._noise()[: len(points)], self._setup.items
+        return [
             fit_process(
                 points,
                 values[:, t],
@@ -101,9 +127,6 @@ class GaussianFront(QuadraticFront):
             )
             for t in range(self._setup.objectives)
         ]
-        if refine:
-            self._hyper, self._fitted = [process.hyper for process in processes], len(points)
-        return processes
 
 
 def improving(

@@ -81,6 +81,18 @@ class Versioned(Protocol):
 
 
 @runtime_checkable
+class Repeating(Protocol):
+    """A controller that need not compute again what it proposed before, because what it learns is in what is told.
+
+    A replay is then quick, and does not depend on how another processor or BLAS rounds on the way to a proposal.
+    """
+
+    def repeat(self, points: Sequence[np.ndarray]) -> bool:
+        """Take stored genotypes for the batch that `ask` would return now; False: it must be asked after all."""
+        ...
+
+
+@runtime_checkable
 class NoiseAware(Protocol):
     """A controller that can use how sure a fitness is."""
 

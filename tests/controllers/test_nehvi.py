@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.controllers.gaussian_front import improving, spread_size
-from evomerge.controllers.protocol import Prior, Setup
+from evomerge.controllers.protocol import Prior, Repeating, Setup
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
 from evomerge.pareto.acquisition import by_drawn_volume
@@ -81,6 +81,33 @@ def test_volume_is_counted_once_and_only_where_bounds_are_met() -> None:
     assert volume == 0.0
     beyond = Bounds((1.2, -np.inf), (np.inf, np.inf))
     assert by_drawn_volume(pool, known, floor, 2, rng, beyond)[0] == [0, 2]  # none can: the nearest first
+
+
+def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thirty candidates, stored and repeated; then both propose the same, and length scales come from the same fits."""
+    setup = Setup(4, 3, 2, budget=64, items=(100, 100))
+    first, second = build("nehvi", setup), build("nehvi", setup)
+    batches, told = [], 0
+    while told < 30:
+        batches.append(first.ask())
+        for point in batches[-1]:
+            first.tell(told, None if told % 7 == 5 else two(told, point))
+            told += 1
+    told = 0
+    with monkeypatch.context() as patch:
+        patch.setattr("evomerge.controllers.gaussian_front.improving", None)  # to call it would be an error
+        for batch in batches:
+            assert isinstance(second, Repeating)
+            assert second.repeat(batch)
+            for point in batch:
+                second.tell(told, None if told % 7 == 5 else two(told, point))
+                told += 1
+    assert np.array_equal(first.ask(), second.ask())
+    eager = build("nehvi", Setup(4, 3, 2, budget=64, asynchronous=True))
+    assert isinstance(eager, Repeating)
+    assert not eager.repeat(batches[0])
 
 
 @pytest.mark.parametrize(("options", "what"), [({"population": 0}, "population"), ({"startup": 0}, "startup")])
