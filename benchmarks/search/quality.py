@@ -116,7 +116,7 @@ def stored(results: Path) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the comparison as Markdown: a table per problem, each method paired by seed with what `auto` chooses."""
     parts = []
-    for name in dict.fromkeys(row["problem"] for row in rows):
+    for name in (name for name in problems.NAMES if any(row["problem"] == name for row in rows)):
         runs: dict[str, dict[int, dict[str, Any]]] = {}
         for row in rows:
             if row["problem"] == name:
