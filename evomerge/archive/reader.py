@@ -29,7 +29,7 @@ class Event:
     facts, see pool.protocol.Notice), same (twin: the candidate whose answers are reused), devices (count), resumed,
     interrupted, stopped, ended, recovered (from what, and what was lost), remeasured (numbers, and what was predicted
     of them: fitness, sd, low, high), anchors (tasks, methods: the items that every candidate is asked), estimated
-    (scores: what a candidate's answers to them told), note (text).
+    (scores: what a candidate's answers to them told), tracking (to, id: the tools that show the run), note (text).
     """
 
     seq: int
