@@ -19,7 +19,7 @@ from evomerge.markup import Html, element, joined
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings, points
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.evaluations import fitness_table, overall
+from evomerge.results.evaluations import comparable, fitness_table, overall
 from evomerge.results.exporting import yaml_text
 from evomerge.scoring.comparison import paired_difference
 
@@ -259,12 +259,14 @@ def _gain(
     if parent is None:
         return None
     try:
-        gain = paired_difference(mine, theirs, findings.objectives)
+        gain = paired_difference(mine, theirs, comparable(findings.objectives))
     except TaskError:  # a race: they did not answer the same items
         return None
     unit = " points" if findings.in_points else ""
     low, high = points(gain.low, findings.in_points), points(gain.high, findings.in_points)
     sign = "+" if gain.value >= 0 else ""
+    if not gain.has_interval:
+        return f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall"
     return (
         f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall "
         f"(95% interval [{low}, {high}], paired on the search items that also chose it)"

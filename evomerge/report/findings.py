@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate, Evaluation, Objective
-from evomerge.results.evaluations import front_numbers, overall
+from evomerge.results.evaluations import comparable, front_numbers, overall
 from evomerge.results.finals import Final
 from evomerge.results.generalisation import generalisation_frame
 
@@ -44,8 +44,8 @@ class Findings:
 
     @property
     def in_points(self) -> bool:
-        """True where all objectives are shares of items, which are told in points of 100."""
-        return all(objective.kind == "task" for objective in self.objectives)
+        """True where all that is averaged are shares of items, which are told in points of 100."""
+        return all(objective.kind == "task" for objective in comparable(self.objectives))
 
     @property
     def workers(self) -> int:

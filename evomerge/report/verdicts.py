@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from evomerge.markup import Html, element, joined, number, table
 from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
 from evomerge.report.findings import Findings, points
+from evomerge.results.evaluations import comparable
 from evomerge.results.finals import Final
 from evomerge.results.generalisation import MEAN
 from evomerge.results.summaries import clock, verdict
@@ -25,6 +28,13 @@ def headline(findings: Findings) -> Html:
             + ("The search is not finished." if findings.status["state"] != "finished" else "")
         ).strip()
         tone = "open"
+    elif not final.gain.has_interval:
+        text = _claim(final, final.gain)
+        note = (
+            f"Held-out items that the search never saw ({final.score.items} answers). An objective is one number per "
+            "model, so nobody can tell how far chance carries, and there is no interval."
+        )
+        tone = "open"
     else:
         text = _claim(final, final.gain)
         note = (
@@ -32,7 +42,8 @@ def headline(findings: Findings) -> Html:
             f"{final.gain.level:.0%} interval [{points(final.gain.low, final.in_points)}, "
             f"{points(final.gain.high, final.in_points)}]"
             + (" points" if final.in_points else "")
-            + ", mean over the objectives. The best parent was picked by these very items, which favours the parent."
+            + f", mean over {_what(final, findings)}. The best parent was picked by these very items, which favours "
+            "the parent."
         )
         tone = "good" if final.gain.low > 0 else "bad" if final.gain.high < 0 else "open"
     claim = element("p", {"class": f"claim {tone}"}, text)
@@ -43,10 +54,18 @@ def _claim(final: Final, gain: Difference) -> str:
     parent, unit = final.against.removeprefix("parent "), " points" if final.in_points else ""
     shown = points(abs(gain.value), final.in_points)
     who = final.name[0].upper() + final.name[1:]
+    if not gain.has_interval:
+        way = "above" if gain.value > 0 else "below"
+        return f"{who} scores {shown}{unit} {way} the best parent, {parent}; how sure that is cannot be said."
     if not gain.distinguishable:
         sign = "+" if gain.value >= 0 else "−"
         return f"{who} cannot be told apart from the best parent, {parent} ({sign}{shown}{unit})."
     return f"{who} is {'better' if gain.value > 0 else 'worse'} than the best parent, {parent}, by {shown}{unit}."
+
+
+def _what(final: Final, findings: Findings) -> str:
+    whole = len(final.averaged) == len(findings.objectives)
+    return "the objectives" if whole else " and ".join(final.averaged)
 
 
 def _tiles(findings: Findings) -> Html:
@@ -70,7 +89,8 @@ def finals(findings: Findings) -> Html:
         text = "No held-out items were asked: either the search has not come to its end, or none were kept apart."
         return element("p", {}, text)
     gains = [final.gain for final in findings.finals if final.gain is not None]
-    reach = max([abs(end) for gain in gains for end in (gain.low, gain.high)], default=1.0) or 1.0
+    ends = [abs(end) for gain in gains for end in (gain.low, gain.high, gain.value)]
+    reach = max(filter(math.isfinite, ends), default=1.0) or 1.0
     rows = [_row(final, reach, findings) for final in findings.finals]
     names = [objective.name for objective in findings.objectives]
     head = ("model", *(["mean"] if findings.in_points else []), "gain over the best parent", "in words", *names)
@@ -90,7 +110,7 @@ def _row(final: Final, reach: float, findings: Findings) -> list[object]:
     mean = f"{points(final.score.value, True)} ± {points(final.score.stderr, True)}"
     gain = final.gain
     mark = " (best by search items)" if final.number == findings.best else ""
-    drawn = "" if gain is None else _interval(gain, reach, final.in_points)
+    drawn = "" if gain is None or not gain.has_interval else _interval(gain, reach, final.in_points)
     said = "" if gain is None else verdict(final)
     return [f"{final.name}{mark}", *([mean] if findings.in_points else []), drawn, said, *scores]
 
@@ -119,8 +139,9 @@ def _by_question(findings: Findings) -> Html | None:
     rows = []
     for row in found.table().itertuples(index=False):
         gain = found.differences[row.objective]
-        unit = findings.in_points
-        interval = f"{points(gain.value, unit)} [{points(gain.low, unit)}, {points(gain.high, unit)}]"
+        unit = row.objective in found.shares
+        interval = points(gain.value, unit)
+        interval += f" [{points(gain.low, unit)}, {points(gain.high, unit)}]" if gain.has_interval else ", no interval"
         rows.append((row.objective, _shares(row.a_better, row.equal, row.b_better), interval))
     caption = (
         f"{found.a} against {found.b} on the same held-out items: orange, only or better {found.a}; grey, alike; blue, "
@@ -148,7 +169,7 @@ def _shares(better: int, equal: int, worse: int) -> Html:
 def _held(findings: Findings) -> Html | None:
     """Return search scores against held-out scores; below the diagonal, search scores were flattered."""
     found = findings.generalisation
-    wanted = MEAN if (found["objective"] == MEAN).any() else findings.objectives[0].name
+    wanted = MEAN if (found["objective"] == MEAN).any() else comparable(findings.objectives)[0].name
     rows = found[found["objective"] == wanted]
     if not len(rows):
         return None
