@@ -16,6 +16,7 @@ from evomerge.report.explorer import explorer
 from evomerge.report.findings import Findings, findings_of
 from evomerge.report.genes import genes
 from evomerge.report.origin import asked, provenance, question
+from evomerge.report.solving import solving
 from evomerge.report.verdicts import finals, headline
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ _SECTIONS = (
     ("finalists", "Finalists on held-out items", finals),
     ("course", "How the search went", course),
     ("genes", "Which genes mattered", genes),
+    ("solving", "Who solves what", solving),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
     ("asked", "What was asked", asked),

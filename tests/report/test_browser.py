@@ -6,6 +6,7 @@ Screenshots are kept in build/report/.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def chosen(page: Any) -> int:
     return int(page.locator("#chosen h3").inner_text().removeprefix("Candidate "))
 
 
-@pytest.mark.parametrize("name", ["two", "four", "one", "hostile"])
+@pytest.mark.parametrize("name", ["two", "four", "one", "hostile", "predicted", "estimated"])
 def test_it_loads_without_a_word_and_is_kept_as_a_picture(shown: Any, runs: dict[str, Run], name: str) -> None:
     page = shown(name)
     best = runs[name].best()
@@ -110,6 +111,38 @@ def test_sliders_choose_as_export_does(shown: Any, runs: dict[str, Run], name: s
     assert page.locator("#shown-0").inner_text() == str(weights[-1][0])
 
 
+def test_predicted_points_are_told_and_cannot_be_chosen(shown: Any, runs: dict[str, Run]) -> None:
+    page = shown("predicted")
+    squares = page.locator("#picture rect.predicted")
+    count = squares.count()
+    assert count > 0
+    before = chosen(page)
+    page.locator("#picture").scroll_into_view_if_needed()
+    box = squares.first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator("#tip").wait_for(state="visible")
+    tip = page.locator("#tip").inner_text()
+    assert re.match(r"predicted point \d, not measured\nadd: [\d.]+, 90% interval [\d.]+ to [\d.]+\n", tip)
+    page.mouse.down()
+    page.mouse.up()
+    assert chosen(page) == before
+    page.locator("#show-predicted").uncheck()
+    assert squares.count() == 0
+    page.locator("#show-predicted").check()
+    assert squares.count() == count
+
+
+def test_estimated_points_are_hollow_and_say_so(shown: Any, runs: dict[str, Run]) -> None:
+    page, run = shown("estimated"), runs["estimated"]
+    full, front = set(run.full_candidates()), [int(n) for n in run.front()["candidate"]]
+    guessed = [number for number in front if number not in full]
+    assert page.locator("#picture circle.front.estimated").count() == len(guessed) > 0
+    assert page.locator("#chosen").inner_text().count("estimated from few items") == 0  # the best has answered all
+    page.locator(f"#pick-{guessed[0]}").check()
+    assert "estimated from few items" in page.locator("#chosen").inner_text()
+    assert "~ " in page.locator("#chosen table").inner_text()
+
+
 def test_the_keyboard_is_enough(shown: Any, runs: dict[str, Run]) -> None:
     page = shown("two")
     page.keyboard.press("Tab")
@@ -151,7 +184,7 @@ def test_themes_differ_and_the_button_turns_them(shown: Any) -> None:
     dark.screenshot(path=ARTIFACTS / "two-dark.png")
 
 
-@pytest.mark.parametrize("name", ["two", "four", "hostile"])
+@pytest.mark.parametrize("name", ["two", "four", "hostile", "predicted"])
 def test_a_phone_shows_it_without_scrolling_sideways(shown: Any, name: str) -> None:
     page = shown(name, size=PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -176,7 +209,10 @@ def test_hostile_names_are_shown_as_they_are(shown: Any) -> None:
     assert page.locator("img").count() == 0
 
 
-@pytest.mark.parametrize(("name", "scheme", "size"), [("two", "light", PHONE), ("four", "dark", DESK)])
+@pytest.mark.parametrize(
+    ("name", "scheme", "size"),
+    [("two", "light", PHONE), ("four", "dark", DESK), ("predicted", "dark", DESK), ("estimated", "light", DESK)],
+)
 def test_the_accessibility_checker_finds_no_violation(shown: Any, name: str, scheme: str, size: dict[str, int]) -> None:
     axe = pytest.importorskip("axe_playwright_python.base", reason="pip install axe-playwright-python")
     page = shown(name, scheme=scheme, size=size)
