@@ -17,6 +17,7 @@ from evomerge.results import Run
 from tests.report.worlds import HOSTILE
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "build" / "report"
+PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 pytestmark = pytest.mark.slow
 
@@ -58,6 +59,24 @@ def test_it_loads_without_a_word_and_is_kept_as_a_picture(shown: Any, runs: dict
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}-objectives.png", full_page=True)
     assert page.locator("#picture circle, #picture path").count() > 10
+
+
+@pytest.mark.parametrize(("name", "file"), [("predicted", "report_two.png"), ("four", "report_four.png")])
+def test_the_pictures_of_the_documentation(shown: Any, name: str, file: str) -> None:
+    """Writes them into build/report/; `make pictures` copies them into docs/pictures/, where they are committed."""
+    image = pytest.importorskip("PIL.Image", reason="pip install pillow")
+    page = shown(name, size={"width": 1120, "height": 760})
+    page.evaluate("document.querySelector('#front').scrollIntoView({behavior: 'instant'})")
+    # the run's folder here is a temporary one, of which a picture for readers should not tell
+    page.evaluate("(node => node.textContent = node.textContent.replace(/export \\S+/, 'export runs/mine'))(command)")
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / file)
+    with image.open(ARTIFACTS / file) as picture:  # few colours: a third of the size, and nobody sees it
+        picture.convert("RGB").quantize(64, dither=image.Dither.NONE).save(ARTIFACTS / file, optimize=True)
+    committed = PICTURES / file
+    assert committed.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sum(path.stat().st_size for path in PICTURES.iterdir()) < 300_000
+    assert committed.read_bytes()[16:24] == (ARTIFACTS / file).read_bytes()[16:24]  # the same width and height
 
 
 def test_hovering_tells_and_clicking_chooses(shown: Any, runs: dict[str, Run]) -> None:
