@@ -53,7 +53,11 @@ def write_report(run: Run, to: str | Path | None = None) -> Path:
 
 
 def report_html(run: Run) -> str:
-    """Return the report as a complete HTML document; it tells the run's state at its last event."""
+    """Return the report as a complete HTML document; it tells the run's state at its last event.
+
+    Args:
+        run: finished, interrupted or running.
+    """
     findings = findings_of(run)
     name = run.folder.resolve().name
     style, script = _asset("page.css"), _asset("page.js")

@@ -29,7 +29,7 @@ class Comparison:
 
     a: str  # 'candidate 17' or 'parent add'
     b: str
-    split: Split
+    split: Split  # search or holdout
     overall: Difference  # mean over the objectives, each weighing the same; the model's size is left out
     differences: Mapping[str, Difference]  # objective -> difference, in the metric's units, higher is better
     items: pd.DataFrame  # one row per objective and item, see `columns`

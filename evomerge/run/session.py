@@ -35,14 +35,26 @@ class Reporter:
     """Where a search says how it goes; this one is silent."""
 
     def note(self, text: str) -> None:
-        """Say what is being done now, before or after the search proper."""
+        """Say what is being done now, before or after the search proper.
+
+        Args:
+            text: one line.
+        """
 
     def say(self, text: str) -> None:
-        """Say something that should stay to be read; may come from other threads."""
+        """Say something that should stay to be read; may come from other threads.
+
+        Args:
+            text: one line.
+        """
         self.note(text)
 
     def update(self, progress: Progress) -> None:
-        """Say how far the search is."""
+        """Say how far the search is.
+
+        Args:
+            progress: candidates, best, failures, busy share, time.
+        """
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -139,12 +151,12 @@ def resume(
     allow_code_execution: bool = False,
     log: Sequence[str] | None = None,
 ) -> Run:
-    """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
+    """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
-    fetched from its mirror. Who works is said as in `search`, and need not be the same as before. What was logged
-    to goes on being logged to, unless `log` names other tools; 'none' is no tool.
+    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is
+    recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
+    the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.

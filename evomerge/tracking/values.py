@@ -25,7 +25,7 @@ class About:
 
     identity: str  # hexadecimal digits, the same in every session of the run
     name: str  # of the run folder
-    folder: Path
+    folder: Path  # of the run
     config: Mapping[str, Plain]  # settings by dotted name, as in controller.name
     tags: Mapping[str, str]  # few, short: what runs are grouped by
     search_file: str  # its text
@@ -51,7 +51,7 @@ class Step:
 class Ending:
     """How this session of the run ended."""
 
-    state: Literal["finished", "interrupted", "failed"]
+    state: Literal["finished", "interrupted", "failed"]  # interrupted: it can be resumed
     time: float  # seconds since 1970
     metrics: Mapping[str, float]  # of the winner on held-out items: holdout/...; {} where nothing was asked them
     text: str  # what the search printed at its end
@@ -73,13 +73,25 @@ class Tracker(Protocol):
     """One tool, for one run. What it raises is said once and tried again later with a new tracker."""
 
     def begin(self, about: About) -> Begun:
-        """Open the run in the tool, or go on with the one that has this identity."""
+        """Open the run in the tool, or go on with the one that has this identity, and return what it has got.
+
+        Args:
+            about: who the run is.
+        """
         ...
 
     def log(self, steps: Sequence[Step]) -> None:
-        """Write steps, with ascending numbers, all of them later than what was written before."""
+        """Write steps, with ascending numbers, all of them later than what was written before.
+
+        Args:
+            steps: with ascending numbers.
+        """
         ...
 
     def end(self, ending: Ending) -> None:
-        """Write the final results and close."""
+        """Write the final results and close.
+
+        Args:
+            ending: results, and how the session ended.
+        """
         ...
