@@ -57,7 +57,7 @@ class FrontAnswer:
     knee: int | None  # its candidate
     surrogates: RunSurrogates | None = None  # what predicted; None where nothing is predicted
     errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())  # reasons to doubt the predicted points, a sentence each
     estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items
 
     @property

@@ -26,7 +26,7 @@ class Gene:
     low: float = 0.0  # smallest value, in the parameter's units; unused for a choice
     high: float = 1.0  # largest value, likewise
     log: bool = False  # equal steps of the coordinate multiply the value
-    choices: tuple[Scalar, ...] = ()
+    choices: tuple[Scalar, ...] = ()  # in the order of the file; () for numbers
     start: Scalar | None = None  # where the search should begin, if the user said so
     when: tuple[str, tuple[str, ...]] | None = None  # active only where that choice gene has one of these values
 
