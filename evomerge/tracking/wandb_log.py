@@ -54,7 +54,8 @@ class WandbLog:
             self._run.define_metric(key, summary="max" if goal == "maximize" else "min")
         self._offline = bool(self._run.offline)
         first = _noted(self._note) if self._offline else int(self._run.step)
-        return Begun(first, str(self._run.url or Path(self._run.dir).parent))
+        place = Path(self._run.dir).parent if self._offline else self._run.url
+        return Begun(first, str(place))
 
     def log(self, steps: Sequence[Step]) -> None:
         """Write a row of history per candidate, its genes beside its scores."""
