@@ -21,7 +21,8 @@ EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the 
 SECONDS = 5.0  # between two looks at the archive
 LEISURE = 20.0  # a look that took long is followed by a pause this many times as long: at most 5% of a core
 SECONDS_AFTER_TROUBLE = 60.0
-PATIENCE = 60.0  # seconds that the end of a search waits for a tool
+PATIENCE = 60.0  # seconds that the end of a search waits for a tool that takes no step
+AT_ONCE = 100  # steps that are handed over together
 
 State = Literal["finished", "interrupted", "failed"]
 Say = Callable[[str], None]
@@ -96,10 +97,13 @@ class _Writer:
         self._over.set()
 
     def joined(self) -> str:
-        """Wait for the end, but not forever, and return what went wrong; '' for nothing."""
-        self._thread.join(PATIENCE)
+        """Wait for the end while there is progress, and return what went wrong; '' for nothing."""
+        before = -1
+        while self._thread.is_alive() and self._first != before:
+            before = self._first
+            self._thread.join(PATIENCE)
         if self._thread.is_alive():
-            self._complain(f"did not finish within {PATIENCE:.0f} seconds; what it has not got is in the run folder")
+            self._complain(f"no progress for {PATIENCE:.0f} seconds at the end; what is missing is in the run folder")
         return self._trouble
 
     def _follow(self) -> None:
@@ -119,9 +123,11 @@ class _Writer:
                 begun = tracker.begin(feed.about())
                 self._tracker, self._first = tracker, begun.first
                 self._say(f"logging to {self._target.tool}: {begun.place}")
-            if steps := feed.steps(self._first, final=state == "finished"):
-                self._tracker.log(steps)
-                self._first = steps[-1].number + 1
+            steps = feed.steps(self._first, final=state == "finished")
+            for start in range(0, len(steps), AT_ONCE):
+                some = steps[start : start + AT_ONCE]
+                self._tracker.log(some)
+                self._first = some[-1].number + 1
             if state is not None:
                 self._tracker.end(feed.ending(state, time.time()))
             return True

@@ -36,9 +36,9 @@ class MlflowLog:
         """Open the run, or go on with the one that has the identity's tag."""
         from mlflow.tracking import MlflowClient
 
-        self._client: Any = MlflowClient(tracking_uri=self._place or None)
-        with _quiet():
-            self._experiment = self._experiment_id()  # the first thing that is asked, which may make a database
+        with _quiet():  # the first thing that is asked may make a database
+            self._client: Any = MlflowClient(tracking_uri=self._place or None)
+            self._experiment = self._experiment_id()
         found = self._search(f"tags.`{IDENTITY}` = '{about.identity}'")
         if not found:
             tags = {IDENTITY: about.identity, **{f"evomerge.{key}": value for key, value in about.tags.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,18 @@ def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monke
     run = world.session(3, ["tensorboard"], end=True)
     let_go.set()
     assert run.state == "finished"
-    assert "did not finish within" in world.said[0]
+    assert "no progress for" in world.said[0]
+
+
+def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PATIENCE", 0.3)
+    monkeypatch.setattr(keeper, "AT_ONCE", 2)
+    log = Notes.log
+    monkeypatch.setattr(Notes, "log", lambda self, steps: (time.sleep(0.05), log(self, steps))[1])
+    world = Followed(tmp_path / "run")
+    world.session(30, ["tensorboard"], end=True)  # fifteen portions, longer than its patience together
+    assert [step.number for step in notes.steps] == list(range(30))
+    assert not [text for text in world.said if "does not work" in text]
 
 
 def test_a_resumed_search_remembers_its_tools(tmp_path: Path, notes: Notes) -> None:
