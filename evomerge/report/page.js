@@ -37,6 +37,7 @@
   function extent(objective) {
     const values = [];
     for (const point of [...everyone.values(), ...data.parents, ...data.predicted]) if (point.s[objective] !== null) values.push(point.s[objective]);
+    for (const point of data.front) values.push(point.s[objective] - point.e[objective], point.s[objective] + point.e[objective]); // room for their bars
     const low = Math.min(...values), high = Math.max(...values), room = (high - low || Math.abs(high) || 1) * 0.05;
     return [low - room, high + room];
   }

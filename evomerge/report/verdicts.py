@@ -112,7 +112,7 @@ def _row(final: Final, reach: float, findings: Findings) -> list[object]:
     gain, own = final.gain, final.number == findings.best
     mark = " (best by search items)" if own else ""
     drawn = "" if gain is None or not gain.has_interval else _interval(gain, final.joint, reach, final)
-    said = "" if gain is None else verdict(final, None if own else final.joint)
+    said = "" if gain is None else element("span", {"class": "said"}, verdict(final, None if own else final.joint))
     return [f"{final.name}{mark}", *([mean] if findings.in_points else []), drawn, said, *scores]
 
 

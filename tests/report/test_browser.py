@@ -84,6 +84,7 @@ def test_hovering_tells_and_clicking_chooses(shown: Any, runs: dict[str, Run]) -
     front = runs["two"].front().set_index("candidate")
     dots = page.locator("#picture circle.front")
     assert dots.count() == len(front)
+    page.locator("#picture").scroll_into_view_if_needed()
     box = dots.first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tip = page.locator("#tip")
