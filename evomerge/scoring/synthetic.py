@@ -42,6 +42,7 @@ class SyntheticSpec:
     parents: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # a parent's name -> its place in the cube
     seconds: float = 0.0  # per job, on average
     spread: float = 0.0  # standard deviation of the job time's logarithm
+    portion: int | None = None  # items that are answered at a time; None: all of a task
     troubles: Mapping[int, Trouble] = field(default_factory=dict)  # candidate -> what goes wrong with it
     scratch: str = ""  # folder for the marks by which 'die once' remembers
 
@@ -58,7 +59,7 @@ class SyntheticEvaluator:
         self._difficulties: dict[tuple[str, str], float] = {}
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield answers per task, then the outcome; the candidate's trouble comes after the first task's answers.
+        """Yield answers, then the outcome; the candidate's trouble comes after the first task's answers, or portion's.
 
         Raises:
             CandidateError, InfrastructureError, InputError, ...: as `troubles` says.
@@ -67,12 +68,15 @@ class SyntheticEvaluator:
         number, trouble = job.candidate.number, self._spec.troubles.get(job.candidate.number)
         seconds = self._job_seconds(number)
         for place, (task, items) in enumerate(job.items.items()):
-            if seconds:
-                time.sleep(seconds / len(job.items))
-            if trouble is not None and (place > 0 or len(job.items) == 1):
-                self._get_into(trouble, number)
-            value = math.nan if trouble == "nan" else None
-            yield Answers(number, job.split, task, tuple(self._answers(job.candidate, task, items, value)))
+            size = self._spec.portion or len(items)
+            for start in range(0, len(items), size):
+                if seconds:
+                    time.sleep(seconds / len(job.items) * min(size, len(items) - start) / len(items))
+                if trouble is not None and (place > 0 or len(job.items) == 1) and (start > 0 or size >= len(items)):
+                    self._get_into(trouble, number)
+                value = math.nan if trouble == "nan" else None
+                answers = tuple(self._answers(job.candidate, task, items[start : start + size], value))
+                yield Answers(number, job.split, task, answers, left=max(0, len(items) - start - size))
         digest = job.candidate.recipe.digest
         taken = time.monotonic() - started
         yield Outcome(number, job.split, None, "", taken, {"score": taken}, fingerprint=digest[:16])
