@@ -29,7 +29,8 @@ class FakeWorker:
 class FakeCluster:
     """Machines that do as the test says. Time passes in `wait` alone.
 
-    `trouble(worker, job)` may return 'die', 'memory' (the machine ends it for want of memory), 'hang', or how many times slower than usual the job goes there.
+    `trouble(worker, job)` may return 'die', 'memory' (the machine ends it for want of memory), 'hang', or how many
+    times slower than usual the job goes there.
     """
 
     def __init__(self, spec: EvaluatorSpec, nodes: Sequence[Node]) -> None:
