@@ -22,13 +22,17 @@ from evomerge.pool.ray_pool import RayCluster, RayPool
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(running_ray: None, tmp_path: Path) -> None:
+def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(
+    running_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = SyntheticSpec(OPTIMA, troubles={2: "die once", 5: "die", 7: "hang once"}, scratch=str(tmp_path))
-    pool = RayPool(spec, 2, deadline_seconds=3.0)
+    pool = RayPool(spec, 2, deadline_seconds=3.0, log=tmp_path / "ray.log")
     try:
         answers, outcomes, retries = run_all(pool, range(10))
     finally:
         pool.close()
+    assert capsys.readouterr().out == ""
+    assert "A worker died or was killed" in (tmp_path / "ray.log").read_text()
     failed = {number: outcome.failure for number, outcome in outcomes.items() if outcome.failure}
     assert {number: failure.kind for number, failure in failed.items()} == {5: "infrastructure"}
     assert "ActorDiedError" in failed[5].message
