@@ -52,6 +52,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
     """Two tasks of 8 items, 0.3 s for each pair; after three pairs the process gets SIGKILL."""
     pool = RayPool(SyntheticSpec(OPTIMA, seconds=2.4, portion=2), 1)
     asked: list[Job] = []
+    niceness: list[int] = []
     plain = RayCluster.send
     monkeypatch.setattr(RayCluster, "send", lambda self, number, job: (asked.append(job), plain(self, number, job))[1])
     parts: list[Answers] = []
@@ -65,6 +66,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
             for one in pool.collect(0.5):
                 if isinstance(one, Notice) and one.what == "joined":
                     pid = one.facts["pid"]
+                    niceness.append(os.getpriority(os.PRIO_PROCESS, pid))
                 elif isinstance(one, Answers):
                     parts.append(one)
                     if len(parts) == 3:
@@ -73,6 +75,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
                     others.append(one)
     finally:
         pool.close()
+    assert set(niceness) == {os.nice(0)}  # not Ray's 15
     retry, outcome = others
     assert isinstance(retry, Retry)
     assert isinstance(outcome, Outcome)
