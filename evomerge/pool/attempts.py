@@ -51,9 +51,9 @@ class Attempt:
         self.job = replace(self.job, items=items, together=together)
         return replace(answers, responses=fresh, left=len(open_items))
 
-    def take_less_memory(self) -> None:
-        """Halve what the next try's batches may take."""
-        self.job = replace(self.job, memory=self.job.memory / 2)
+    def take_memory(self, share: float) -> None:
+        """Let the next try's batches take this share of the memory."""
+        self.job = replace(self.job, memory=share)
 
     def try_again(self, now: float, node: str, worker: str, first_wait: float, moved: bool) -> bool:
         """Note that a worker failed at the job; False where it has been tried often enough.

@@ -14,6 +14,7 @@ from evomerge.errors import out_of_memory
 from evomerge.pool.attempts import Attempt
 from evomerge.pool.cluster import Begun, Cause, Cluster, Died, Greeting, Loaded, News
 from evomerge.pool.gauges import count, figures
+from evomerge.pool.memory import MemoryShare
 from evomerge.pool.pace import LOAD, Pace, PaceSettings
 from evomerge.pool.protocol import Arrival, Notice, Retry
 from evomerge.pool.quarantine import Quarantine
@@ -52,7 +53,7 @@ class Foreman:
         self._open: dict[tuple[int, str], Attempt] = {}  # (candidate, split) -> its attempt
         self._hopeless: dict[str, str] = {}  # recipe digest -> why its workers died
         self._arrived: list[Arrival] = []
-        self._memory = 1.0  # of what batches may take, as learnt from workers that ran out of it
+        self._memory = MemoryShare()
         self._closed = False
         staff = staff or Staff()
         self._roster = Roster(cluster, staff)
@@ -75,7 +76,7 @@ class Foreman:
             why = f"the same recipe failed before: {self._hopeless[digest]}"
             self._arrived.append(Outcome(job.candidate.number, job.split, Failure("infrastructure", why)))
             return
-        attempt = Attempt(replace(job, memory=self._memory), waiting_since=self._cluster.now())
+        attempt = Attempt(replace(job, memory=self._memory.value), waiting_since=self._cluster.now())
         self._open[attempt.number, job.split] = attempt
         self._queue.append(attempt)
         self._dispatch()
@@ -275,7 +276,7 @@ class Foreman:
             return
         attempt, _ = slot.release(now)
         if outcome.done:
-            self._memory = min(self._memory, attempt.job.memory)
+            self._memory.worked(attempt.job.memory)
         self._free[slot.number] = slot
         self._roster.did_well(slot)
         self._quarantine.succeeded(slot.key)
@@ -292,7 +293,7 @@ class Foreman:
         if attempt.ended:
             return
         if died.cause == "memory":
-            attempt.take_less_memory()
+            attempt.take_memory(self._memory.after_running_out(attempt.job.memory))
         moved = died.cause in ("node", "gone")
         again = attempt.try_again(now, slot.node.id, slot.name, self._policy.first_wait, moved)
         if not moved:
