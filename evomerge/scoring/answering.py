@@ -191,10 +191,13 @@ class Answerer(ResidentScorer):
         found: dict[str, Written] = {}
         for prompt, answers in zip(self._prepare(task, items), given, strict=True):
             for request, answer in zip(prompt.requests, answers, strict=True):
-                if request.request_type == "generate_until" and prompt.item not in found:
+                if request.request_type != "generate_until" or prompt.item in found:
+                    continue
+                if prompt.item in self._written:  # by a way of ours, which knows exactly
+                    found[prompt.item] = self._written[prompt.item]
+                else:
                     limit = harness.writing(self._resident.asker, request.args[1])[1]
-                    written = self._written.get(prompt.item)  # by a way of ours, which knows exactly
-                    found[prompt.item] = written or self._measured(str(answer[0]), limit)
+                    found[prompt.item] = self._measured(str(answer[0]), limit)
         return [response for item, written in found.items() for response in about_text(task, item, written)]
 
     def likelihoods(self, name: str, pairs: Sequence[tuple[str, str]]) -> list[float]:

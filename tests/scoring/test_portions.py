@@ -10,6 +10,7 @@ from evomerge.errors import InfrastructureError
 from evomerge.scoring import resident_scorer, ways
 from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet
+from evomerge.scoring.mishaps import SHORTENED
 from evomerge.scoring.settings import TaskSettings
 from tests.scoring.worlds import TASKS, make_model
 
@@ -167,6 +168,15 @@ def test_memory_that_does_not_suffice_for_one_sequence_is_the_machines_failure(m
     scorer._resident.measured.update({(CHOSEN, "loglikelihood", frozenset()): None})
     with pytest.raises(InfrastructureError, match="out of memory even for one sequence at a time: MemoryError"):
         scorer.outputs(CHOSEN, ids(task_set, CHOSEN)[:3])
+
+
+def test_shortened_prompts_are_told_in_every_portion(tokenizer):
+    """A worker's answerer says what the plain scorer says, whichever items it was asked in which portion."""
+    tasks = TaskSet.load(["t_preamble"], TaskSettings((str(TASKS),)))
+    items = ids(tasks, "t_preamble")[:12]
+    scorer = Answerer(make_model("llama", len(tokenizer), max_position_embeddings=64), tokenizer, tasks)
+    told = [r for portion in scorer.portions("", "t_preamble", items, seconds=0.0) for r in portion]
+    assert {r.item for r in told if r.metric == SHORTENED} == set(items)
 
 
 def test_portions_come_no_faster_than_asked(make, task_set):
