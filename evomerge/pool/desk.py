@@ -48,6 +48,11 @@ class Desk:
         """How many candidates are taken on and not finished."""
         return len(self._queue) + len(self._running) + len(self._twin_candidates)
 
+    @property
+    def parents(self) -> int:
+        """How many parents are taken on and not finished."""
+        return sum(job.candidate.kind == "parent" for job in self._queue) + sum(number < 0 for number in self._running)
+
     def take(self, candidates: Iterable[Candidate]) -> list[int]:
         """Take candidates on; return the numbers of those that need no work because the archive has their answers."""
         finished = []

@@ -25,6 +25,7 @@ from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
+from evomerge.run.reading import read_search_file
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
 ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
@@ -90,7 +91,7 @@ def search(
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
-    search_file = _overridden(load_search_file(file), limits, seed)
+    search_file = _overridden(read_search_file(file), limits, seed)
     scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
     search_file = replace(search_file, scoring=scoring)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
