@@ -23,16 +23,15 @@ _CHUNK = 256  # rows read at a time: a reader holds no statement open while the 
 class Event:
     """Something that happened, in the order in which it happened.
 
-    Kinds: asked (payload: first, count, size), submitted, answered (task,
-    items: how many answers; the task is done), part (the same for some of the items asked; the first part of a task
-    lists all of them in `together`), finished (failure), told (fitness,
-    or null for a failure; stderr in a race; staleness where results are told on arrival), raced (whether it answers
-    more items, see `loop.race`), retry (worker, message, seconds
-    lost, worked: seconds at the job), worker (what became of one: what, worker, and
-    facts, see pool.protocol.Notice), same (twin: the candidate whose answers are reused), devices (count), resumed,
-    interrupted, stopped, ended, recovered (from what, and what was lost), remeasured (numbers, and what was predicted
-    of them: fitness, sd, low, high), anchors (tasks, methods: the items that every candidate is asked), estimated
-    (scores: what a candidate's answers to them told), note (text).
+    Kinds: asked (payload: first, count, size), submitted, answered (task, items: how many answers; the task is
+    done), part (the same for some of the items asked; the first part of a task lists all of them in `together`),
+    finished (failure), told (fitness, or null for a failure; stderr in a race; staleness where results are told on
+    arrival), raced (whether it answers more items, see `loop.race`), retry (worker, message, seconds lost, worked:
+    seconds at the job), worker (what became of one: what, worker, and facts, see pool.protocol.Notice), same (twin:
+    the candidate whose answers are reused), devices (count), resumed, interrupted, stopped, ended, recovered (from
+    what, and what was lost), remeasured (numbers, and what was predicted of them: fitness, sd, low, high), anchors
+    (tasks, methods: the items that every candidate is asked), estimated (scores: what a candidate's answers to them
+    told), note (text).
     """
 
     seq: int

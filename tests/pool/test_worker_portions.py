@@ -11,6 +11,7 @@ from evomerge.pool.attempts import Attempt
 from evomerge.pool.edge import Edge
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
+from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.rungs import Rungs
 
@@ -43,7 +44,18 @@ def responses(results: list[Answers | Outcome]) -> dict[object, object]:
     return found
 
 
-def test_the_next_worker_answers_the_rest_as_the_first_one_would_have(spec: WorkerSpec, job: Job) -> None:
+def test_the_next_worker_answers_the_rest_as_the_first_one_would_have(
+    spec: WorkerSpec, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right and wrong seldom show by which batches they were found; so the batches are looked at, too."""
+    batches: list[tuple[str, ...]] = []
+    plain = Answerer.output_portions
+
+    def noting(self: Answerer, task: str, items: tuple[str, ...], together: tuple[str, ...] = ()) -> object:
+        batches.append(tuple(together or items))
+        return plain(self, task, items, together)
+
+    monkeypatch.setattr(Answerer, "output_portions", noting)
     worker: Worker = spec.build()
     whole = list(worker.evaluate(job))
     outcome = whole[-1]
@@ -59,9 +71,11 @@ def test_the_next_worker_answers_the_rest_as_the_first_one_would_have(spec: Work
             fresh = attempt.take(result)
             assert fresh == result
             given.append(fresh)
+        batches.clear()
         rest = list(Edge(spec, "another/0").evaluate(attempt.job))
         ended = rest[-1]
         assert isinstance(ended, Outcome)
         assert ended.done
         assert ended.fingerprint == outcome.fingerprint
+        assert set(batches) <= {job.items[task] for task in TASKS} | {job.items["sort"][: Rungs().probes]}
         assert responses([*given, *rest]) == responses(whole)
