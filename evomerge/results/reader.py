@@ -337,8 +337,9 @@ class Run(Record):
 
         Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
         seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
-        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score and .other
-        (what the stages do not explain).
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .prefill (reading
+        questions and choices), .decode (writing answers), .score (prompts, grading) and .other (what the stages do
+        not explain).
         """
         from evomerge.results.utilisation import table
 

@@ -235,7 +235,7 @@ def _drive(
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
     handler = signal.getsignal(signal.SIGTERM)
-    pool = places.pool(preparation.spec)
+    pool = places.pool(preparation.spec, archive.path.parent)
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
