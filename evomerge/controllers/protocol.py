@@ -25,7 +25,7 @@ class Setup:
     """What every controller is told about the search before it begins."""
 
     dimensions: int  # d, length of a genotype
-    seed: int = 0
+    seed: int = 0  # of the controller's own generators
     objectives: int = 1  # m, length of a fitness
     weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
@@ -59,6 +59,10 @@ class Controller(Protocol):
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn the fitness (m,) of proposal `index` (0, 1, ... in the order of asking); None: it failed.
+
+        Args:
+            index: of the proposal: 0, 1, ... in the order of asking.
+            fitness: (m,) higher is better; None: it failed.
 
         Raises:
             InputError: the proposal was never asked, or was told before.
@@ -100,6 +104,11 @@ class NoiseAware(Protocol):
         """Learn a fitness (m,) with its standard errors (m,), about what all pinned items would have given.
 
         Called in place of `tell` where candidates answer different numbers of items; 0 where all were answered.
+
+        Args:
+            index: of the proposal, in the order of asking.
+            fitness: (m,) higher is better.
+            stderr: (m,) in the same units; 0 where all items were answered.
         """
         ...
 
@@ -107,7 +116,14 @@ class NoiseAware(Protocol):
 def tell(
     controller: Controller, index: int, fitness: Sequence[float] | None, stderr: Sequence[float] | None = None
 ) -> None:
-    """Tell a fitness, with its standard errors where they are known and the controller can use them."""
+    """Tell a fitness, with its standard errors where they are known and the controller can use them.
+
+    Args:
+        controller: who learns.
+        index: of the proposal, in the order of asking.
+        fitness: (m,) higher is better; None: it failed.
+        stderr: (m,) standard errors of it; None: not known.
+    """
     if fitness is not None and stderr is not None and isinstance(controller, NoiseAware):
         controller.tell_noisy(index, fitness, stderr)
     else:

@@ -27,7 +27,7 @@ class Column:
     name: str
     type: str  # integer, number, text, true/false, time, mapping
     unit: str  # '' where it has none
-    meaning: str
+    meaning: str  # one phrase
 
 
 _METRIC = "the metric's own"
@@ -137,7 +137,12 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("done", "integer", "jobs", "that it finished"),
             Column("failed", "integer", "jobs", "that ended in a failure"),
             Column("busy", "number", _SHARE, "of the time that it was there"),
-            Column("seconds.<stage>", "number", _SECONDS, "present, busy, wait, lost, and by stage load, merge, ..."),
+            Column(
+                "seconds.<stage>",
+                "number",
+                _SECONDS,
+                "present, busy, wait, lost, and by stage load, merge, prefill, decode, ...",
+            ),
         ),
         "estimates": (
             _NUMBER,
@@ -201,6 +206,9 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
 
 def describe(frame: str) -> pd.DataFrame:
     """Return one row per column of a frame: column, type, unit, meaning.
+
+    Args:
+        frame: a method of `Run` that returns one, as in 'trials'; see `FRAMES`.
 
     Raises:
         InputError: there is no frame of this name.

@@ -48,7 +48,7 @@ MEASURED = FrontRequest()
 class FrontAnswer:
     """A front with all that is to be said about it; f rows, measured ones first unless a preference orders them."""
 
-    objectives: tuple[Objective, ...]
+    objectives: tuple[Objective, ...]  # m of them, in the order of the columns
     candidates: tuple[int | None, ...]  # (f,) None: only predicted
     fitness: Array  # (f, m) higher is better
     stderr: Array  # (f, m) of predicted ones the sd of the prediction
@@ -56,9 +56,9 @@ class FrontAnswer:
     high: Array  # (f, m)
     genotypes: Array  # (f, d)
     knee: int | None  # its candidate
-    surrogates: RunSurrogates | None = None
+    surrogates: RunSurrogates | None = None  # what predicted; None where nothing is predicted
     errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())  # reasons to doubt the predicted points, a sentence each
     estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items
 
     @property

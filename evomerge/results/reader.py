@@ -96,7 +96,11 @@ class Run(Record):
         )
 
     def items(self, split: Split = "search") -> pd.DataFrame:
-        """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer."""
+        """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer.
+
+        Args:
+            split: search, rest or holdout items.
+        """
         with self._archive() as archive:
             return items_frame(archive.response_rows(split))
 
@@ -141,7 +145,11 @@ class Run(Record):
         return generalisation_frame(self.finals(), searched, self.objectives)
 
     def coefficients(self, pick: int | str = "best") -> pd.DataFrame:
-        """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value."""
+        """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value.
+
+        Args:
+            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+        """
         return coefficients_frame(self.pick(str(pick)).recipe, self.facts["layers"], self.facts["modules"])
 
     def compare(self, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95) -> Comparison:
@@ -193,11 +201,19 @@ class Run(Record):
         return front_table(self.front_answer(request).frame(), self.objectives)
 
     def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
-        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`."""
+        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`.
+
+        Args:
+            request: what is wanted; default: the measured front, best overall first.
+        """
         return front_of(self, request)
 
     def front_mapping(self, request: FrontRequest = MEASURED) -> dict[str, Any]:
-        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points."""
+        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points.
+
+        Args:
+            request: what is wanted; default: the measured front, best overall first.
+        """
         answer = self.front_answer(request)
         numbers = [number for number in answer.candidates if number is not None]
         mapping = {
@@ -259,7 +275,14 @@ class Run(Record):
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
-        """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
+        """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names.
+
+        Args:
+            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+
+        Raises:
+            InputError: it names nobody, or somebody who failed.
+        """
         evaluations = (
             {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
         )
@@ -267,6 +290,9 @@ class Run(Record):
 
     def resolve(self, name: str) -> Candidate:
         """Return the model that a name means: all that `pick` knows, and parents by their names ('add', 'parent add').
+
+        Args:
+            name: as in `pick`, or a parent's name.
 
         Raises:
             InputError: there is no such model.
@@ -283,7 +309,11 @@ class Run(Record):
         raise InputError(f"no candidate or parent {name!r}: a number, a preference, or a name. {near(name, known)}")
 
     def recipe(self, pick: str = "best") -> Recipe:
-        """Return the recipe of the picked candidate."""
+        """Return the recipe of the picked candidate.
+
+        Args:
+            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+        """
         return self.pick(pick).recipe
 
     def finals(self) -> list[Final]:
@@ -312,8 +342,9 @@ class Run(Record):
 
         Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
         seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
-        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score and .other
-        (what the stages do not explain).
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .prefill (reading
+        questions and choices), .decode (writing answers), .score (prompts, grading) and .other (what the stages do
+        not explain).
         """
         from evomerge.results.utilisation import table
 

@@ -58,13 +58,21 @@ class Record:
         )
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
+        """Return the proposed candidates with those remeasured, or the parents with the base first, in order.
+
+        Args:
+            kind: search, which includes those remeasured, or parent.
+        """
         with self._archive() as archive:
             found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
         return sorted(found, key=lambda candidate: abs(candidate.number))
 
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
-        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
+        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished.
+
+        Args:
+            kind: search or parent.
+        """
         finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
         racing = self.facts.get("racing") is not None
         with self._archive() as archive:
@@ -166,25 +174,46 @@ class Record:
         return [last[number] for number in sorted(last)]
 
     def candidate(self, number: int) -> Candidate:
-        """Return a candidate, or a parent (negative), by its number."""
+        """Return a candidate, or a parent (negative), by its number.
+
+        Args:
+            number: of the candidate; negative for a parent.
+
+        Raises:
+            InputError: there is none.
+        """
         for candidate in self.candidates("search" if number >= 0 else "parent"):
             if candidate.number == number:
                 return candidate
         raise InputError(f"no candidate {number} in {str(self.folder)!r}; see: evomerge trials {self.folder}")
 
     def fingerprint(self, number: int) -> str:
-        """Return the fingerprint of the weights that were scored; '' where nothing was."""
+        """Return the fingerprint of the weights that were scored; '' where nothing was.
+
+        Args:
+            number: of the candidate; negative for a parent.
+        """
         with self._archive() as archive:
             outcome = archive.outcome(number)
         return outcome.fingerprint if outcome else ""
 
     def responses(self, number: int, split: Split = "search") -> tuple[Response, ...]:
-        """Return the answers of one candidate or parent."""
+        """Return the answers of one candidate or parent.
+
+        Args:
+            number: of the candidate; negative for a parent.
+            split: search, rest (what finalists answered beside the anchors) or holdout items.
+        """
         with self._archive() as archive:
             return archive.responses(split, number)
 
     def answers_of(self, numbers: Iterable[int], split: Split = "search") -> dict[int, tuple[Response, ...]]:
-        """Return the answers of several candidates or parents, by number."""
+        """Return the answers of several candidates or parents, by number.
+
+        Args:
+            numbers: of candidates and parents.
+            split: as in `responses`.
+        """
         with self._archive() as archive:
             return {number: archive.responses(split, number) for number in numbers}
 

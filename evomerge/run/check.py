@@ -26,16 +26,16 @@ from evomerge.weights.reference import short_name
 class CheckReport:
     """What a search would do, and what it needs."""
 
-    path: str
+    path: str  # of the search file
     models: dict[str, Layout]  # the base first
-    space: SearchSpace
-    tasks: PreparedTasks
-    search_file: SearchFile
-    facts: dict[str, ModelFacts]
+    space: SearchSpace  # the genes
+    tasks: PreparedTasks  # documents and items of each
+    search_file: SearchFile  # as it was read
+    facts: dict[str, ModelFacts]  # what the headers say of each model
     time: TimeEstimate  # per candidate, on this machine
     proposing: Proposing  # who proposes, and why
     vocabulary: tuple[str, ...] = ()  # what happens to rows of models whose vocabularies differ
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what to mind; nothing here stops a search
 
     @property
     def items(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
 from evomerge.run.reading import read_search_file
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
+from evomerge.tracking import targets_of, tracked
 
 ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
@@ -37,10 +38,26 @@ class Reporter:
     """Where a search says how it goes; this one is silent."""
 
     def note(self, text: str) -> None:
-        """Say what is being done now, before or after the search proper."""
+        """Say what is being done now, before or after the search proper.
+
+        Args:
+            text: one line.
+        """
+
+    def say(self, text: str) -> None:
+        """Say something that should stay to be read; may come from other threads.
+
+        Args:
+            text: one line.
+        """
+        self.note(text)
 
     def update(self, progress: Progress) -> None:
-        """Say how far the search is."""
+        """Say how far the search is.
+
+        Args:
+            progress: candidates, best, failures, busy share, time.
+        """
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -65,6 +82,7 @@ def search(
     use_head: bool = False,
     mirror: str | None = None,
     allow_code_execution: bool = False,
+    log: Sequence[str] | None = None,
 ) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
@@ -86,12 +104,15 @@ def search(
         use_head: let a cluster's head node work too, although there are other nodes.
         mirror: folder or fsspec URI to which the archive is copied while the search runs.
         allow_code_execution: let tasks run code that models write. Use a sandbox.
+        log: tools that show the search while it runs, as in 'tensorboard', 'wandb:team/project', 'mlflow:URI'.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
+        ExtraMissing: a tool to log to, or what the search needs, is not installed.
         RunError: the folder already holds a run, or cannot be written.
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    targets_of(log or ())
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     search_file = _overridden(read_search_file(file), limits, seed)
     scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
@@ -107,7 +128,8 @@ def search(
             for text in preparation.facts["controller"].get("notes", ()):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
-            _drive(archive, preparation, controller, places, reporter)
+            with tracked(archive, log, reporter.say):
+                _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -130,17 +152,20 @@ def resume(
     use_head: bool = False,
     mirror: str | None = None,
     allow_code_execution: bool = False,
+    log: Sequence[str] | None = None,
 ) -> Run:
-    """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
+    """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
-    fetched from its mirror. Who works is said as in `search`, and need not be the same as before.
+    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is
+    recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
+    the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    targets_of(log or ())
     folder = Path(folder)
     if mirror is None and mirror_of(folder) is None:
         open_run(folder)  # a clear message where there is none
@@ -154,7 +179,8 @@ def resume(
             verify(preparation)
             overridden(BudgetRequest(**_current(archive)), limits)
             archive.put_event("resumed", None, limits)
-            _drive(archive, preparation, _controller(preparation), places, reporter)
+            with tracked(archive, log, reporter.say):
+                _drive(archive, preparation, _controller(preparation), places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -194,7 +220,8 @@ def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
             for path in folder.glob("archive.*"):
                 path.unlink()
             if not existed:
-                folder.rmdir()
+                with suppress(OSError):  # what was logged to a tool is there too
+                    folder.rmdir()
         raise
     finally:
         archive.close()
@@ -210,7 +237,7 @@ def _drive(
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
     handler = signal.getsignal(signal.SIGTERM)
-    pool = places.pool(preparation.spec)
+    pool = places.pool(preparation.spec, archive.path.parent)
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
