@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
-from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts
+from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts, template_problems
 from evomerge.run.proposing import Proposing, decide
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
@@ -140,6 +140,7 @@ def check(file: str | Path) -> CheckReport:
     search_file = load_search_file(file)
     problems: list[str] = []
     models = read_layouts(search_file.merge, problems, search_file.route)
+    problems += template_problems(search_file, models)
     tasks = prepare_tasks(search_file, problems)
     base = models.base
     if problems or tasks is None or base is None:

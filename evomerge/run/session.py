@@ -101,7 +101,7 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
-            for text in preparation.facts["controller"].get("notes", ()):
+            for text in (*preparation.facts["warnings"], *preparation.facts["controller"].get("notes", ())):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
             _drive(archive, preparation, controller, places, reporter)
