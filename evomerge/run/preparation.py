@@ -386,7 +386,12 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "estimator": scoring.estimator,
         "estimation": None
         if scoring.estimator == "mean"
-        else {"items": scoring.items, "full_every": scoring.full_every, "banks": dict(tasks.banks)},
+        else {
+            "items": scoring.items,
+            "anchors": scoring.anchors,
+            "full_every": scoring.full_every,
+            "banks": dict(tasks.banks),
+        },
         "warnings": list(tasks.warnings),
         "item_names": {task: dict(names) for task, names in tasks.names.items()},
         "budget": asdict(budget),

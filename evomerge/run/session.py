@@ -19,7 +19,7 @@ from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_sea
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
 from evomerge.results.estimates import best_evaluations
-from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
+from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
@@ -27,6 +27,7 @@ from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
+BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
 ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
@@ -215,7 +216,7 @@ def _drive(
     estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
         reason = StopReason("done", "")
-        if estimation is not None:
+        if estimation is not None and estimation.asks_parents:
             reporter.note("asking the parents all search items")
             reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
         if reason.finished:
@@ -235,7 +236,11 @@ def _drive(
             )
         if reason.finished and estimation is not None:
             reporter.note("asking the finalists the search items that they have not seen")
-            unasked = [candidate for candidate in _finalists(archive, preparation) if estimation.rest(candidate)]
+            recommended = estimation.recommended(controller)
+            reason = evaluate(archive, pool, recommended, "search", preparation.plan.search, budget)
+        if reason.finished and estimation is not None:
+            most = BEST_FINALISTS if not recommended else BEST_ESTIMATED
+            unasked = [one for one in _finalists(archive, preparation, most) if estimation.rest(one)]
             reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
@@ -253,10 +258,10 @@ def _plain_mean(preparation: Preparation) -> Fitness:
     return lambda number, responses: evaluation_of(number, responses, preparation.objectives)
 
 
-def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
+def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINALISTS) -> list[Candidate]:
     """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone.
 
-    Of candidates with one recipe the first stands for all.
+    Of candidates with one recipe the first stands for all. `most` of them are the best overall.
     """
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
@@ -266,7 +271,7 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     # in reverse, so that the first of several with one recipe is what stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
-    chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives)]
+    chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives, most)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 

@@ -25,10 +25,10 @@ _Asked = tuple[str, tuple[str, ...], str | None, frozenset[str]]  # task, items,
 class ResidentScorer:
     """Asks one model in memory; prompts are built, tokenized and packed once and used for every candidate.
 
-    The model is the caller's: its weights and the tokenizer's chat template may change between calls, all else may not. Answers equal
-    those of `lm_eval.simple_evaluate` on the same weights saved as a folder: choices and texts exactly, log
-    likelihoods up to the rounding of sums taken in another order. In bfloat16 that rounding is as coarse as between
-    two batch sizes of lm-eval itself, and near ties may fall either way.
+    The model is the caller's: its weights and the tokenizer's chat template may change between calls, the rest of the
+    tokenizer and the model's shape may not. Answers equal those of `lm_eval.simple_evaluate` on the same weights saved
+    as a folder: choices and texts exactly, log likelihoods up to the rounding of sums taken in another order. In
+    bfloat16 that rounding is as coarse as between two batch sizes of lm-eval itself, and near ties may fall either way.
     """
 
     def __init__(

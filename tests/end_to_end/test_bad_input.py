@@ -142,7 +142,7 @@ def test_a_chat_template_that_is_not_there(place: Path, capsys: pytest.CaptureFi
     # beside everything else that is wrong, before any model is loaded, and by `check` too
     change(place, "right", "model.norm.weight", torch.zeros(3))
     message = refused(place, capsys)
-    assert "the tokenizer has no chat template" in message and "unset it" in message and "2 problems" in message
+    assert all(words in message for words in ("the tokenizer has no chat template", "unset it", "2 problems"))
     assert main(["check", str(place / "search.yaml")]) == 2
     assert message.endswith(capsys.readouterr().err)
 
@@ -160,7 +160,8 @@ def test_a_chat_template_in_the_bases_folder_or_in_the_search_file(
         file.write_text(file.read_text().replace("merge:", f"merge:\n  chat_template: {json.dumps(template)}", 1))
     assert main(["search", str(place / "search.yaml"), "--out", str(place / "run"), "--quiet"]) == 0
     run = open_run(place / "run")
-    assert len(run.evaluations()) == 2 and len(run.evaluations("parent")) == 3  # parents are asked in it too
+    assert len(run.evaluations()) == 2
+    assert len(run.evaluations("parent")) == 3  # parents are asked in it too
     capsys.readouterr()
 
 

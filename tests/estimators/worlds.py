@@ -41,8 +41,9 @@ def prepared(
     *, estimator: str = "auto", candidates: int = 24, items: int = 8, full_every: int | None = 6, **changes: Any
 ) -> Preparation:
     estimation = {"items": items, "full_every": full_every, "banks": changes.pop("banks", {})}
+    estimation["anchors"] = changes.pop("anchors", "pinned")
     objectives = changes.pop("objectives", OBJECTIVES)
-    controller = {"name": "cma-es", "population": 6, "options": {}}
+    controller = {"name": "cma-es", "population": changes.pop("population", 6), "options": {}}
     known = {
         **facts(candidates),
         "controller": controller,
