@@ -15,6 +15,7 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
+from evomerge.irt.bank import require_seed
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
@@ -241,6 +242,8 @@ def _drive(
         if reason.finished and estimation is not None:
             most = BEST_FINALISTS if not recommended else BEST_ESTIMATED
             unasked = [one for one in _finalists(archive, preparation, most) if estimation.rest(one)]
+            if not estimation.asks_parents:  # nobody is compared with them on search items
+                unasked = [one for one in unasked if one.kind != "parent"]
             reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
@@ -323,7 +326,10 @@ def _limits(
 
 def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:
     search_file = replace(search_file, budget=overridden(search_file.budget, limits))
-    return search_file if seed is None else replace(search_file, seed=seed)
+    if seed is None:
+        return search_file
+    require_seed(seed)
+    return replace(search_file, seed=seed)
 
 
 def _require_free(folder: Path) -> None:

@@ -47,6 +47,7 @@ def test_raw_asks_parents_no_more_than_candidates_and_tells_plain_means(whole: P
     run, found = open_run(whole), decisions(whole)
     for parent in (-1, -2, -3):
         assert found["asked"][parent] == found["asked"][0]
+        assert not found["rest"][parent]
     for number, fitness in found["told"]:
         means = [np.mean([r.value for r in run.responses(number) if r.task == task]) for task in TASKS]
         assert fitness == pytest.approx(means)
