@@ -101,16 +101,26 @@ class Job:
     candidate: Candidate
     split: Split
     items: Mapping[str, tuple[str, ...]]  # task -> item ids still to answer; tasks already answered are absent
+    # Task -> the items that were asked together at first, where some of them are answered since. What is put into one
+    # batch follows from them, not from what is left: a batch of other questions rounds differently.
+    together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    memory: float = 1.0  # of what batches may take; halved each time that a worker of this job ran out of it
 
 
 @dataclass(frozen=True)
 class Answers:
-    """All responses of one candidate to the job's items of one task; sent as soon as the task is done."""
+    """Responses of one candidate to the job's items of one task: all, or in a long task those of finished batches."""
 
     number: int
     split: Split
     task: str
     responses: tuple[Response, ...]
+    left: int = 0  # items of the job's in this task whose responses are still to come
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The items answered here, each once; an item may have responses in several metrics."""
+        return tuple(dict.fromkeys(response.item for response in self.responses))
 
 
 # Stages of a route that count layer evaluations (tokens times layers): computed, and known from candidates that begin
@@ -132,7 +142,7 @@ class Outcome:
 
     @property
     def timed(self) -> dict[str, float]:
-        """Seconds per stage: merge, score, ..."""
+        """Seconds per stage: load, merge, rungs, and per task prefill, decode and score (the rest of what it takes)."""
         return {name: value for name, value in self.stages.items() if name not in (LAYERS_RUN, LAYERS_SHARED)}
 
     @property

@@ -70,6 +70,23 @@ class InfrastructureError(EvomergeError):
     """The machine failed, not the candidate (lost worker, out of memory); worth another try elsewhere."""
 
 
+# CUDA's words, torch's on the CPU, and Ray's for a worker that it ended
+_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "running low on memory", "memory pressure")
+
+
+def out_of_memory(error: BaseException | str) -> bool:
+    """Return whether an exception, or a message about one, says that the host or a device has no memory left.
+
+    >>> out_of_memory("CUDA error: out of memory"), out_of_memory(MemoryError()), out_of_memory("no such file")
+    (True, True, False)
+    """
+    if isinstance(error, str):
+        return any(words in error.lower() for words in _MEMORY)
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, (RuntimeError, InfrastructureError)) and out_of_memory(str(error))
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return the tail of an unknown-name message: near matches first, then the full list.
 

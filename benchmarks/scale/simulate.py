@@ -1,10 +1,11 @@
 """A search on 10, 100, 1,000 ... simulated workers: driver time, memory, lost work, and where the workers' time went.
 
-    python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es:100] [--kill]
+    python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es:100] [--kill] [--asynchronous]
 
 Everything but the machines is real: loop, controller, desk, foreman, archive (SQLite, in a folder of this machine).
-Every row is a process of its own. With --kill the driver is killed half-way, and another one resumes. What is true at
-the end is checked: every candidate has exactly one end, and every answer of one that did not fail is there once.
+Every row is a process of its own. With --asynchronous results are told as they arrive. With --kill the driver is killed
+half-way, and another one resumes. What is true at the end is checked: every candidate has exactly one end, and every
+answer of one that did not fail is there once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build
-from evomerge.loop import Budget, replay, run_search
+from evomerge.loop import Budget, Rules, replay, run_search
 from evomerge.pool.cluster import Needs
 from evomerge.pool.foreman import Foreman
 from evomerge.pool.protocol import Arrival, Notice, Retry
@@ -108,12 +109,20 @@ def mean_fitness(number: int, responses: Sequence[Response]) -> Evaluation:
 
 
 def simulate(
-    world: World, controller: str, population: int | None, candidates: int, folder: Path, kill: bool = False
+    world: World,
+    controller: str,
+    population: int | None,
+    candidates: int,
+    folder: Path,
+    kill: bool = False,
+    asynchronous: bool = False,
 ) -> dict[str, Any]:
     """Run one search, with one killed driver in the middle or without; return its row."""
     world = replace(world, per_node=math.gcd(world.workers, world.per_node))  # every place of a node has a worker
     options = {} if population is None else {"population": population}
-    setup = Setup(GENES, world.seed, len(TASKS), (1.0,) * len(TASKS), budget=candidates)
+    weights = (1.0,) * len(TASKS)
+    setup = Setup(GENES, world.seed, len(TASKS), weights, budget=candidates, asynchronous=asynchronous)
+    rules = Rules(asynchronous=asynchronous)
     shares, clock, resume_seconds = Shares(), 0.0, 0.0
     totals: Counter[str] = Counter()
     kill_at = world.load + world.job * (0.5 * candidates / world.workers + 1.0) if kill else math.inf
@@ -123,7 +132,8 @@ def simulate(
             pool = Watched(Foreman(cluster, Staff(world.workers, Needs(1, 1), may_grow=True)), cluster, candidates - 1)
             asks = build(controller, setup, options)
             try:
-                reason = run_search(archive, Space(), asks, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness)
+                budget = Budget(candidates)
+                reason = run_search(archive, Space(), asks, pool, OBJECTIVES, PLAN, budget, mean_fitness, rules=rules)
                 killed = False
                 assert reason.name == "candidates", reason
             except Killed:
@@ -141,6 +151,7 @@ def simulate(
     shares.useful -= totals["wasted"]
     return {
         **{"workers": world.workers, "controller": controller, "population": population, "candidates": candidates},
+        "asynchronous": asynchronous,
         "virtual_seconds": clock,
         "driver_ms": 1e3 * totals.pop("driver") / candidates,
         "commit_load": totals["commits"] * world.commit / clock,
@@ -151,7 +162,7 @@ def simulate(
         "archive_mib": (folder / "archive.sqlite").stat().st_size / 2**20,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "counts": dict(totals),
-        **checked(folder, candidates),
+        **checked(folder, candidates, in_order=not asynchronous),
     }
 
 
@@ -173,7 +184,7 @@ def _resume_seconds(folder: Path, controller: Controller) -> float:
     return time.process_time() - begun
 
 
-def checked(folder: Path, candidates: int) -> dict[str, Any]:
+def checked(folder: Path, candidates: int, in_order: bool) -> dict[str, Any]:
     """Return the counts that say whether anything was lost or kept twice; raise where something was."""
     with Archive.open(folder) as archive:
         ends: dict[int, int] = {}
@@ -191,7 +202,8 @@ def checked(folder: Path, candidates: int) -> dict[str, Any]:
     assert sorted(ends) == list(range(candidates)), "a candidate has no end"
     assert set(ends.values()) == {1}, "a candidate has two ends"
     assert not short, f"answers of {short[:5]} are missing"
-    assert told == list(range(candidates)), "told out of order, or not at all"
+    assert sorted(told) == list(range(candidates)), "told twice, or not at all"  # type: ignore[type-var]
+    assert told == list(range(candidates)) or not in_order, "told out of order"
     return {"failed": len(failed)}
 
 
@@ -202,6 +214,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         name = row["controller"] + (f", {row['population']} at a time" if row["population"] else "")
         shares = " | ".join(f"{100 * row[key]:.1f}%" for key in ("useful", "twice", "lost", "loading", "idle"))
+        name += ", on arrival" if row["asynchronous"] else ""
         steady = "" if row["steady"] is None or row["resume_seconds"] else f"{100 * row['steady']:.1f}%"
         driver = row["driver_ms"] * row["candidates"] / 1e3 / row["virtual_seconds"]
         lines.append(
@@ -220,6 +233,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=float, default=20.0, help="candidates per worker")
     parser.add_argument("--kill", action="store_true", help="kill the driver half-way, and resume")
+    parser.add_argument("--asynchronous", action="store_true", help="tell results as they arrive")
     parser.add_argument("--folder", type=Path, help="where archives are written; default: a temporary folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the world, see world.py")
@@ -231,7 +245,8 @@ def main() -> None:
         workers, controller, population, candidates, kill = json.loads(given.one)
         with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
             run = Path(scratch) / "run"
-            row = simulate(replace(world, workers=workers), controller, population, candidates, run, kill)
+            place = replace(world, workers=workers)
+            row = simulate(place, controller, population, candidates, run, kill, given.asynchronous)
         print(json.dumps(row))
         return
     rows = []

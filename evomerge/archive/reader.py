@@ -23,14 +23,16 @@ _CHUNK = 256  # rows read at a time: a reader holds no statement open while the 
 class Event:
     """Something that happened, in the order in which it happened.
 
-    Kinds: asked (payload: first, count, size), submitted, answered (task, items), finished (failure), told (fitness,
-    or null for a failure; stderr in a race; staleness where results are told on arrival), raced (whether it answers
-    more items, see `loop.race`), retry (worker, message, seconds lost), worker (what became of one: what, worker, and
-    facts, see pool.protocol.Notice), same (twin: the candidate whose answers are reused), devices (count), resumed,
-    interrupted, stopped, ended, recovered (from what, and what was lost), remeasured (numbers, and what was predicted
-    of them: fitness, sd, low, high), recommended (numbers, and told: after how many candidates), anchors (tasks,
-    methods: the items that every candidate is asked, or the first generation where they are drawn anew), estimated
-    (scores: what a candidate's answers to them told), note (text).
+    Kinds: asked (payload: first, count, size), submitted, answered (task, items: how many answers; the task is
+    done), part (the same for some of the items asked; the first part of a task lists all of them in `together`),
+    finished (failure), told (fitness, or null for a failure; stderr in a race; staleness where results are told on
+    arrival), raced (whether it answers more items, see `loop.race`), retry (worker, message, seconds lost, worked:
+    seconds at the job), worker (what became of one: what, worker, and facts, see pool.protocol.Notice), same (twin:
+    the candidate whose answers are reused), devices (count), resumed, interrupted, stopped, ended, recovered (from
+    what, and what was lost), remeasured (numbers, and what was predicted of them: fitness, sd, low, high), recommended
+    (numbers, and told: after how many candidates), anchors (tasks, methods: the items that every candidate is asked, or
+    the first generation where they are drawn anew), estimated (scores: what a candidate's answers to them told), note
+    (text).
     """
 
     seq: int
@@ -101,6 +103,24 @@ class Reader:
         for *start, payload in self._chunks(select, -1, list(kinds)):
             seq, time, seconds, kind, candidate = start
             yield Event(seq, time, seconds, kind, candidate, json.loads(payload))
+
+    def half_way(self, split: Split) -> dict[tuple[int, str], tuple[str, ...]]:
+        """Return (candidate, task) -> the items that were asked together, where only some of them are answered."""
+        first = self._rows("SELECT min(seq) FROM events WHERE kind = 'part'")[0][0]
+        if first is None:  # the rule: only long tasks are answered in parts
+            return {}
+        found: dict[tuple[int, str], tuple[str, ...]] = {}
+        kinds = "('part', 'answered')"
+        select = f"SELECT seq, kind, candidate, payload FROM events WHERE seq > ? AND kind IN {kinds} ORDER BY seq"
+        for _, kind, candidate, text in self._chunks(select, first - 1, []):
+            payload = json.loads(text)
+            if payload["split"] != split:
+                continue
+            if kind == "answered":
+                found.pop((candidate, payload["task"]), None)
+            elif "together" in payload:
+                found[candidate, payload["task"]] = tuple(payload["together"])
+        return found
 
     def responses(self, split: Split, number: int) -> tuple[Response, ...]:
         """Return the answers of one candidate, in the order in which their questions were first met."""

@@ -44,12 +44,12 @@ class Recovered:
     source: str  # in words
     events: int  # of the recovered archive
     candidates: int
-    lost: int | None  # events known to have been recorded after those; None where nothing tells
+    lost: int | None  # events known to have been recorded after those, and there may be more; None: nothing tells
     damaged: Path  # where the damaged file is kept
 
     def text(self) -> str:
         """Return the report in one sentence."""
-        gone = "how much is lost is unknown" if self.lost is None else f"{self.lost} later events are lost"
+        gone = "how much is lost is unknown" if self.lost is None else f"at least {self.lost} later events are lost"
         return (
             f"the archive was damaged; recovered {self.candidates} candidates and {self.events} events from "
             f"{self.source}, {gone if self.lost != 0 else 'nothing is lost'}; the damaged file is kept as "
@@ -80,7 +80,7 @@ def recover(folder: Path, name: str, mirror: str | None = None) -> Recovered:
     """
     path = folder / name
     with tempfile.TemporaryDirectory(prefix="recovery-", dir=folder) as scratch:
-        salvaged, seen = _salvaged(path, Path(scratch))
+        salvaged, seen, all_seen = _salvaged(path, Path(scratch))
         copies = {"a backup in the run folder": [folder / backup for backup in BACKUP_NAMES]}
         if mirror is not None:
             with suppress(RunError):  # not reachable now: what is here must do
@@ -96,17 +96,19 @@ def recover(folder: Path, name: str, mirror: str | None = None) -> Recovered:
         last, source, best = max(found, key=lambda one: one[0])
         fresh = Path(scratch, "recovered.sqlite")
         shutil.copyfile(best, fresh)
-        known = max((seen or 0), *(events for events, _, _ in found))
+        gone = max((seen or 0), *(events for events, _, _ in found)) - last
         damaged = _set_aside(path)
-        result = Recovered(source, last, _candidates(fresh), max(0, known - last) if seen else None, damaged)
+        result = Recovered(source, last, _candidates(fresh), gone if gone or all_seen else None, damaged)
         _note(fresh, result)
         fresh.chmod(0o600)
         os.replace(fresh, path)
     return result
 
 
-def _salvaged(path: Path, scratch: Path) -> tuple[Path | None, int | None]:
-    """Return a fresh archive with what is consistent in a damaged one, and the last event that was seen in it."""
+def _salvaged(path: Path, scratch: Path) -> tuple[Path | None, int | None, bool]:
+    """Return a fresh archive with what is consistent in a damaged one, the last event that was seen in it, and whether
+    that is certainly the last that it held.
+    """
     copy = scratch / "damaged.sqlite"
     for suffix in ("", "-wal", "-journal"):  # a log may hold the last commits, or undo half of one
         with suppress(OSError):
@@ -115,14 +117,14 @@ def _salvaged(path: Path, scratch: Path) -> tuple[Path | None, int | None]:
     try:
         salvage = _read_all(copy)
     except sqlite3.Error:
-        return None, None
+        return None, None, False
     events = salvage.rows["events"]
     seen = max((int(row[0]) for row in events), default=None)
     if "facts" not in salvage.whole or not salvage.rows["facts"]:
-        return None, seen
+        return None, seen, "events" in salvage.whole
     fresh = scratch / "salvaged.sqlite"
     _write(fresh, _consistent(salvage.rows))
-    return fresh, seen
+    return fresh, seen, "events" in salvage.whole
 
 
 def _pad(path: Path) -> None:
@@ -190,16 +192,13 @@ class _History:
     def __init__(self, rows: dict[str, list[Row]]) -> None:
         self.asked: set[int] = set()
         self.finished: Counter[tuple[int, str]] = Counter()  # (candidate, split) -> outcomes
-        self._items: Counter[tuple[int, str, str]] = Counter()  # (candidate, split, task) -> items that must be there
+        # (candidate, split, task) -> answers that must be there; an item has one in each of its metrics
+        self._items: Counter[tuple[int, str, str]] = Counter()
         self._candidates = {int(row[0]) for row in rows["candidates"]}
         self._outcomes = {(int(row[1]), str(row[2]), int(row[3])) for row in rows["outcomes"]}
         self._questions = {int(row[0]): (str(row[1]), str(row[2])) for row in rows["questions"]}
         self._answers = [row for row in rows["answers"] if row[2] in self._questions]
-        there: dict[tuple[int, str, str], set[str]] = {}
-        for candidate, split, question, *_ in self._answers:
-            task, item = self._questions[question]
-            there.setdefault((candidate, split, task), set()).add(item)
-        self._there = {key: len(items) for key, items in there.items()}
+        self._there = Counter((row[0], row[1], self._questions[row[2]][0]) for row in self._answers)
 
     def follows(self, event: Row) -> bool:
         """Take the next event in; False where something that it speaks of is missing."""
@@ -214,7 +213,7 @@ class _History:
                 return False
             self.asked.update(numbers)
             return True
-        if kind == "answered":
+        if kind in ("answered", "part"):
             key = (candidate, payload["split"], payload["task"])
             self._items[key] += payload["items"]
             return self._there.get(key, 0) >= self._items[key]

@@ -225,8 +225,12 @@ class Archive(Reader):
         """Record that a candidate was handed to a worker."""
         self.put_event("submitted", number, {"split": split})
 
-    def put_answers(self, answers: Answers) -> None:
-        """Record the responses to one task.
+    def put_answers(self, answers: Answers, together: Sequence[str] = ()) -> None:
+        """Record responses to one task.
+
+        Args:
+            answers: to all items of the task that were asked, or to some where others are still to come.
+            together: with the first ones of several: all items that were asked, see `half_way`.
 
         Raises:
             RunError: an answer is there already, or is not a finite number; nothing of these answers is recorded.
@@ -245,7 +249,9 @@ class Archive(Reader):
                     f"candidate {answers.number}, task {answers.task} ({answers.split}): an item was answered twice"
                 ) from error
             payload = {"split": answers.split, "task": answers.task, "items": len(answers.responses)}
-            self.put_event("answered", answers.number, payload)
+            if together:
+                payload["together"] = list(together)
+            self.put_event("part" if answers.left else "answered", answers.number, payload)
 
     def put_outcome(self, outcome: Outcome) -> None:
         """Record the end of a job; a candidate has a second outcome only where it was tried again after a resume."""

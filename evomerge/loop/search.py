@@ -107,6 +107,7 @@ class _Search:
     reason: StopReason | None = None
     told_before: int = 0  # this session
     started: float = field(default_factory=time.monotonic)
+    rolling: float = 0.0  # when models were loaded and the parents had answered: from here the rate is measured
     reported: float = 0.0
 
     def begin(self) -> None:
@@ -153,6 +154,8 @@ class _Search:
         with self.archive.transaction():
             for outcome in self.desk.file(arrived):
                 self._judge(outcome)
+                if outcome.number < 0 or not self.rolling:
+                    self.rolling = time.monotonic()
             due = self.telling.record_due()
         self.telling.tell(due)
 
@@ -168,12 +171,20 @@ class _Search:
         busy = sum(row["busy_seconds"] for row in workers) / max(len(workers) * session, 1e-9)
         told = self.telling.told
         new = told - self.told_before
-        eta = (self.budget.candidates - told) * session / new if new else None
+        eta = (self.budget.candidates - told) * (self.reported - self.rolling) / new if new else None
         if (left := self.account.seconds_left()) is not None:
             eta = max(0.0, left) if eta is None else min(eta, max(0.0, left))
         return Progress(
-            *(told, self.budget.candidates, dict(self.telling.best), self.telling.failures, self.desk.running),
-            *(min(1.0, busy), self.archive.seconds(), eta),
+            candidates=told,
+            budget=self.budget.candidates,
+            best=dict(self.telling.best),
+            front=0 if self.telling.front is None else len(self.telling.front),
+            parents=self.desk.parents,
+            failures=self.telling.failures,
+            running=self.desk.running,
+            busy=min(1.0, busy),
+            seconds=self.archive.seconds(),
+            eta=eta,
         )
 
     # -- ask -----------------------------------------------------------------------------------------------------

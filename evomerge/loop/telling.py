@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
 from evomerge.controllers.protocol import Controller, Versioned, tell
@@ -29,6 +31,7 @@ class Telling:
     race: Race | None
     versions: dict[int, int] = field(default_factory=dict)  # untold candidate -> the controller's updates when asked
     best: dict[str, float] = field(default_factory=dict)  # objective -> highest score told, in the metric's units
+    front: np.ndarray | None = None  # (n, objectives) float64, the fitness told that none told dominates
     failures: int = 0
 
     @property
@@ -127,3 +130,16 @@ class Telling:
             before = self.best.get(objective.name)
             if before is None or value > objective.fitness(before):
                 self.best[objective.name] = objective.fitness(value)  # turning twice gives the metric's own units
+        self.front = _with(self.front, np.asarray(fitness, dtype=np.float64))
+
+
+def _with(front: np.ndarray | None, point: np.ndarray) -> np.ndarray | None:
+    """Return a front with one more point, if that is on it."""
+    if np.isnan(point).any():
+        return front
+    if front is None:
+        return point[None]
+    if ((front >= point).all(axis=1) & (front > point).any(axis=1)).any():
+        return front
+    beaten = (point >= front).all(axis=1) & (point > front).any(axis=1)
+    return np.vstack([front[~beaten], point])

@@ -91,6 +91,8 @@ class Progress:
     candidates: int  # finished and told
     budget: int
     best: Mapping[str, float]  # objective -> best score so far, in the metric's units
+    front: int  # candidates that no other is better than
+    parents: int  # that are still to answer the search items, before candidates begin to finish
     failures: int
     running: int
     busy: float  # share of the workers' time that went into jobs, in this session

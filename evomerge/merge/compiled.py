@@ -7,6 +7,9 @@ even on the way out) bfloat16. All functions release the interpreter's lock.
 
 Ask `native.compiled()` for this module; it needs the optional package numba. The first use on a machine compiles for a
 few seconds, later ones read numba's cache.
+
+One file although it is long: numba takes a compiled function from its cache while the function's own file is unchanged,
+whatever became of the helpers that it was compiled with, were they in another one.
 """
 
 # numba infers the types; docstrings say which they are

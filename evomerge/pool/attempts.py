@@ -31,13 +31,29 @@ class Attempt:
         """The candidate's number."""
         return self.job.candidate.number
 
-    def take(self, answers: Answers) -> bool:
-        """Note that a task is answered; False where it was already: then these answers are dropped."""
-        if self.ended or answers.task not in self.job.items:
-            return False
-        left = {task: items for task, items in self.job.items.items() if task != answers.task}
-        self.job = replace(self.job, items=left)
-        return True
+    def take(self, answers: Answers) -> Answers | None:
+        """Note answers, and return those to items that were not answered before; None where there are none."""
+        asked = self.job.items.get(answers.task)
+        if self.ended or asked is None:
+            return None
+        open_items = set(asked)
+        fresh = tuple(response for response in answers.responses if response.item in open_items)
+        if not fresh:
+            return None
+        open_items.difference_update(response.item for response in fresh)
+        items, together = dict(self.job.items), dict(self.job.together)
+        if open_items:
+            items[answers.task] = tuple(item for item in asked if item in open_items)
+            together.setdefault(answers.task, asked)
+        else:
+            del items[answers.task]
+            together.pop(answers.task, None)
+        self.job = replace(self.job, items=items, together=together)
+        return replace(answers, responses=fresh, left=len(open_items))
+
+    def take_memory(self, share: float) -> None:
+        """Let the next try's batches take this share of the memory."""
+        self.job = replace(self.job, memory=share)
 
     def try_again(self, now: float, node: str, worker: str, first_wait: float, moved: bool) -> bool:
         """Note that a worker failed at the job; False where it has been tried often enough.

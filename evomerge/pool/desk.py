@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
@@ -26,7 +27,9 @@ class Desk:
     def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan) -> None:
         self._archive, self._pool, self._split, self._plan = archive, pool, split, plan
         self._queue: deque[Job] = deque()  # waiting for a worker
-        self._running: set[int] = set()
+        self._running: dict[int, Job] = {}
+        # (candidate, task) half-way -> the items that were asked together
+        self._half_way: dict[tuple[int, str], tuple[str, ...]] = archive.half_way(split)
         self._twins: dict[int, list[int]] = {}  # open candidate -> later ones with the same recipe
         self._twin_candidates: dict[int, Candidate] = {}  # that wait: each runs itself if the first one's machine fails
 
@@ -44,6 +47,11 @@ class Desk:
     def open(self) -> int:
         """How many candidates are taken on and not finished."""
         return len(self._queue) + len(self._running) + len(self._twin_candidates)
+
+    @property
+    def parents(self) -> int:
+        """How many parents are taken on and not finished."""
+        return sum(job.candidate.kind == "parent" for job in self._queue) + sum(number < 0 for number in self._running)
 
     def take(self, candidates: Iterable[Candidate]) -> list[int]:
         """Take candidates on; return the numbers of those that need no work because the archive has their answers."""
@@ -72,7 +80,7 @@ class Desk:
             for job in jobs:
                 self._archive.put_submitted(job.candidate.number, job.split)
         for job in jobs:
-            self._running.add(job.candidate.number)
+            self._running[job.candidate.number] = job
             self._pool.submit(job)
 
     def file(self, arrived: Iterable[Arrival]) -> list[Outcome]:
@@ -80,21 +88,34 @@ class Desk:
         outcomes: list[Outcome] = []
         for result in arrived:
             if isinstance(result, Answers):
-                self._archive.put_answers(result)
+                self._put_answers(result)
                 continue
             if isinstance(result, Retry):
-                payload = {"split": result.split, "worker": result.worker, "message": result.message}
-                self._archive.put_event("retry", result.number, {**payload, "seconds": result.seconds})
+                payload: dict[str, Any] = {"split": result.split, "worker": result.worker, "message": result.message}
+                payload |= {"seconds": result.seconds, "worked": result.worked}
+                self._archive.put_event("retry", result.number, payload)
                 continue
             if isinstance(result, Notice):
-                payload = {"what": result.what, "worker": result.worker}
-                self._archive.put_event("worker", None, {**payload, **result.facts})
+                facts = {"what": result.what, "worker": result.worker, **result.facts}
+                self._archive.put_event("worker", None, facts)
                 continue
             self._archive.put_outcome(result)
-            self._running.discard(result.number)
+            self._running.pop(result.number, None)
             outcomes.append(result)
             outcomes += self._share(result)
         return outcomes
+
+    def _put_answers(self, answers: Answers) -> None:
+        """Record answers; with the first of a task that is answered in portions, what was asked together."""
+        key = (answers.number, answers.task)
+        if not answers.left:
+            self._archive.put_answers(answers)
+            self._half_way.pop(key, None)
+        elif key in self._half_way:
+            self._archive.put_answers(answers)
+        else:
+            self._half_way[key] = self._running[answers.number].items[answers.task]
+            self._archive.put_answers(answers, self._half_way[key])
 
     def _share(self, outcome: Outcome) -> list[Outcome]:
         """Return the outcomes of the candidates that waited for this one."""
@@ -135,7 +156,10 @@ class Desk:
         return {task: items for task, items in missing.items() if items}
 
     def _job(self, candidate: Candidate) -> Job:
-        return Job(candidate, self._split, self._missing(candidate.number, self._items(candidate)))
+        number = candidate.number
+        missing = self._missing(number, self._items(candidate))
+        together = {task: self._half_way[number, task] for task in missing if (number, task) in self._half_way}
+        return Job(candidate, self._split, missing, together)
 
 
 def _final(failure: Failure | None) -> bool:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 from evomerge.candidate import Answers, Failure, FailureKind, Job, Outcome
-from evomerge.errors import CandidateError, InfrastructureError, InputError, MergeError
+from evomerge.errors import CandidateError, InfrastructureError, InputError, MergeError, out_of_memory
 from evomerge.pool.protocol import Evaluator, EvaluatorSpec
 from evomerge.pool.secrets import hide
 
-_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA's words, and torch's on the CPU
 _MOST_TRACEBACK = 20_000  # characters kept, from the end, where the cause stands
 
 
 class Edge:
     """One worker: builds its evaluator at the first job, runs jobs, and never raises for what goes wrong inside.
 
-    Whatever the evaluator does, each job gives complete and finite answers of some of its tasks, then one outcome.
+    Whatever the evaluator does, each job gives finite answers to some of its items, each once, then one outcome, which
+    is a failure where items are left unanswered.
     """
 
     def __init__(self, spec: EvaluatorSpec, name: str) -> None:
@@ -39,22 +39,23 @@ class Edge:
         return time.monotonic() - started
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield the answers of each task as it is done, then exactly one outcome, which names this worker."""
+        """Yield answers as they come, then exactly one outcome, which names this worker."""
         started = time.monotonic()
         try:
             outcome = None
-            left = set(job.items)
+            left = {task: set(items) for task, items in job.items.items()}
             evaluator = self._built()
             started = time.monotonic()
             for result in evaluator.evaluate(job):
                 if isinstance(result, Answers):
-                    _check(result, job)
-                    left.discard(result.task)
+                    _check(result, job, left)
+                    left[result.task].difference_update(result.items)
                     yield result
                 else:
                     outcome = result
                     break
-            yield self._signed(outcome, left) if outcome else _silent(job, self.name)
+            unanswered = sorted(task for task, items in left.items() if items)
+            yield self._signed(outcome, unanswered) if outcome else _silent(job, self.name)
         # Broad on purpose: anything that a model, a task or a library raises must end one candidate, not the run.
         except Exception as error:
             yield _failed(job, failure_of(error), self.name, time.monotonic() - started)
@@ -66,10 +67,10 @@ class Edge:
             self._load_seconds = time.monotonic() - started
         return self._evaluator
 
-    def _signed(self, outcome: Outcome, unanswered: set[str]) -> Outcome:
+    def _signed(self, outcome: Outcome, unanswered: list[str]) -> Outcome:
         """Return an outcome with this worker's name and, once, the seconds of loading; refuse it where answers miss."""
         if outcome.done and unanswered:
-            raise CandidateError(f"the worker ended well without answering {', '.join(sorted(unanswered))}")
+            raise CandidateError(f"the worker ended well without answering {', '.join(unanswered)}")
         stages = dict(outcome.stages)
         if self._load_seconds:
             stages["load"], self._load_seconds = self._load_seconds, 0.0
@@ -95,25 +96,25 @@ def _kind(error: BaseException) -> FailureKind:
         return "configuration"
     if isinstance(error, (InfrastructureError, MemoryError, OSError)):
         return "infrastructure"
-    if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY):
+    if out_of_memory(error):
         return "infrastructure"
     return "candidate"
 
 
-def _check(answers: Answers, job: Job) -> None:
-    """Raise unless the answers are this job's, complete and finite: a wrong number must not look right."""
-    wanted = job.items.get(answers.task)
+def _check(answers: Answers, job: Job, left: Mapping[str, set[str]]) -> None:
+    """Raise unless the answers are this job's, finite, and to items of `left` (task -> items not answered yet)."""
+    wanted = left.get(answers.task)
     if answers.number != job.candidate.number or answers.split != job.split or wanted is None:
         raise CandidateError(
             f"the worker answered task {answers.task!r} ({answers.split}) of candidate {answers.number}, which is not "
             f"part of the job of candidate {job.candidate.number} ({job.split})"
         )
-    got = {response.item for response in answers.responses}
-    if got != set(wanted):
-        missing, foreign = sorted(set(wanted) - got), sorted(got - set(wanted))
+    got = set(answers.items)
+    if not got <= wanted or len(wanted - got) != answers.left:
+        missing, foreign = sorted(wanted - got), sorted(got - wanted)
         raise CandidateError(
-            f"task {answers.task!r}: expected answers to {len(wanted)} items; missing {missing[:3]}, "
-            f"not asked {foreign[:3]}"
+            f"task {answers.task!r}: expected answers to {len(wanted) - answers.left} of {len(wanted)} items; missing "
+            f"{missing[:3]}, not asked {foreign[:3]}"
         )
     if len({(response.item, response.metric) for response in answers.responses}) != len(answers.responses):
         raise CandidateError(f"task {answers.task!r}: an item was answered twice in one metric")

@@ -6,13 +6,15 @@ All policy and no cluster: Ray is behind `pool.cluster.Cluster`, and so are the 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from evomerge.candidate import Answers, Failure, Job, Outcome
+from evomerge.errors import out_of_memory
 from evomerge.pool.attempts import Attempt
 from evomerge.pool.cluster import Begun, Cause, Cluster, Died, Greeting, Loaded, News
 from evomerge.pool.gauges import count, figures
+from evomerge.pool.memory import MemoryShare
 from evomerge.pool.pace import LOAD, Pace, PaceSettings
 from evomerge.pool.protocol import Arrival, Notice, Retry
 from evomerge.pool.quarantine import Quarantine
@@ -36,9 +38,10 @@ class Policy:
 class Foreman:
     """A `Pool` on a cluster.
 
-    Finished tasks arrive before their job ends, and are never asked again. When a worker dies, hangs or its machine
+    Answers arrive before their job ends, and are never asked again. When a worker dies, hangs or its machine
     fails, the job goes to another one, on another node if there is one, up to `attempts.MOST_TRIES` times. A job that
-    straggles is given to an idle worker too; of two answers to a task the first one counts.
+    straggles is given to an idle worker too; of two answers to an item the first one counts. A job whose worker ran out
+    of memory goes on with half as much for its batches, and so do later jobs once that has worked.
     """
 
     def __init__(self, cluster: Cluster, staff: Staff | None = None, policy: Policy | None = None) -> None:
@@ -50,6 +53,7 @@ class Foreman:
         self._open: dict[tuple[int, str], Attempt] = {}  # (candidate, split) -> its attempt
         self._hopeless: dict[str, str] = {}  # recipe digest -> why its workers died
         self._arrived: list[Arrival] = []
+        self._memory = MemoryShare()
         self._closed = False
         staff = staff or Staff()
         self._roster = Roster(cluster, staff)
@@ -72,7 +76,7 @@ class Foreman:
             why = f"the same recipe failed before: {self._hopeless[digest]}"
             self._arrived.append(Outcome(job.candidate.number, job.split, Failure("infrastructure", why)))
             return
-        attempt = Attempt(job, waiting_since=self._cluster.now())
+        attempt = Attempt(replace(job, memory=self._memory.value), waiting_since=self._cluster.now())
         self._open[attempt.number, job.split] = attempt
         self._queue.append(attempt)
         self._dispatch()
@@ -155,7 +159,7 @@ class Foreman:
 
         Only once: what a process says in its last milliseconds gets lost, so a job that kills at once looks the same.
         """
-        if died.cause == "node" or slot.begun or attempt.excused:
+        if died.cause in ("node", "memory") or slot.begun or attempt.excused:
             return died.cause
         attempt.excused = True
         return "gone"
@@ -254,10 +258,11 @@ class Foreman:
     def _answered(self, slot: Slot, answers: Answers, now: float) -> None:
         attempt = slot.attempt
         assert attempt is not None
-        items = slot.left.pop(answers.task, 1)
-        self._pace.note(answers.task, items, now - slot.heard)
-        if attempt.take(answers):
-            self._arrived.append(answers)
+        self._pace.note(answers.task, len(answers.items), now - slot.heard)
+        slot.note(answers, now)
+        fresh = attempt.take(answers)
+        if fresh is not None:
+            self._arrived.append(fresh)
         else:
             facts = {"candidate": answers.number, "task": answers.task, "seconds": now - slot.heard}
             self._arrived.append(Notice("wasted", slot.name, facts))
@@ -266,9 +271,12 @@ class Foreman:
         """End a job, or try it again where it was the machine that failed."""
         failure = outcome.failure
         if failure is not None and failure.kind == "infrastructure":
-            self._stumble(slot, Died(failure.message, "process", failure.traceback))
+            cause: Cause = "memory" if out_of_memory(failure.message) else "process"
+            self._stumble(slot, Died(failure.message, cause, failure.traceback))
             return
         attempt, _ = slot.release(now)
+        if outcome.done:
+            self._memory.worked(attempt.job.memory)
         self._free[slot.number] = slot
         self._roster.did_well(slot)
         self._quarantine.succeeded(slot.key)
@@ -278,18 +286,21 @@ class Foreman:
     def _stumble(self, slot: Slot, died: Died) -> None:
         """Try a job again after its worker or machine failed; give it up where that happened too often."""
         now = self._cluster.now()
-        attempt, seconds = slot.release(now)
+        lost = now - max(slot.since, slot.saved)
+        attempt, worked = slot.release(now)
         if slot.number in self._roster.slots:
             self._free[slot.number] = slot
         if attempt.ended:
             return
+        if died.cause == "memory":
+            attempt.take_memory(self._memory.after_running_out(attempt.job.memory))
         moved = died.cause in ("node", "gone")
         again = attempt.try_again(now, slot.node.id, slot.name, self._policy.first_wait, moved)
         if not moved:
             self._blame(slot, attempt, now, died.message)
         if again or attempt.runs:  # the other worker of a straggler goes on
             message = f"{died.message}\n{died.log}".strip()
-            self._arrived.append(Retry(attempt.number, attempt.job.split, slot.name, message, seconds))
+            self._arrived.append(Retry(attempt.number, attempt.job.split, slot.name, message, lost, worked))
             if not attempt.runs:
                 self._queue.appendleft(attempt)
             return

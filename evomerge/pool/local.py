@@ -43,7 +43,8 @@ class LocalPool:
     def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
         """Run jobs until one result is there, and gather what follows within `GATHER_SECONDS`.
 
-        A task that has begun is finished whatever the timeout says: nothing can stop it from inside this process.
+        What has begun goes on to its next answers whatever the timeout says: nothing can stop it from inside this
+        process.
         """
         started = time.monotonic()
         arrived: list[Answers | Outcome] = []
@@ -80,7 +81,7 @@ class LocalPool:
         if isinstance(result, Outcome):
             self._running = None
             self._done += 1
-        else:
+        elif not result.left:
             self._tasks_left -= 1
         return result
 

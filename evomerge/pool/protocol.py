@@ -1,4 +1,4 @@
-"""What a pool is: it takes jobs, and gives back answers as tasks finish and an outcome at each job's end."""
+"""What a pool is: it takes jobs, and gives back answers as they come and an outcome at each job's end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Retry:
     split: Split
     worker: str  # that failed
     message: str
-    seconds: float = 0.0  # of work that were lost
+    seconds: float = 0.0  # of work that were lost: since the last answers that arrived
+    worked: float = 0.0  # seconds at the job, those that were lost among them
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Evaluator(Protocol):
     """What a worker does with a job; a plain class, the same in this process and under Ray."""
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield the answers of each task as it is done, then exactly one outcome.
+        """Yield answers as they come, those of a task at once or in portions, then exactly one outcome.
 
-        What it raises is turned into a failed outcome by `pool.edge`, which also checks what it yields.
+        Batches are made from `job.together`, so that an answer does not depend on what was answered before. What it
+        raises is turned into a failed outcome by `pool.edge`, which also checks what it yields.
         """
         ...
 

@@ -11,10 +11,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.errors import ExtraMissing, InputError
+from evomerge.pool.aside import Aside
 from evomerge.pool.cluster import Begun, Cause, Died, Greeting, Loaded, Needs, News, Node
 from evomerge.pool.edge import Edge
 from evomerge.pool.foreman import Foreman, Policy
@@ -51,6 +53,7 @@ class RayPool(Foreman):
         deadline_seconds: float | None = None,
         use_head: bool = False,
         secrets: Sequence[str] = (),
+        log: Path | None = None,
     ) -> None:
         """Connect, or start a small Ray of our own on this machine, and start the workers.
 
@@ -67,6 +70,7 @@ class RayPool(Foreman):
                 measured times.
             use_head: whether a cluster's head node gets workers although there are other nodes.
             secrets: environment variables that workers get beside `secrets.PASSED_ON`.
+            log: file to which the messages of Ray's own processes are added; None: they go to stderr.
 
         Raises:
             InputError: a number is below 1, no worker fits, or the address is of no cluster that can be used.
@@ -75,7 +79,7 @@ class RayPool(Foreman):
         cores = os.cpu_count() or 1
         if cpus is None:
             cpus = max(1, cores // (workers or cores)) if address is None else 1
-        cluster = RayCluster(spec, address, max(int(cpus * (workers or 1)), cores), to_pass_on(secrets))
+        cluster = RayCluster(spec, address, max(int(cpus * (workers or 1)), cores), to_pass_on(secrets), log)
         try:
             cluster.needs = Needs(cpus, _gpus_each(cluster.nodes(), workers) if gpus is None else gpus)
             staff = Staff(workers, cluster.needs, use_head, may_grow=address is not None and workers is not None)
@@ -100,12 +104,24 @@ class _Remote:
 class RayCluster:
     """Ray behind the `Cluster` protocol; owns the connection and the actors."""
 
-    def __init__(self, spec: EvaluatorSpec, address: str | None, cpus: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        spec: EvaluatorSpec,
+        address: str | None,
+        cpus: int,
+        environment: Mapping[str, str],
+        log: Path | None = None,
+    ) -> None:
         """Connect to `address`, or start a Ray of our own with this many CPUs.
 
         Args:
+            spec: see RayPool, as `address` and `log`.
+            address: of a running cluster.
+            cpus: of a Ray of our own.
             environment: secrets that workers get. As arguments of the actor, which Ray writes to no log.
+            log: for what Ray's own processes say.
         """
+        self._aside = Aside(log)
         self.needs = Needs()
         self._private: PrivateRay | None = None
         self._connected = not ray.is_initialized()  # by us, so that we disconnect
@@ -123,6 +139,7 @@ class RayCluster:
             except BaseException:
                 self._private.remove()
                 raise
+        self._aside.__enter__()  # until `close`
         self._spec, self._environment = ray.put(spec), dict(environment)
 
     def now(self) -> float:
@@ -200,6 +217,7 @@ class RayCluster:
             self.wanted(0)
         if self._connected and ray.is_initialized():
             ray.shutdown()
+        self._aside.__exit__()
         if self._private is not None:
             self._private.remove()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from evomerge.candidate import Job
+from evomerge.candidate import Answers, Job
 from evomerge.pool.attempts import Attempt
 from evomerge.pool.cluster import Greeting, Node
 
@@ -27,6 +27,7 @@ class Slot:
     left: dict[str, int] = field(default_factory=dict)  # of those, not yet answered
     begun: bool = False  # it has taken the job up
     since: float = 0.0  # when it got the job
+    saved: float = float("-inf")  # when it last answered something: that is not lost with it
     busy_seconds: float = 0.0
     done: int = 0
 
@@ -57,6 +58,14 @@ class Slot:
         self.left = dict(self.asked)
         attempt.runs.add(self.number)
         return attempt.job
+
+    def note(self, answers: Answers, now: float) -> None:
+        """Note what it has answered."""
+        self.saved = now
+        if answers.left:
+            self.left[answers.task] = answers.left
+        else:
+            self.left.pop(answers.task, None)
 
     def release(self, now: float) -> tuple[Attempt, float]:
         """Let go of the job; return it and how many seconds it took so far."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
@@ -24,6 +24,9 @@ from evomerge.weights.resident import Resident
 
 # Parameters. Below, threads spend more time waiting for each other than working, and much more where cores are shared.
 SMALL_MODEL = 20_000_000
+# Between two portions of one task's answers: what a worker that is killed has done in vain, and the rate at which the
+# driver is told of half-done tasks.
+PORTION_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class WorkerSpec:
     cache: str | None = None  # folder of answers that are kept across runs
     rungs: Rungs | None = None  # what a candidate must pass before it is scored
     share_bytes: int | None = None  # memory for activations that routes share; None: chosen from what is free
+    portion_seconds: float = PORTION_SECONDS
     shared: bool = False  # on the CPU: one copy of the parents for all workers of a machine, mapped from their files
 
     def build(self) -> Worker:
@@ -63,6 +67,7 @@ class Worker:
         )
         self._files = MappedFiles(self._resident.parents.layouts.values()) if spec.shared else None
         self._rungs = spec.rungs
+        self._portion_seconds = spec.portion_seconds
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
         cache = AnswerCache(spec.cache) if spec.cache else None
@@ -78,7 +83,7 @@ class Worker:
         self._threads = spec.threads or (1 if size < SMALL_MODEL else None)
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Write the job's recipe into the resident model and yield the answers of each task, then the outcome.
+        """Write the job's recipe into the resident model and yield the answers of its tasks, then the outcome.
 
         Raises:
             CandidateError: the merged weights or the model's output are not finite, or it fell off a rung.
@@ -88,6 +93,7 @@ class Worker:
 
     def _evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         started = time.monotonic()
+        self._scorer.limit_memory(job.memory)
         if self._files is not None:
             self._files.check()
         fingerprint = self._resident.write(job.candidate.recipe)
@@ -100,12 +106,8 @@ class Worker:
             begun = time.monotonic()
             self._climb(job, self._rungs)
             stages["rungs"] = time.monotonic() - begun
-        for task, items in job.items.items():
-            begun = time.monotonic()
-            responses = self._scorer.remembered(weights, task, items)
-            stages[f"score.{task}"] = time.monotonic() - begun
-            stages |= self._layer_work()
-            yield Answers(job.candidate.number, job.split, task, responses)
+        for task in job.items:
+            yield from self._answer(job, task, weights, stages)
         yield Outcome(
             job.candidate.number,
             job.split,
@@ -113,6 +115,22 @@ class Worker:
             stages=stages,
             fingerprint=fingerprint,
         )
+
+    def _answer(self, job: Job, task: str, weights: str, stages: dict[str, float]) -> Iterator[Answers]:
+        """Yield the answers to a task, those of a long one portion by portion; note the seconds in `stages`."""
+        begun = time.monotonic()
+        self._scorer.stopwatch.take()
+        items = job.items[task]
+        left = len(items)
+        together = job.together.get(task, items)
+        for responses in self._scorer.portions(weights, task, items, together, self._portion_seconds):
+            answers = Answers(job.candidate.number, job.split, task, responses)
+            left -= len(answers.items)
+            yield replace(answers, left=left)
+        prefill, decode = self._scorer.stopwatch.take()
+        stages |= {f"prefill.{task}": prefill} | ({f"decode.{task}": decode} if decode else {})
+        stages[f"score.{task}"] = max(0.0, time.monotonic() - begun - prefill - decode)
+        stages |= self._layer_work()
 
     def _layer_work(self) -> dict[str, float]:
         """Return how many layer evaluations a route cost and how many it shared with other candidates."""
@@ -123,7 +141,8 @@ class Worker:
         """Raise CandidateError where the candidate falls off a rung, the cheapest first."""
         check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
         for task, items in job.items.items():
-            self._scorer.probe(task, items, rungs)
+            # those that it was asked first: a candidate that was stopped half-way is probed as it was before
+            self._scorer.probe(task, job.together.get(task, items), rungs)
 
 
 class MappedFiles:

@@ -137,7 +137,12 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("done", "integer", "jobs", "that it finished"),
             Column("failed", "integer", "jobs", "that ended in a failure"),
             Column("busy", "number", _SHARE, "of the time that it was there"),
-            Column("seconds.<stage>", "number", _SECONDS, "present, busy, wait, lost, and by stage load, merge, ..."),
+            Column(
+                "seconds.<stage>",
+                "number",
+                _SECONDS,
+                "present, busy, wait, lost, and by stage load, merge, prefill, decode, ...",
+            ),
         ),
         "estimates": (
             _NUMBER,

@@ -55,6 +55,8 @@ def open_run(folder: str | Path) -> Run:
     """
     path = Path(folder)
     if not (path / FILE_NAME).is_file():
+        if path.is_file():
+            raise RunError(f"expected the folder of a run, got the file {str(folder)!r}; its search said where that is")
         found = "the folder does not exist" if not path.is_dir() else f"it holds no {FILE_NAME}"
         raise RunError(f"no run in {str(folder)!r}: {found}. Start one with: evomerge search FILE --out {folder}")
     return Run(path)
@@ -305,8 +307,9 @@ class Run(Record):
 
         Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
         seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
-        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .score and .other
-        (what the stages do not explain).
+        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .prefill (reading
+        questions and choices), .decode (writing answers), .score (prompts, grading) and .other (what the stages do
+        not explain).
         """
         from evomerge.results.utilisation import table
 

@@ -25,7 +25,7 @@ def status_text(run: Run) -> str:
         f"{run.folder}: {status['state']}",
         f"  candidates  {status['done']} done, {status['failed']} failed" + (f", of {budget}" if budget else ""),
         f"  front       {status['front_size']} candidates, hypervolume {status['hypervolume']:.4g}",
-        f"  time        {clock(status['seconds'])}, workers busy for {clock(status['busy_seconds'])}",
+        f"  time        {clock(status['seconds'])}; candidates took {clock(status['busy_seconds'])} of workers' time",
     ]
     lines.append(f"  use         {use_line(status)}")
     if best := status["best"]:
@@ -46,7 +46,8 @@ def use_line(status: Mapping[str, Any]) -> str:
     if status["candidates_per_hour"]:
         parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
     if status["busy_share"] is not None:
-        parts.append(f"workers busy {100 * status['busy_share']:.0f}%")
+        # of all they did: this is more than what the candidates took
+        parts.append(f"workers busy {100 * status['busy_share']:.0f}% (loading, parents and held-out items included)")
     total = sum(status["stages"].values())
     shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
     if total:

@@ -12,7 +12,8 @@ from evomerge.archive import Archive, Event
 if TYPE_CHECKING:
     import pandas as pd
 
-STAGES = ("load", "merge", "rungs", "score")  # columns seconds.*; a stage such as score.add is part of its first word
+# columns seconds.*; a stage such as prefill.add is part of its first word
+STAGES = ("load", "merge", "rungs", "prefill", "decode", "score")
 
 
 @dataclass
@@ -123,7 +124,7 @@ def _follow(events: Iterable[Event], of: Any, end: float) -> None:
     for event in events:
         if event.kind == "retry":
             seconds = float(event.payload.get("seconds", 0.0))
-            of(event.payload["worker"]).busy += seconds
+            of(event.payload["worker"]).busy += max(seconds, float(event.payload.get("worked", 0.0)))
             of(event.payload["worker"]).lost += seconds
         elif event.kind == "worker":
             what, worker = event.payload["what"], event.payload["worker"]

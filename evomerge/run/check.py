@@ -10,7 +10,8 @@ from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
 from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts, template_problems
 from evomerge.run.proposing import Proposing, decide
-from evomerge.searchfile import SearchFile, load_search_file
+from evomerge.run.reading import read_search_file
+from evomerge.searchfile import SearchFile
 from evomerge.space import SearchSpace
 from evomerge.weights.estimate import TimeEstimate, estimate_time, export_bytes
 from evomerge.weights.inspection import ModelFacts, facts_of, warnings_between
@@ -137,7 +138,7 @@ def check(file: str | Path) -> CheckReport:
     Raises:
         SearchFileError: lists every problem of the file, the models and the tasks.
     """
-    search_file = load_search_file(file)
+    search_file = read_search_file(file)
     problems: list[str] = []
     models = read_layouts(search_file.merge, problems, search_file.route)
     problems += template_problems(search_file, models)

@@ -22,6 +22,7 @@ Note = Callable[[str], None]
 
 _CODE = "confirm_run_unsafe_code"  # lm-eval's argument
 _CODE_ENVIRONMENT = "HF_ALLOW_CODE_EVAL"  # what the metric behind such tasks asks for
+LOG_NAME = "ray.log"  # in the run folder: what Ray's own processes say
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Places:
     mirror: str | None = None  # folder or fsspec URI
     allow_code_execution: bool = False  # of code that models write
 
-    def pool(self, spec: WorkerSpec) -> Pool:
-        """Return the pool: this process, Ray on this machine, or a cluster."""
+    def pool(self, spec: WorkerSpec, folder: Path) -> Pool:
+        """Return the pool: this process, Ray on this machine, or a cluster, whose messages go to the run folder."""
         if self.workers is None and self.address is None:
             if self.gpus_per_worker is not None or self.cpus_per_worker is not None or self.use_head:
                 raise InputError("shares per worker and the head node are for Ray; give --workers or --address too")
@@ -58,6 +59,7 @@ class Places:
             gpus=self.gpus_per_worker,
             use_head=self.use_head,
             secrets=[*key_names(spec), *([_CODE_ENVIRONMENT] if self.allow_code_execution else [])],
+            log=folder / LOG_NAME,
         )
 
     def consent(self, lm_eval: Mapping[str, Any]) -> dict[str, Any]:

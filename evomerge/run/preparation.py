@@ -38,6 +38,7 @@ from evomerge.scoring.sizes import SIZES
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
+from evomerge.space.problems import Problem, located
 from evomerge.space.route_request import only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
 from evomerge.weights.chat_template import template_problem
@@ -116,7 +117,7 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
         settings = TaskSettings(search_file.include, scoring.lm_eval)
         tasks = TaskSet.load([*wanted, *stand_ins], settings)
     except TaskError as error:
-        problems += str(error).splitlines()
+        problems += [_with_line(text, search_file) for text in str(error).splitlines()]
         return None
     measures = _measures(search_file, tasks, problems)
     objectives = _objectives(search_file, tasks, problems)
@@ -311,7 +312,7 @@ def _with_measures(
 def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) -> list[Objective]:
     shared = Counter(request.task for request in search_file.objectives if request.name is None)
     objectives = []
-    for request in search_file.objectives:
+    for number, request in enumerate(search_file.objectives):
         if request.measure is not None:
             objectives.append(request.measure.objective(request.goal, request.weight))
             continue
@@ -321,7 +322,7 @@ def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) ->
         try:
             found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
         except TaskError as error:
-            problems.append(str(error))
+            problems += located([Problem(("objectives", number, "metric"), str(error))], search_file.lines)
             continue
         if request.name is not None:
             found = replace(found, name=request.name)
@@ -329,6 +330,14 @@ def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) ->
             found = replace(found, name=f"{request.task}:{metric_key(found.metric, found.filter)}")
         objectives.append(found)
     return objectives
+
+
+def _with_line(text: str, search_file: SearchFile) -> str:
+    """Return what is wrong with a task behind the line that names it first."""
+    for number, request in enumerate(search_file.objectives):
+        if request.measure is None and repr(request.task) in text:
+            return located([Problem(("objectives", number, "task"), text)], search_file.lines)[0]
+    return text
 
 
 def _length_of_answers(request: ObjectiveRequest, tasks: TaskSet, problems: list[str]) -> list[Objective]:

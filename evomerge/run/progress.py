@@ -18,11 +18,17 @@ def progress_printer(stream: TextIO) -> Reporter:
 
 
 def progress_line(progress: Progress) -> str:
-    """Return the state of a search in one line: candidates, best per objective, failures, busy share, time left."""
+    """Return the state of a search in one line.
+
+    Parents still to answer, candidates, best per objective, front size, failures, busy share, time used, time left.
+    """
     budget = f"/{progress.budget}" if progress.budget < 2**31 else ""
-    parts = [f"{progress.candidates}{budget} candidates"]
+    parts = [f"{progress.parents} parent{'s' * (progress.parents > 1)} to answer first"] if progress.parents else []
+    parts.append(f"{progress.candidates}{budget} candidates")
     if progress.best:
         parts.append("best " + " ".join(f"{name} {value:.3f}" for name, value in progress.best.items()))
+    if len(progress.best) > 1:
+        parts.append(f"front {progress.front}")
     if progress.failures:
         parts.append(f"{progress.failures} failed")
     parts.append(f"busy {100 * progress.busy:.0f}%")

@@ -42,7 +42,7 @@ def remeasure(run: Run, request: FrontRequest, *, workers: int | None = None, ad
         candidates = _candidates(run, answer, places, first)
         ended = run_ended(archive)
         archive.put_remeasured(candidates, _predictions(answer, places))
-        pool = Places(workers, address).pool(preparation.spec)
+        pool = Places(workers, address).pool(preparation.spec, run.folder)
         try:
             reason = evaluate(archive, pool, candidates, "search", preparation.plan.search)
         finally:

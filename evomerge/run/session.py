@@ -26,6 +26,7 @@ from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
+from evomerge.run.reading import read_search_file
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
@@ -92,7 +93,7 @@ def search(
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
-    search_file = _overridden(load_search_file(file), limits, seed)
+    search_file = _overridden(read_search_file(file), limits, seed)
     scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
     search_file = replace(search_file, scoring=scoring)
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
@@ -209,7 +210,7 @@ def _drive(
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
     handler = signal.getsignal(signal.SIGTERM)
-    pool = places.pool(preparation.spec)
+    pool = places.pool(preparation.spec, archive.path.parent)
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,11 +83,16 @@ class Answerer(ResidentScorer):
         """Return the model's responses to some items of a task or a measure; see ResidentScorer and Asking."""
         if task in self._measures:
             return self._measures[task].answers(tuple(item_ids), self)
-        items = tuple(dict.fromkeys(item_ids))
-        if not items:
-            return ()
-        given = self.outputs(task, items)
-        return (*self._tasks.grade(task, self._prepare(task, items), given), *self._about_texts(task, items, given))
+        return super().answers(task, item_ids)
+
+    def _graded(
+        self,
+        task: str,
+        items: tuple[str, ...],
+        given: Sequence[Sequence[Sequence[Output]]],
+        together: Collection[str],
+    ) -> tuple[Response, ...]:
+        return (*super()._graded(task, items, given, together), *self._about_texts(task, items, given))
 
     def remembered(self, weights: str, task: str, items: Sequence[str]) -> tuple[Response, ...]:
         """Return the responses as `answers` does, those from the cache that a model of these very weights gave.
@@ -96,18 +103,60 @@ class Answerer(ResidentScorer):
                 than the model.
             items: in order.
         """
+        return tuple(itertools.chain(*self.portions(weights, task, items)))
+
+    def portions(
+        self, weights: str, task: str, items: Sequence[str], together: Sequence[str] = (), seconds: float = math.inf
+    ) -> Iterator[tuple[Response, ...]]:
+        """Yield the responses of `remembered` as batches end; those of a measure all at once.
+
+        Args:
+            weights: see `remembered`, as `task` and `items`.
+            task: or measure.
+            items: in order.
+            together: items from which the batches are made, see `output_portions`; not where answers are found in the
+                cache, for what is left is then asked by itself.
+            seconds: that pass at least between two portions.
+        """
         measure = self._measures.get(task)
-        if self._cache is None or not weights or (measure is not None and measure.measure.kind not in CACHED):
-            return self.answers(task, items)
-        keys = {item: digest(self._identity, weights, self._question(task, item)) for item in items}
-        found = self._cache.get(keys)
+        cached = self._cache is not None and bool(weights) and (measure is None or measure.measure.kind in CACHED)
+        keys = {item: digest(self._identity, weights, self._question(task, item)) for item in items} if cached else {}
+        found = self._cache.get(keys) if self._cache is not None and keys else {}
         missing = [item for item in items if item not in found]
-        fresh: dict[str, list[Response]] = {}
-        for response in self.answers(task, missing) if missing else ():
-            fresh.setdefault(response.item, []).append(response)
-        if fresh:
-            self._cache.put((keys[item], responses) for item, responses in fresh.items())
-        return tuple(response for item in items for response in (found.get(item) or fresh.get(item, [])))
+        whole = tuple(missing) if found or not together else tuple(together)
+        ready = [response for item in items for response in found.get(item, ())]
+        if task in self._measures:
+            ready += self._kept(keys, self.answers(task, missing) if missing else ())
+            missing = []
+        given: dict[str, list[list[Output]]] = {}
+        since = time.monotonic()
+        for portion in self.output_portions(task, missing, whole) if missing else ():
+            given |= portion
+            if time.monotonic() - since >= seconds:
+                yield (*ready, *self._kept(keys, self._grade_some(task, items, given, whole)))
+                ready, given, since = [], {}, time.monotonic()
+        if given:
+            ready += self._kept(keys, self._grade_some(task, items, given, whole))
+        if keys:  # whoever asked first, the order is the same
+            place = {item: number for number, item in enumerate(items)}
+            ready.sort(key=lambda response: place[response.item])
+        if ready:
+            yield tuple(ready)
+
+    def _grade_some(
+        self, task: str, items: Sequence[str], given: Mapping[str, list[list[Output]]], together: Collection[str]
+    ) -> tuple[Response, ...]:
+        ended = tuple(item for item in items if item in given)
+        return self._graded(task, ended, [given[item] for item in ended], together)
+
+    def _kept(self, keys: Mapping[str, str], responses: Sequence[Response]) -> Sequence[Response]:
+        """Return responses after putting those to items that have a key into the cache."""
+        if keys and responses and self._cache is not None:
+            by_item: dict[str, list[Response]] = {}
+            for response in responses:
+                by_item.setdefault(response.item, []).append(response)
+            self._cache.put((keys[item], of_item) for item, of_item in by_item.items())
+        return responses
 
     def _question(self, task: str, item: str) -> str:
         """Return a hash of the task's version and of what is asked: prompts, choices and generation settings."""
@@ -140,21 +189,16 @@ class Answerer(ResidentScorer):
         self, task: str, items: tuple[str, ...], given: Sequence[Sequence[Sequence[Output]]]
     ) -> list[Response]:
         """Return, per written answer of the outputs just given, its length and whether it was cut off."""
-        prompts = self._prepare(task, items)
-        places = [(place, number) for place, prompt in enumerate(prompts) for number in range(len(prompt.requests))]
         found: dict[str, Written] = {}
-        for numbers, way in self._ways_of(task, items, prompts):
-            for order, flat in enumerate(numbers):
-                place, number = places[flat]
-                request = prompts[place].requests[number]
-                if request.request_type != "generate_until":
+        for prompt, answers in zip(self._prepare(task, items), given, strict=True):
+            for request, answer in zip(prompt.requests, answers, strict=True):
+                if request.request_type != "generate_until" or prompt.item in found:
                     continue
-                if isinstance(way, WrittenAnswers):
-                    written = way.written[order]
+                if prompt.item in self._written:  # by a way of ours, which knows exactly
+                    found[prompt.item] = self._written[prompt.item]
                 else:
                     limit = harness.writing(self._resident.asker, request.args[1])[1]
-                    written = self._measured(str(given[place][number][0]), limit)
-                found.setdefault(prompts[place].item, written)
+                    found[prompt.item] = self._measured(str(answer[0]), limit)
         return [response for item, written in found.items() for response in about_text(task, item, written)]
 
     def likelihoods(self, name: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -207,13 +251,14 @@ class Answerer(ResidentScorer):
         """Return one output per request."""
         outputs: list[Output] = [None] * len(requests)
         for numbers, way in self._packed(requests):
-            for number, output in zip(numbers, answered(way), strict=True):
-                outputs[number] = output[0]
+            for portion in answered(way, range(len(numbers))):
+                for place, output in portion.items():
+                    outputs[numbers[place]] = output[0]
         return outputs
 
     def _packed(self, requests: Sequence[Request]) -> list[tuple[tuple[int, ...], Way]]:
         """Return how the requests are asked, which is prepared once and used for every candidate."""
-        key = repr((requests, sorted(layer_kinds(self.model))))
+        key = repr((requests, sorted(layer_kinds(self.model)), self._resident.memory))
         if key not in self._sets:
             self._sets[key] = ways(self._resident, requests)
             while len(self._sets) > REMEMBERED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from evomerge.errors import CandidateError
 from evomerge.scoring.measures import Written
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
 from evomerge.scoring.rows import SHORTEST_ROOT
+from evomerge.scoring.stopwatch import Stopwatch
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # token ids per sequence -> texts, special tokens left out
 
@@ -61,37 +62,56 @@ def _cuts_earlier(a: str, b: str) -> bool:
 def write(
     model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
 ) -> list[str]:
-    """Return the greedy continuation of every prompt, cut at its stops; see `write_fully`."""
-    return [answer.text for answer in write_fully(model, prompts, stops, decode, batch_size, device)]
+    """Return the greedy continuation of every prompt, cut at its stops; see `write_batches`."""
+    answers = [""] * len(prompts)
+    for batch in write_batches(model, prompts, stops, decode, batch_size, device):
+        for number, answer in batch.items():
+            answers[number] = answer.text
+    return answers
 
 
-def write_fully(
-    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
-) -> list[Written]:
-    """Return the greedy continuation of every prompt, cut at its stops, with its tokens and whether it came to its end.
+def write_batches(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    stops: Stops,
+    decode: Decode,
+    batch_size: int,
+    device: torch.device,
+    wanted: Collection[int] | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> Iterator[dict[int, Written]]:
+    """Yield prompt -> its greedy continuation, cut at its stops, with its tokens and whether it came to its end.
 
     Args:
         model: a causal language model with a growing key/value cache.
         prompts: token ids, none empty; they and `stops.limit` new tokens fit the model's context.
         stops: when an answer ends.
         decode: texts of token ids.
-        batch_size: sequences at a time.
+        batch_size: sequences at a time; a dictionary is yielded for each such batch.
         device: of the model.
+        wanted: places of prompts; batches that hold none of them are left out. A batch that is written is always
+            written whole, so that its texts do not depend on what else is wanted. None: all.
+        stopwatch: is told the seconds of reading prompts, and of writing.
 
     Raises:
         CandidateError: logits are NaN or infinite.
     """
+    watch = stopwatch or Stopwatch()
     root = _shared(prompts)
     order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), tuple(prompts[number])))
-    answers = [Written("", 0, True)] * len(prompts)
-    with torch.inference_mode():
-        cache = compute_root(model, root, device) if root else None
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
+    cache = None
+    if root:
+        with watch.prefill(), torch.inference_mode():
+            cache = compute_root(model, root, device)
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        if wanted is not None and set(wanted).isdisjoint(numbers):
+            continue
+        # Not around the loop: a generator that waits would leave its caller in inference mode.
+        with torch.inference_mode():
             batch = _Batch(model, [prompts[number][len(root) :] for number in numbers], len(root), cache, device)
-            for number, answer in zip(numbers, batch.run(stops, decode), strict=True):
-                answers[number] = answer
-    return answers
+            answers = batch.run(stops, decode, watch)
+        yield dict(zip(numbers, answers, strict=True))
 
 
 def trial_steps(
@@ -136,10 +156,11 @@ class _Batch:
         """Largest logit of the last step, per active row."""
         return [float(value) for value in self._largest.tolist()]
 
-    def run(self, stops: Stops, decode: Decode) -> list[Written]:
-        """Return the answers, in the order of the prompts."""
-        for _ in range(stops.limit):
-            tokens = self.step()
+    def run(self, stops: Stops, decode: Decode, watch: Stopwatch) -> list[Written]:
+        """Return the answers, in the order of the prompts; the first step reads the prompts, the others write."""
+        for count in range(stops.limit):
+            with watch.decode() if count else watch.prefill():
+                tokens = self.step()
             self._append(tokens, stops, decode)
             if not self._going:
                 break

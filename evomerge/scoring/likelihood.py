@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,18 +51,41 @@ class PlacedForest:
         The softmax is taken in `softmax_dtype`, by default that of the logits, and summed in it, as lm-eval does.
         """
         results: list[tuple[float, bool]] = [(0.0, False)] * self.size
-        with torch.inference_mode():
-            cache = compute_root(model, self.root, self._device) if self.root else None
-            for row in self._rows:
-                logits = _logits(model, row, len(self.root), cache)
-                scores = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype)  # (k, vocabulary)
-                chosen = scores[row.places, row.targets].masked_fill(row.padded, 0.0)  # (s, t)
-                greedy = (scores.argmax(dim=-1)[row.places] == row.targets) | row.padded
-                for member, value, first in zip(
-                    row.members, chosen.sum(dim=1).tolist(), greedy.all(dim=1).tolist(), strict=True
-                ):
-                    results[member] = (value, first)
+        for found in self.score_rows(model, softmax_dtype):
+            for member, result in found.items():
+                results[member] = result
         return results
+
+    def score_rows(
+        self, model: Any, softmax_dtype: torch.dtype | None = None, wanted: Collection[int] | None = None
+    ) -> Iterator[dict[int, tuple[float, bool]]]:
+        """Yield sequence -> result as in `score`, row by row.
+
+        Args:
+            model: to ask.
+            softmax_dtype: see `score`.
+            wanted: sequences; rows that hold none of them are left out. A row that is asked is always asked whole, so
+                its numbers do not depend on what else is wanted. None: all.
+        """
+        # Not around the loop: a generator that waits would leave its caller in inference mode.
+        cache = None
+        if self.root:
+            with torch.inference_mode():
+                cache = compute_root(model, self.root, self._device)
+        for row in self._rows:
+            if wanted is None or not set(wanted).isdisjoint(row.members):
+                yield self._score_row(model, row, cache, softmax_dtype)
+
+    def _score_row(
+        self, model: Any, row: _Placed, cache: Any, softmax_dtype: torch.dtype | None
+    ) -> dict[int, tuple[float, bool]]:
+        with torch.inference_mode():
+            logits = _logits(model, row, len(self.root), cache)
+            scores = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype)  # (k, vocabulary)
+            chosen = scores[row.places, row.targets].masked_fill(row.padded, 0.0)  # (s, t)
+            greedy = (scores.argmax(dim=-1)[row.places] == row.targets) | row.padded
+            values, firsts = chosen.sum(dim=1).tolist(), greedy.all(dim=1).tolist()
+        return {member: (value, first) for member, value, first in zip(row.members, values, firsts, strict=True)}
 
 
 def plain_scores(model: Any, sequences: Sequence[Likelihood], device: torch.device) -> list[float]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from evomerge.candidate import Response
-from evomerge.errors import CandidateError, InfrastructureError, InputError
+from evomerge.errors import CandidateError, InfrastructureError, InputError, out_of_memory
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoder
 from evomerge.scoring.items import ItemPlan
+from evomerge.scoring.measures import Written
 from evomerge.scoring.mishaps import SHORTENED
 from evomerge.scoring.resident_cache import layer_kinds
-from evomerge.scoring.ways import Output, Resident, Way, ways
+from evomerge.scoring.stopwatch import Stopwatch
+from evomerge.scoring.ways import Output, Resident, Way, WrittenAnswers, ways
 
 PLAIN_BATCH = 8  # sequences at a time on the plain path, where the batch size is "auto"
 REMEMBERED_SETS = 16  # item sets whose packed requests are kept
-_Asked = tuple[str, tuple[str, ...], str | None, frozenset[str]]  # task, items, chat template, kinds of layers
+# task, items, chat template, kinds of layers, memory of a pass as a share of what it may take
+_Asked = tuple[str, tuple[str, ...], str | None, frozenset[str], float]
 
 
 class ResidentScorer:
@@ -69,8 +73,19 @@ class ResidentScorer:
         self._ways: dict[_Asked, list[tuple[tuple[int, ...], Way]]] = {}
         self._truncated: dict[str, set[str]] = {}
         self._fallbacks: dict[str, str] = {}
+        self._written: dict[str, Written] = {}  # item -> its first written answer, as asked last
         for task, items in (plan.search if plan is not None else {}).items():
             self._prepare(task, items)
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """The seconds that the model took to read and to write."""
+        return self._resident.stopwatch
+
+    def limit_memory(self, share: float) -> None:
+        """Let batches take this share of the memory that they take otherwise, from now on; 1 lifts the limit."""
+        if share != self._resident.memory:
+            self._resident = replace(self._resident, memory=share)
 
     @property
     def truncated(self) -> Mapping[str, int]:
@@ -91,26 +106,63 @@ class ResidentScorer:
             InfrastructureError: memory does not suffice for one sequence.
         """
         items = tuple(dict.fromkeys(item_ids))
-        if not items:
-            return ()
-        given = self.outputs(task, items)
-        graded = self._tasks.grade(task, self._prepare(task, items), given)
-        if cut := self._truncated.get(task):  # silent where every prompt fits, which is the rule
-            graded += tuple(Response(task, item, SHORTENED, float(item in cut)) for item in items)
-        return graded
+        return self._graded(task, items, self.outputs(task, items), items) if items else ()
 
     def outputs(self, task: str, items: Iterable[str]) -> list[list[list[Output]]]:
         """Return what the model said, before filters and metrics: per item, per request, per repeat."""
         wanted = tuple(items)
-        prompts = self._prepare(task, wanted)
-        flat: list[list[Output]] = [[] for prompt in prompts for _ in prompt.requests]
-        for numbers, way in self._ways_of(task, wanted, prompts):
-            for number, output in zip(numbers, answered(way), strict=True):
-                flat[number] = output
-        rest = iter(flat)
-        given = [[next(rest) for _ in prompt.requests] for prompt in prompts]
-        _check_finite(task, prompts, given)
-        return given
+        given: dict[str, list[list[Output]]] = {}
+        for portion in self.output_portions(task, wanted):
+            given |= portion
+        return [given[item] for item in wanted]
+
+    def output_portions(
+        self, task: str, items: Sequence[str], together: Sequence[str] = ()
+    ) -> Iterator[dict[str, list[list[Output]]]]:
+        """Yield item -> what the model said, per request and repeat, as the last batch of an item's requests ends.
+
+        Args:
+            task: of the items.
+            items: whose outputs are wanted.
+            together: items, these among them, from which the batches are made; by default these. With the same items
+                together, an output is the same whichever are wanted (unless memory has run out since).
+        """
+        whole, asked = tuple(dict.fromkeys(together or items)), set(items)
+        prompts = self._prepare(task, whole)
+        owners = [prompt.item for prompt in prompts for _ in prompt.requests]
+        missing = {prompt.item: len(prompt.requests) for prompt in prompts if prompt.item in asked}
+        given: dict[int, list[Output]] = {}
+        firsts = {item: place for place, item in reversed(list(enumerate(owners)))}
+        self._written.clear()
+        for numbers, way in self._ways_of(task, whole, prompts):
+            wanted = [place for place, number in enumerate(numbers) if owners[number] in asked]
+            for portion in answered(way, wanted):
+                for place, output in portion.items():
+                    item = owners[numbers[place]]
+                    given[numbers[place]] = output
+                    missing[item] -= 1
+                    if isinstance(way, WrittenAnswers):
+                        self._written.setdefault(item, way.written[place])
+                ended = [item for item, count in missing.items() if count == 0]
+                missing = {item: count for item, count in missing.items() if count}
+                found = {item: _of_item(given, owners, firsts[item]) for item in ended}
+                _check_finite(task, found)
+                if found:
+                    yield found
+
+    def _graded(
+        self,
+        task: str,
+        items: tuple[str, ...],
+        given: Sequence[Sequence[Sequence[Output]]],
+        together: Collection[str],
+    ) -> tuple[Response, ...]:
+        """Return the responses for the outputs of some items, which were asked together with others."""
+        graded = self._tasks.grade(task, self._prepare(task, items), given)
+        cut = self._truncated.get(task, set()).intersection(together)
+        if cut:  # silent where every prompt fits, which is the rule
+            graded += tuple(Response(task, item, SHORTENED, float(item in cut)) for item in items)
+        return graded
 
     def _prepare(self, task: str, items: Sequence[str]) -> list[harness.Prompt]:
         if (template := self._template) is not None:
@@ -132,7 +184,7 @@ class ResidentScorer:
     def _ways_of(
         self, task: str, items: tuple[str, ...], prompts: Sequence[harness.Prompt]
     ) -> list[tuple[tuple[int, ...], Way]]:
-        key = (task, items, self._template, layer_kinds(self._resident.model))
+        key = (task, items, self._template, layer_kinds(self._resident.model), self._resident.memory)
         if key not in self._ways:
             owners = [prompt.item for prompt in prompts for _ in prompt.requests]
             found = ways(self._resident, [request for prompt in prompts for request in prompt.requests])
@@ -146,23 +198,39 @@ class ResidentScorer:
         return self._ways[key]
 
 
-def answered(way: Way) -> list[list[Output]]:
-    """Return a way's outputs, in smaller passes where memory runs out."""
-    while True:
+def _of_item(given: Mapping[int, list[Output]], owners: Sequence[str], first: int) -> list[list[Output]]:
+    """Return the outputs of the item whose requests begin at `first`."""
+    ends = next((place for place in range(first, len(owners)) if owners[place] != owners[first]), len(owners))
+    return [given[place] for place in range(first, ends)]
+
+
+def answered(way: Way, wanted: Collection[int]) -> Iterator[dict[int, list[Output]]]:
+    """Yield a way's outputs per request; where memory runs out, the rest in smaller batches.
+
+    Raises:
+        InfrastructureError: memory does not suffice for one sequence.
+    """
+    left = set(wanted)
+    while left:
         try:
-            return way.answer()
-        except torch.OutOfMemoryError as error:
-            message = str(error).splitlines()[0]
+            for portion in way.portions(left):
+                left -= portion.keys()
+                yield portion
+            return
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)):
+                raise
+            message = (str(error) or type(error).__name__).splitlines()[0]
         # Outside the handler, since the error's traceback holds the tensors of the failed pass.
         if not way.shrink():
-            raise InfrastructureError(f"memory does not suffice for one sequence at a time: {message}")
+            raise InfrastructureError(f"out of memory even for one sequence at a time: {message}")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _check_finite(task: str, prompts: Sequence[harness.Prompt], outputs: Sequence[Sequence[Sequence[Output]]]) -> None:
-    for prompt, answers in zip(prompts, outputs, strict=True):
+def _check_finite(task: str, given: Mapping[str, Sequence[Sequence[Output]]]) -> None:
+    for item, answers in given.items():
         for output in (output for repeats in answers for output in repeats):
             value = output[0] if isinstance(output, tuple) else output
             if isinstance(value, float) and not math.isfinite(value):
-                raise CandidateError(f"task {task!r}, item {prompt.item!r}: the log likelihood of an answer is {value}")
+                raise CandidateError(f"task {task!r}, item {item!r}: the log likelihood of an answer is {value}")

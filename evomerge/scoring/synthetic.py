@@ -21,7 +21,8 @@ from evomerge.candidate import Answers, Candidate, Job, Outcome, Response
 from evomerge.errors import CandidateError, InfrastructureError, InputError
 from evomerge.recipe import Recipe, Source
 
-Trouble = Literal["candidate", "infrastructure", "configuration", "bug", "nan", "memory", "hang", "die", "die once"]
+Lasting = Literal["candidate", "infrastructure", "configuration", "bug", "nan", "memory", "hang", "die"]
+Trouble = Lasting | Literal["hang once", "die once"]
 _NORMAL = NormalDist()
 
 
@@ -42,8 +43,9 @@ class SyntheticSpec:
     parents: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # a parent's name -> its place in the cube
     seconds: float = 0.0  # per job, on average
     spread: float = 0.0  # standard deviation of the job time's logarithm
+    portion: int | None = None  # items that are answered at a time; None: all of a task
     troubles: Mapping[int, Trouble] = field(default_factory=dict)  # candidate -> what goes wrong with it
-    scratch: str = ""  # folder for the marks by which 'die once' remembers
+    scratch: str = ""  # folder for the marks by which 'die once' and 'hang once' remember
 
     def build(self) -> SyntheticEvaluator:
         """Return the evaluator."""
@@ -58,7 +60,7 @@ class SyntheticEvaluator:
         self._difficulties: dict[tuple[str, str], float] = {}
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
-        """Yield answers per task, then the outcome; the candidate's trouble comes after the first task's answers.
+        """Yield answers, then the outcome; the candidate's trouble comes after the first task's answers, or portion's.
 
         Raises:
             CandidateError, InfrastructureError, InputError, ...: as `troubles` says.
@@ -67,12 +69,15 @@ class SyntheticEvaluator:
         number, trouble = job.candidate.number, self._spec.troubles.get(job.candidate.number)
         seconds = self._job_seconds(number)
         for place, (task, items) in enumerate(job.items.items()):
-            if seconds:
-                time.sleep(seconds / len(job.items))
-            if trouble is not None and (place > 0 or len(job.items) == 1):
-                self._get_into(trouble, number)
-            value = math.nan if trouble == "nan" else None
-            yield Answers(number, job.split, task, tuple(self._answers(job.candidate, task, items, value)))
+            size, whole = self._spec.portion or len(items), len(job.together.get(task, items))
+            for start in range(0, len(items), size):
+                if seconds:
+                    time.sleep(seconds / len(job.items) * min(size, len(items) - start) / whole)
+                if trouble is not None and (place > 0 or len(job.items) == 1) and (start > 0 or size >= len(items)):
+                    self._get_into(trouble, number)
+                value = math.nan if trouble == "nan" else None
+                answers = tuple(self._answers(job.candidate, task, items[start : start + size], value))
+                yield Answers(number, job.split, task, answers, left=max(0, len(items) - start - size))
         digest = job.candidate.recipe.digest
         taken = time.monotonic() - started
         yield Outcome(number, job.split, None, "", taken, {"score": taken}, fingerprint=digest[:16])
@@ -117,7 +122,7 @@ class SyntheticEvaluator:
             raise KeyError(f"bug met by candidate {number} (synthetic)")
         if trouble == "memory":
             raise RuntimeError("CUDA error: out of memory (synthetic)")
-        if trouble == "hang":
+        if trouble == "hang" or (trouble == "hang once" and _first_time(self._spec.scratch, number)):
             time.sleep(3600.0)
         if trouble == "die" or (trouble == "die once" and _first_time(self._spec.scratch, number)):
             os._exit(17)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,13 +13,14 @@ import torch
 from evomerge.errors import CandidateError
 from evomerge.scoring import harness
 from evomerge.scoring.asking import Encoded, Encoder
-from evomerge.scoring.generation import Stops, write_fully
+from evomerge.scoring.generation import Stops, write_batches
 from evomerge.scoring.likelihood import PlacedForest
 from evomerge.scoring.measures import Written
 from evomerge.scoring.resident_cache import layer_kinds
 from evomerge.scoring.rows import plant
 from evomerge.scoring.settings import TaskSettings
 from evomerge.scoring.soundness import architecture_doubt, generation_doubt, measured_doubt, writing_doubt
+from evomerge.scoring.stopwatch import Stopwatch
 
 Output = Any  # (log likelihood, is greedy), a log likelihood, or a text
 
@@ -33,8 +35,13 @@ class Way(Protocol):
     truncated: frozenset[int]  # requests that lost their beginning to fit the context, by their place here
     fallback: str | None  # why the plain path is taken, or None
 
-    def answer(self) -> list[list[Output]]:
-        """Return the outputs per request and repeat."""
+    def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
+        """Yield request -> its outputs, one per repeat, as batches end.
+
+        Args:
+            wanted: places of requests. What is asked in one batch does not depend on it, so neither does any output.
+                None: all.
+        """
         ...
 
     def shrink(self) -> bool:
@@ -53,6 +60,8 @@ class Resident:
     device: torch.device
     batch_size: int | None  # sequences written at a time; None bounds their memory
     fast: bool = True
+    memory: float = 1.0  # of what a pass may take otherwise: less where a worker ran out of it
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     # (task, kind of request, kinds of layers) -> doubt, once measured
     measured: dict[tuple[str, str, frozenset[str]], str | None] = field(default_factory=dict)
 
@@ -76,16 +85,19 @@ class PlainRequests:
         self._resident = resident
         self._requests = list(requests)
 
-    def answer(self) -> list[list[Output]]:
-        """Return the outputs per request and repeat.
+    def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
+        """Yield the outputs, all at once: the adapter makes its batches from everything that it is given.
 
         Raises:
             CandidateError: the model's logits after the first prompt of a written answer are not numbers; the
                 adapter itself would write on, whatever they are.
         """
-        if self._requests[0].request_type == "generate_until":
+        written, watch = self._requests[0].request_type == "generate_until", self._resident.stopwatch
+        if written:
             self._check(self._requests[0].args[0])
-        return harness.ask(self._resident.asker, self._requests, self._resident.settings)
+        with watch.decode() if written else watch.prefill():  # how long it reads before it writes, it does not tell
+            outputs = harness.ask(self._resident.asker, self._requests, self._resident.settings)
+        yield {place: output for place, output in enumerate(outputs) if wanted is None or place in wanted}
 
     def shrink(self) -> bool:
         """Return False: the adapter has its own batches."""
@@ -111,17 +123,35 @@ class PackedLikelihoods:
         self._counts = [len(one.parts) for one in encoded]
         self._repeats = [request.repeats or 1 for request in requests]
         self._parts = [part for one in encoded for part in one.parts]
-        self._budget, self._ceiling = row_tokens(resident.model, resident.device)
+        self._owners = [place for place, one in enumerate(encoded) for _ in one.parts]  # part -> its request
+        self._firsts = list(itertools.accumulate(self._counts, initial=0))  # request -> its first part
+        self._budget, self._ceiling = row_tokens(resident.model, resident.device, resident.memory)
         self._plant()
 
-    def answer(self) -> list[list[Output]]:
-        """Return the outputs per request and repeat."""
-        scores = iter(self._forest.score(self._resident.model, self._resident.asker.softmax_dtype))
-        outputs = []
-        for count, repeats in zip(self._counts, self._repeats, strict=True):
-            own = [next(scores) for _ in range(count)]
-            outputs.append([sum(value for value, _ in own) if self._rolling else own[0]] * repeats)
-        return outputs
+    def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
+        """Yield request -> its outputs after each row that ends some."""
+        places = range(len(self._counts)) if wanted is None else wanted
+        parts = {self._firsts[place] + part for place in places for part in range(self._counts[place])}
+        missing = {place: self._counts[place] for place in places}
+        scores: dict[int, tuple[float, bool]] = {}
+        rows = self._forest.score_rows(self._resident.model, self._resident.asker.softmax_dtype, parts)
+        while True:
+            with self._resident.stopwatch.prefill():
+                row = next(rows, None)
+            if row is None:
+                break
+            scores |= row
+            for part in row.keys() & parts:
+                missing[self._owners[part]] -= 1
+            ended = [place for place, count in missing.items() if count == 0]
+            if ended:
+                yield {place: self._output(place, scores) for place in ended}
+            for place in ended:
+                del missing[place]
+
+    def _output(self, place: int, scores: Mapping[int, tuple[float, bool]]) -> list[Output]:
+        own = [scores[self._firsts[place] + part] for part in range(self._counts[place])]
+        return [sum(value for value, _ in own) if self._rolling else own[0]] * self._repeats[place]
 
     def shrink(self) -> bool:
         """Halve the tokens of a row, down to one sequence per row."""
@@ -154,24 +184,31 @@ class WrittenAnswers:
         ends = resident.model.generation_config.eos_token_id
         self._resident = resident
         self._stops = Stops(tuple(strings), frozenset([ends] if isinstance(ends, int) else ends), limit)
-        self.written: list[Written] = []  # of the last answer, per request
+        self.written: list[Written] = [Written("", 0, True)] * len(requests)  # as asked last, per request
         self._repeats = [request.repeats or 1 for request in requests]
         self._prompts = [one.prompt for one in encoded]
         longest = max(len(prompt) for prompt in self._prompts) + limit
-        self._batch = resident.batch_size or written_at_once(resident.model, longest, resident.device)
+        fitting = written_at_once(resident.model, longest, resident.device, resident.memory)
+        self._batch = max(1, int(resident.batch_size * resident.memory)) if resident.batch_size else fitting
 
-    def answer(self) -> list[list[Output]]:
-        """Return the outputs per request and repeat."""
+    def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
+        """Yield request -> its outputs after each batch."""
         tokenizer = self._resident.asker.tokenizer
-        self.written = write_fully(
+        batches = write_batches(
             self._resident.model,
             self._prompts,
             self._stops,
             lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True),
             self._batch,
             self._resident.device,
+            wanted,
+            self._resident.stopwatch,
         )
-        return [[answer.text] * repeats for answer, repeats in zip(self.written, self._repeats, strict=True)]
+        for batch in batches:
+            for place, answer in batch.items():
+                self.written[place] = answer
+            asked = [place for place in batch if wanted is None or place in wanted]
+            yield {place: [self.written[place].text] * self._repeats[place] for place in asked}
 
     def shrink(self) -> bool:
         """Halve the sequences that are written together."""
@@ -179,8 +216,8 @@ class WrittenAnswers:
         return before > 1
 
 
-def row_tokens(model: Any, device: torch.device) -> tuple[int, int]:
-    """Return how many tokens a row should hold, and how many at most.
+def row_tokens(model: Any, device: torch.device, memory: float = 1.0) -> tuple[int, int]:
+    """Return how many tokens a row should hold, and how many at most; both times `memory`.
 
     Long rows share more and keep an accelerator busy; what their attention costs grows with their length, and at
     twice the model's width it is a third of the work. On a CPU nothing is gained beyond a few hundred tokens. The
@@ -189,18 +226,25 @@ def row_tokens(model: Any, device: torch.device) -> tuple[int, int]:
     config = getattr(model.config, "get_text_config", lambda: model.config)()
     aim = ROW_ON_CPU if device.type == "cpu" else max(1024, min(2 * getattr(config, "hidden_size", 1024), 4096))
     row_of_logits = 8 * model.get_output_embeddings().weight.shape[0]  # bytes per token: logits and their softmax
-    ceiling = max(64, min(4 * aim, free_memory(device) // row_of_logits))
-    return min(aim, ceiling), ceiling
+    ceiling = max(1, int(memory * max(64, min(4 * aim, free_memory(device) // row_of_logits))))
+    return max(1, min(int(memory * aim), ceiling)), ceiling
 
 
-def written_at_once(model: Any, length: int, device: torch.device) -> int:
-    """Return how many sequences of `length` tokens are written together, so that their cache fits in memory."""
+def written_at_once(model: Any, length: int, device: torch.device, memory: float = 1.0) -> int:
+    """Return how many sequences of `length` tokens are written together, so that their cache fits in memory.
+
+    Args:
+        model: to ask.
+        length: tokens of the longest.
+        device: of the model.
+        memory: share of the number that would be chosen otherwise.
+    """
     config = getattr(model.config, "get_text_config", lambda: model.config)()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     per_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # Keys and values, and as much again while a longer cache replaces the one before.
     per_token = 4 * config.num_hidden_layers * heads * per_head * model.dtype.itemsize
-    return int(max(1, min(256, free_memory(device) // (per_token * length))))
+    return int(max(1, memory * min(256, free_memory(device) // (per_token * length))))
 
 
 def free_memory(device: torch.device) -> int:

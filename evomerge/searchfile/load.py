@@ -7,7 +7,7 @@ expected, what came, and what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from evomerge.searchfile.requests import (
 from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
 from evomerge.searchfile.yaml_places import Document, read_document
 from evomerge.space.expansion import expand
-from evomerge.space.form import check_form, model_places, resolve_model
+from evomerge.space.form import check_form, model_places, resolve_model, strange_parameters
 from evomerge.space.markers import is_marker, read_marker
 from evomerge.space.problems import Place, Problem, located
 from evomerge.space.route_request import MERGED, form_problems, named_sources, route_problems, sources_of
@@ -37,8 +37,17 @@ LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
 OF_THE_LOOP = ("asynchronous", "staleness")  # keys of `controller` that no controller is built with
 
 
-def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
+# Looks at models and tasks: (what could be read of a file, its sections that are free of mistakes) -> what is wrong.
+Further = Callable[[SearchFile, Set[str]], Sequence[str]]
+
+
+def load_search_file(path: str | os.PathLike[str], further: Further | None = None) -> SearchFile:
     """Return a search file in which nothing is wrong that can be known without loading models or tasks.
+
+    Args:
+        path: of the file.
+        further: asked, where the file has mistakes, about what else is wrong with the sections that have none, so that
+            all of it can be told at once. Of other sections it must not believe anything.
 
     Raises:
         SearchFileError: the file is missing, unreadable, or has mistakes; all of them are listed, with lines.
@@ -64,22 +73,26 @@ def load_search_file(path: str | os.PathLike[str]) -> SearchFile:
     _find_warm_start(controller, folder, problems)
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping):
-        problems += [Problem(("budget",), text) for text in budget_problems(budget)]
-    if problems:
-        raise SearchFileError(name, located(problems, document.lines))
-    return SearchFile(
+        problems += [Problem(("budget",), text) for text in budget_problems(document.value["budget"])]
+    unsound = {str(problem.place[0]) if problem.place else "" for problem in problems}
+    found = SearchFile(
         path=os.path.abspath(name),
         text=text,
-        merge=merge,
+        merge=merge or {},
         objectives=objectives,
         include=include,
         scoring=scoring,
         controller=_controller(controller),
         budget=BudgetRequest(**budget),
-        seed=content["seed"],
+        seed=content["seed"] or 0,
         route=route,
         lines=document.lines,
     )
+    if problems:
+        # a file that is broken as a whole is mended first
+        more = further(found, {key.name for key in SEARCH_FILE.keys} - unsound) if further and "" not in unsound else ()
+        raise SearchFileError(name, [*located(problems, document.lines), *more])
+    return found
 
 
 def load_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -181,6 +194,7 @@ def _checked_merge(
     else:  # without a known method a marker can still be wrong in itself
         for at in _markers(result, ()):
             problems += read_marker(_at(result, at), (*place, *at))[1]
+        problems += strange_parameters(result, place)
     return result
 
 

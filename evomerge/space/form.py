@@ -197,6 +197,25 @@ def _parameters(entry: Mapping[str, Any], place: Place) -> list[Problem]:
     return [Problem((*place, "parameters"), f"must map parameters to values, got {value!r}")]
 
 
+def strange_parameters(node: Any, place: Place) -> list[Problem]:
+    """Return the parameters, anywhere below, that no method has: what can be said where the method is not known."""
+    if isinstance(node, list):
+        return [problem for index, entry in enumerate(node) for problem in strange_parameters(entry, (*place, index))]
+    if not isinstance(node, Mapping):
+        return []
+    known = {p.name for method in CATALOGUE.values() for p in method.parameters}
+    known |= {name for method in CATALOGUE.values() for name in method.ignored}
+    names = node.get("parameters")
+    found = [
+        Problem((*place, "parameters", name), f"no merge method has this parameter. {near(str(name), sorted(known))}")
+        for name in (names if isinstance(names, Mapping) else ())
+        if name not in known
+    ]
+    for key in ("models", "slices", "sources"):
+        found += strange_parameters(node.get(key), (*place, key))
+    return found
+
+
 def _entries(entries: Any, keys: tuple[str, ...], place: Place) -> list[Problem]:
     if not isinstance(entries, list) or not entries:
         return [Problem(place, f"must be a list of at least one {{model: ...}}, got {entries!r}")]

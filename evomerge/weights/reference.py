@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from evomerge.errors import ExtraMissing, WeightsError
 from evomerge.references import HUB_ID, ModelReference, parse
+from evomerge.weights.file_hashes import file_hash
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -80,8 +80,8 @@ def revision_of(reference: str, local: LocalModel | None = None) -> str:
     """Return what identifies a model's weights wherever they lie: a commit id, or a hash of the files (40 hex digits).
 
     For a hub id it is the commit; for a folder a SHA-256 over the names and contents of its configuration and
-    weights files. With an adapter it is both, joined by '+'. Files are hashed once per process while their size and
-    time of change stay the same.
+    weights files. With an adapter it is both, joined by '+'. Files are hashed once while they stay as they are
+    (`file_hashes`).
     """
     local = local or locate(reference)
     revision = local.revision or _content_hash(_weights_files(local.folder))
@@ -163,20 +163,6 @@ def _weights_files(folder: Path) -> list[Path]:
 
 def _content_hash(files: Iterable[Path]) -> str:
     paths = sorted(files)
-    states = [path.stat() for path in paths]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the interpreter's lock
-        hashes = pool.map(
-            lambda path, state: _file_hash(str(path.resolve()), state.st_size, state.st_mtime_ns), paths, states
-        )
-        lines = [f"{path.name}\0{found}\n" for path, found in zip(paths, hashes, strict=True)]
+        lines = [f"{path.name}\0{found}\n" for path, found in zip(paths, pool.map(file_hash, paths), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:_REVISION_DIGITS]
-
-
-@lru_cache(maxsize=4096)
-def _file_hash(path: str, size: int, mtime_ns: int) -> str:
-    """Return a file's SHA-256; size and time are in the signature so that a changed file is read again."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -6,6 +6,7 @@ import math
 import os
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -300,3 +301,22 @@ def test_no_run_here(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         Archive.open(tmp_path, read_only=False)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_task_that_is_half_answered_is_known_with_what_was_asked(archive: Archive) -> None:
+    archive.put_asked([candidate(0), candidate(1, (0.5, 0.5))], size=2)
+    part, rest = replace(answers(0, {"x": 1.0}), left=2), replace(answers(0, {"y": 0.0}), left=1)
+    archive.put_answers(part, ("x", "y", "z"))
+    archive.put_answers(rest)
+    archive.put_answers(replace(answers(1, {"x": 1.0}), left=1), ("w", "x"))
+    archive.put_answers(Answers(1, "holdout", "add", (Response("add", "h", "acc", 0.0),), left=1), ("h", "i"))
+    half = {(0, "add"): ("x", "y", "z"), (1, "add"): ("w", "x")}
+    with Archive.open(archive.path.parent) as reader:
+        assert reader.half_way("search") == half
+        assert reader.half_way("holdout") == {(1, "add"): ("h", "i")}
+        assert reader.half_way("rest") == {}
+    archive.put_answers(answers(0, {"z": 1.0}))
+    assert archive.half_way("search") == {(1, "add"): ("w", "x")}
+    archive.put_answers(replace(answers(0, {"later": 1.0}), left=1), ("later", "last"))  # a race's next round
+    assert archive.half_way("search")[0, "add"] == ("later", "last")
+    assert archive.answered("search", 0) == {"add": {"x", "y", "z", "later"}}

@@ -18,7 +18,7 @@ def world(folder: Path, candidates: int) -> World:
 
 
 def main(folder: str, address: str, candidates: str, seconds: str) -> int:
-    spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=float(seconds), spread=0.5)
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=float(seconds), spread=0.5, portion=4)
     given = world(Path(folder), int(candidates))
     given.spec, given.pool = spec, lambda spec: RayPool(spec, address=address)
     return 0 if given.run().finished else 130

@@ -21,7 +21,10 @@ import os
 
 def holds_the_token(asked):
     token = os.environ.get("HF_TOKEN", "")
-    if os.path.exists(os.path.join(os.path.dirname(__file__), "fail")):
+    with open(os.path.join(os.path.dirname(__file__), "calls"), "ab") as calls:
+        before = calls.tell()
+        calls.write(b".")
+    if before == 3:  # base, the other parent and candidate 0 came first
         raise RuntimeError("401 Unauthorized: Bearer " + token)
     return float(len(token))
 """
@@ -44,31 +47,24 @@ def places_with(needle: bytes, folder: Path) -> list[str]:
 def test_a_planted_token_is_found_nowhere(short_folder: Path) -> None:
     (short_folder / "fitness.py").write_text(FITNESS)
     file = short_folder / "search.yaml"
-    file.write_text(SEARCH.format(experts=EXPERTS, candidates=1))
-    said = ""
+    file.write_text(SEARCH.format(experts=EXPERTS, candidates=2))
     with Nodes(1, 0, short_folder) as nodes:
-        environment = {**nodes.environment, "HF_TOKEN": TOKEN}
-        for verb in ("search", "resume"):
-            given = [file, "--out", short_folder / "run"] if verb == "search" else [short_folder / "run"]
-            more = ["--candidates", "2", "--address", nodes.address]
-            if verb == "resume":
-                (short_folder / "fail").touch()
-            done = subprocess.run(
-                command(verb, *given, *more[0 if verb == "resume" else 2 :]),
-                capture_output=True,
-                text=True,
-                timeout=300,
-                env=environment,
-            )
-            said += done.stdout + done.stderr
+        done = subprocess.run(
+            command("search", file, "--out", short_folder / "run", "--address", nodes.address),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**nodes.environment, "HF_TOKEN": TOKEN},
+        )
         time.sleep(1.0)  # Ray writes its logs a moment later
         logs = short_folder / "ray"
         assert len(list(logs.rglob("*.log"))) > 5
         assert places_with(TOKEN.encode(), short_folder) == []
-    assert TOKEN not in said
+    assert TOKEN not in done.stdout + done.stderr
     with Archive.open(short_folder / "run") as archive:
         first, second = archive.outcome(0), archive.outcome(1)
         scores = [one.value for one in archive.responses("search", 0) if one.metric == "score"]
+    assert done.returncode == 0, done.stderr
     assert scores == [len(TOKEN)]  # the worker had it
     assert first is not None
     assert first.done

@@ -101,42 +101,18 @@ def place(tmp_path: Path, address: str) -> Path:
     for name in ("base", "add", "sort"):
         (tmp_path / "models" / name).symlink_to(EXPERTS / name)
     (tmp_path / "tasks").symlink_to(TASKS)
-    (tmp_path / "small.yaml").write_text(SEARCH.format(candidates=8))
     (tmp_path / "long.yaml").write_text(SEARCH.format(candidates=100000))
     lines = [f"address: {address}", "workers: 2", f"runs: {tmp_path}/runs", f"files: {tmp_path}/files"]
     (tmp_path / "cluster.yaml").write_text("\n".join(lines) + "\n")
     return tmp_path
 
 
-def test_a_search_is_uploaded_run_on_two_nodes_and_followed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_uploaded_followed_stopped_refused_and_resumed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run through three jobs: watched until Ctrl-C and stopped; refused as it is there already; gone on with."""
     monkeypatch.setenv("PLANTED_TOKEN", SECRET)
-    cluster = ("--cluster", place / "cluster.yaml")
-    done = evomerge("submit", place / "small.yaml", *cluster, "--env", "PLANTED_TOKEN")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "job succeeded" in done.stdout
-    assert "evomerge export" in done.stdout  # the search's own summary, from the head node
-    assert f"{place}/runs/small on the cluster's head" in done.stdout
-    run = open_run(place / "runs" / "small")
-    assert run.state == "finished"
-    trials = run.trials()
-    assert list(trials["status"]) == ["done"] * 8
-    assert len(set(trials["worker"])) == 2, set(trials["worker"])
-    assert all(str(place / "files") in model for model in run.facts["models"]), "the upload is where it stays"
-    assert SECRET not in done.stdout + done.stderr
-    for file in (place / "runs").rglob("*"):
-        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
-
-    here = evomerge_search(place / "small.yaml", out=place / "here").trials()
-    columns = [name for name in here.columns if name.startswith(("score.", "gene.", "stderr.", "items."))]
-    assert trials[columns].equals(here[columns]), "the scores are those of this machine"
-
-    again = evomerge("submit", place / "small.yaml", *cluster)
-    assert again.returncode == 2, "the status is that of the search"
-    assert "already holds a search" in again.stdout
-
-
-def test_watching_ends_the_job_goes_on_is_stopped_and_resumed(place: Path) -> None:
-    cluster = ("--cluster", str(place / "cluster.yaml"))
+    cluster = ("--cluster", str(place / "cluster.yaml"), "--env", "PLANTED_TOKEN")
     watching = subprocess.Popen(
         command("submit", place / "long.yaml", *cluster),
         stdin=subprocess.DEVNULL,
@@ -155,19 +131,37 @@ def test_watching_ends_the_job_goes_on_is_stopped_and_resumed(place: Path) -> No
     assert found, err
     wait_for_candidates(run, len(open_run(run).trials()) + 2)
 
-    stopped = evomerge("submit", "--stop", found[1], *cluster)
+    stop = ("submit", "--stop", found[1], *cluster[:2])
+    stopped = evomerge(*stop)
     assert stopped.returncode == 0, stopped.stderr
     assert "job stopped" in stopped.stdout
     assert open_run(run).state == "interrupted"
-    assert "had ended before" in evomerge("submit", "--stop", found[1], *cluster).stderr
-    before = open_run(run).trials()
-    told = int((before["status"] == "done").sum())
-    more = evomerge("submit", place / "long.yaml", *cluster, "--resume", "--candidates", str(told + 8))
-    assert more.returncode == 0, more.stdout + more.stderr
-    after = open_run(run).trials()
-    assert list(after["status"]) == ["done"] * (told + 8)
-    genes = [name for name in before.columns if name.startswith("gene.")]
-    assert after[genes][: len(before)].equals(before[genes])
+    assert "had ended before" in evomerge(*stop).stderr
+    told = int((open_run(run).trials()["status"] == "done").sum())
+
+    again = evomerge("submit", place / "long.yaml", *cluster)
+    assert again.returncode == 2, "the status is that of the search"
+    assert "already holds a search" in again.stdout
+
+    done = evomerge("submit", place / "long.yaml", *cluster, "--resume", "--candidates", str(told + 8))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "job succeeded" in done.stdout
+    assert "evomerge export" in done.stdout  # the search's own summary, from the head node
+    assert f"{run} on the cluster's head" in done.stdout
+    there = open_run(run)
+    trials = there.trials()
+    assert there.state == "finished"
+    assert list(trials["status"]) == ["done"] * (told + 8)
+    assert len(set(trials["worker"])) == 2, set(trials["worker"])
+    assert all(str(place / "files") in model for model in there.facts["models"]), "the upload is where it stays"
+    said = [out, err, *(one.stdout + one.stderr for one in (stopped, again, done))]
+    assert not any(SECRET in text for text in said)
+    for file in (place / "runs").rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+    here = evomerge_search(place / "long.yaml", out=place / "here", candidates=told + 8).trials()
+    columns = [name for name in here.columns if name.startswith(("score.", "gene.", "stderr.", "items."))]
+    assert trials[columns].equals(here[columns]), "the trace is that of this machine, undisturbed"
 
 
 def test_a_cluster_that_wants_a_token_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

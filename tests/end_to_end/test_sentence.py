@@ -1,4 +1,7 @@
-"""The whole sentence on the shipped experts: check, search, look, export, load, score, replay, resume."""
+"""The whole sentence on the shipped experts: check, search, look, export, load, score, replay, resume.
+
+Each verb goes through a process of its own once; where it comes again it is called here, which saves its imports.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from evomerge import resume, score, search
 from evomerge.results import open_run
 from tests.end_to_end.conftest import EXPERTS, TASKS, command, environment, evomerge, search_text
 
@@ -70,9 +74,7 @@ def test_the_export_loads_and_scores_exactly_what_lm_eval_says(folder: Path, tmp
     assert (out / "mergekit_config.yml").is_file()
     assert "## Recipe" in (out / "README.md").read_text()
 
-    scored = evomerge("score", out, "--tasks", "add,sort", "--include", TASKS, "--json")
-    assert scored.returncode == 0, scored.stderr
-    ours = json.loads(scored.stdout)["scores"]
+    ours = score(out, tasks=["add", "sort"], include=[str(TASKS)]).to_mapping()["scores"]
     before = os.getcwd()
     os.chdir(TASKS)  # lm-eval itself reads a task's data files relative to the working directory
     try:
@@ -129,8 +131,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(
     assert f"evomerge resume {target}" in out + err
     assert "Traceback" not in err
     assert open_run(target).state == "interrupted"
-    resumed = evomerge("resume", target)
-    assert resumed.returncode == 0, resumed.stderr
+    resume(target)
     _assert_same_trace(folder, target)
 
 
@@ -146,8 +147,7 @@ def test_sigkill_and_resume_give_the_trace_of_an_uninterrupted_run(
     process.kill()
     process.wait()
     assert open_run(target).state == "stopped"
-    resumed = evomerge("resume", target)
-    assert resumed.returncode == 0, resumed.stderr
+    resume(target)
     _assert_same_trace(folder, target)
 
 
@@ -162,10 +162,8 @@ def test_two_ray_workers_give_the_trace_of_one_process(folder: Path, tmp_path: P
 
 def test_a_larger_budget_extends_a_finished_run(tmp_path: Path, search_file: Path) -> None:
     target = tmp_path / "run"
-    assert evomerge("search", search_file, "--out", target, "--candidates", "2").returncode == 0
-    first = open_run(target).trials()
-    assert evomerge("resume", target, "--candidates", "4").returncode == 0
-    table = open_run(target).trials()
+    first = search(search_file, out=target, candidates=2).trials()
+    table = resume(target, candidates=4).trials()
     assert len(table) == 4
     same = ["candidate", "digest", "score.add", "score.sort"]
     assert table.loc[:1, same].equals(first[same])
@@ -177,11 +175,9 @@ def test_other_methods_run_and_export_what_they_scored(tmp_path: Path, method: s
     text = search_text(method=method, controller="sobol", candidates=2, items=4)
     text = text.replace("population: 4", "population: 2")
     file.write_text(text.replace("  base_model", "  # base_model") if method == "linear" else text)
-    done = evomerge("search", file, "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    exported = evomerge("export", tmp_path / "run", "--to", tmp_path / "merged", "--pick", "1")
-    assert exported.returncode == 0, exported.stderr
-    assert "the weights that were scored" in exported.stderr
+    run = search(file, out=tmp_path / "run")
+    assert list(run.trials()["status"]) == ["done"] * 2
+    assert "the weights that were scored" in run.export(tmp_path / "merged", pick="1")
 
 
 def test_changed_weights_are_noticed_on_resume(tmp_path: Path) -> None:
@@ -190,7 +186,7 @@ def test_changed_weights_are_noticed_on_resume(tmp_path: Path) -> None:
     shutil.copytree(EXPERTS, tmp_path / "experts")
     file = tmp_path / "search.yaml"
     file.write_text(search_text(candidates=2, items=4).replace(str(EXPERTS), str(tmp_path / "experts")))
-    assert evomerge("search", file, "--out", tmp_path / "run").returncode == 0
+    search(file, out=tmp_path / "run")
     shutil.copy(EXPERTS / "sort" / "model.safetensors", tmp_path / "experts" / "add" / "model.safetensors")
     done = evomerge("resume", tmp_path / "run", "--candidates", "3")
     assert done.returncode == 2

@@ -30,10 +30,13 @@ class Counting(Answerer):
 
     asked = 0
 
-    def answers(self, task, item_ids):
-        items = tuple(item_ids)
+    def output_portions(self, task, items, together=()):
         self.asked += len(items)
-        return super().answers(task, items)
+        return super().output_portions(task, items, together)
+
+    def likelihoods(self, name, pairs):
+        self.asked += len(pairs)
+        return super().likelihoods(name, pairs)
 
 
 def measure(text="the sea"):

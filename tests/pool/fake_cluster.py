@@ -29,7 +29,8 @@ class FakeWorker:
 class FakeCluster:
     """Machines that do as the test says. Time passes in `wait` alone.
 
-    `trouble(worker, job)` may return 'die', 'hang', or how many times slower than usual the job goes there.
+    `trouble(worker, job)` may return 'die', 'memory' (the machine ends it for want of memory), 'hang', or how many
+    times slower than usual the job goes there.
     """
 
     def __init__(self, spec: EvaluatorSpec, nodes: Sequence[Node]) -> None:
@@ -87,13 +88,18 @@ class FakeCluster:
         trouble = self.trouble(worker, job)
         if trouble == "hang":
             return
+        if trouble == "memory":
+            low = Died("The actor died: the node was running low on memory", "memory")
+            self.at(self._now + TASK / 2, lambda: self._die(worker, low))
+            return
         if trouble == "die":
             self.at(self._now + TASK / 2, lambda: self._die(worker, Died("exit code 17", "process", "last words")))
             return
         seconds = 0.0
         for result in worker.edge.evaluate(job):
             if isinstance(result, Answers):
-                seconds += TASK * (trouble if isinstance(trouble, float) else 1.0)
+                share = len(result.items) / len(job.together.get(result.task, job.items[result.task]))
+                seconds += TASK * share * (trouble if isinstance(trouble, float) else 1.0)
             self._later(worker, seconds, result)
 
     def wait(self, timeout: float) -> list[tuple[int, News]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,29 @@ def test_what_went_well_passes_and_names_the_worker() -> None:
     assert isinstance(results[2], Outcome)
     assert set(results[2].stages) == {"load"}
     assert replace(results[2], stages={}) == Outcome(4, "search", worker="host/0", seconds=1.5)
+
+
+def test_a_task_may_be_answered_in_portions() -> None:
+    parts = [replace(GOOD[0], responses=ADD[:1], left=1), replace(GOOD[0], responses=ADD[1:])]  # type: ignore[type-var]
+    script = [parts[0], GOOD[1], parts[1], GOOD[2]]
+    *passed, outcome = Edge(Script(lambda: iter(script)), "host/0").evaluate(JOB)
+    assert passed == script[:3]
+    assert isinstance(outcome, Outcome)
+    assert outcome.done
+
+
+def test_portions_that_leave_items_out_or_repeat_them_are_held_against_the_candidate() -> None:
+    first = Answers(4, "search", "add", ADD[:1], left=1)
+    for wrong, message in [
+        (first, r"expected answers to 0 of 1 items; missing \['y'\], not asked \['x'\]"),
+        (replace(first, responses=ADD[1:], left=1), "expected answers to 0 of 1 items"),
+        (GOOD[1], "ended well without answering add"),
+    ]:
+        *_, outcome = Edge(Script(lambda wrong=wrong: iter([first, wrong, GOOD[2]])), "host/0").evaluate(JOB)  # type: ignore[misc]
+        assert isinstance(outcome, Outcome)
+        assert outcome.failure is not None
+        assert outcome.failure.kind == "candidate"
+        assert re.search(message, outcome.failure.message), outcome.failure.message
 
 
 BAD = {

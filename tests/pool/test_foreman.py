@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.candidate import Answers, Job, Outcome
+from evomerge.candidate import Answers, Job, Outcome, Response
 from evomerge.errors import InputError
 from evomerge.pool.attempts import MOST_TRIES
 from evomerge.pool.cluster import Died, Needs, Node
@@ -27,8 +27,10 @@ SPEC = SyntheticSpec(OPTIMA)
 class Office:
     """A foreman on a fake cluster, with everything that arrived."""
 
-    def __init__(self, *nodes: Node, staff: Staff | None = None, policy: Policy | None = None) -> None:
-        self.cluster = FakeCluster(SPEC, nodes)
+    def __init__(
+        self, *nodes: Node, staff: Staff | None = None, policy: Policy | None = None, spec: SyntheticSpec = SPEC
+    ) -> None:
+        self.cluster = FakeCluster(spec, nodes)
         self.foreman = Foreman(self.cluster, staff, policy)
         self.arrived: list[Arrival] = []
 
@@ -36,7 +38,7 @@ class Office:
         """Submit as there is room, until every job has ended; check what every pool promises."""
         waiting = list(numbers)
         outcomes: dict[int, Outcome] = {}
-        answered: Counter[tuple[int, str]] = Counter()
+        answered: Counter[tuple[int, Response]] = Counter()
         while len(outcomes) < len(numbers):
             assert self.cluster.now() < most_seconds, "the pool does not get on"
             while waiting and self.foreman.room():
@@ -45,15 +47,15 @@ class Office:
                 self.arrived.append(one)
                 if isinstance(one, Answers):
                     assert one.number not in outcomes
-                    assert one in expected(one.number)
-                    answered[one.number, one.task] += 1
+                    answered.update((one.number, response) for response in one.responses)
                 elif isinstance(one, Outcome):
                     assert one.number not in outcomes, "two outcomes"
                     outcomes[one.number] = one
         assert not answered or max(answered.values()) == 1
         for number, outcome in outcomes.items():
             if outcome.done:
-                assert sum(count for (of, _), count in answered.items() if of == number) == len(OPTIMA)
+                wanted = {response for answers in expected(number) for response in answers.responses}
+                assert {response for of, response in answered if of == number} == wanted
         return outcomes
 
     def notices(self, what: str) -> list[Notice]:
@@ -164,6 +166,52 @@ def test_finished_tasks_of_a_lost_job_are_not_asked_again() -> None:
     (retry,) = office.retries()
     again = [job for job in sent if job.candidate.number == retry.number]
     assert [list(job.items) for job in again] == [["add", "sort"], ["sort"]]
+
+
+def test_finished_portions_of_a_lost_task_are_not_asked_again() -> None:
+    """Tasks of 8 items in portions of 2, a quarter of a second each; the worker dies 0.6 s into its first task."""
+    office = Office(machine("a"), machine("b"), spec=replace(SPEC, portion=2))
+    sent: list[Job] = []
+    office.cluster.trouble = lambda worker, job: sent.append(job)
+    office.cluster.at(5.6, lambda: office.cluster.kill_a_worker_of("id-a"))
+    office.run(range(2))
+    (retry,) = office.retries()
+    first, again = [job for job in sent if job.candidate.number == retry.number]
+    assert again.items == {"add": first.items["add"][4:], "sort": first.items["sort"]}
+    assert again.together == {"add": first.items["add"]}  # so that its batches are those of the first try
+    assert (retry.seconds, retry.worked) == (pytest.approx(0.1), pytest.approx(0.6))
+    lefts = [one.left for one in office.arrived if isinstance(one, Answers) and one.number == retry.number]
+    assert lefts == [6, 4, 2, 0, 6, 4, 2, 0]
+
+
+def test_a_job_that_ran_out_of_memory_goes_on_with_half_of_it_and_later_ones_begin_so() -> None:
+    office = Office(machine("a"), machine("b"))
+    sent: list[Job] = []
+
+    def trouble(worker: FakeWorker, job: Job) -> str | None:
+        sent.append(job)
+        return "memory" if job.candidate.number == 4 and job.memory > 0.25 else None
+
+    office.cluster.trouble = trouble
+    outcomes = office.run(range(12))
+    assert all(outcome.done for outcome in outcomes.values())
+    assert [job.memory for job in sent if job.candidate.number == 4] == [1.0, 0.5, 0.25]
+    assert {job.memory for job in sent if job.candidate.number < 4} == {1.0}
+    assert sent[-1].memory == 0.25
+    memories = [job.memory for job in sent if job.candidate.number != 4]
+    assert memories == sorted(memories, reverse=True)
+
+
+def test_a_worker_that_says_that_memory_is_out_is_asked_for_less_too() -> None:
+    """The evaluator survived, but its pass did not fit: no worker is replaced, and the batches are smaller."""
+    office = Office(machine("a"), machine("b"), spec=replace(SPEC, troubles={3: "memory"}))
+    sent: list[Job] = []
+    office.cluster.trouble = lambda worker, job: sent.append(job)
+    outcomes = office.run(range(6))
+    assert [number for number, outcome in outcomes.items() if not outcome.done] == [3]
+    assert [job.memory for job in sent if job.candidate.number == 3] == [1.0, 0.5, 0.25]
+    assert {job.memory for job in sent if job.candidate.number != 3} == {1.0}  # it never worked, so it taught nothing
+    assert office.notices("lost") == []
 
 
 def test_a_poison_candidate_takes_three_workers_and_its_twin_none() -> None:
@@ -289,6 +337,26 @@ def test_answers_of_the_slower_of_two_are_dropped_and_counted() -> None:
     assert [(notice.facts["candidate"], notice.facts["task"]) for notice in wasted] == [(8, "add"), (8, "sort")]
     assert [notice.facts["seconds"] for notice in wasted] == pytest.approx([20.0, 20.0], abs=1.0)
     assert sum(isinstance(one, Answers) and one.number == 8 for one in office.arrived) == 2
+
+
+def test_two_workers_at_one_task_share_its_items_whoever_is_faster() -> None:
+    """The straggler's portions and its helper's overlap; each item counts once, for whoever was first."""
+    office = Office(machine("a"), machine("b"), spec=replace(SPEC, portion=2))
+    slow: list[int] = []
+
+    def trouble(worker: FakeWorker, job: Job) -> float | None:
+        if job.candidate.number == 8 and not slow:
+            slow.append(worker.number)
+            return 12.0
+        return None
+
+    office.cluster.trouble = trouble
+    outcomes = office.run(range(40))
+    assert all(outcome.done for outcome in outcomes.values())
+    assert len(office.notices("straggler")) == 1
+    first, helper = [sent for sent in office.cluster.sent if sent[3] == 8]
+    assert helper[0] > first[0] + 3.0  # the slow one had answered something by then
+    assert len(office.notices("wasted")) >= 1
 
 
 def test_other_versions_are_named_and_not_used() -> None:

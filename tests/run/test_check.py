@@ -120,6 +120,41 @@ def test_other_shapes_and_other_depth_at_once(made: Path, tmp_path: Path) -> Non
     assert any("mlp.up_proj.weight': base is (24, 16), " in problem for problem in caught.value.problems)
 
 
+def test_mistakes_of_the_file_its_models_and_its_tasks_come_at_once(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "models"))
+    make_model(folder / "wide", intermediate_size=32)
+    path = search_file(folder, ["wide"])
+    content = yaml.safe_load(path.read_text())
+    content["objectives"] = [{"task": "t_leters"}]
+    content["controller"] = {"name": "cmaes"}
+    content["budget"] = {"candidates": -1}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SearchFileError) as caught:
+        check(path)
+    found = caught.value.problems
+    lines = {word: number for number, line in enumerate(path.read_text().splitlines(), 1) for word in line.split()}
+    assert len(found) == 2 + 12 + 1, found  # the file's own, three matrices of four MLPs, the task
+    assert found[0].startswith(f"line {lines['-1']}, budget.candidates: must be")
+    assert found[1].startswith(f"line {lines['cmaes']}, controller.name: unknown controller 'cmaes'. Near: cma-es")
+    assert sum("mlp." in problem for problem in found) == 12
+    place = f"line {lines['t_leters']}, objectives[0].task"
+    assert found[-1].startswith(f"{place}: unknown task 't_leters'. Near: t_letters")
+
+
+def test_a_metric_that_a_task_lacks_has_its_line_even_if_the_merge_is_wrong(made: Path) -> None:
+    path = search_file(made, ["one"], merge_method="task_arithmetik", parameters={"lamda": 1.0})
+    content = yaml.safe_load(path.read_text())
+    content["objectives"] = [{"task": "t_letters", "metric": "accuracy"}]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SearchFileError) as caught:
+        check(path)
+    method, parameter, metric = caught.value.problems
+    assert "unknown merge method 'task_arithmetik'. Near: task_arithmetic" in method
+    assert "merge.parameters.lamda: no merge method has this parameter. Near: lambda" in parameter
+    assert "objectives[0].metric: task 't_letters' has no metric 'accuracy'" in metric
+    assert metric.startswith("line ")
+
+
 def test_spare_rows_are_reported_and_unions_are_for_merge(made: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made, tmp_path / "models"))
     make_model(folder / "spare", seed=3, vocab_size=100)

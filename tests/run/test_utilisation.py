@@ -29,7 +29,7 @@ def joined(worker: str, gpus: float) -> Notice:
 
 
 def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two sessions. a/0 is there for 100 + 20 s and works 60 + 4; b/1 dies after 50 s, 10 of them in vain."""
+    """Two sessions. a/0 is there for 100 + 20 s and works 60 + 4; b/1 dies after 50 s; it worked 25, 10 in vain."""
     clock = Clock(monkeypatch)
     folder = tmp_path / "run"
     with Archive.create(folder, {"seed": 7}) as archive:
@@ -38,9 +38,11 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
         archive.put_asked(people, 3)
         clock.seconds = 10.0
         desk.file([joined("a/0", 1.0), joined("b/1", 0.5)])
-        stages = {"merge": 6.0, "score.add": 30.0, "score.sort": 10.0, "load": 14.0, "layers.run": 999.0}
+        stages = {"merge": 6.0, "prefill.add": 18.0, "decode.add": 7.0, "score.add": 5.0, "score.sort": 10.0}
+        stages |= {"load": 14.0, "layers.run": 999.0}
         clock.seconds = 60.0
-        desk.file([Retry(1, "search", "b/1", "died", 10.0), Notice("lost", "b/1", {"message": "died"})])
+        # 10 s of 25 were lost: what it had answered before is kept
+        desk.file([Retry(1, "search", "b/1", "died", 10.0, 25.0), Notice("lost", "b/1", {"message": "died"})])
         desk.file(
             [
                 Answers(0, "search", "add", (Response("add", "x", "acc", 1.0),)),
@@ -68,15 +70,18 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
     assert first["seconds.busy"] == pytest.approx(46.0 + 14.0 + 4.0)
     assert first["seconds.wait"] == pytest.approx(56.0)
     assert first["busy"] == pytest.approx(64.0 / 120.0)
-    assert (first["seconds.load"], first["seconds.merge"], first["seconds.score"]) == (14.0, 10.0, 40.0)
+    assert (first["seconds.load"], first["seconds.merge"], first["seconds.score"]) == (14.0, 10.0, 15.0)
+    assert (first["seconds.prefill"], first["seconds.decode"]) == (18.0, 7.0)
     assert first["seconds.other"] == pytest.approx(0.0)
     assert second["seconds.present"] == pytest.approx(50.0)
-    assert (second["seconds.busy"], second["seconds.lost"]) == (10.0, 10.0)
+    assert (second["seconds.busy"], second["seconds.lost"]) == (25.0, 10.0)
     assert summary["gpu_hours"] == pytest.approx((120.0 + 0.5 * 50.0) / 3600.0)
     assert summary["cost"] == pytest.approx(36.0 * 145.0 / 3600.0)
     assert summary["lost_seconds"] == 10.0
-    assert summary["busy_share"] == pytest.approx(74.0 / 170.0)
-    assert summary["stages"] == pytest.approx({"merge": 10.0, "score": 40.0, "load": 14.0, "wait": 96.0})
+    assert summary["busy_share"] == pytest.approx(89.0 / 170.0)
+    assert summary["stages"] == pytest.approx(
+        {"merge": 10.0, "prefill": 18.0, "decode": 7.0, "score": 15.0, "load": 14.0, "wait": 81.0}
+    )
     assert summary["candidates_per_hour"] == pytest.approx(3 / (130.0 / 3600.0))
 
 

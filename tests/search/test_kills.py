@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from evomerge.archive import Archive
+from evomerge.candidate import Job
+from evomerge.loop import Racing, Rules
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
-from tests.search.world import OPTIMA, PARENTS, World, kill_at, trace
+from tests.search.world import OPTIMA, PARENTS, PLAN, World, kill_at, trace
 
 
 def run_in_fresh_process(world: World, moment: int = 0, seconds: float | None = None) -> int:
@@ -59,6 +61,68 @@ def test_killed_at_every_event_boundary(folder: Path, controller: str) -> None:
         assert run_in_fresh_process(world, moment) == -signal.SIGKILL
         world.run()
         assert trace(world.folder) == whole, f"killed at moment {moment}: {moments[moment - 1]}"
+
+
+def test_killed_between_the_portions_of_a_task(folder: Path) -> None:
+    """Tasks of 12 items in portions of 5: what is recorded of a task is never asked again, in whatever state it is."""
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS, portion=5)
+    moments: list[str] = []
+    World(folder / "whole", "sobol", candidates=2, spec=spec, pool=lambda spec: ShuffledPool(spec, 2)).run(
+        moments.append
+    )
+    whole = trace(folder / "whole")
+    assert moments.count("part") == 2 * moments.count("answered") == 16  # two candidates and two parents
+    for moment in range(1, len(moments) + 1, 2):  # each event has its commit beside it
+        asked: list[Job] = []
+        world = World(folder / f"killed-{moment}", "sobol", candidates=2, spec=spec, pool=lambda s: ShuffledPool(s, 2))
+        assert run_in_fresh_process(world, moment) == -signal.SIGKILL
+        world.pool = lambda s, asked=asked: Noting(s, asked)  # type: ignore[misc]
+        with world.archive() as archive:
+            before = {c.number: archive.answered("search", c.number) for c in archive.candidates()}
+        world.run()
+        assert trace(world.folder) == whole, f"killed at moment {moment}: {moments[moment - 1]}"
+        for job in asked:
+            for task, items in job.items.items():
+                known = before.get(job.candidate.number, {}).get(task, set())
+                assert known.isdisjoint(items)
+                assert job.together.get(task, items) == PLAN[task]
+                assert len(known) in (0, 5, 10)
+
+
+def test_killed_between_the_portions_of_a_race(folder: Path) -> None:
+    """Each round's questions are batches of their own: those of earlier rounds are not asked together with them."""
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS, portion=2)
+
+    def world(name: str) -> World:
+        rules = Rules(racing=Racing(first=4, error=0.5))
+        return World(folder / name, "sobol", candidates=8, spec=spec, rules=rules, pool=lambda s: ShuffledPool(s, 2))
+
+    moments: list[str] = []
+    world("whole").run(moments.append)
+    whole = trace(folder / "whole")
+    with Archive.open(folder / "whole") as archive:
+        assert 0 < sum(event.payload["promoted"] for event in archive.events("raced")) < archive.count()
+    parts = [moment for moment, kind in enumerate(moments, start=1) if kind == "part"]
+    seen = set()
+    for moment in parts[::3]:
+        assert run_in_fresh_process(world(f"killed-{moment}"), moment + 1) == -signal.SIGKILL
+        again, asked = world(f"killed-{moment}"), list[Job]()
+        again.pool = lambda s, asked=asked: Noting(s, asked)  # type: ignore[misc]
+        again.run()
+        assert trace(again.folder) == whole, f"killed after moment {moment}"
+        for job in asked:
+            for task, items in job.together.items():
+                assert set(job.items[task]) < set(items)
+                seen.add(len(items))
+    assert seen >= {4, 12}  # candidates' first round, and parents' whole task
+
+
+class Noting(ShuffledPool):
+    """Notes the jobs that it is given."""
+
+    def __init__(self, spec: SyntheticSpec, asked: list[Job]) -> None:
+        super().__init__(spec, 2)
+        self.submitted = asked
 
 
 def test_killed_again_and_again_until_it_is_done(folder: Path) -> None:

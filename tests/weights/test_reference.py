@@ -155,14 +155,3 @@ def test_a_revision_changes_with_any_byte_of_weights_or_configuration(llama: Any
     (folder / "config.json").write_text((folder / "config.json").read_text().replace("256", "128"))
     seen.add(revision_of(str(folder)))
     assert len(seen) == 3
-
-
-def test_a_file_is_hashed_once_while_it_does_not_change(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evomerge.weights import reference as module
-
-    first = revision_of(str(llama.two))
-    hits = module._file_hash.cache_info().hits
-    misses = module._file_hash.cache_info().misses
-    assert revision_of(str(llama.two)) == first
-    assert module._file_hash.cache_info().misses == misses
-    assert module._file_hash.cache_info().hits > hits
