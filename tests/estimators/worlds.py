@@ -63,7 +63,7 @@ def prepared(
 class Shuffled(Places):
     """Several workers whose results arrive in a random, repeatable order."""
 
-    def pool(self, spec: Any) -> Any:
+    def pool(self, spec: Any, folder: Path | None = None) -> Any:
         return ShuffledPool(spec, 5, 1)
 
 
