@@ -9,8 +9,8 @@ from typing import Literal
 
 from evomerge.recipe import Recipe
 
-# Parents are scored beside the search, and so are points of the predicted front that are measured on demand; neither
-# is counted in its budget or told to its controller.
+# Parents are scored beside the search, and so are points of the predicted front that are measured on demand and those
+# that a controller recommends at its end; none is counted in its budget or told to its controller.
 Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
 # rest: search items that a finalist answers at the end, beside those that every candidate was asked

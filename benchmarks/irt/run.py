@@ -1,6 +1,6 @@
 """Errors and coverage on the development tables, beside the best rows of the baseline; prints markdown.
 
-python benchmarks/irt/run.py static|few|merges [--seed N] [--tables NAME ...]     one core, minutes each
+python benchmarks/irt/run.py static|few|merges|thirds [--seed N] [--tables NAME ...]     one core, minutes each
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ STATIC_METHODS = ("raw", "anchor", "p-irt", "gp-irt", "difference", "linear", "a
 FEW = (3, 4, 5, 6, 8)
 FEW_DRAWS = 20
 FEW_TEST_MODELS = 150
+SMALL = ("zeroeval_crux", "alpaca_eval2")  # whose test parts of 17 and 15 models are noisy
 MERGE_ITEMS = (5, 10, 20, 50)
 MERGE_BASELINE = {
     "metabench_arc": ("p-IRT d=2, prior on the parents", (2.02, 2.13, 2.02, 1.52)),
@@ -67,6 +68,32 @@ def static(folder: Path, tables: list[str], seed: int) -> None:
             errors = [f"{r['errors'].mean():.2f}" for r in found]
             cover = [f"{r['hits'].mean():.2f}" for r in found]
             print(cells([method, *errors, *cover, ", ".join(dict.fromkeys(r["recipe"] for r in found))]), flush=True)
+
+
+def thirds(folder: Path, seed: int) -> None:
+    """`auto` on the small tables, each third of the models once the test part, with the standard error over models."""
+    for name in SMALL:
+        table = complete_rows(read_table(folder / f"{name}.npz"))
+        print(f"\n### {name}: three parts of {len(table.models)} models\n")
+        print(cells(["test part", *[f"n={n}" for n in ITEMS], *[f"cover {n}" for n in ITEMS]]))
+        print(cells(["---"] * (2 * len(ITEMS) + 1)))
+        print(cells(["baseline: best static row", *[f"{x:.2f}" for x in BEST_STATIC[name]], *[""] * len(ITEMS)]))
+        parts = []
+        for third in range(3):
+            test = np.arange(len(table.models)) % 3 == third
+            bank = calibrate(take(table, np.flatnonzero(~test)), seed=seed)
+            answers = take(table, np.flatnonzero(test))
+            parts.append([measure(bank, answers, n, ("auto",), seed)["auto"] for n in ITEMS])
+            row(f"models {third} modulo 3", parts[-1:])
+        row("all three", parts)
+
+
+def row(label: str, parts: list[list[dict]]) -> None:
+    """Print errors with their standard errors, and coverage, over all models of some test parts."""
+    errors = [np.concatenate([part[k]["errors"] for part in parts]) for k in range(len(ITEMS))]
+    hits = [np.concatenate([part[k]["hits"] for part in parts]) for k in range(len(ITEMS))]
+    shown = [f"{e.mean():.2f} ± {e.std(ddof=1) / np.sqrt(len(e)):.2f}" for e in errors]
+    print(cells([label, *shown, *[f"{h.mean():.2f}" for h in hits]]), flush=True)
 
 
 def few(folder: Path, tables: list[str], seed: int) -> None:
@@ -125,7 +152,7 @@ def merges(folder: Path, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["static", "few", "merges"])
+    parser.add_argument("part", choices=["static", "few", "merges", "thirds"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tables", nargs="*", default=list(TABLES))
     options = parser.parse_args()
@@ -138,6 +165,8 @@ def main() -> None:
     print("Mean absolute error in points of the score; share of truths inside the nominal 90% interval.")
     if options.part == "static":
         static(folder, options.tables, options.seed)
+    elif options.part == "thirds":
+        thirds(folder, options.seed)
     elif options.part == "few":
         few(folder, options.tables, options.seed)
     else:

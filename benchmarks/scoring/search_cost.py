@@ -34,6 +34,7 @@ class Arm:
 
     scoring: str
     candidates: int = 200
+    population: int = 10
 
 
 ARMS = {
@@ -41,6 +42,10 @@ ARMS = {
     "full, 16 candidates": Arm(f"{{items: {ITEMS}, holdout: 0.5}}", 16),  # what a tenth of the answers buys without
     "mean of 10": Arm("{items: 10, holdout: 0.5}"),
     "estimate from 5": Arm(f"{{items: 5, pool: {ITEMS}, estimator: auto, full_every: 0, holdout: 0.5}}"),
+    "fresh 14": Arm(f"{{items: 14, pool: {ITEMS}, estimator: raw, anchors: fresh, holdout: 0.5}}", 100, 20),
+    "fresh 13 and parents": Arm(
+        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: fresh, full_every: 0, holdout: 0.5}}", 80, 20
+    ),
     "estimate from 10": Arm(f"{{items: 10, pool: {ITEMS}, estimator: auto, full_every: 40, holdout: 0.5}}"),
 }
 SEARCH_FILE = """\
@@ -54,7 +59,7 @@ merge:
 objectives: [{objectives}]
 tasks: {{include: [{tasks}]}}
 scoring: {scoring}
-controller: {{name: cma-es, population: 10}}
+controller: {{name: cma-es, population: {population}}}
 budget: {{candidates: {candidates}}}
 seed: {seed}
 """
@@ -73,6 +78,7 @@ def search_file(folder: Path, arm: str, seed: int) -> Path:
         objectives=", ".join(f"{{task: {task}}}" for task in TASKS),
         scoring=ARMS[arm].scoring,
         candidates=ARMS[arm].candidates,
+        population=ARMS[arm].population,
         seed=seed,
     )
     path = folder / f"{name_of(arm, seed)}.yaml"

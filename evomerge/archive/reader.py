@@ -29,9 +29,10 @@ class Event:
     arrival), raced (whether it answers more items, see `loop.race`), retry (worker, message, seconds lost, worked:
     seconds at the job), worker (what became of one: what, worker, and facts, see pool.protocol.Notice), same (twin:
     the candidate whose answers are reused), devices (count), resumed, interrupted, stopped, ended, recovered (from
-    what, and what was lost), remeasured (numbers, and what was predicted of them: fitness, sd, low, high), anchors
-    (tasks, methods: the items that every candidate is asked), estimated (scores: what a candidate's answers to them
-    told), tracking (to, id: the tools that show the run), note (text).
+    what, and what was lost), remeasured (numbers, and what was predicted of them: fitness, sd, low, high), recommended
+    (numbers, and told: after how many candidates), anchors (tasks, methods: the items that every candidate is asked, or
+    the first generation where they are drawn anew), estimated (scores: what a candidate's answers to them told),
+    tracking (to, id: the tools that show the run), note (text).
     """
 
     seq: int

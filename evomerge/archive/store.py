@@ -214,6 +214,13 @@ class Archive(Reader):
             numbers = [candidate.number for candidate in candidates]
             self.put_event("remeasured", None, {"numbers": numbers, **predicted})
 
+    def put_recommended(self, candidates: Sequence[Candidate], told: int) -> None:
+        """Record points that a controller recommends after `told` candidates; they are measured beside the budget."""
+        with self.transaction():
+            self._put_candidates(candidates)
+            numbers = [candidate.number for candidate in candidates]
+            self.put_event("recommended", None, {"numbers": numbers, "told": told})
+
     def put_submitted(self, number: int, split: Split) -> None:
         """Record that a candidate was handed to a worker."""
         self.put_event("submitted", number, {"split": split})

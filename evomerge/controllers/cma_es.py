@@ -20,6 +20,7 @@ SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient ar
 # Of another run's candidates, the share that decides where to begin, and the width of a normal around each of them.
 BEST_SHARE, PRIOR_WIDTH = 0.1, 0.1
 STALENESS = 8  # moves of the distribution between ask and tell, at most, when results are told on arrival
+AVERAGED = (1 / 3, 2 / 3)  # shares of the way whose mean is recommended at the end
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
 
@@ -74,6 +75,7 @@ class CmaEs:
         self._values: dict[int, float | None] = {}  # told of this generation, maximised
         self._variances: dict[int, float] = {}  # of those that were told with their errors
         self._stopped: dict[str, str] = {}
+        self._centres: list[list[np.ndarray]] = [[]]  # of the distribution, per restart and generation
         start, self._spread = self._warm_start()
         self._strategy = self._begin(start)
 
@@ -108,6 +110,18 @@ class CmaEs:
         """Return why the last allowed restart ended, in pycma's names; {} before."""
         return dict(self._stopped)
 
+    def recommended(self) -> list[np.ndarray]:
+        """Return the distribution's last centre, and its means over the last third and the last two thirds of its way.
+
+        Of the restart that went on longest. The centre is the estimate of the optimum where fitness is noisy (Hansen
+        2009, arXiv:0811.2922, 3.6), and averages of a noisy way are better still (Polyak and Juditsky 1992).
+        """
+        way = max(self._centres, key=len)
+        if not way:
+            return []
+        lengths = dict.fromkeys(max(1, round(len(way) * share)) for share in (0.0, *AVERAGED))
+        return [np.mean(way[-length:], axis=0) for length in lengths]
+
     def _learn(self) -> None:
         told = [self._values[index] for index in self._generation]
         noise = [self._variances.pop(index, 0.0) for index in self._generation]
@@ -126,6 +140,7 @@ class CmaEs:
         with _global_generator_unchanged():
             self._strategy.tell(points, losses, check_points=list(stale) or None)
             reasons = dict(self._strategy.stop())
+            self._centres[-1].append(np.clip(self._strategy.result.xfavorite, 0.0, 1.0))
         if reasons:
             self._restart({name: f"{name} reached {limit}" for name, limit in reasons.items()})
 
@@ -136,6 +151,7 @@ class CmaEs:
         self._restarts -= 1
         self._spread = None  # what was known beforehand has led here already
         self._population *= 2
+        self._centres.append([])
         self._strategy = self._begin(self._generator.random(self._setup.dimensions))
 
     def _warm_start(self) -> tuple[np.ndarray, np.ndarray | None]:

@@ -113,6 +113,19 @@ class NoiseAware(Protocol):
         ...
 
 
+@runtime_checkable
+class Recommending(Protocol):
+    """A controller that can say where the best merge should lie, beyond the points that it has proposed."""
+
+    def recommended(self) -> list[np.ndarray]:
+        """Return points (d,) in the unit cube that are worth a full measurement at the end; [] before it knows any.
+
+        Of few and noisy answers, the highest belongs to a lucky point; where a distribution has settled, luck averages
+        out.
+        """
+        ...
+
+
 def tell(
     controller: Controller, index: int, fitness: Sequence[float] | None, stderr: Sequence[float] | None = None
 ) -> None:

@@ -43,6 +43,12 @@ class Bank:
         return learn(self.table.responses, self.weights, self.rung, self.parameters)
 
 
+def require_seed(seed: int) -> None:
+    """Raise InputError unless the seed is a whole number of at least 0, which is what NumPy's generators take."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, got {seed!r}")
+
+
 def calibrate_table(
     table: ResponseTable, dims: str | int = "auto", seed: int = 0, weights: Array | None = None
 ) -> Bank:
@@ -59,6 +65,7 @@ def calibrate_table(
         answer
             at all, or the weights do not fit.
     """
+    require_seed(seed)
     responses = table.responses
     seen = ~np.isnan(responses)
     for kind, names, axis in (("item", table.items, 0), ("model", table.models, 1)):

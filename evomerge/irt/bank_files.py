@@ -28,9 +28,7 @@ def write_bank(bank: Bank, path: str | Path) -> None:
     Raises:
         InputError: unknown suffix, or the file exists already.
     """
-    file = _checked(path)
-    if file.exists():
-        raise InputError(f"{str(file)!r} exists already; choose another name or remove it first")
+    file = writable(path)
     head, columns = _to_columns(bank)
     if file.suffix == ".json":
         file.write_text(json.dumps({**head, "items": columns}, allow_nan=False), encoding="utf-8")
@@ -41,6 +39,22 @@ def write_bank(bank: Bank, path: str | Path) -> None:
 
     frame = pyarrow.table(columns)
     pyarrow.parquet.write_table(frame.replace_schema_metadata({"evomerge": json.dumps(head, allow_nan=False)}), file)
+
+
+def writable(path: str | Path) -> Path:
+    """Return a path to which a bank can be written; ask before a long calibration, not after it.
+
+    Raises:
+        InputError: another ending, the file exists, or its folder does not.
+    """
+    file = _checked(path)
+    if file.exists():
+        raise InputError(f"{str(file)!r} exists already; choose another name or remove it first")
+    if not file.absolute().parent.is_dir():
+        raise InputError(
+            f"bank {str(file)!r} cannot be written: there is no folder {str(file.parent)!r}; make it first"
+        )
+    return file
 
 
 def read_bank(path: str | Path) -> Bank:

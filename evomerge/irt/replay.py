@@ -14,13 +14,13 @@ from typing import TypedDict
 import numpy as np
 
 from evomerge.errors import InputError, near
-from evomerge.irt.bank import Bank, calibrate_table
+from evomerge.irt.bank import Bank, calibrate_table, require_seed
 from evomerge.irt.bank_files import read_bank, write_bank
 from evomerge.irt.curves import Array, IntArray
 from evomerge.irt.judge import ADAPTIVE, ADAPTIVE_MODELS, VARIANTS, Verdict, best, judge, readings, variants
 from evomerge.irt.ladder import FEW_MODELS
 from evomerge.irt.parents import read_merges
-from evomerge.irt.readings import MIXTURES, Calibration, Reading, choose_items, mix, population_scores, restrict
+from evomerge.irt.readings import MIXTURES, RAW, Calibration, Reading, choose_items, mix, population_scores, restrict
 from evomerge.irt.table import ResponseTable, listed
 from evomerge.irt.table_files import read_parents, read_table
 from evomerge.irt.uncertainty import conformal_factor, interval
@@ -111,6 +111,7 @@ def estimate(
         raise InputError(f"level must be above 0 and below 1, got {level!r}; 0.9 is a 90% interval")
     if method == "mp-irt" and parents is None:
         raise InputError("method 'mp-irt' needs parents: a file with columns child, parent_1, parent_2; or use 'auto'")
+    require_seed(seed)
     known_parents = read_parents(parents) if isinstance(parents, str | Path) else dict(parents or {})
     replayed = table.for_items(held.items)
     silent = [m for m, row in zip(replayed.models, replayed.responses, strict=True) if np.isnan(row).all()]
@@ -138,17 +139,18 @@ class _Replay:
         if others:
             plain = "p-irt" if method == "mp-irt" else method
             rng = np.random.default_rng([self.seed, 0])
-            verdicts = judge(calibration, self.bank.rung, variants(plain, len(self.bank.table.models)), self.n, rng)
+            recipes = (RAW,) if self.bank.table.alike else variants(plain, len(self.bank.table.models))
+            verdicts = judge(calibration, self.bank.rung, recipes, self.n, rng)
             verdict = best(verdicts)
             for rows, part, n in self._groups(others, calibration):
                 self._static(found, rows, part, n, verdict, plain)
         for rows, part, n in self._groups(merges, calibration):
             self._merges(found, rows, part, n, known)
+        there = {*self.table.models, *self.bank.table.models}
         for name in self.table.models:
             if name in parents and name not in known and method in ("auto", "mp-irt"):
-                found[name]["warnings"].append(
-                    f"no answers of its parents {listed(parents[name])}: estimated without them"
-                )
+                lacking = listed(parent for parent in parents[name] if parent not in there)
+                found[name]["warnings"].append(f"{name}: no answers of its parents {lacking}: estimated without them")
         return [found[name] for name in self.table.models]
 
     def _parent_rows(self, parents: Mapping[str, Sequence[str]]) -> dict[str, Array]:
@@ -195,7 +197,8 @@ class _Replay:
         parts = MIXTURES.get(recipe, (recipe,))
         read = readings(part, parts, n, complete, rng)
         reading = mix(read[parts[0]], read[parts[1]], verdict.share) if len(parts) == 2 else read[parts[0]]
-        factor = conformal_factor(verdict.errors, verdict.sds, self.level)
+        # models that are all alike are one model, and one says nothing about how widely errors spread
+        factor = 1.0 if self.bank.table.alike else conformal_factor(verdict.errors, verdict.sds, self.level)
         notes = self._fallback(asked_for, recipe.method)
         self._write(
             found, rows, part, n, Reading(reading.estimate, factor * reading.sd), [recipe.method] * len(rows), notes
@@ -203,6 +206,8 @@ class _Replay:
 
     def _fallback(self, asked_for: str, used: str) -> list[str]:
         models = len(self.bank.table.models)
+        if self.bank.table.alike and asked_for != used:
+            return [f"all {models} models of the bank answered alike, so it tells no two models apart: {used} was used"]
         if asked_for in ("auto", used):
             return []
         need = ADAPTIVE_MODELS if asked_for == ADAPTIVE.method else FEW_MODELS

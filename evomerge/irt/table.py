@@ -58,10 +58,18 @@ class ResponseTable:
         bad = ~np.isnan(values) & ~((values >= 0.0) & (values <= 1.0))
         if bad.any():
             i, j = np.argwhere(bad)[0]
+            others = f", and {int(bad.sum()) - 1} more are outside" if bad.sum() > 1 else ""
             raise InputError(
                 f"responses must be in [0, 1] or missing; model {self.models[i]!r}, item {self.items[j]!r} is "
-                f"{values[i, j]:g}, and {int(bad.sum()) - 1} more. Divide percentages by 100; -1 is missing only in .n"
+                f"{values[i, j]:g}{others}. Divide percentages by 100; -1 is missing only in .npz"
             )
+
+    @property
+    def alike(self) -> bool:
+        """Whether several models gave the same answer to every item, so that nothing tells them apart."""
+        seen = ~np.isnan(self.responses)
+        spread = np.where(seen, self.responses, -1.0).max(axis=0) - np.where(seen, self.responses, 2.0).min(axis=0)
+        return bool((spread <= 0.0).all() and (seen.sum(axis=0) > 1).any())
 
     @property
     def graded(self) -> bool:

@@ -69,7 +69,8 @@ def read_parents(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Return merge -> parents from a `.csv` with columns child, parent_1, parent_2, ...; other columns are ignored.
 
     Raises:
-        InputError: unreadable, columns missing, or a child listed twice.
+        InputError: unreadable, columns missing, a child listed twice, without a parent, or as its own parent: that
+            would hand its full answers to the estimate that is to do without them.
     """
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -82,7 +83,12 @@ def read_parents(path: str | Path) -> dict[str, tuple[str, ...]]:
         raise InputError(
             f"{path}: each child once; these repeat: {listed(frame['child'][frame['child'].duplicated()])}"
         )
-    return {r["child"]: tuple(r[c] for c in columns if r[c].strip()) for r in frame.to_dict("records")}
+    found = {r["child"]: tuple(r[c] for c in columns if r[c].strip()) for r in frame.to_dict("records")}
+    if alone := [child for child, parents in found.items() if not parents]:
+        raise InputError(f"{path}: every child needs a parent; none for {listed(alone)}; leave such rows out")
+    if own := [child for child, parents in found.items() if child in parents]:
+        raise InputError(f"{path}: no model can be its own parent; these are: {listed(own)}")
+    return found
 
 
 def _read_npz(file: Path) -> ResponseTable:

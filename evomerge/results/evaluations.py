@@ -174,7 +174,9 @@ def evaluation_of(
     return Evaluation(number, {o.name: estimate(responses, o, task=tasks.get(o.task)) for o in objectives})
 
 
-def finalists(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
+def finalists(
+    evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...], most: int = BEST_FINALISTS
+) -> list[int]:
     """Return the candidates worth held-out items: the best overall and the front's knee, the best first.
 
     Chosen on search items alone. Few, because every further finalist is another chance to look good by luck.
@@ -183,4 +185,4 @@ def finalists(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective
     if not numbers:
         return []
     ranked = [numbers[i] for i in np.argsort([-overall(row, objectives) for row in fitness], kind="stable")]
-    return list(dict.fromkeys([*ranked[:BEST_FINALISTS], numbers[knee(fitness)]]))
+    return list(dict.fromkeys([*ranked[:most], numbers[knee(fitness)]]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.archive import Archive, holder_of
-from evomerge.candidate import Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
+from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError
 from evomerge.results.conditions import Condition, read_conditions
 from evomerge.results.constraining import feasible, infeasible_text, parent_scores
@@ -99,7 +99,7 @@ class Record:
                 number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
             )
             for number, outcome in finished.items()
-            if outcome.done and number in told
+            if outcome.done and (number in told or number >= FIRST_REMEASURED)
         }
 
     @property

@@ -51,6 +51,29 @@ def names_and_banks(
     return names, banks
 
 
+def held_out_in_banks(tasks: TaskSet, plan: ItemPlan, banks: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a sentence for each bank that knows questions which this run holds out, with how many they are.
+
+    Another seed holds out other documents, so a bank made by an earlier run knows about half of this run's. No answer
+    to them is used: a bank is cut to the search items. But whoever chose models by that bank has seen them.
+    """
+    found, read = [], dict[str, Bank]()
+    for task, entry in banks.items():
+        held = plan.holdout.get(plan.stands_in.get(task, task), ())
+        known = tasks.names(plan.stands_in.get(task, task))
+        bank = read.setdefault(entry["path"], read_bank(entry["path"]))
+        there = set(bank.items)
+        leaked = sum(any(name in there for name in known[item]) for item in held)
+        if leaked:
+            found.append(
+                f"scoring.bank {entry['path']}: {leaked} of its {len(bank.items)} questions are among the {len(held)} "
+                f"that this run holds out for task {task!r}; answers to them are left out. The held-out score is fair "
+                "as long as no model in this search was chosen by such answers; the seed of the bank's run holds out "
+                "the same documents as that run"
+            )
+    return found
+
+
 def require_metric(bank: Bank, search_file: SearchFile, tasks: TaskSet, task: str) -> None:
     """Raise InputError where a bank says that it was calibrated on another metric than the search wants."""
     told = bank.provenance.get("metric")

@@ -13,7 +13,7 @@ import numpy as np
 from evomerge.archive import FILE_NAME
 from evomerge.errors import InputError, near
 from evomerge.irt.bank import Bank, calibrate_table
-from evomerge.irt.bank_files import write_bank
+from evomerge.irt.bank_files import writable, write_bank
 from evomerge.irt.lm_eval_logs import read_lm_eval_samples
 from evomerge.irt.table import ResponseTable, listed
 from evomerge.irt.table_files import read_table
@@ -50,6 +50,8 @@ def calibrate_sources(
     Raises:
         InputError: a source cannot be used, or its kinds are mixed; says why.
     """
+    if out is not None:
+        writable(out)
     paths = [Path(source) for source in sources]
     kinds = {_kind(path) for path in paths}
     if len(kinds) != 1 or (kinds & {"table", "parameters"} and len(paths) > 1):

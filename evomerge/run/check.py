@@ -8,7 +8,13 @@ from typing import Any
 
 from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
-from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts, refuse_constraints
+from evomerge.run.preparation import (
+    PreparedTasks,
+    prepare_tasks,
+    read_layouts,
+    refuse_constraints,
+    template_problems,
+)
 from evomerge.run.proposing import Proposing, decide
 from evomerge.run.reading import read_search_file
 from evomerge.searchfile import SearchFile
@@ -142,6 +148,7 @@ def check(file: str | Path) -> CheckReport:
     search_file = read_search_file(file)
     problems: list[str] = []
     models = read_layouts(search_file.merge, problems, search_file.route)
+    problems += template_problems(search_file, models)
     tasks = prepare_tasks(search_file, problems)
     base = models.base
     if problems or tasks is None or base is None:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.candidate import Candidate, Evaluation, Objective, Response
+from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
+from evomerge.controllers.protocol import Controller, Recommending
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
 from evomerge.pool.desk import Items
 from evomerge.results.estimates import Estimate, best_evaluation
+from evomerge.run.generations import FreshItems
 from evomerge.run.preparation import Preparation
 from evomerge.scoring.estimate import values_of
 from evomerge.scoring.estimators import Estimator, answers_of
@@ -53,18 +55,28 @@ class Estimation:
         self._facts: Mapping[str, Any] = preparation.facts["estimation"]
         self._method: str = preparation.facts["estimator"]
         self._seed: int = preparation.facts["seed"]
+        self._space = preparation.space
+        self._fresh: FreshItems | None = None
+        if self._facts.get("anchors") == "fresh":  # absent from runs of earlier versions
+            self._fresh = FreshItems(archive, self._full, self._counts(), self._seed)
         self._names: Mapping[str, Mapping[str, Sequence[str]]] = preparation.facts["item_names"]
         self._estimated: list[_Estimated] = []
         self._anchors: dict[str, tuple[str, ...]] = {}
         self._learnt: set[int] = set()  # candidates
 
+    @property
+    def asks_parents(self) -> bool:
+        """Whether the parents answer all search items before anything else: all methods but `raw` lean on that."""
+        return self._method != "raw"
+
     def begin(self) -> None:
         """Choose the anchor items, or take up those that were chosen, and learn from what was answered since.
 
-        Call it once the parents have answered.
+        Call it once the parents have answered, where they do.
         """
         stored = next(iter(self._archive.events("anchors")), None)
-        self._anchors = {} if stored is None else {task: tuple(ids) for task, ids in stored.payload["tasks"].items()}
+        if stored is not None and self._fresh is None:
+            self._anchors = {task: tuple(ids) for task, ids in stored.payload["tasks"].items()}
         self._estimated = [found for objective in self._objectives if (found := self._prepared(objective))]
         if stored is None:
             methods = {one.objective.name: one.estimator.method for one in self._estimated}
@@ -77,11 +89,29 @@ class Estimation:
             self._note_changes(one)
 
     def plan(self, candidate: Candidate) -> Items:
-        """Return what a candidate is asked during the search."""
+        """Return what a candidate is asked during the search; parents all, unless nothing is made of their answers."""
         every = self._full_every
-        if candidate.kind == "parent" or (every and candidate.number % every == 0):
+        if candidate.kind == "parent":
+            return self._full if self.asks_parents else {**self._full, **self._asked(candidate.number)}
+        if candidate.kind == "remeasured" or (every and candidate.number % every == 0):
             return self._full
-        return {task: self._anchors.get(task, items) for task, items in self._full.items()}
+        return {**self._full, **self._asked(candidate.number)}
+
+    def recommended(self, controller: Controller) -> list[Candidate]:
+        """Return what the controller recommends at the end, recorded; [] where it does not recommend anything."""
+        told = self._archive.count("search")
+        for event in self._archive.events("recommended"):
+            if event.payload["told"] == told:
+                return [self._archive.candidate(number) for number in event.payload["numbers"]]
+        if not self._estimated or not isinstance(controller, Recommending):
+            return []
+        points = controller.recommended()
+        first, candidates = FIRST_REMEASURED + self._archive.count("remeasured"), list[Candidate]()
+        for point in points:
+            genotype = tuple(float(gene) for gene in point)
+            candidates.append(Candidate(first + len(candidates), self._space.decode(point), genotype, "remeasured"))
+        self._archive.put_recommended(candidates, told)
+        return candidates
 
     def rest(self, candidate: Candidate) -> Items:
         """Return the search items that a candidate has not answered."""
@@ -94,7 +124,7 @@ class Estimation:
 
     def fitness(self, number: int, responses: Sequence[Response]) -> Evaluation:
         """Return what is known of a candidate, record what its anchor items alone told, and learn from full answers."""
-        estimates = {one.objective.name: self._estimate(one, responses) for one in self._estimated}
+        estimates = {one.objective.name: self._estimate(one, number, responses) for one in self._estimated}
         known = {name: estimate for name, estimate in estimates.items() if estimate is not None}
         if known:
             scores = {name: estimate.to_mapping() for name, estimate in known.items()}
@@ -102,6 +132,9 @@ class Estimation:
         self._learn(number, responses)
         for one in self._estimated:
             self._note_changes(one)
+        if self._fresh is not None:  # full answers beside estimates from one lucky draw could not be compared
+            plain = best_evaluation(number, responses, {}, self._objectives, self._full)
+            return Evaluation(number, {**plain.scores, **{name: known[name].as_score() for name in known}})
         return best_evaluation(number, responses, known, self._objectives, self._full)
 
     # --- private ------------------------------------------------------------------------------------------------
@@ -110,10 +143,23 @@ class Estimation:
     def _full_every(self) -> int:
         """How many candidates there are for one that is answered in full; 0 for none."""
         given = self._facts["full_every"]
+        if given is None and not self.asks_parents:
+            return 0  # the error of a random sample is known without
         if given is not None:
             return int(given)
-        ratios = [len(self._full[task]) / len(ids) for task, ids in self._anchors.items()]
+        ratios = [len(self._full[task]) / len(ids) for task, ids in self._asked(0).items()]
         return int(np.ceil(max(ratios) / FULL_SHARE)) if ratios else 0
+
+    def _counts(self) -> dict[str, int]:
+        """Return task -> items per candidate, for the tasks of which not all are asked."""
+        count, tasks = int(self._facts["items"]), {o.task for o in self._objectives if o.kind == "task"}
+        return {task: count for task, items in self._full.items() if task in tasks and len(items) > count}
+
+    def _asked(self, number: int) -> Mapping[str, tuple[str, ...]]:
+        """Return what a candidate is asked of the tasks that are not asked in full."""
+        if self._fresh is None:
+            return self._anchors
+        return {task: items for task, items in self._fresh.items(number).items() if task in self._anchors}
 
     def _prepared(self, objective: Objective) -> _Estimated | None:
         """Return an objective with its estimator; None, with a note, where it is asked in full or by the plain mean."""
@@ -122,7 +168,7 @@ class Estimation:
             return None
         parents = self._parents(objective, items)
         bank = self._bank(objective.task, items)
-        if parents is None or (not len(parents) and bank is None):
+        if parents is None or (self.asks_parents and not len(parents) and bank is None):
             self._note(
                 f"objective {objective.name!r}: values outside [0, 1], or no parent that could be scored and no bank; "
                 "it is not estimated, and every candidate answers all its items"
@@ -131,11 +177,16 @@ class Estimation:
         knowledge = Knowledge(parents, np.empty((0, len(items))), bank)
         seed = int(np.random.SeedSequence([self._seed, *objective.task.encode()]).generate_state(1)[0])
         if objective.task not in self._anchors:
-            chosen = Estimator(self._method, knowledge, seed).anchors(count)
-            self._anchors[objective.task] = tuple(items[place] for place in chosen)
+            self._anchors[objective.task] = self._chosen(objective.task, knowledge, seed, count)
         pinned = tuple(items.index(item) for item in self._anchors[objective.task])
         found = _Estimated(objective, items, Estimator(self._method, knowledge, seed, pinned))
         return found
+
+    def _chosen(self, task: str, knowledge: Knowledge, seed: int, count: int) -> tuple[str, ...]:
+        """Return a task's anchor items; where they are drawn anew, those of the first generation stand for all."""
+        if self._fresh is not None:
+            return self._fresh.items(0)[task]
+        return tuple(self._full[task][place] for place in Estimator(self._method, knowledge, seed).anchors(count))
 
     def _parents(self, objective: Objective, items: Sequence[str]) -> Array | None:
         """Return the parents' full answers; None where one is outside [0, 1]."""
@@ -156,10 +207,10 @@ class Estimation:
         names = self._names[task]
         return match_bank(read_bank(entry["path"]), [names[item] for item in items], task)
 
-    def _estimate(self, one: _Estimated, responses: Sequence[Response]) -> Estimate | None:
+    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> Estimate | None:
         """Return what a candidate's answers to the anchor items tell; None where a value is outside [0, 1]."""
         values = values_of(responses, one.objective)
-        anchors = [item for item in self._anchors[one.objective.task] if item in values]
+        anchors = [item for item in self._asked(number)[one.objective.task] if item in values]
         asked = anchors if len(values) == len(one.items) else [item for item in one.items if item in values]
         row = answers_of([{item: values[item] for item in asked}], one.items)
         seen = row[~np.isnan(row)]

@@ -22,7 +22,7 @@ from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
 from evomerge.results.constraining import constraint_problems
-from evomerge.run.banks import digest_of, names_and_banks
+from evomerge.run.banks import digest_of, held_out_in_banks, names_and_banks
 from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits
 from evomerge.scoring.documents import Document
@@ -42,6 +42,7 @@ from evomerge.space.form import model_places
 from evomerge.space.problems import Problem, located
 from evomerge.space.route_request import only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
+from evomerge.weights.chat_template import template_problem
 from evomerge.weights.inspection import facts_of, problems_between
 from evomerge.weights.layout import Layout, compare_layouts, read_layout
 from evomerge.weights.reference import revision_of, short_name
@@ -76,6 +77,7 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     problems: list[str] = []
     note("reading the models' headers")
     models = read_layouts(search_file.merge, problems, search_file.route)
+    problems += template_problems(search_file, models)
     base = models.base
     if base is not None and not problems:
         # markers or a route that do not fit these models
@@ -152,7 +154,7 @@ def prepare_tasks(search_file: SearchFile, problems: list[str]) -> PreparedTasks
         plan,
         versions,
         counts,
-        (*tasks.warnings, *warnings),
+        (*tasks.warnings, *warnings, *held_out_in_banks(tasks, plan, banks)),
         tuple(one.measure for one in measures),
         {one.measure.name: one.version for one in measures},
         names,
@@ -208,6 +210,16 @@ class Models:
     def depths(self) -> dict[str, int]:
         """Layers per model."""
         return {name: layout.layers for name, layout in self.layouts.items()}
+
+
+def template_problems(search_file: SearchFile, models: Models) -> list[str]:
+    """Return why prompts cannot be written in chat form, where the search file asks for that."""
+    base, alignment = models.base, models.alignment
+    if base is None or not search_file.scoring.lm_eval.get("apply_chat_template"):
+        return []
+    donor = base if alignment is None else models.layouts[alignment.donor]
+    problem = template_problem(search_file.merge.get("chat_template"), donor)
+    return [problem] if problem else []
 
 
 def _alignment(
@@ -395,7 +407,13 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "estimator": scoring.estimator,
         "estimation": None
         if scoring.estimator == "mean"
-        else {"items": scoring.items, "full_every": scoring.full_every, "banks": dict(tasks.banks)},
+        else {
+            "items": scoring.items,
+            "anchors": scoring.anchors,
+            "full_every": scoring.full_every,
+            "banks": dict(tasks.banks),
+        },
+        "warnings": list(tasks.warnings),
         "item_names": {task: dict(names) for task, names in tasks.names.items()},
         "budget": asdict(budget),
         "batch_size": scoring.batch_size,
@@ -459,4 +477,7 @@ def _parent(name: str, facts: Mapping[str, Any]) -> Recipe:
         merge = facts["merge"]
         tokenizer = {key: merge[key] for key in ("tokenizer_source", "tokenizer") if merge.get(key) is not None}
         recipe = recipe_from_mapping({**recipe.to_mapping(), "base_model": facts["models"][0], **tokenizer})
+    written = facts["merge"].get("chat_template")
+    if written not in (None, "auto"):  # what all candidates are asked with
+        recipe = recipe_from_mapping({**recipe.to_mapping(), "chat_template": written})
     return recipe.with_revisions(facts["revisions"])

@@ -15,13 +15,14 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
+from evomerge.irt.bank import require_seed
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
 from evomerge.results.conditions import Condition, read_conditions
 from evomerge.results.constraining import bounds_of, feasible, parent_scores
 from evomerge.results.estimates import best_evaluations
-from evomerge.results.evaluations import answered_everything, evaluation_of, finalists
+from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.estimation import Estimation
 from evomerge.run.places import Places, kept, reopened
@@ -31,6 +32,7 @@ from evomerge.run.reading import read_search_file
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
 
+BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
 ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
@@ -125,7 +127,7 @@ def search(
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
             archive.put_parents(preparation.parents)
-            for text in preparation.facts["controller"].get("notes", ()):
+            for text in (*preparation.facts["warnings"], *preparation.facts["controller"].get("notes", ())):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
             with tracked(archive, log, reporter.say):
@@ -246,7 +248,7 @@ def _drive(
     try:
         reason = StopReason("done", "")
         constrained = bool(preparation.facts.get("constraints"))
-        if estimation is not None or constrained:
+        if constrained or (estimation is not None and estimation.asks_parents):
             reporter.note("asking the parents all search items")
             reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
         if reason.finished:
@@ -268,7 +270,13 @@ def _drive(
             )
         if reason.finished and estimation is not None:
             reporter.note("asking the finalists the search items that they have not seen")
-            unasked = [candidate for candidate in _finalists(archive, preparation) if estimation.rest(candidate)]
+            recommended = estimation.recommended(controller)
+            reason = evaluate(archive, pool, recommended, "search", preparation.plan.search, budget)
+        if reason.finished and estimation is not None:
+            most = BEST_FINALISTS if not recommended else BEST_ESTIMATED
+            unasked = [one for one in _finalists(archive, preparation, most) if estimation.rest(one)]
+            if not estimation.asks_parents:  # nobody is compared with them on search items
+                unasked = [one for one in unasked if one.kind != "parent"]
             reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
@@ -286,10 +294,10 @@ def _plain_mean(preparation: Preparation) -> Fitness:
     return lambda number, responses: evaluation_of(number, responses, preparation.objectives)
 
 
-def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
+def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINALISTS) -> list[Candidate]:
     """Return the parents and the few candidates that the held-out items are spent on, chosen by search items alone.
 
-    Of candidates with one recipe the first stands for all.
+    Of candidates with one recipe the first stands for all. `most` of them are the best overall.
     """
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
@@ -300,7 +308,7 @@ def _finalists(archive: Archive, preparation: Preparation) -> list[Candidate]:
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     allowed = feasible(evaluations, _conditions(archive, preparation), preparation.objectives)
-    chosen = [everyone[number] for number in finalists(allowed, preparation.objectives)]
+    chosen = [everyone[number] for number in finalists(allowed, preparation.objectives, most)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
@@ -366,7 +374,10 @@ def _limits(
 
 def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:
     search_file = replace(search_file, budget=overridden(search_file.budget, limits))
-    return search_file if seed is None else replace(search_file, seed=seed)
+    if seed is None:
+        return search_file
+    require_seed(seed)
+    return replace(search_file, seed=seed)
 
 
 def _require_free(folder: Path) -> None:

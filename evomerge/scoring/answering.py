@@ -67,7 +67,7 @@ class Answerer(ResidentScorer):
         self._cache = cache
         settings = dict(task_set.settings.lm_eval)
         self._identity = identity(model, self._resident.asker.tokenizer, settings) if cache is not None else ""
-        self._questions: dict[tuple[str, str], str] = {}  # (task, item) -> hash of all that is asked
+        self._questions: dict[tuple[str, str, str | None], str] = {}  # (task, item, chat template) -> hash of it all
 
     @property
     def model(self) -> Any:
@@ -160,7 +160,8 @@ class Answerer(ResidentScorer):
 
     def _question(self, task: str, item: str) -> str:
         """Return a hash of the task's version and of what is asked: prompts, choices and generation settings."""
-        if (task, item) not in self._questions:
+        key = (task, item, self._template)
+        if key not in self._questions:
             if task in self._measures:
                 measure = self._measures[task]
                 facts: list[Any] = [measure.version, measure.measure.settings, measure.content(item)]
@@ -168,8 +169,8 @@ class Answerer(ResidentScorer):
                 (prompt,) = self._prepare(task, [item])
                 asked = [[request.request_type, request.args, request.repeats] for request in prompt.requests]
                 facts = [self._tasks.version(task), asked]
-            self._questions[task, item] = digest(task, item, facts)
-        return self._questions[task, item]
+            self._questions[key] = digest(task, item, facts)
+        return self._questions[key]
 
     def probe(self, task: str, items: Sequence[str], rungs: Rungs) -> None:
         """Look at the model's answers to the first items of a task, where they are written ones.

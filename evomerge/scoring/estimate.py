@@ -11,7 +11,7 @@ from evomerge.scoring.perplexity import linear_losses, perplexity
 from evomerge.scoring.python_function import WHOLE
 
 # How a score over all items is estimated from few of them, see `scoring.estimators`.
-METHODS = ("difference", "parents", "p-irt", "gp-irt", "mp-irt", "auto")
+METHODS = ("raw", "difference", "parents", "p-irt", "gp-irt", "mp-irt", "auto")
 
 
 def metric_key(metric: str, filter: str = "none") -> str:

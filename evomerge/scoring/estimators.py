@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 from evomerge.errors import InputError, near
-from evomerge.irt.anchors import stratified_items
+from evomerge.irt.anchors import random_items, stratified_items
 from evomerge.irt.curves import Array, IntArray
 from evomerge.irt.inheritance import telling_items
 from evomerge.irt.judge import ADAPTIVE_MODELS, MARGIN
@@ -64,7 +64,7 @@ class Estimator:
     def __post_init__(self) -> None:
         if self.asked_for not in METHODS:
             raise InputError(f"unknown estimator {self.asked_for!r}. {near(self.asked_for, METHODS)}")
-        if not self.knowledge.models:
+        if not self.knowledge.models and self.asked_for != "raw":
             raise InputError("an estimator needs the answers of at least one parent, or a bank")
 
     def after(self, merge: Array) -> Estimator:
@@ -87,11 +87,14 @@ class Estimator:
         """Return the `count` items that every candidate is asked, `(count,)` distinct indices in ascending order.
 
         With a bank: those whose answers tell most about the score over the bank's models. Without: those that tell
-        most about a merge of these parents, or one from each stretch of the items sorted by how often they are right.
+        most about a merge of these parents, or one from each stretch of the items sorted by how often they are right;
+        for `raw`, a random sample.
         """
         rng = np.random.default_rng([self.seed, count])
         learnt = self._learnt
-        if self.method in ON_BANKS and self.knowledge.models >= FEW_MODELS and self.knowledge.even:
+        if self.method == "raw":
+            chosen = random_items(self.knowledge.items, count, rng)
+        elif self.method in ON_BANKS and self.knowledge.models >= FEW_MODELS and self.knowledge.even:
             chosen, _ = choose_items(learnt.calibration, "greedy", count, rng)
         elif self.method == "parents":
             chosen = telling_items(learnt.inheritance, learnt.weights, count, rng)

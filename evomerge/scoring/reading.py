@@ -15,7 +15,7 @@ from evomerge.irt.ladder import FEW_MODELS
 from evomerge.irt.parents import read_merges
 from evomerge.irt.performance import difference
 from evomerge.irt.readings import GP_GREEDY, P_GREEDY, P_STRATIFIED, Calibration, Reading, mix, read
-from evomerge.irt.uncertainty import conformal_factor
+from evomerge.irt.uncertainty import conformal_factor, raw_variance
 from evomerge.scoring.knowledge import Knowledge
 
 
@@ -59,10 +59,13 @@ class Learnt:
         """Return the scores that a method reads from the answers to the chosen items.
 
         Args:
-            method: difference, parents, p-irt, gp-irt or mp-irt.
+            method: raw, difference, parents, p-irt, gp-irt or mp-irt.
             answers: `(models, n)`.
             chosen: `(n,)`, fewer than all items.
         """
+        if method == "raw":  # needs to know nothing of the items, so it comes before anything is learnt of them
+            sd = np.sqrt(raw_variance(answers, self.knowledge.items))
+            return Read(answers.mean(axis=1), sd, ("raw",) * len(answers))
         if method == "difference":
             return self._difference(answers, chosen)
         if method == "parents":

@@ -22,15 +22,17 @@ from evomerge.scoring.ways import Output, Resident, Way, WrittenAnswers, ways
 
 PLAIN_BATCH = 8  # sequences at a time on the plain path, where the batch size is "auto"
 REMEMBERED_SETS = 16  # item sets whose packed requests are kept
+# task, items, chat template, kinds of layers, memory of a pass as a share of what it may take
+_Asked = tuple[str, tuple[str, ...], str | None, frozenset[str], float]
 
 
 class ResidentScorer:
     """Asks one model in memory; prompts are built, tokenized and packed once and used for every candidate.
 
-    The model is the caller's: its weights may change between calls, its tokenizer and shape may not. Answers equal
-    those of `lm_eval.simple_evaluate` on the same weights saved as a folder: choices and texts exactly, log
-    likelihoods up to the rounding of sums taken in another order. In bfloat16 that rounding is as coarse as between
-    two batch sizes of lm-eval itself, and near ties may fall either way.
+    The model is the caller's: its weights and the tokenizer's chat template may change between calls, the rest of the
+    tokenizer and the model's shape may not. Answers equal those of `lm_eval.simple_evaluate` on the same weights saved
+    as a folder: choices and texts exactly, log likelihoods up to the rounding of sums taken in another order. In
+    bfloat16 that rounding is as coarse as between two batch sizes of lm-eval itself, and near ties may fall either way.
     """
 
     def __init__(
@@ -65,10 +67,10 @@ class ResidentScorer:
         asker = harness.asker(model, tokenizer, task_set.settings, given or PLAIN_BATCH)
         where = torch.device(device) if device is not None else model.get_input_embeddings().weight.device
         self._resident = Resident(model, asker, Encoder(asker), task_set.settings, where, given, fast)
-        self._tasks = task_set
-        self._prompts: dict[str, dict[str, harness.Prompt]] = {}
+        self._tasks, self._tokenizer = task_set, tokenizer
+        self._prompts: dict[tuple[str, str | None], dict[str, harness.Prompt]] = {}
         # What is sound for one kind of layers need not be for another, see soundness.architecture_doubt.
-        self._ways: dict[tuple[str, tuple[str, ...], frozenset[str], float], list[tuple[tuple[int, ...], Way]]] = {}
+        self._ways: dict[_Asked, list[tuple[tuple[int, ...], Way]]] = {}
         self._truncated: dict[str, set[str]] = {}
         self._fallbacks: dict[str, str] = {}
         self._written: dict[str, Written] = {}  # item -> its first written answer, as asked last
@@ -163,16 +165,26 @@ class ResidentScorer:
         return graded
 
     def _prepare(self, task: str, items: Sequence[str]) -> list[harness.Prompt]:
-        known = self._prompts.setdefault(task, {})
+        if (template := self._template) is not None:
+            self._resident.asker.tokenizer.chat_template = template  # a copy of the caller's
+        known = self._prompts.setdefault((task, template), {})
         missing = [item for item in items if item not in known]
         if missing:
             known |= {prompt.item: prompt for prompt in self._tasks.prompts(task, missing, self._resident.asker)}
         return [known[item] for item in items]
 
+    @property
+    def _template(self) -> str | None:
+        """What prompts are written in, which may differ between recipes; None where they are no chats."""
+        if not self._tasks.settings["apply_chat_template"]:
+            return None
+        template: str | None = getattr(self._tokenizer, "chat_template", None)
+        return template
+
     def _ways_of(
         self, task: str, items: tuple[str, ...], prompts: Sequence[harness.Prompt]
     ) -> list[tuple[tuple[int, ...], Way]]:
-        key = (task, items, layer_kinds(self._resident.model), self._resident.memory)
+        key = (task, items, self._template, layer_kinds(self._resident.model), self._resident.memory)
         if key not in self._ways:
             owners = [prompt.item for prompt in prompts for _ in prompt.requests]
             found = ways(self._resident, [request for prompt in prompts for request in prompt.requests])

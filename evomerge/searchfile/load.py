@@ -292,10 +292,14 @@ def _estimated(content: dict[str, Any], tasks: Sequence[str], folder: str, probl
     given = content.pop("bank")
     banks = {"": given} if isinstance(given, str) else given or {}
     if content["estimator"] == "mean":
-        for key, value in (("bank", given), ("pool", content["pool"]), ("full_every", content["full_every"])):
+        fresh = "fresh" if content["anchors"] == "fresh" else None
+        keys = (("bank", given), ("pool", content["pool"]), ("full_every", content["full_every"]), ("anchors", fresh))
+        for key, value in keys:
             if value is not None:
                 text = "is only used by an estimator; set estimator: auto, or leave it out"
                 problems.append(Problem(("scoring", key), text))
+    elif content["estimator"] == "raw" and given is not None:
+        problems.append(Problem(("scoring", "bank"), "is not used by estimator raw; choose another, or leave it out"))
     elif content["items"] is None:
         text = f"estimator {content['estimator']!r} needs items: how many each candidate answers, as in items: 10"
         problems.append(Problem(("scoring",), text))

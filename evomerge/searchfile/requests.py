@@ -35,6 +35,7 @@ class ScoringRequest:
     estimator: str = "mean"
     banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
     pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
+    anchors: str = "pinned"  # with an estimator: pinned, or fresh for every generation
     full_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None

@@ -72,6 +72,12 @@ SCORING = Section(
             Number(1, integer=True),
             "with an estimator: search items per task that the score is about, and parents answer; default: all",
         ),
+        Key(
+            "anchors",
+            Text(("pinned", "fresh"), what="choice"),
+            "with an estimator: ask all candidates the same items, or every generation others drawn at random",
+            default="pinned",
+        ),
         Key("full_every", Number(0, integer=True), "with an estimator: every so many candidates one answers all items"),
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
         Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import read_json
+from evomerge.weights.layout import Layout, read_json
 from evomerge.weights.parents import Parents
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -33,6 +33,21 @@ def chat_template_of(recipe: Recipe, parents: Parents) -> str | None:
             "write the template itself into the recipe (mergekit's names for templates are not known here)"
         )
     return recipe.chat_template
+
+
+def template_problem(written: str | None, donor: Layout) -> str:
+    """Return why not every model of a search can be asked in chat form; '' where they can.
+
+    Args:
+        written: the merge's own `chat_template`.
+        donor: whose tokenizer all of them are asked with. `auto` does not help a parent that has no template.
+    """
+    if (written is not None and written != "auto") or stored_template(donor.folder):
+        return ""
+    return (
+        f"scoring.lm_eval.apply_chat_template is set, but the tokenizer has no chat template ('{donor.folder}'); unset "
+        f"it, give that folder a {TEMPLATE_FILE}, or write the template itself under merge.chat_template"
+    )
 
 
 def stored_template(folder: Path) -> str | None:

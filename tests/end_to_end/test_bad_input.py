@@ -14,9 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.archive import Archive
 from evomerge.cli import main
 from evomerge.irt.replay import calibrate
 from evomerge.irt.table import ResponseTable
+from evomerge.results import open_run
+from evomerge.scoring.harness import TaskSet
+from evomerge.scoring.settings import TaskSettings
 from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model
 
@@ -135,7 +139,50 @@ def scoring(place: Path, text: str) -> None:
 
 def test_a_chat_template_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scoring(place, "{items: 4, holdout: 0.05, lm_eval: {apply_chat_template: true}}")
-    assert "the tokenizer has no chat template; unset it" in refused(place, capsys)
+    # beside everything else that is wrong, before any model is loaded, and by `check` too
+    change(place, "right", "model.norm.weight", torch.zeros(3))
+    message = refused(place, capsys)
+    assert all(words in message for words in ("the tokenizer has no chat template", "unset it", "2 problems"))
+    assert main(["check", str(place / "search.yaml")]) == 2
+    assert message.endswith(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("where", ["file", "merge"])
+def test_a_chat_template_in_the_bases_folder_or_in_the_search_file(
+    place: Path, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = "{% for m in messages %}{{ m['content'] }} ={% endfor %}"
+    scoring(place, "{items: 4, holdout: 0.05, lm_eval: {apply_chat_template: true}}")
+    if where == "file":
+        (place / "base" / "chat_template.jinja").write_text(template)
+    else:
+        file = place / "search.yaml"
+        file.write_text(file.read_text().replace("merge:", f"merge:\n  chat_template: {json.dumps(template)}", 1))
+    assert main(["search", str(place / "search.yaml"), "--out", str(place / "run"), "--quiet"]) == 0
+    run = open_run(place / "run")
+    assert len(run.evaluations()) == 2
+    assert len(run.evaluations("parent")) == 3  # parents are asked in it too
+    capsys.readouterr()
+
+
+def test_a_bank_that_knows_held_out_questions_is_counted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scoring(place, "{items: 4, pool: 40, holdout: 0.5, estimator: p-irt}")
+    file = place / "search.yaml"
+    file.write_text(file.read_text() + "seed: 1\n")
+    assert main(["check", str(file), "--json"]) == 0
+    assert "scoring.bank" not in capsys.readouterr().out
+    tasks = TaskSet.load(["add"], TaskSettings((str(TASKS),)))
+    hashes = [document.hash for document in tasks.documents("add")]
+    answers = np.random.default_rng(0).integers(0, 2, (9, len(hashes))).astype(float)
+    models = tuple(f"m{k}" for k in range(9))
+    calibrate(ResponseTable(answers, models, tuple(hashes)), out=place / "add.json")
+    file.write_text(file.read_text().replace("p-irt", "p-irt, bank: add.json"))
+    assert main(["check", str(file), "--json"]) == 0
+    (warning,) = (text for text in json.loads(capsys.readouterr().out)["warnings"] if "scoring.bank" in text)
+    assert "200 of its 400 questions are among the 200 that this run holds out for task 'add'" in warning
+    assert main(["search", str(file), "--out", str(place / "run"), "--quiet"]) == 0
+    with Archive.open(place / "run") as archive:
+        assert warning in [event.payload["text"] for event in archive.events("note")]
 
 
 def test_a_bank_of_another_task(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from evomerge.archive import Archive
-from evomerge.candidate import Objective
+from evomerge.candidate import FIRST_REMEASURED, Objective
+from evomerge.controllers.protocol import Recommending
 from evomerge.results import open_run
+from evomerge.run import session
 from evomerge.scoring.estimate import METHODS
 from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth
 
@@ -65,13 +67,38 @@ def test_finalists_answer_the_rest_and_the_best_is_one_of_them(whole: Path) -> N
             assert found["asked"][number][task] | found["rest"][number][task] == set(ITEMS[task])
             assert not found["asked"][number][task] & found["rest"][number][task]
     full = run.full_candidates()
-    assert set(full) == {*finals, *range(0, 24, 6)}
+    recommended = {number for number in found["asked"] if number >= FIRST_REMEASURED}
+    assert len(recommended) == 2  # of four generations, the last third is the last one
+    assert set(full) == {*finals, *range(0, 24, 6), *recommended}
     best = run.best()
     assert best is not None
     overall = {number: sum(score.value for score in run.evaluations()[number].scores.values()) for number in full}
     assert best.number in full
     assert overall[best.number] == max(overall.values())
     assert {final.number for final in run.finals() if final.number >= 0} <= set(full)
+
+
+def test_what_the_controller_recommends_is_measured_in_full_and_told_to_nobody(whole: Path) -> None:
+    run, found = open_run(whole), decisions(whole)
+    preparation = prepared()
+    with closing(Archive.open(whole)) as archive:
+        (event,) = archive.events("recommended")
+        people = {candidate.number: candidate for candidate in archive.candidates("remeasured")}
+        told = [(e.candidate, e.payload["fitness"]) for e in archive.events("told")]
+    assert event.payload == {"numbers": sorted(people), "told": 24}
+    controller = session._controller(preparation)
+    for batch in range(4):
+        controller.ask()
+        for number, fitness in told[6 * batch : 6 * batch + 6]:
+            controller.tell(number, fitness)
+    assert isinstance(controller, Recommending)
+    for point, candidate in zip(controller.recommended(), people.values(), strict=True):
+        assert candidate.genotype == tuple(point)
+        assert candidate.recipe == preparation.space.decode(point)
+        assert found["asked"][candidate.number] == {task: set(ITEMS[task]) for task in TASKS}
+        score = run.evaluations()[candidate.number].scores["left"]
+        assert score.value == pytest.approx(truth(preparation, candidate, "left"))
+    assert not {number for number, _ in told} & set(people)
 
 
 def test_estimates_stand_beside_full_answers_and_are_better_than_plain_means(whole: Path) -> None:
@@ -94,7 +121,7 @@ def test_estimates_stand_beside_full_answers_and_are_better_than_plain_means(who
     assert np.mean(inside) >= 0.85
     summary = run.status()["estimates"]["left"]
     assert summary["items"] == 8
-    assert summary["compared"] == len(run.full_candidates())
+    assert summary["compared"] == len([number for number in run.full_candidates() if number < FIRST_REMEASURED])
 
 
 def test_the_front_says_which_scores_are_estimated(whole: Path) -> None:

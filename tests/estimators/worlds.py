@@ -41,8 +41,9 @@ def prepared(
     *, estimator: str = "auto", candidates: int = 24, items: int = 8, full_every: int | None = 6, **changes: Any
 ) -> Preparation:
     estimation = {"items": items, "full_every": full_every, "banks": changes.pop("banks", {})}
+    estimation["anchors"] = changes.pop("anchors", "pinned")
     objectives = changes.pop("objectives", OBJECTIVES)
-    controller = {"name": "cma-es", "population": 6, "options": {}}
+    controller = {"name": "cma-es", "population": changes.pop("population", 6), "options": {}}
     known = {
         **facts(candidates),
         "controller": controller,
@@ -62,7 +63,7 @@ def prepared(
 class Shuffled(Places):
     """Several workers whose results arrive in a random, repeatable order."""
 
-    def pool(self, spec: Any) -> Any:
+    def pool(self, spec: Any, folder: Path | None = None) -> Any:
         return ShuffledPool(spec, 5, 1)
 
 

@@ -9,7 +9,7 @@ from evomerge.irt.bank_files import read_bank, write_bank
 from evomerge.irt.judge import ADAPTIVE_MODELS
 from evomerge.irt.replay import METHODS, as_json, calibrate, estimate
 from evomerge.irt.table import ResponseTable
-from evomerge.irt.table_files import write_table
+from evomerge.irt.table_files import read_parents, write_table
 from evomerge.irt.tiny_benchmarks import bank_from_parameters, import_tiny_benchmarks
 
 ITEMS = 40
@@ -235,3 +235,59 @@ def test_tiny_benchmarks_parameters_carry_the_factor_d():
         import_tiny_benchmarks(big_a, big_b, names, wanted=("h1", "unknown"))
     with pytest.raises(InputError, match="A must be"):
         import_tiny_benchmarks(big_a, big_b, names[:5])
+
+
+def test_models_that_all_answered_alike_do_not_lend_certainty(world):
+    _, answers = world
+    constant = np.repeat([[1.0, 0.0]], answers.responses.shape[1] // 2, axis=0).reshape(-1)
+    clones = ResponseTable(
+        np.tile(constant, (30, 1)), tuple(f"c{k}" for k in range(30)), answers.items[: len(constant)]
+    )
+    bank, asked = calibrate(clones), answers.for_items(clones.items)
+    for method in ("auto", "p-irt", "linear"):
+        found = estimate(bank, asked, 10, method)
+        assert {entry["method"] for entry in found} == {"raw"}
+        assert min(entry["stderr"] for entry in found) > 0.05
+        assert np.mean([entry["low"] <= entry["truth"] <= entry["high"] for entry in found]) > 0.7
+        assert all(
+            "all 30 models of the bank answered alike" in entry["warnings"][0] for entry in found if method != "raw"
+        )
+
+
+def test_one_answer_per_item_is_not_the_same_as_equal_answers():
+    sparse = np.full((4, 4), np.nan)
+    np.fill_diagonal(sparse, [1.0, 0.0, 1.0, 0.0])
+    assert not ResponseTable(sparse, tuple("abcd"), tuple("wxyz")).alike
+    assert ResponseTable(np.ones((2, 4)), tuple("ab"), tuple("wxyz")).alike
+    assert not ResponseTable(np.ones((1, 4)), ("a",), tuple("wxyz")).alike
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("n0,n0,m1", "no model can be its own parent; these are: n0"),
+        ("n0,,", "every child needs a parent; none for n0"),
+        ("n0,m0,m1\nn0,m1,m2", "each child once; these repeat: n0"),
+    ],
+)
+def test_pedigrees_that_cannot_be_used(tmp_path, rows, message):
+    (tmp_path / "pedigree.csv").write_text(f"child,parent_1,parent_2\n{rows}\n")
+    with pytest.raises(InputError, match=message):
+        read_parents(tmp_path / "pedigree.csv")
+
+
+def test_only_the_parents_without_answers_are_named(world):
+    bank, answers = world
+    first, known = answers.models[0], bank.table.models[0]
+    found = estimate(bank, answers, 10, parents={first: (known, "nobody")})
+    assert found[0]["warnings"] == [f"{first}: no answers of its parents nobody: estimated without them"]
+
+
+def test_a_seed_or_a_folder_that_cannot_be(tmp_path, world):
+    bank, answers = world
+    with pytest.raises(InputError, match="seed must be a whole number of at least 0, got -1"):
+        estimate(bank, answers, 10, seed=-1)
+    with pytest.raises(InputError, match="seed must be"):
+        calibrate(answers, seed=-1)
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere'; make it first"):
+        write_bank(bank, tmp_path / "nowhere" / "bank.json")
