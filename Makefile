@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN ?= runs/quickstart
 
-.PHONY: quickstart test lint docs browser clean
+.PHONY: quickstart test lint docs pictures browser clean
 
 quickstart: $(VENV)/.ready
 	@if [ -e $(RUN)/archive.sqlite ]; then $(BIN)/evomerge resume $(RUN); \
@@ -25,6 +25,11 @@ lint: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-dev
 	$(BIN)/python -m mkdocs build --strict
 	@echo "open build/site/index.html"
+
+# The report's pictures in docs/pictures/, made anew by the browser's tests.
+pictures: $(VENV)/.ready-dev browser
+	-$(BIN)/python -m pytest tests/report/test_browser.py -k pictures
+	cp build/report/report_two.png build/report/report_four.png docs/pictures/
 
 # Chromium and Java, for the tests of the HTML report; they are skipped, with the reason, where these are missing.
 browser:

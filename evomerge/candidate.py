@@ -31,7 +31,7 @@ class Objective:
     name: str  # the task's name, or task:metric where two objectives share a task
     task: str  # or the name of another measure, which takes a task's place among items and responses
     metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
-    goal: Literal["maximize", "minimize"] = "maximize"
+    goal: Literal["maximize", "minimize"] = "maximize"  # which direction of the metric is better
     weight: float = 1.0  # for controllers that need one number
     filter: str = "none"  # lm-eval's filter name, as in 'exact_match,strict-match'
     kind: ObjectiveKind = "task"  # other kinds are measured without lm-eval's tasks, see scoring.measures
@@ -46,9 +46,9 @@ class Candidate:
     """A numbered point of the search space with the recipe that it decodes to; parents have no genotype."""
 
     number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents; from FIRST_REMEASURED on for what is remeasured
-    recipe: Recipe
+    recipe: Recipe  # what its genotype decodes to
     genotype: tuple[float, ...] = ()  # (d,) in [0, 1]
-    kind: Kind = "search"
+    kind: Kind = "search"  # who proposed it
     name: str = ""  # a parent's display name
 
     def _repr_html_(self) -> str:
@@ -65,7 +65,7 @@ class Response:
     task: str
     item: str  # the document's id, see scoring.items
     metric: str  # with filter where it is not 'none': 'exact_match' or 'exact_match,strict-match'
-    value: float
+    value: float  # the score, finite; in [0, 1] for most metrics
     answer: str = ""  # what the model said or chose, shortened; for people, never for scores
 
 
@@ -73,12 +73,16 @@ class Response:
 class Score:
     """An estimate of a task's metric over all its items, with its standard error in the same units."""
 
-    value: float
-    stderr: float
-    items: int
+    value: float  # in the metric's units
+    stderr: float  # standard error; 0 for what is exact, such as a count of layers
+    items: int  # how many answers it rests on
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the normal-theory interval of this level."""
+        """Return the normal-theory interval of this level.
+
+        Args:
+            level: share of intervals that hold the truth, in (0, 1).
+        """
         from statistics import NormalDist
 
         reach = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
@@ -89,17 +93,17 @@ class Score:
 class Failure:
     """Why a candidate has no score: a kind with its policy, one sentence, and the traceback for the log."""
 
-    kind: FailureKind
-    message: str
-    traceback: str = ""
+    kind: FailureKind  # whose fault it is, which decides what happens next
+    message: str  # for people
+    traceback: str = ""  # '' where there is none
 
 
 @dataclass(frozen=True)
 class Job:
     """One evaluation to do: this candidate, on these pinned items."""
 
-    candidate: Candidate
-    split: Split
+    candidate: Candidate  # what is to be evaluated
+    split: Split  # which items are asked
     items: Mapping[str, tuple[str, ...]]  # task -> item ids still to answer; tasks already answered are absent
     # Task -> the items that were asked together at first, where some of them are answered since. What is put into one
     # batch follows from them, not from what is left: a batch of other questions rounds differently.
@@ -111,10 +115,10 @@ class Job:
 class Answers:
     """Responses of one candidate to the job's items of one task: all, or in a long task those of finished batches."""
 
-    number: int
-    split: Split
+    number: int  # of the candidate
+    split: Split  # which items were asked
     task: str
-    responses: tuple[Response, ...]
+    responses: tuple[Response, ...]  # one per item and metric
     left: int = 0  # items of the job's in this task whose responses are still to come
 
     @property
@@ -132,11 +136,11 @@ LAYERS_RUN, LAYERS_SHARED = "layers.run", "layers.shared"
 class Outcome:
     """The end of one job: nothing, or the failure; who did it, how long each stage took, and on which weights."""
 
-    number: int
-    split: Split
-    failure: Failure | None = None
-    worker: str = ""
-    seconds: float = 0.0
+    number: int  # of the candidate
+    split: Split  # which items were asked
+    failure: Failure | None = None  # None: every item was answered
+    worker: str = ""  # its name
+    seconds: float = 0.0  # that it took, loading left out
     stages: Mapping[str, float] = field(default_factory=dict)  # see `timed` and `layer_evaluations`
     fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
 

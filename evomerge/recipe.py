@@ -59,16 +59,16 @@ class Recipe:
     revision of a model is known, the digest is taken over the revision and not over the path.
     """
 
-    method: str
-    models: tuple[Source, ...] = ()
-    slices: tuple[Slice, ...] = ()
-    base: str | None = None
-    parameters: Parameters = ()
+    method: str  # merge method, by its name in `merge.catalogue`
+    models: tuple[Source, ...] = ()  # the sources, where all layers share them
+    slices: tuple[Slice, ...] = ()  # or stretches of layers, each with its own
+    base: str | None = None  # the common ancestor; None where the method has none
+    parameters: Parameters = ()  # of the whole merge: (name, number or a list over depth)
     dtype: str | None = None  # of the arithmetic's result; None: the base tensor's own
     out_dtype: str | None = None  # of the written weights; None: dtype
-    tokenizer_source: str | None = None
+    tokenizer_source: str | None = None  # base, union, or a model of the merge: whose tokenizer the merged model has
     tokenizer: TokenizerChoice | None = None  # instead of tokenizer_source
-    chat_template: str | None = None
+    chat_template: str | None = None  # a template, or one of mergekit's words; None: the tokenizer's own
     mask_seed: int = 0  # keys the masks of random methods, with the source's and the tensor's names
     revisions: tuple[tuple[str, str], ...] = ()  # (model as written, content or commit id), sorted
     route: tuple[tuple[str, int, float], ...] | None = field(default=None)  # (source, layer, entry scale) per hop
@@ -85,7 +85,12 @@ class Recipe:
         return TokenizerChoice(self.tokenizer_source) if self.tokenizer_source is not None else self.tokenizer
 
     def with_revisions(self, revisions: Mapping[str, str]) -> Recipe:
-        """Return this recipe with the revisions of the models that it names."""
+        """Return this recipe with the revisions of the models that it names.
+
+        Args:
+            revisions: model as written -> content or commit id; those of models that the recipe does not name are left
+                out.
+        """
         named = dict.fromkeys((*self.references(), *(self.tokenizer_choice.models() if self.tokenizer_choice else ())))
         known = tuple(sorted((name, revisions[name]) for name in named if name in revisions))
         return replace(self, revisions=known)
@@ -219,7 +224,12 @@ def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
 
 
 def passthrough(model: str, dtype: str | None = None) -> Recipe:
-    """Return the recipe of one model as it is: how parents are scored beside their merges."""
+    """Return the recipe of one model as it is: how parents are scored beside their merges.
+
+    Args:
+        model: folder, hub id, hub id@revision, or model+adapter.
+        dtype: of the weights, as in 'bfloat16'; None: the model's own.
+    """
     return Recipe(method="passthrough", models=(Source(model),), dtype=dtype)
 
 

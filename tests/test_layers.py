@@ -24,6 +24,7 @@ FLOORS = [
     ["loop"],
     ["searchfile", "mergekit_evolve"],
     ["results"],
+    ["tracking"],
     ["run", "figures", "report"],
     ["cli"],
 ]
@@ -46,6 +47,10 @@ DOORS = {
     "altair": {"figures/"},
     "fsspec": {"archive/mirror.py"},
     "vl_convert": {"figures/"},
+    "tensorboardX": {"tracking/tensorboard_log.py"},
+    "tensorboard": {"tracking/tensorboard_log.py"},
+    "wandb": {"tracking/wandb_log.py"},
+    "mlflow": {"tracking/mlflow_log.py"},
 }
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
 LIGHT = [
@@ -61,6 +66,7 @@ LIGHT = [
     "loop",
     "searchfile",
     "results",
+    "tracking",
     "cli",
 ]
 
@@ -131,7 +137,19 @@ def test_each_outside_package_has_one_door(package: str) -> None:
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_light_rooms_do_not_import_torch(name: str) -> None:
-    heavy = {"torch", "transformers", "ray", "lm_eval", "cma", "optuna", "peft", "datasets"}
+    heavy = {
+        "torch",
+        "transformers",
+        "ray",
+        "lm_eval",
+        "cma",
+        "optuna",
+        "peft",
+        "datasets",
+        "mlflow",
+        "wandb",
+        "tensorboard",
+    }
     for path in modules():
         if room(path) == name:
             found = {entry.split(".")[0] for entry in imports(path, at_import_only=True)} & heavy

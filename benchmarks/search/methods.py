@@ -13,11 +13,11 @@ from evomerge.errors import ExtraMissing
 Evaluate = Callable[[np.ndarray], np.ndarray]  # genotype (d,) -> fitness (m,), maximised
 
 
-def ours(name: str) -> Callable[[Evaluate, int, int, int, int], None]:
-    """Return a search by one of our controllers, told in order, with its defaults."""
+def ours(name: str, items: tuple[int, ...] = ()) -> Callable[[Evaluate, int, int, int, int], None]:
+    """Return a search by one of our controllers, told in order, with its defaults; a search knows its items."""
 
     def search(evaluate: Evaluate, genes: int, objectives: int, budget: int, seed: int) -> None:
-        controller = build(name, Setup(genes, seed, objectives, budget=budget))
+        controller = build(name, Setup(genes, seed, objectives, budget=budget, items=items))
         told = 0
         while told < budget and not controller.stop():
             for point in controller.ask()[: budget - told]:
@@ -73,17 +73,22 @@ BASELINES: dict[str, Callable[[Evaluate, int, int, int, int], None]] = {
 }
 # Left out: the Gaussian process takes minutes per search, the Latin hypercube differs little from Sobol points, soups
 # need a weight per model
-OURS: Sequence[str] = [name for name in ("cma-es", "quadratic", "tpe", "nsga-ii", "nsga-iii") if name in FACTORIES]
+NAMED = ("nehvi", "quadratic", "cma-es", "tpe", "nsga-ii", "nsga-iii")
+OURS: Sequence[str] = [name for name in NAMED if name in FACTORIES]
 
 
-def method(name: str) -> Callable[[Evaluate, int, int, int, int], None]:
+def method(name: str, items: tuple[int, ...] = ()) -> Callable[[Evaluate, int, int, int, int], None]:
     """Return a method by its name in the table; ours are `evomerge NAME`.
+
+    Args:
+        name: of the method.
+        items: behind each objective's score.
 
     Raises:
         ExtraMissing: pymoo is not installed.
     """
     if name.startswith("evomerge "):
-        return ours(name.removeprefix("evomerge "))
+        return ours(name.removeprefix("evomerge "), items)
     if name == "pymoo NSGA-II":
         try:
             import pymoo  # noqa: F401

@@ -31,8 +31,8 @@ class Event:
     the candidate whose answers are reused), devices (count), resumed, interrupted, stopped, ended, recovered (from
     what, and what was lost), remeasured (numbers, and what was predicted of them: fitness, sd, low, high), recommended
     (numbers, and told: after how many candidates), anchors (tasks, methods: the items that every candidate is asked, or
-    the first generation where they are drawn anew), estimated (scores: what a candidate's answers to them told), note
-    (text).
+    the first generation where they are drawn anew), estimated (scores: what a candidate's answers to them told),
+    tracking (to, id: the tools that show the run), note (text).
     """
 
     seq: int

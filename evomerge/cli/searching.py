@@ -56,12 +56,19 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-code-execution", action="store_true", help="let tasks run code that models write; use a sandbox"
     )
+    parser.add_argument(
+        "--log",
+        action="append",
+        metavar="TOOL[:PLACE]",
+        help="show the search while it runs in tensorboard[:FOLDER], wandb[:[TEAM/]PROJECT] or mlflow[:URI]; may be "
+        "given several times; a resumed search goes on where it logged to, 'none' stops that",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
 def _places(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that say who works and where copies go, as the public calls name them."""
-    names = ("gpus_per_worker", "cpus_per_worker", "use_head", "mirror", "allow_code_execution")
+    """Return the options that say who works, where copies go and who is shown it, as the public calls name them."""
+    names = ("gpus_per_worker", "cpus_per_worker", "use_head", "mirror", "allow_code_execution", "log")
     return {name: getattr(arguments, name) for name in names}
 
 
@@ -76,6 +83,7 @@ evomerge search search_spaces/quickstart.yaml
 evomerge search mine.yaml --out runs/mine --workers 4
 evomerge search mine.yaml --candidates 20 --seed 1     a first look
 evomerge search mine.yaml --address auto --mirror s3://bucket/mine     on the cluster of this node, with a copy
+evomerge search mine.yaml --log tensorboard --log mlflow:sqlite:///mlflow.db
 """,
         _run_search,
     )

@@ -43,6 +43,13 @@ evomerge submit mine.yaml --cluster clusters/kuberay.yaml | kubectl apply -f -
         metavar="NAME",
         help="pass this variable of your environment on; repeatable",
     )
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="TOOL[:PLACE]",
+        help="show the search in a tool, as `search --log` does; its key goes with --env, as in --env WANDB_API_KEY",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
     kind = parser.add_mutually_exclusive_group()
@@ -68,6 +75,7 @@ def _run_submit(arguments: argparse.Namespace) -> int:
         tuple(arguments.env),
         arguments.resume,
         arguments.address,
+        tuple(arguments.log),
     )
     if cluster.kind == "slurm":
         from evomerge.run.queues import slurm_command

@@ -13,6 +13,9 @@ from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
 
 MOST_QUADRATIC_GENES = 40  # beyond, refitting and looking for next points takes longer than small models take to score
 MOST_QUADRATIC_BUDGET = 1000  # beyond, evolution has the time to learn what no quadratic expresses
+# Gaussian processes: below as many candidates a quadratic has less to learn; beyond, their cubes of n take too long.
+LEAST_GAUSSIAN, MOST_GAUSSIAN = 64, 500
+CANDIDATES_PER_GENE = 4  # at least, for Gaussian processes: half of them are spread evenly
 MOST_MODELLED = 1000  # candidates up to which Optuna's TPE proposes in reasonable time
 MOST_CROWDED = 3  # objectives that NSGA-II's crowding distance spreads well; NSGA-III takes more
 TOO_FEW = 8  # candidates from which nothing can be learned while they last
@@ -65,6 +68,15 @@ def _names(setup: Setup) -> tuple[str, str] | None:
     return _evolution(setup, "names have no order, and crossing keeps them as they are")
 
 
+def _gaussian(setup: Setup) -> tuple[str, str] | None:
+    budget, d = setup.budget, setup.dimensions
+    if setup.objectives == 1 or budget is None or d > MOST_QUADRATIC_GENES:
+        return None
+    if not max(LEAST_GAUSSIAN, CANDIDATES_PER_GENE * d) <= budget <= MOST_GAUSSIAN:
+        return None
+    return "nehvi", "enough for Gaussian processes, which follow what no quadratic expresses, and few enough for them"
+
+
 def _quadratic(setup: Setup) -> tuple[str, str] | None:
     if setup.budget is None or setup.dimensions > MOST_QUADRATIC_GENES or setup.budget > MOST_QUADRATIC_BUDGET:
         return None
@@ -91,4 +103,7 @@ def _evolution(setup: Setup, why: str) -> tuple[str, str]:
     return name, why
 
 
-RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (_few, _routes, _names, _one_number, _quadratic, _many)
+RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (
+    *(_few, _routes, _names, _one_number, _gaussian, _quadratic),
+    _many,
+)

@@ -12,7 +12,7 @@ import cma
 import numpy as np
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import HUGE, Tally
+from evomerge.controllers.tally import Tally, bounded
 from evomerge.errors import InputError
 
 DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn than searches last
@@ -69,7 +69,7 @@ class CmaEs:
         weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
         self._weights = weights / weights.sum()
         self._generator = np.random.default_rng(setup.seed)
-        self._tally = Tally(setup.objectives)
+        self._tally = Tally(setup.objectives, setup.bounds)
         self._generation = range(0)
         self._points: list[np.ndarray] = []
         self._values: dict[int, float | None] = {}  # told of this generation, maximised
@@ -166,7 +166,7 @@ class CmaEs:
             begin = next((one.genotype for one in prior), self._setup.start)
             return (np.full(d, 0.5) if begin is None else np.array(begin)), None
         values = np.array([one.fitness for one in known], dtype=float)
-        scores = np.array([float(np.dot(np.clip(row, -HUGE, HUGE), self._weights)) for row in values])
+        scores = np.array([float(np.dot(bounded(row.tolist(), self._setup.bounds), self._weights)) for row in values])
         count = max(1, int(np.ceil(BEST_SHARE * len(known))))
         order = np.argsort(-scores, kind="stable")[:count]
         best = np.array([known[index].genotype for index in order], dtype=float)

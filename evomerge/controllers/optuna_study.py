@@ -22,6 +22,7 @@ from evomerge.errors import InputError
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.spread import representatives
 
+_BOUNDS = "bounds"  # name of the one constraint: by how much a trial misses all bounds together
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
 
@@ -92,6 +93,7 @@ class OptunaStudy:
         self._asked_at: dict[int, int] = {}  # untold proposal -> updates when it was made
         self._updates = 0
         self._tally = Tally(setup.objectives)
+        self._bounds = setup.bounds
         self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
         self._choices = setup.choices or (0,) * setup.dimensions
         self._genes = {name: _distribution(count) for name, count in zip(self._names, self._choices, strict=True)}
@@ -111,6 +113,8 @@ class OptunaStudy:
         known = [one for one in setup.prior if one.fitness is not None]
         if not models and known:
             values = np.array([one.fitness for one in known], dtype=float)
+            if self._bounds is not None and (met := self._bounds.met(values)).any():
+                values = np.where(met[:, None], values, np.nan)
             front = np.flatnonzero(non_dominated(values, duplicates=False))
             front = front[representatives(values[front], population)]
             first += [known[index].genotype for index in front]
@@ -121,7 +125,10 @@ class OptunaStudy:
             assert one.fitness is not None
             told = [min(max(value, -HUGE), HUGE) for value in one.fitness]
             genes = self._parameters(one.genotype)
-            self._study.add_trial(create_trial(params=genes, distributions=dict(self._genes), values=told))
+            missed = {} if self._bounds is None else {_BOUNDS: float(self._bounds.violation(told))}
+            self._study.add_trial(
+                create_trial(params=genes, distributions=dict(self._genes), values=told, constraints=missed)
+            )
 
     def ask(self) -> list[np.ndarray]:
         """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""
@@ -147,6 +154,8 @@ class OptunaStudy:
                 if values is None:
                     self._study.tell(trial, state=TrialState.FAIL)
                 else:
+                    if self._bounds is not None:
+                        trial.set_constraint(_BOUNDS, float(self._bounds.violation(values)))
                     self._study.tell(trial, list(values))
 
     @property

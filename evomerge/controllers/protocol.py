@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from evomerge.controllers.ingredients import Ingredients
+from evomerge.pareto.constraints import Bounds
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Setup:
     """What every controller is told about the search before it begins."""
 
     dimensions: int  # d, length of a genotype
-    seed: int = 0
+    seed: int = 0  # of the controller's own generators
     objectives: int = 1  # m, length of a fitness
     weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
@@ -35,6 +36,7 @@ class Setup:
     ingredients: Ingredients | None = None  # how genes give weight to models, where they do
     prior: tuple[Prior, ...] = ()  # what the search may build on, as told before the first ask
     asynchronous: bool = False  # results are told as they arrive, and proposals wanted before a generation is told
+    bounds: Bounds | None = None  # what a candidate's fitness must meet; None: nothing
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
 
 
@@ -58,6 +60,10 @@ class Controller(Protocol):
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn the fitness (m,) of proposal `index` (0, 1, ... in the order of asking); None: it failed.
 
+        Args:
+            index: of the proposal: 0, 1, ... in the order of asking.
+            fitness: (m,) higher is better; None: it failed.
+
         Raises:
             InputError: the proposal was never asked, or was told before.
         """
@@ -79,6 +85,18 @@ class Versioned(Protocol):
 
 
 @runtime_checkable
+class Repeating(Protocol):
+    """A controller that need not compute again what it proposed before, because what it learns is in what is told.
+
+    A replay is then quick, and does not depend on how another processor or BLAS rounds on the way to a proposal.
+    """
+
+    def repeat(self, points: Sequence[np.ndarray]) -> bool:
+        """Take stored genotypes for the batch that `ask` would return now; False: it must be asked after all."""
+        ...
+
+
+@runtime_checkable
 class NoiseAware(Protocol):
     """A controller that can use how sure a fitness is."""
 
@@ -86,6 +104,11 @@ class NoiseAware(Protocol):
         """Learn a fitness (m,) with its standard errors (m,), about what all pinned items would have given.
 
         Called in place of `tell` where candidates answer different numbers of items; 0 where all were answered.
+
+        Args:
+            index: of the proposal, in the order of asking.
+            fitness: (m,) higher is better.
+            stderr: (m,) in the same units; 0 where all items were answered.
         """
         ...
 
@@ -106,7 +129,14 @@ class Recommending(Protocol):
 def tell(
     controller: Controller, index: int, fitness: Sequence[float] | None, stderr: Sequence[float] | None = None
 ) -> None:
-    """Tell a fitness, with its standard errors where they are known and the controller can use them."""
+    """Tell a fitness, with its standard errors where they are known and the controller can use them.
+
+    Args:
+        controller: who learns.
+        index: of the proposal, in the order of asking.
+        fitness: (m,) higher is better; None: it failed.
+        stderr: (m,) standard errors of it; None: not known.
+    """
     if fitness is not None and stderr is not None and isinstance(controller, NoiseAware):
         controller.tell_noisy(index, fitness, stderr)
     else:

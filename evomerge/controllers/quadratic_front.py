@@ -20,6 +20,7 @@ from evomerge.controllers.tally import Tally
 from evomerge.errors import InputError
 from evomerge.pareto.bayesian import next_points, stop_reason
 from evomerge.pareto.checks import Array
+from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import anchor_points, d_optimal, sobol_points
 from evomerge.pareto.features import COMPLEXITIES, coefficient_count
 from evomerge.pareto.links import LinkName, guess_link
@@ -139,7 +140,7 @@ class QuadraticFront:
         asked = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
         if not fits:  # nothing but failures so far: look elsewhere
             return sobol_points(self._batch, self._setup.dimensions, rng)
-        proposal = next_points(fits, asked, self._batch, rng)
+        proposal = next_points(fits, asked, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
         self._gains.append(float(proposal.gain.sum()))
         self._volumes.append(proposal.volume)
         return proposal.c
@@ -166,7 +167,7 @@ class QuadraticFront:
     def _design(self, rng: np.random.Generator) -> Array:
         """Return the start, the anchors, an even spread, and what of Sobol points determines the surrogate best."""
         d, count = self._setup.dimensions, self._startup
-        first = _distinct(np.vstack([*_starts(self._setup), _anchors(self._setup)]), self._prior_points)[:count]
+        first = distinct(np.vstack([*starts(self._setup), _anchors(self._setup)]), self._prior_points)[:count]
         left = count - len(first)
         if left == 0:
             return first
@@ -226,6 +227,15 @@ def fits_to(
     return fit_objectives(points, table, links=links, items=counts, shared_items=True, box=[0.0, 1.0])
 
 
+def _fitted_bounds(bounds: Bounds | None, values: Array) -> Bounds | None:
+    """Return bounds on fitness as bounds on what `fits_to` fits, which is standardised where it is no share."""
+    if bounds is None:
+        return None
+    shares = np.array([guess_link(column) != "identity" for column in values.T])
+    scale = np.where(values.std(axis=0) > 0, values.std(axis=0), 1.0)
+    return bounds.scaled(np.where(shares, 0.0, values.mean(axis=0)), np.where(shares, 1.0, scale))
+
+
 def _effective(items: Array, values: Array, stderr: Array) -> Array:
     """Return how many items would leave a share as unsure as it is, with the error of items not yet answered."""
     inside = (values >= 0) & (values <= 1)
@@ -233,7 +243,7 @@ def _effective(items: Array, values: Array, stderr: Array) -> Array:
     return np.asarray(items / (1 + items * stderr**2 / spread))
 
 
-def _starts(setup: Setup) -> list[Array]:
+def starts(setup: Setup) -> list[Array]:
     """Return the points to begin from, (1, d) each: the start, and priors without fitness."""
     wanted = [setup.start] if setup.start is not None else []
     wanted += [one.genotype for one in setup.prior if one.fitness is None]
@@ -252,7 +262,7 @@ def _anchors(setup: Setup) -> Array:
     return np.full((1, setup.dimensions), 0.5)
 
 
-def _distinct(points: Array, known: Array) -> Array:
+def distinct(points: Array, known: Array) -> Array:
     """Return the points without repeats and without those known already, in order."""
     kept: list[Array] = []
     for point in points:

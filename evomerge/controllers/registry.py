@@ -23,13 +23,14 @@ FACTORIES = {
     "nsga-ii": ("optuna_study", "nsga_ii"),
     "nsga-iii": ("optuna_study", "nsga_iii"),
     "quadratic": ("quadratic_front", "quadratic"),
+    "nehvi": ("gaussian_front", "nehvi"),
     "greedy-soup": ("soups", "greedy_soup"),
     "kinship": ("soups", "kinship"),
     "evolution": ("route_evolution", "evolution"),
 }
 AUTO = "auto"  # resolved by `choice.choose` before a controller is built
 # Those that learn from points known beforehand; a design or a soup would ignore them, which is refused.
-WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic", "evolution")
+WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic", "nehvi", "evolution")
 _EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.tally import Tally, bounded
 from evomerge.errors import InputError
 from evomerge.pareto.dominance import crowding_distance, front_ranks
 
@@ -53,7 +53,7 @@ class Evolution:
         self._setup = setup
         self._population, self._step = population, mutation
         self._random = np.random.default_rng(setup.seed)
-        self._tally = Tally(setup.objectives)
+        self._tally = Tally(setup.objectives, setup.bounds)
         self._choices = np.array(setup.choices or (0,) * setup.dimensions)
         self._track = [gene for gene, _ in setup.switches]  # in the order of slots
         self._layers = [layer for _, layer in setup.switches]
@@ -66,7 +66,10 @@ class Evolution:
         first = [setup.start, *(one.genotype for one in setup.prior if one.fitness is None)]
         self._first = [np.array(point, dtype=np.float64) for point in dict.fromkeys(first) if point is not None]
         known = [one for one in setup.prior if one.fitness is not None]
-        self._keep([(np.array(one.genotype, dtype=np.float64), one.fitness) for one in known if one.fitness])
+        points = [np.array(one.genotype, dtype=np.float64) for one in known]
+        self._keep(
+            [(point, bounded(one.fitness or (), setup.bounds)) for point, one in zip(points, known, strict=True)]
+        )
 
     def ask(self) -> list[np.ndarray]:
         """Return a generation, or [] while one is not told completely."""

@@ -70,7 +70,7 @@ class _Mixing:
         self._parts = parts
         weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
         self._weights = weights / weights.sum()
-        self._tally = Tally(setup.objectives)
+        self._tally = Tally(setup.objectives, setup.bounds)
         self._mixtures: list[Array] = []  # proposed, (n,) weights each, by index
         self._scores: dict[int, float | None] = {}
 

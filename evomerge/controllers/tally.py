@@ -6,14 +6,25 @@ import math
 from collections.abc import Sequence
 
 from evomerge.errors import InputError
+from evomerge.pareto.constraints import Bounds
 
+# Where bounds are missed, every objective counts as this, and lower by as much as they are missed: nothing that misses
+# a bound is better than anything that meets all, and of two that do, the nearer one is better (Deb 2000).
+MISSED = -1e12
 HUGE = 1e100  # fitness is cut here: the libraries square values, which must not overflow
 
 
 class Tally:
     """Counts proposals and refuses a tell that cannot be right. Memory grows only with what waits to be told."""
 
-    def __init__(self, objectives: int) -> None:
+    def __init__(self, objectives: int, bounds: Bounds | None = None) -> None:
+        """Begin to count.
+
+        Args:
+            objectives: values of a fitness.
+            bounds: for controllers that only rank: what misses them is handed on as `MISSED`; None: nothing is changed.
+        """
+        self._bounds = bounds
         self.asked = 0
         self.waiting: set[int] = set()  # asked, not told
         self._objectives = objectives
@@ -42,4 +53,13 @@ class Tally:
             if not all(math.isfinite(value) for value in values):
                 raise InputError(f"fitness of proposal {index} must be finite, got {values}; tell None for a failure")
         self.waiting.discard(index)
-        return None if values is None else tuple(min(max(value, -HUGE), HUGE) for value in values)
+        if values is None:
+            return None
+        return bounded(values, self._bounds)
+
+
+def bounded(fitness: Sequence[float], bounds: Bounds | None) -> tuple[float, ...]:
+    """Return a fitness (m,) of at most `HUGE` size; one that misses the bounds as `MISSED` and less, see there."""
+    if bounds is not None and (miss := float(bounds.violation(fitness))) > 0.0:
+        return (max(MISSED * (1.0 + miss), -HUGE),) * len(fitness)
+    return tuple(min(max(value, -HUGE), HUGE) for value in fitness)

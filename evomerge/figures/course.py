@@ -20,6 +20,9 @@ def progress(run: Run) -> alt.Chart:
     The frame behind it is `Run.history()`. Scores are on the search items, which flatter the best of many; `held_out`
     shows by how much.
 
+    Args:
+        run: with at least one scored candidate.
+
     Raises:
         InputError: no candidate has scores yet.
     """
@@ -46,6 +49,9 @@ def hypervolume(run: Run) -> alt.Chart:
 
     The frame behind it is `Run.history()`.
 
+    Args:
+        run: with at least one scored candidate.
+
     Raises:
         InputError: no candidate has scores yet.
     """
@@ -67,6 +73,9 @@ def utilisation(run: Run) -> alt.Chart:
     """Return who was busy when, one row per worker, on the clock of the run's active time.
 
     The frame behind it is `Run.work()`; where the time went by stage is in `Run.utilisation()`.
+
+    Args:
+        run: with at least one finished evaluation.
 
     Raises:
         InputError: no evaluation is finished yet.

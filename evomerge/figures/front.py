@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, altair, shown_name, styled
+from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, altair, shown_name, styled
 
 if TYPE_CHECKING:
     import altair as alt
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     from evomerge.results import Run
 
-KINDS = ("front", "dominated", "parent", "predicted")
-COLOURS = (ORANGE, GREY, BLUE, GREEN)
-SHAPES = ("circle", "cross", "diamond", "triangle-up")
+KINDS = ("front", "estimated", "dominated", "parent", "predicted")
+COLOURS = (ORANGE, PURPLE, GREY, BLUE, GREEN)
+SHAPES = ("circle", "square", "cross", "diamond", "triangle-up")
+ON_FRONT = ("front", "estimated")
 
 
 def front(run: Run, *, predicted: int = 0) -> alt.Chart:
@@ -23,7 +24,8 @@ def front(run: Run, *, predicted: int = 0) -> alt.Chart:
 
     Two objectives span a plane, with bars of one standard error; three become their three planes; more become parallel
     axes, one line per candidate, each axis from its worst to its best value. Points that surrogates predict are drawn
-    apart, as hollow triangles. `front_frame` is the frame behind it.
+    apart, as triangles, and so are candidates of the front whose scores are estimated from few items, as squares.
+    `front_frame` is the frame behind it.
 
     Args:
         run: with at least one scored candidate.
@@ -53,7 +55,7 @@ def front(run: Run, *, predicted: int = 0) -> alt.Chart:
 
 
 def _subtitle(frame: pd.DataFrame, objectives: int) -> str:
-    count = int((frame["kind"] == "front").sum())
+    count = int(frame["kind"].isin(ON_FRONT).sum())
     if objectives == 1:
         return "scores on the search items; dashed: parents"
     how = "bars: one standard error" if objectives < 4 else "dashed: parents; up is a higher score"
@@ -63,18 +65,22 @@ def _subtitle(frame: pd.DataFrame, objectives: int) -> str:
 def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
     """Return one row per scored candidate and parent: name, kind, score.*, stderr.*.
 
-    `kind` is front, dominated, parent, or predicted (a surrogate's point; its stderr is that of the prediction).
+    `kind` is front, estimated (on the front by scores that are estimated from few items), dominated, parent, or
+    predicted (a surrogate's point; its stderr is that of the prediction).
     """
     import pandas as pd
 
     trials = run.trials()
     scored = trials[trials["status"] == "done"]
     front = run.front(predicted=predicted)
-    on_front = {int(number) for number in front["candidate"].dropna()}
+    known = front[front["candidate"].notna()]
+    kinds = {
+        int(n): "front" if seen else "estimated" for n, seen in zip(known["candidate"], known["measured"], strict=True)
+    }
     columns = [f"{kind}.{o.name}" for kind in ("score", "stderr") for o in run.objectives]
     people = scored[columns].assign(
         name=[f"candidate {n}" for n in scored["candidate"]],
-        kind=["front" if n in on_front else "dominated" for n in scored["candidate"]],
+        kind=[kinds.get(n, "dominated") for n in scored["candidate"]],
     )
     guessed = front[front["candidate"].isna()]
     guessed = guessed[columns].assign(name="predicted", kind="predicted")
@@ -126,7 +132,7 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
     across = bars.encode(x="x_low:Q", x2="x_high:Q", y="y:Q")
     upright = bars.encode(x="x:Q", y="y_low:Q", y2="y_high:Q")
     staircase = (
-        library.Chart(plain[plain["kind"] == "front"].sort_values("x"))
+        library.Chart(plain[plain["kind"].isin(ON_FRONT)].sort_values("x"))
         .mark_line(interpolate="step-before", color=ORANGE, opacity=0.5)
         .encode(x="x:Q", y="y:Q", order="x:Q")
     )
@@ -161,12 +167,16 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
         "tooltip": ["name", "kind", "objective", library.Tooltip("score:Q", format=".4f")],
     }
     # a front of a hundred lines would hide its own shape
-    faint = min(0.8, max(0.15, 10 / max(1, (frame["kind"] == "front").sum())))
+    faint = min(0.8, max(0.15, 10 / max(1, frame["kind"].isin(ON_FRONT).sum())))
+    looks = (
+        *(("dominated", 0.1, [1, 0]), ("front", faint, [1, 0]), ("estimated", faint, [4, 2])),
+        *(("predicted", 0.8, [2, 3]), ("parent", 0.9, [6, 3])),
+    )
     layers = [
         library.Chart(long[long["kind"] == kind])
         .mark_line(point=True, opacity=opacity, strokeDash=dash)
         .encode(**encoding)
-        for kind, opacity, dash in (("dominated", 0.1, [1, 0]), ("front", faint, [1, 0]), ("parent", 0.9, [6, 3]))
+        for kind, opacity, dash in looks
         if (long["kind"] == kind).any()
     ]
     return library.layer(*layers)

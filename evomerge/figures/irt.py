@@ -21,6 +21,9 @@ def item_map(bank: Bank) -> alt.Chart:
 
     `item_map_frame` and `ability_frame` are the frames behind it. Items tell most about models whose ability is near
     their difficulty: where models have no items above them, few items cannot tell them apart.
+
+    Args:
+        bank: of one task, as `evomerge calibrate` writes it; read with `irt.bank`.
     """
     library, items, models = altair(), item_map_frame(bank), ability_frame(bank)
     ends = [items["difficulty"], models["ability"]]

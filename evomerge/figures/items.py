@@ -110,6 +110,9 @@ def held_out(run: Run) -> alt.Chart:
 
     The frame behind it is `Run.generalisation()`.
 
+    Args:
+        run: that has come to its end, with held-out items.
+
     Raises:
         InputError: no model has answered held-out items.
     """

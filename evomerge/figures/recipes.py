@@ -23,6 +23,10 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
 
     `recipe_frame` is the frame behind it. Zero is white, more is darker; negative values are orange.
 
+    Args:
+        run: whose candidate.
+        pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+
     Raises:
         InputError: there is no such candidate, or nothing in its recipe differs between models or layers.
     """
@@ -81,6 +85,10 @@ def route(run: Run, pick: int | str = "best") -> alt.Chart:
 
     `route_frame` is the frame behind it. A plain model is a straight line up; repeats step back, and the size of a mark
     is the scale by which the hidden state is multiplied on entering the layer.
+
+    Args:
+        run: that searched a route.
+        pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
 
     Raises:
         InputError: there is no such candidate, or the run searched no routes.

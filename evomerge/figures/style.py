@@ -59,6 +59,10 @@ def styled(chart: alt.Chart) -> alt.Chart:
 def save(chart: alt.Chart, path: str | Path) -> None:
     """Write a chart to a file; its ending (png, svg, pdf, html, json) says the form. No browser or network is used.
 
+    Args:
+        chart: what any function here returns.
+        path: file to write; one that is there is replaced.
+
     Raises:
         InputError: another ending, or the folder does not exist.
         ExtraMissing: vl-convert-python, which draws without a browser, is not installed.

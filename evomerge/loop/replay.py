@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.controllers.protocol import Controller, Versioned, tell
+from evomerge.controllers.protocol import Controller, Repeating, Versioned, tell
 from evomerge.errors import RunError
 
 LAST_DIGITS = 1e-9  # by which a proposal may differ where another processor or BLAS rounds differently
@@ -14,8 +14,9 @@ LAST_DIGITS = 1e-9  # by which a proposal may differ where another processor or 
 def replay(archive: Archive, controller: Controller, versions: dict[int, int] | None = None) -> list[np.ndarray]:
     """Bring a freshly seeded controller to where the archive's last event left it.
 
-    What is stored stays the truth. On the same machine the proposals are the same bit for bit; where they differ by
-    rounding (`LAST_DIGITS`), a note event says by how much.
+    What is stored stays the truth, and a `Repeating` controller takes it as it is. Others propose again: on the same
+    machine the proposals are the same bit for bit; where they differ by rounding (`LAST_DIGITS`), a note event says by
+    how much.
 
     Args:
         archive: its asked and told events are replayed, in their order.
@@ -38,6 +39,9 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
                 versions.pop(event.candidate, None)
             continue
         first, count, size = (int(event.payload[key]) for key in ("first", "count", "size"))
+        if size and size == count and _repeated(controller, archive, first, count):
+            left = []
+            continue
         if size:  # 0: the rest of the batch before, taken on when the budget was raised
             left = controller.ask()
             if len(left) != size:
@@ -50,6 +54,11 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
         text = f"replayed proposals differ by {rounding:.1e} in the last digits: another processor or BLAS"
         archive.put_event("note", None, {"text": text})
     return left
+
+
+def _repeated(controller: Controller, archive: Archive, first: int, count: int) -> bool:
+    """Return whether the controller has taken a stored batch as its own."""
+    return isinstance(controller, Repeating) and controller.repeat(list(archive.genotypes(first, count)))
 
 
 def _difference(archive: Archive, proposed: list[np.ndarray], first: int, count: int) -> float:

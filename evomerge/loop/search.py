@@ -172,7 +172,9 @@ class _Search:
         told = self.telling.told
         new = told - self.told_before
         eta = (self.budget.candidates - told) * (self.reported - self.rolling) / new if new else None
-        if (left := self.account.seconds_left()) is not None:
+        left = self.account.seconds_left()
+        # a limit is no estimate: alone it is told only where nothing else will end the search
+        if left is not None and (eta is not None or self.budget.candidates >= 2**31):
             eta = max(0.0, left) if eta is None else min(eta, max(0.0, left))
         return Progress(
             candidates=told,

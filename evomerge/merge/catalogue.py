@@ -30,12 +30,12 @@ class Method:
     inputs: Literal[
         "deltas", "weights"
     ]  # what `inputs` holds: task vectors (source - base), or the models' own weights
-    base: Literal["required", "optional", "none"]
+    base: Literal["required", "optional", "none"]  # whether the merge names a common ancestor
     models: tuple[int, int | None]  # fewest and most inputs; the base is not counted
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Parameter, ...]  # what the YAML may set
     linearity: str  # L, L|m, S, R or N: how the result depends on the coefficients
-    summary: str
-    paper: str
+    summary: str  # one sentence
+    paper: str  # authors, year, arXiv id
     random: bool = False  # needs one mask key per input
     elementwise: bool = True  # a block of the result needs that block of the inputs and whole-tensor statistics only
     blockwise: bool = False  # not even those: merging a flat block of each tensor gives that block of the result

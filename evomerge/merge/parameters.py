@@ -20,10 +20,10 @@ class Parameter:
     default: float | int | bool | str | None  # None: required. Its type is the parameter's type (None means float)
     per_model: bool  # True: one value per input; False: one per tensor
     low: float | None = None  # valid closed range; None: unbounded
-    high: float | None = None
+    high: float | None = None  # likewise
     choices: tuple[str, ...] = ()  # for words
     search: tuple[float, float] | None = None  # a sensible range to search, None where searching makes no sense
-    summary: str = ""
+    summary: str = ""  # one phrase
     extension: bool = False  # mergekit has the method but not this parameter
     statistic: str = ""  # function of evomerge.merge.statistics that the engine fills it in with; not for users
 

@@ -9,6 +9,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from evomerge.pareto.checks import Array, Mask, vector
+from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import sobol_points
 from evomerge.pareto.dominance import dominates, non_dominated
 from evomerge.pareto.regression import row_forms
@@ -35,6 +36,7 @@ def by_hypervolume(
     rng: Generator,
     reference: ArrayLike | None,
     draws: int,
+    bounds: Bounds | None = None,
 ) -> tuple[list[int], list[float], float]:
     """Return pool indices, their expected gains, and the expected volume so far; fewer if no gain is left."""
     at_pool, at_known = np.empty((draws, len(pool), len(fits))), np.empty((draws, len(known), len(fits)))
@@ -44,8 +46,36 @@ def by_hypervolume(
         at_known[:, :, t] = fit.link.inverse(coefficients @ fit.basis(known).T)
     fitted = np.stack([fit.link.inverse(fit.basis(known) @ fit.centred) for fit in fits], axis=1)
     floor = fitted.min(axis=0) if reference is None else vector(reference, len(fits), "reference")
-    unit = sobol_points(VOLUME_SAMPLES, len(fits), rng)
-    reached = np.zeros((draws, VOLUME_SAMPLES, len(pool)), dtype=np.float32)  # by which candidate is a sample dominated
+    return by_drawn_volume(at_pool, at_known, floor, count, rng, bounds)
+
+
+def by_drawn_volume(
+    at_pool: Array, at_known: Array, floor: Array, count: int, rng: Generator, bounds: Bounds | None = None
+) -> tuple[list[int], list[float], float]:
+    """Return pool indices, their expected gains, and the expected volume so far; fewer if no gain is left.
+
+    Args:
+        at_pool: (draws, N, T) metrics of the pool under each draw.
+        at_known: (draws, n, T) metrics of what is evaluated, or being evaluated, under the same draws.
+        floor: (T,) reference point.
+        count: points wanted.
+        rng: places the samples by which volume is counted.
+        bounds: what misses them under a draw has no volume under it; where nothing has any under any draw, the points
+            that miss them least on average are chosen, without a gain.
+    """
+    draws = len(at_pool)
+    if bounds is not None:
+        misses = bounds.violation(at_pool)  # (draws, N)
+        if not (misses <= 0).any():
+            nearest = np.argsort(misses.mean(axis=0), kind="stable")[:count]
+            return [int(place) for place in nearest], [0.0] * len(nearest), 0.0
+        floor = np.where(np.isfinite(bounds.low), np.maximum(floor, np.array(bounds.low) - 1e-9), floor)
+        at_pool = np.where((misses <= 0)[:, :, None], at_pool, floor - 1.0)
+        at_known = np.where(bounds.met(at_known)[:, :, None], at_known, floor - 1.0)
+    unit = sobol_points(VOLUME_SAMPLES, len(floor), rng)
+    reached = np.zeros(
+        (draws, VOLUME_SAMPLES, at_pool.shape[1]), dtype=np.float32
+    )  # by which candidate is a sample dominated
     open_still = np.zeros((draws, VOLUME_SAMPLES), dtype=np.float32)  # samples that nothing evaluated dominates
     cell = np.zeros(draws)
     for s in range(draws):

@@ -27,6 +27,7 @@ from evomerge.errors import InputError
 from evomerge.pareto.acquisition import by_draws, by_hypervolume, by_uncertainty, distance, farthest
 from evomerge.pareto.amortized import predicted_front, same_space
 from evomerge.pareto.checks import Array, at_least, score_table, vector
+from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import sobol_points
 from evomerge.pareto.surrogate import Surrogate
 
@@ -56,6 +57,7 @@ def next_points(
     reference: ArrayLike | None = None,
     weights: ArrayLike = 1.0,
     draws: int = 64,
+    bounds: Bounds | None = None,
 ) -> Proposal:
     """Return the points whose evaluation promises most.
 
@@ -72,6 +74,7 @@ def next_points(
         reference: (T,) reference point of the hypervolume rule; default the worst fitted metric of evaluated points.
         weights: (T,) or scalar, importance of each objective in the uncertainty rule.
         draws: coefficient draws of the hypervolume rule.
+        bounds: on the fitted metrics; under the hypervolume rule only what meets them counts.
 
     Raises:
         InputError: shapes do not match, an unknown rule, or `count` below 1.
@@ -94,7 +97,7 @@ def next_points(
     gain: list[float] = []
     volume = 0.0
     if rule == "hypervolume" and len(known):
-        chosen, gain, volume = by_hypervolume(fits, pool, known, count, rng, reference, draws)
+        chosen, gain, volume = by_hypervolume(fits, pool, known, count, rng, reference, draws, bounds)
     by_gain = len(chosen)
     if by_gain < count:
         chosen += by_uncertainty(fits, pool, chosen, count - by_gain, share)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +12,44 @@ from scipy.special import ndtr
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array, Mask, fraction, score_table, standard_errors, vector
 from evomerge.pareto.dominance import dominates
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds on the fitness of every objective, which a candidate must meet all together."""
+
+    low: tuple[float, ...]  # (m,) minus infinity leaves an objective free
+    high: tuple[float, ...]  # (m,) plus infinity likewise
+
+    def violation(self, scores: ArrayLike) -> Array:
+        """Return by how much rows miss the bounds, 0 where they meet them.
+
+        A miss counts as a share of its bound, so that a length in tokens and an accuracy can be added up; misses of
+        several objectives are added.
+
+        Args:
+            scores: (..., m) fitness.
+
+        Returns:
+            (...,) at least 0; NaN for rows with a NaN.
+        """
+        table = np.asarray(scores, dtype=np.float64)
+        total = np.zeros(table.shape[:-1])
+        for column, low, high in zip(np.moveaxis(table, -1, 0), self.low, self.high, strict=True):
+            for bound, miss in ((low, low - column), (high, column - high)):
+                if np.isfinite(bound):
+                    total = total + np.maximum(miss, 0.0) / (abs(bound) or 1.0)
+        return np.asarray(np.where(np.isnan(table).any(axis=-1), np.nan, total))
+
+    def met(self, scores: ArrayLike) -> Mask:
+        """Return which rows (..., m) meet all bounds, (...,); False for rows with a NaN."""
+        return np.asarray(self.violation(scores) <= 0.0)
+
+    def scaled(self, mean: ArrayLike, scale: ArrayLike) -> Bounds:
+        """Return the bounds on (score - mean) / scale, mean and scale (m,)."""
+        centre, width = np.asarray(mean, dtype=np.float64), np.asarray(scale, dtype=np.float64)
+        low, high = (np.array(self.low) - centre) / width, (np.array(self.high) - centre) / width
+        return Bounds(tuple(low.tolist()), tuple(high.tolist()))
 
 
 def at_most_below(reference: ArrayLike, drop: ArrayLike) -> Array:

@@ -74,7 +74,7 @@ def growth(findings: Findings) -> Html:
     drawn = relative.drawn(label, "candidate", "share of the final hypervolume", line)
     note = (
         f"Volume that the front dominates above the worst parent; {top:.4g} at the end, with "
-        f"{int(findings.history['front_size'].iloc[-1])} candidates on the front. A flat end says that more of the "
+        f"{_candidates(int(findings.history['front_size'].iloc[-1]))} on the front. A flat end says that more of the "
         "same search will bring little."
     )
     return figure("Hypervolume", drawn, note, label)
@@ -201,6 +201,10 @@ def _parent_line(plot: Plot, name: str, value: float) -> list[Html]:
     rule = element("line", {"x1": plot.x.start, "x2": plot.x.end, "y1": y, "y2": y, "class": "line parent dashed"})
     place = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
     return [rule, element("text", place, f"parent {name}")]
+
+
+def _candidates(count: int) -> str:
+    return f"{count} candidate{'s' if count != 1 else ''}"
 
 
 def _seconds(value: float) -> str:

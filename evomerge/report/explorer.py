@@ -17,9 +17,10 @@ import numpy as np
 from evomerge.errors import TaskError
 from evomerge.markup import Html, element, joined
 from evomerge.report.drawing import scrolling
-from evomerge.report.findings import Findings, points
+from evomerge.report.findings import Findings, points, with_error
+from evomerge.report.predictions import predicted_points, predictions
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.evaluations import fitness_table, overall
+from evomerge.results.evaluations import comparable, fitness_table, overall
 from evomerge.results.exporting import yaml_text
 from evomerge.scoring.comparison import paired_difference
 
@@ -43,7 +44,7 @@ def explorer(findings: Findings) -> Html:
     for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # nothing in it can end the script
         text = text.replace(sign, code)
     block = element("script", {"type": "application/json", "id": "front-data"}, Html(text))
-    picture = element("div", {"class": "stage"}, _views(findings), _canvas(), _legend())
+    picture = element("div", {"class": "stage"}, _views(findings), _canvas(), _legend(findings, data))
     chosen = element("section", {"id": "chosen", "aria-live": "polite", "aria-label": "Chosen candidate"})
     return joined(
         [
@@ -52,6 +53,7 @@ def explorer(findings: Findings) -> Html:
                 "div", {"class": "explorer", "id": "explorer"}, picture, element("div", {}, _controls(findings), chosen)
             ),
             _choices(findings, data["choices"]),
+            predictions(findings),
             block,
         ]
     )
@@ -63,6 +65,10 @@ def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
         f"{count} candidate{'s are' if count != 1 else ' is'} on the front: no other is as good in everything and "
         "better in something. Scores are on the search items, bars are one standard error. "
     )
+    if data["predicted"]:
+        text += "Open squares are predicted, not measured. "
+    if findings.estimated:
+        text += "Hollow points, and scores with a ~, are estimated from few items. "
     if data["hidden"]:
         text += f"Of the dominated candidates, {len(data['dots'])} of {len(data['dots']) + data['hidden']} are drawn. "
     return element(
@@ -72,8 +78,9 @@ def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
 
 def _views(findings: Findings) -> Html:
     count = len(findings.objectives)
+    predicted = _toggle() if predicted_points(findings) else None
     if count < 3:
-        return element("div", {"class": "views"})
+        return element("div", {"class": "views script-only"}, predicted)
     options = [element("option", {"value": i}, o.name) for i, o in enumerate(findings.objectives)]
     second = [element("option", {"value": i, "selected": i == 1}, o.name) for i, o in enumerate(findings.objectives)]
     return element(
@@ -90,7 +97,13 @@ def _views(findings: Findings) -> Html:
         element("select", {"id": "axis-x", "class": "plane-only"}, *options),
         element("label", {"for": "axis-y", "class": "plane-only"}, "up"),
         element("select", {"id": "axis-y", "class": "plane-only"}, *second),
+        predicted,
     )
+
+
+def _toggle() -> Html:
+    box = element("input", {"type": "checkbox", "id": "show-predicted", "checked": True})
+    return element("label", {"for": "show-predicted", "class": "toggle"}, box, "predicted points")
 
 
 def _canvas() -> Html:
@@ -104,8 +117,10 @@ def _canvas() -> Html:
     )
 
 
-def _legend() -> Html:
-    kinds = (("front", "on the front"), ("dominated", "dominated"), ("parent", "parents"), ("picked", "chosen"))
+def _legend(findings: Findings, data: Mapping[str, Any]) -> Html:
+    kinds = [("front", "on the front"), ("dominated", "dominated"), ("parent", "parents"), ("picked", "chosen")]
+    kinds += [("estimated", "estimated from few items")] if findings.estimated else []
+    kinds += [("predicted", "predicted, not measured")] if data["predicted"] else []
     return element(
         "ul",
         {"class": "legend script-only"},
@@ -164,12 +179,14 @@ def _choice(findings: Findings, number: int) -> Html:
         "input", {"type": "radio", "name": "candidate", "id": name, "value": number, "class": "script-only"}
     )
     cells = [element("th", {"scope": "row"}, radio, element("label", {"for": name}, str(number)))]
-    cells.append(element("td", {}, ", ".join(findings.marks.get(number, []))))
+    estimated = ["estimated"] if number in findings.estimated else []
+    cells.append(element("td", {}, ", ".join([*findings.marks.get(number, []), *estimated])))
     scores = findings.evaluations[number].scores
     for o in findings.objectives:
         task = o.kind == "task"
-        text = f"{points(scores[o.name].value, task)} ± {points(scores[o.name].stderr, task)}"
-        cells.append(element("td", {"class": "n"}, text))
+        guess = "~ " if number in findings.estimated else ""
+        text = with_error(scores[o.name], task)
+        cells.append(element("td", {"class": "n"}, guess + text))
     return element("tr", {"data-candidate": number}, *cells)
 
 
@@ -189,7 +206,8 @@ def _data(findings: Findings) -> dict[str, Any]:
 
     def point(number: int) -> dict[str, Any]:
         values, stderr = rows[number]
-        return {"n": number, "s": _short(values * signs), "e": _short(stderr)}
+        found = {"n": number, "s": _short(values * signs), "e": _short(stderr)}
+        return {**found, "estimated": True} if number in findings.estimated else found
 
     return {
         "objectives": [
@@ -199,6 +217,10 @@ def _data(findings: Findings) -> dict[str, Any]:
         "dots": [point(n) for n in kept],
         "hidden": len(rest) - len(kept),
         "parents": _parents(findings),
+        "predicted": [
+            {key: _short(value) if isinstance(value, list) else value for key, value in point.items()}
+            for point in predicted_points(findings)
+        ],
         "choices": choices,
         "first": findings.best,
         "marks": {str(n): texts for n, texts in findings.marks.items()},
@@ -259,12 +281,14 @@ def _gain(
     if parent is None:
         return None
     try:
-        gain = paired_difference(mine, theirs, findings.objectives)
+        gain = paired_difference(mine, theirs, comparable(findings.objectives))
     except TaskError:  # a race: they did not answer the same items
         return None
     unit = " points" if findings.in_points else ""
     low, high = points(gain.low, findings.in_points), points(gain.high, findings.in_points)
     sign = "+" if gain.value >= 0 else ""
+    if not gain.has_interval:
+        return f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall"
     return (
         f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall "
         f"(95% interval [{low}, {high}], paired on the search items that also chose it)"

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.candidate import Candidate, Evaluation, Objective
-from evomerge.results.evaluations import front_numbers, overall
+from evomerge.candidate import Candidate, Evaluation, Objective, Score
+from evomerge.errors import InputError
+from evomerge.results.evaluations import comparable, front_numbers, overall
 from evomerge.results.finals import Final
+from evomerge.results.fronts import FrontAnswer, FrontRequest
 from evomerge.results.generalisation import generalisation_frame
+from evomerge.results.surrogates import errors_of, surrogates_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from evomerge.results import Run
+
+OWN_CONTROLLER = "quadratic"  # it works with surrogates, so what they say is always told
+FEWEST, MOST = 20, 500  # candidates between which surrogates are fitted for the report where it does not
+BELIEVABLE = 0.5  # left-out R2 of every objective, below which their front is not shown unasked
+SHOWN_PREDICTED = 8  # points
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,15 @@ class Findings:
     utilisation: pd.DataFrame
     failures: pd.DataFrame
     generalisation: pd.DataFrame
+    predicted: FrontAnswer | None  # the front with points that surrogates predict; None where there is nothing to show
+    estimated: frozenset[int]  # candidates whose scores are estimated from few items
     mishaps: Mapping[int, Mapping[tuple[str, str], float]]
     moment: str  # of the last event: the report says nothing about later ones
 
     @property
     def in_points(self) -> bool:
-        """True where all objectives are shares of items, which are told in points of 100."""
-        return all(objective.kind == "task" for objective in self.objectives)
+        """True where all that is averaged are shares of items, which are told in points of 100."""
+        return all(objective.kind == "task" for objective in comparable(self.objectives))
 
     @property
     def workers(self) -> int:
@@ -81,7 +92,7 @@ def findings_of(run: Run) -> Findings:
     """Return all that there is to tell about `run` now."""
     evaluations, objectives = run.evaluations(), run.objectives
     parents, finals = run.evaluations(kind="parent"), tuple(run.finals())
-    numbers, best = front_numbers(evaluations, objectives), run.best()
+    numbers, best = front_numbers(run.allowed(), objectives), run.best()
     events = run.events()
     moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
     people = [*run.candidates("parent"), *run.candidates("search")]
@@ -102,9 +113,40 @@ def findings_of(run: Run) -> Findings:
         utilisation=run.utilisation(),
         failures=run.failures(),
         generalisation=generalisation_frame(finals, {**evaluations, **parents}, objectives),
+        predicted=predictions_of(run, len([n for n, e in evaluations.items() if e.fitness(objectives) is not None])),
+        estimated=frozenset(evaluations) - frozenset(run.full_candidates()) if run.estimated else frozenset(),
         mishaps=run.mishaps(),
         moment=moment,
     )
+
+
+def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
+    """Return the front with predicted points, where there are objectives to trade and surrogates to believe.
+
+    Args:
+        run: the run.
+        scored: how many candidates have scores.
+    """
+    own = run.facts["controller"]["name"] == OWN_CONTROLLER
+    if len(run.objectives) < 2 or (not own and not FEWEST <= scored <= MOST) or not scored:
+        return None
+    try:
+        errors = errors_of(surrogates_of(run))
+    except InputError:  # too few candidates, or no gene that varies
+        return None
+    if not own and not float(errors["left_out_r2"].min()) >= BELIEVABLE:
+        return None
+    return run.front_answer(FrontRequest(predicted=SHOWN_PREDICTED))
+
+
+def with_error(score: Score, in_points: bool) -> str:
+    """Return a score with its standard error; what is exact, such as a count of layers, alone.
+
+    >>> with_error(Score(0.5, 0.05, 100), True), with_error(Score(24.0, 0.0, 1), False)
+    ('50.0 ± 5.0', '24')
+    """
+    shown = points(score.value, in_points)
+    return shown if score.stderr == 0 else f"{shown} ± {points(score.stderr, in_points)}"
 
 
 def points(value: float, in_points: bool, digits: int = 1) -> str:
@@ -115,4 +157,5 @@ def points(value: float, in_points: bool, digits: int = 1) -> str:
     """
     if not np.isfinite(value):
         return "–"
-    return f"{100 * value:.{digits}f}" if in_points else f"{value:.4g}"
+    # half a unit goes away from zero, as in the page's script, so that a number is the same wherever it stands
+    return f"{100 * value + math.copysign(1e-9, value):.{digits}f}" if in_points else f"{value:.4g}"

@@ -7,6 +7,7 @@ import math
 from evomerge.markup import Html, element, joined, table
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings
+from evomerge.report.slices import slices
 
 SHOWN_GENES = 12
 LEAST_CANDIDATES = 20  # below, shares are chance
@@ -32,7 +33,8 @@ def genes(findings: Findings) -> Html:
         "more of it was better; orange: less was. It describes the region that was searched, not cause and effect."
         + (f" {rest} lesser genes are left out." if rest else "")
     )
-    return joined([scrolling(table(("gene", *names), rows, caption=caption), "Genes that mattered")])
+    shown = scrolling(table(("gene", *names), rows, caption=caption), "Genes that mattered")
+    return joined([shown, slices(findings, frame, [str(gene) for gene in most.index])])
 
 
 def _bar(row: object, top: float) -> Html:

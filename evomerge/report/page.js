@@ -12,9 +12,10 @@
   const everyone = new Map();
   for (const point of data.dots) everyone.set(point.n, { ...point, kind: "dominated" });
   for (const point of data.front) everyone.set(point.n, { ...point, kind: "front" });
-  const state = { picked: data.first, hover: null, view: count > 2 ? "parallel" : "plane", x: 0, y: count > 1 ? 1 : 0, form: "hf" };
+  const state = { picked: data.first, hover: null, view: count > 2 ? "parallel" : "plane", x: 0, y: count > 1 ? 1 : 0, form: "hf", predicted: true };
   const svg = document.getElementById("picture");
   const tip = document.getElementById("tip");
+  let labels = []; // where text stands already
   let places = []; // what can be pointed at: {point, x, y} or, with many objectives, {point, line}
 
   // --- making elements -----------------------------------------------------------------------------------------
@@ -27,12 +28,16 @@
   }
   const shown = (value, objective) =>
     value === null ? "–" : data.objectives[objective].points ? (100 * value).toFixed(1) : Number(value.toPrecision(4)).toString();
-  const nameOf = (point) => (point.name === undefined ? "candidate " + point.n : "parent " + point.name);
+  const withError = (point, o) => (point.e[o] === 0 ? shown(point.s[o], o) : shown(point.s[o], o) + " ± " + shown(point.e[o], o));
+  const nameOf = (point) =>
+    point.predicted !== undefined ? "predicted point " + point.predicted + ", not measured" : point.name === undefined ? "candidate " + point.n : "parent " + point.name;
+  const predicted = () => (state.predicted ? data.predicted : []);
 
   // --- scales --------------------------------------------------------------------------------------------------
   function extent(objective) {
     const values = [];
-    for (const point of [...everyone.values(), ...data.parents]) if (point.s[objective] !== null) values.push(point.s[objective]);
+    for (const point of [...everyone.values(), ...data.parents, ...data.predicted]) if (point.s[objective] !== null) values.push(point.s[objective]);
+    for (const point of data.front) values.push(point.s[objective] - point.e[objective], point.s[objective] + point.e[objective]); // room for their bars
     const low = Math.min(...values), high = Math.max(...values), room = (high - low || Math.abs(high) || 1) * 0.05;
     return [low - room, high + room];
   }
@@ -51,6 +56,7 @@
     svg.setAttribute("viewBox", "0 0 " + width + " " + height);
     svg.replaceChildren();
     places = [];
+    labels = [];
     if (count === 1) strip(width, height);
     else if (state.view === "plane") plane(width, height);
     else parallel(width, height);
@@ -88,6 +94,7 @@
       mark(spot, kind);
     };
     for (const point of data.dots) put(point, "dominated");
+    for (const point of predicted()) put(point, "predicted");
     for (const point of data.front) put(point, "front");
     for (const parent of data.parents) { put(parent, "parent"); label(places[places.length - 1], parent.name, box); }
     const chosen = everyone.get(state.picked);
@@ -110,13 +117,15 @@
   }
   function whiskers(spot, point, kind, x, y, ax, ay) {
     for (const [o, at] of [[ax, x], [ay, y]]) {
-      const low = at(point.s[o] - point.e[o]), high = at(point.s[o] + point.e[o]);
+      const [from, to] = kind === "predicted" ? [point.low[o], point.high[o]] : [point.s[o] - point.e[o], point.s[o] + point.e[o]];
+      const low = at(from), high = at(to);
       svg.append(make("line", { class: "whisker " + kind, x1: o === ax ? low : spot.x, x2: o === ax ? high : spot.x, y1: o === ax ? spot.y : low, y2: o === ax ? spot.y : high }));
     }
   }
   function mark(spot, kind) {
     if (kind === "parent") svg.append(make("path", { d: "M" + spot.x + " " + (spot.y - 7) + "l7 7l-7 7l-7 -7z", class: "parent" }));
-    else svg.append(make("circle", { cx: spot.x, cy: spot.y, r: kind === "front" ? 5 : 3, class: kind }));
+    else if (kind === "predicted") svg.append(make("rect", { x: spot.x - 5, y: spot.y - 5, width: 10, height: 10, class: kind }));
+    else svg.append(make("circle", { cx: spot.x, cy: spot.y, r: kind === "front" ? 5 : 3, class: kind + (spot.point.estimated ? " estimated" : "") }));
   }
   function ring(spot, radius, colour) {
     svg.append(make("circle", { cx: spot.x, cy: spot.y, r: radius, fill: "none", stroke: colour, "stroke-width": 2.5, class: "ring" }));
@@ -124,7 +133,11 @@
   function label(spot, text, box) {
     const left = spot.x > box.right - 70;
     const short = text.length > 22 ? text.slice(0, 21) + "…" : text;
-    svg.append(make("text", { x: spot.x + (left ? -11 : 11), y: spot.y - 8, "text-anchor": left ? "end" : "start", class: "name" }, short));
+    const x = spot.x + (left ? -11 : 11), wide = 7 * short.length * (left ? -1 : 1);
+    const taken = (y) => labels.some((other) => Math.abs(other.y - y) < 13 && Math.min(other.x, other.end) < Math.max(x, x + wide) && Math.max(other.x, other.end) > Math.min(x, x + wide));
+    const y = [-8, 16, -22, 30, -36, 44].map((shift) => spot.y + shift).find((height) => !taken(height)) ?? spot.y - 8;
+    labels.push({ x, y, end: x + wide });
+    svg.append(make("text", { x, y, "text-anchor": left ? "end" : "start", class: "name" }, short));
   }
 
   function strip(width, height) {
@@ -169,7 +182,8 @@
     const some = data.dots.filter((_, i) => i % Math.ceil(data.dots.length / 250) === 0); // more would hide the front
     for (const point of some) put(point, { stroke: "var(--dominated)", "stroke-opacity": 0.13 });
     const faint = Math.min(0.75, Math.max(0.18, 12 / data.front.length));
-    for (const point of data.front) put(point, { stroke: "var(--front)", "stroke-opacity": faint, "stroke-width": 1.5 });
+    for (const point of data.front) put(point, { stroke: "var(--front)", "stroke-opacity": faint, "stroke-width": 1.5, "stroke-dasharray": point.estimated ? "3 3" : null });
+    for (const point of predicted()) put(point, { stroke: "var(--good)", "stroke-opacity": 0.9, "stroke-width": 1.6, "stroke-dasharray": "2 4" });
     for (const parent of data.parents) put(parent, { stroke: "var(--parent)", "stroke-dasharray": "7 4", "stroke-width": 1.6, "stroke-opacity": 0.75 });
     data.objectives.forEach((objective, o) => {
       const x = at(o), anchor = o === 0 ? "start" : o === count - 1 ? "end" : "middle";
@@ -221,7 +235,8 @@
     if (point !== state.hover) { state.hover = point; draw(); }
     tip.hidden = !point;
     if (!point) return;
-    tip.textContent = [nameOf(point), ...data.objectives.map((o, i) => o.name + ": " + shown(point.s[i], i) + " ± " + shown(point.e[i], i))].join("\n");
+    const told = (o, i) => o.name + ": " + (point.predicted === undefined ? withError(point, i) : shown(point.s[i], i) + ", 90% interval " + shown(point.low[i], i) + " to " + shown(point.high[i], i));
+    tip.textContent = [nameOf(point) + (point.estimated ? ", estimated" : ""), ...data.objectives.map(told)].join("\n");
     tip.style.left = Math.max(4, Math.min(x + 18, svg.clientWidth - tip.offsetWidth - 4)) + "px";
     tip.style.top = Math.max(4, y + 24 + tip.offsetHeight > svg.clientHeight ? y - tip.offsetHeight - 12 : y + 24) + "px";
   });
@@ -271,6 +286,7 @@
     const parts = [make("h3", {}, "Candidate " + number)];
     if (words.length) parts.push(make("p", { class: "chips" }, words.join(" · ")));
     else if (point.kind === "dominated") parts.push(make("p", { class: "chips" }, count > 1 ? "dominated: another one is as good in everything and better in something" : ""));
+    if (point.estimated) parts.push(make("p", { class: "chips" }, "estimated from few items, not measured on all"));
     parts.push(scores(point, detail));
     if (detail && detail.gain) parts.push(make("p", { class: "gain" }, detail.gain));
     parts.push(...takeaway(number));
@@ -283,8 +299,8 @@
     const head = ["objective", "score", "95% interval", ...(held ? ["held-out"] : [])];
     const rows = data.objectives.map((o, i) => {
       const reach = 1.96 * point.e[i];
-      const cells = [shown(point.s[i], i) + " ± " + shown(point.e[i], i), shown(point.s[i] - reach, i) + " to " + shown(point.s[i] + reach, i)];
-      if (held) cells.push(shown(held[2 * i], i) + " ± " + shown(held[2 * i + 1], i));
+      const cells = [(point.estimated ? "~ " : "") + withError(point, i), reach === 0 ? "–" : shown(point.s[i] - reach, i) + " to " + shown(point.s[i] + reach, i)];
+      if (held) cells.push(withError({ s: { [i]: held[2 * i] }, e: { [i]: held[2 * i + 1] } }, i));
       return make("tr", {}, make("th", { scope: "row" }, o.name), ...cells.map((text) => make("td", { class: "n" }, text)));
     });
     const titles = head.map((text, i) => make("th", { scope: "col", class: i ? "n" : null }, text));
@@ -397,6 +413,8 @@
     for (const part of [view, across, up]) part.addEventListener("change", change);
     change();
   }
+  const toggle = document.getElementById("show-predicted");
+  if (toggle) toggle.addEventListener("change", () => { state.predicted = toggle.checked; draw(); });
   for (const slider of document.querySelectorAll("[data-objective]")) slider.addEventListener("input", preferred);
   for (const button of document.querySelectorAll("[data-pick]")) button.addEventListener("click", () => pick(Number(button.dataset.pick)));
   for (const radio of document.querySelectorAll("#choices input")) radio.addEventListener("change", () => pick(Number(radio.value)));

@@ -16,6 +16,7 @@ from evomerge.report.explorer import explorer
 from evomerge.report.findings import Findings, findings_of
 from evomerge.report.genes import genes
 from evomerge.report.origin import asked, provenance, question
+from evomerge.report.solving import solving
 from evomerge.report.verdicts import finals, headline
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def write_report(run: Run, to: str | Path | None = None) -> Path:
 
 
 def report_html(run: Run) -> str:
-    """Return the report as a complete HTML document; it tells the run's state at its last event."""
+    """Return the report as a complete HTML document; it tells the run's state at its last event.
+
+    Args:
+        run: finished, interrupted or running.
+    """
     findings = findings_of(run)
     name = run.folder.resolve().name
     style, script = _asset("page.css"), _asset("page.js")
@@ -113,6 +118,7 @@ _SECTIONS = (
     ("finalists", "Finalists on held-out items", finals),
     ("course", "How the search went", course),
     ("genes", "Which genes mattered", genes),
+    ("solving", "Who solves what", solving),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
     ("asked", "What was asked", asked),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from evomerge.markup import Html, element, joined, number, table
 from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
-from evomerge.report.findings import Findings, points
+from evomerge.report.findings import Findings, points, with_error
+from evomerge.results.evaluations import comparable
 from evomerge.results.finals import Final
 from evomerge.results.generalisation import MEAN
 from evomerge.results.summaries import clock, verdict
@@ -25,6 +28,13 @@ def headline(findings: Findings) -> Html:
             + ("The search is not finished." if findings.status["state"] != "finished" else "")
         ).strip()
         tone = "open"
+    elif not final.gain.has_interval:
+        text = _claim(final, final.gain)
+        note = (
+            f"Held-out items that the search never saw ({final.score.items} answers). An objective is one number per "
+            "model, so nobody can tell how far chance carries, and there is no interval."
+        )
+        tone = "open"
     else:
         text = _claim(final, final.gain)
         note = (
@@ -32,7 +42,8 @@ def headline(findings: Findings) -> Html:
             f"{final.gain.level:.0%} interval [{points(final.gain.low, final.in_points)}, "
             f"{points(final.gain.high, final.in_points)}]"
             + (" points" if final.in_points else "")
-            + ", mean over the objectives. The best parent was picked by these very items, which favours the parent."
+            + f", mean over {_what(final, findings)}. The best parent was picked by these very items, which favours "
+            "the parent."
         )
         tone = "good" if final.gain.low > 0 else "bad" if final.gain.high < 0 else "open"
     claim = element("p", {"class": f"claim {tone}"}, text)
@@ -43,10 +54,18 @@ def _claim(final: Final, gain: Difference) -> str:
     parent, unit = final.against.removeprefix("parent "), " points" if final.in_points else ""
     shown = points(abs(gain.value), final.in_points)
     who = final.name[0].upper() + final.name[1:]
+    if not gain.has_interval:
+        way = "above" if gain.value > 0 else "below"
+        return f"{who} scores {shown}{unit} {way} the best parent, {parent}; how sure that is cannot be said."
     if not gain.distinguishable:
         sign = "+" if gain.value >= 0 else "−"
         return f"{who} cannot be told apart from the best parent, {parent} ({sign}{shown}{unit})."
     return f"{who} is {'better' if gain.value > 0 else 'worse'} than the best parent, {parent}, by {shown}{unit}."
+
+
+def _what(final: Final, findings: Findings) -> str:
+    whole = len(final.averaged) == len(findings.objectives)
+    return "the objectives" if whole else " and ".join(final.averaged)
 
 
 def _tiles(findings: Findings) -> Html:
@@ -70,43 +89,50 @@ def finals(findings: Findings) -> Html:
         text = "No held-out items were asked: either the search has not come to its end, or none were kept apart."
         return element("p", {}, text)
     gains = [final.gain for final in findings.finals if final.gain is not None]
-    reach = max([abs(end) for gain in gains for end in (gain.low, gain.high)], default=1.0) or 1.0
+    gains += [final.joint for final in findings.finals if final.joint is not None]
+    ends = [abs(end) for gain in gains for end in (gain.low, gain.high, gain.value)]
+    reach = max(filter(math.isfinite, ends), default=1.0) or 1.0
     rows = [_row(final, reach, findings) for final in findings.finals]
     names = [objective.name for objective in findings.objectives]
     head = ("model", *(["mean"] if findings.in_points else []), "gain over the best parent", "in words", *names)
     words = "Scores ± one standard error" + (" in points of 100" if findings.in_points else "")
-    caption = f"{words}, on held-out items. The first finalist is the best by search items; it was named before."
+    caption = (
+        f"{words}, on held-out items. The best by search items was named before, so its own 95% interval (thick) "
+        "holds. Whoever picks another one here picks among several: then the wider interval (thin, and in words) "
+        "holds, which is for all finalists together."
+    )
     numeric = [i for i, title in enumerate(head) if title in ("mean", *names)]
     shown = scrolling(table(head, rows, caption=caption, numeric=numeric), "Finalists and parents on held-out items")
     return joined([shown, element("div", {"class": "pair"}, _held(findings), _by_question(findings))])
 
 
 def _row(final: Final, reach: float, findings: Findings) -> list[object]:
-    scores = [
-        f"{points(s.value, o.kind == 'task')} ± {points(s.stderr, o.kind == 'task')}"
-        for o in findings.objectives
-        for s in [final.scores[o.name]]
-    ]
-    mean = f"{points(final.score.value, True)} ± {points(final.score.stderr, True)}"
-    gain = final.gain
-    mark = " (best by search items)" if final.number == findings.best else ""
-    drawn = "" if gain is None else _interval(gain, reach, final.in_points)
-    said = "" if gain is None else verdict(final)
+    scores = [with_error(final.scores[o.name], o.kind == "task") for o in findings.objectives]
+    mean = with_error(final.score, True)
+    gain, own = final.gain, final.number == findings.best
+    mark = " (best by search items)" if own else ""
+    drawn = "" if gain is None or not gain.has_interval else _interval(gain, final.joint, reach, final)
+    said = "" if gain is None else element("span", {"class": "said"}, verdict(final, None if own else final.joint))
     return [f"{final.name}{mark}", *([mean] if findings.in_points else []), drawn, said, *scores]
 
 
-def _interval(gain: Difference, reach: float, in_points: bool) -> Html:
+def _interval(gain: Difference, joint: Difference | None, reach: float, final: Final) -> Html:
+    """Return a gain with its own interval, thick, and the one that holds for all finalists together, thin."""
     x = Scale(-reach * 1.08, reach * 1.08, 4, BAR - 4)
     middle = BAR_HEIGHT / 2
-    tone = "good" if gain.low > 0 else "bad" if gain.high < 0 else "open"
+    wider = joint or gain
+    tone = "good" if wider.low > 0 else "bad" if wider.high < 0 else "open"
     zero = element("line", {"x1": x(0.0), "x2": x(0.0), "y1": 0, "y2": BAR_HEIGHT, "class": "zero"})
+    ends = {"x1": x(wider.low), "x2": x(wider.high), "y1": middle, "y2": middle}
+    thin = element("line", {**ends, "class": f"reach thin {tone}"})
     line = element(
         "line", {"x1": x(gain.low), "x2": x(gain.high), "y1": middle, "y2": middle, "class": f"reach {tone}"}
     )
     dot = element("circle", {"cx": x(gain.value), "cy": middle, "r": 4.5, "class": f"dot {tone}"})
-    label = f"{points(gain.value, in_points)}, from {points(gain.low, in_points)} to {points(gain.high, in_points)}"
+    shown = [points(value, final.in_points) for value in (gain.value, gain.low, gain.high, wider.low, wider.high)]
+    label = f"{shown[0]}, from {shown[1]} to {shown[2]}; for all finalists together from {shown[3]} to {shown[4]}"
     size = {"viewBox": f"0 0 {BAR} {BAR_HEIGHT}", "width": BAR, "height": BAR_HEIGHT}
-    return element("svg", {**size, "role": "img", "aria-label": label, "class": "interval"}, zero, line, dot)
+    return element("svg", {**size, "role": "img", "aria-label": label, "class": "interval"}, zero, thin, line, dot)
 
 
 def _by_question(findings: Findings) -> Html | None:
@@ -119,8 +145,9 @@ def _by_question(findings: Findings) -> Html | None:
     rows = []
     for row in found.table().itertuples(index=False):
         gain = found.differences[row.objective]
-        unit = findings.in_points
-        interval = f"{points(gain.value, unit)} [{points(gain.low, unit)}, {points(gain.high, unit)}]"
+        unit = row.objective in found.shares
+        interval = points(gain.value, unit)
+        interval += f" [{points(gain.low, unit)}, {points(gain.high, unit)}]" if gain.has_interval else ", no interval"
         rows.append((row.objective, _shares(row.a_better, row.equal, row.b_better), interval))
     caption = (
         f"{found.a} against {found.b} on the same held-out items: orange, only or better {found.a}; grey, alike; blue, "
@@ -148,7 +175,7 @@ def _shares(better: int, equal: int, worse: int) -> Html:
 def _held(findings: Findings) -> Html | None:
     """Return search scores against held-out scores; below the diagonal, search scores were flattered."""
     found = findings.generalisation
-    wanted = MEAN if (found["objective"] == MEAN).any() else findings.objectives[0].name
+    wanted = MEAN if (found["objective"] == MEAN).any() else comparable(findings.objectives)[0].name
     rows = found[found["objective"] == wanted]
     if not len(rows):
         return None

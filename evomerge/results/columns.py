@@ -27,7 +27,7 @@ class Column:
     name: str
     type: str  # integer, number, text, true/false, time, mapping
     unit: str  # '' where it has none
-    meaning: str
+    meaning: str  # one phrase
 
 
 _METRIC = "the metric's own"
@@ -206,6 +206,9 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
 
 def describe(frame: str) -> pd.DataFrame:
     """Return one row per column of a frame: column, type, unit, meaning.
+
+    Args:
+        frame: a method of `Run` that returns one, as in 'trials'; see `FRAMES`.
 
     Raises:
         InputError: there is no frame of this name.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evomerge.candidate import Objective, Response, Split
 from evomerge.errors import InputError
 from evomerge.markup import element, table
+from evomerge.results.evaluations import comparable
 from evomerge.scoring.comparison import Difference, paired_difference
 from evomerge.scoring.estimate import metric_key, values_of
 
@@ -28,12 +29,13 @@ class Comparison:
 
     a: str  # 'candidate 17' or 'parent add'
     b: str
-    split: Split
-    overall: Difference  # mean over the objectives, each weighing the same
+    split: Split  # search or holdout
+    overall: Difference  # mean over the objectives, each weighing the same; the model's size is left out
     differences: Mapping[str, Difference]  # objective -> difference, in the metric's units, higher is better
     items: pd.DataFrame  # one row per objective and item, see `columns`
     left_out: int  # items that only one of the two has answered; they are in nothing above
-    in_points: bool  # all objectives are shares of items, so that differences can be told in points of 100
+    shares: frozenset[str]  # objectives that are shares of items, whose differences are told in points of 100
+    averaged: tuple[str, ...]  # objectives that `overall` is the mean of
 
     def table(self) -> pd.DataFrame:
         """Return one row per objective: scores, difference with its interval, and the count of who is better."""
@@ -52,16 +54,14 @@ class Comparison:
 
         On search items the best of many candidates looks better than it is, because its luck helped to choose it.
         """
-        names = [*self.differences, "mean of all"]
+        names = [*self.differences, *([self._mean()] if len(self.averaged) > 1 else [])]
         width = max(len(name) for name in names)
         lines = [f"{self.a} against {self.b}, {self._where()}:"]
         for row in self.table().itertuples(index=False):
             gain = self.differences[row.objective]
-            lines.append(
-                f"  {row.objective:<{width}}  {self._shown(gain)}   better on {row.a_better} items, worse on "
-                f"{row.b_better}, alike on {row.equal}"
-            )
-        if len(self.differences) > 1:
+            counts = f"better on {row.a_better} items, worse on {row.b_better}, alike on {row.equal}"
+            lines.append(f"  {row.objective:<{width}}  {self._shown(gain, row.objective)}   {counts}")
+        if len(self.averaged) > 1:
             lines.append(f"  {names[-1]:<{width}}  {self._shown(self.overall)}")
         lines.append(f"{self.verdict()}.")
         if self.left_out:
@@ -85,7 +85,7 @@ class Comparison:
                 r.items,
                 f"{r[2]:.4g}",
                 f"{r[3]:.4g}",
-                self._shown(self.differences[r.objective]),
+                self._shown(self.differences[r.objective], r.objective),
                 r.a_better,
                 r.b_better,
                 r.equal,
@@ -100,9 +100,17 @@ class Comparison:
     def _where(self) -> str:
         return "held-out items" if self.split == "holdout" else "search items (which chose among the candidates)"
 
-    def _shown(self, gain: Difference) -> str:
-        scale, unit = (100.0, " points") if self.in_points else (1.0, "")
+    def _mean(self) -> str:
+        return (
+            "mean of all" if len(self.averaged) == len(self.differences) else f"mean of {' and '.join(self.averaged)}"
+        )
+
+    def _shown(self, gain: Difference, objective: str | None = None) -> str:
+        names = self.averaged if objective is None else (objective,)
+        scale, unit = (100.0, " points") if self.shares.issuperset(names) else (1.0, "")
         value, low, high = (scale * part for part in (gain.value, gain.low, gain.high))
+        if not gain.has_interval:
+            return f"{value:+.3g}{unit}, no interval: one number per model"
         return f"{value:+.3g}{unit}, {gain.level:.0%} interval [{low:.3g}, {high:.3g}]"
 
 
@@ -137,11 +145,12 @@ def compare(
     return Comparison(
         *names,
         split,
-        paired_difference(kept[0], kept[1], objectives, level=level, stands_in=stands_in),
+        paired_difference(kept[0], kept[1], comparable(objectives), level=level, stands_in=stands_in),
         differences,
         pd.DataFrame(rows, columns=list(ITEM_COLUMNS)),
         left_out,
-        all(objective.kind == "task" for objective in objectives),
+        frozenset(objective.name for objective in objectives if objective.kind == "task"),
+        tuple(objective.name for objective in comparable(objectives)),
     )
 
 

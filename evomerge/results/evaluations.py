@@ -15,14 +15,37 @@ from evomerge.errors import InputError, near
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.front import choose_by_preference, knee
 from evomerge.scoring.estimate import estimate
+from evomerge.scoring.sizes import SIZES
 
 BEST_FINALISTS = 5  # by overall fitness
 
 
+def comparable(objectives: Sequence[Objective]) -> list[Objective]:
+    """Return the objectives whose mean says something: all but the model's size, unless there is nothing else.
+
+    Twenty layers and an accuracy of 0.6 have no common unit, and their mean would be a count of layers.
+    """
+    return [objective for objective in objectives if objective.kind not in SIZES] or list(objectives)
+
+
+def overall_weights(objectives: Sequence[Objective]) -> np.ndarray:
+    """Return the weight of each objective in `overall`, (m,), summing to 1.
+
+    A size of the model (layers, parameters, seconds) counts only where the search file gives it a weight other than 1,
+    which says what a layer or a second is worth in units of the scores; or where there are only sizes.
+    """
+    scores = comparable(objectives)
+    counted = [o.weight if o in scores or o.weight != 1.0 else 0.0 for o in objectives]
+    weights = np.array(counted, dtype=float)
+    return np.asarray(weights / weights.sum())
+
+
 def overall(fitness: Sequence[float] | np.ndarray, objectives: Sequence[Objective]) -> float:
-    """Return the weighted mean of fitness (m,): the one number by which the best candidate is named."""
-    weights = np.array([objective.weight for objective in objectives], dtype=float)
-    return float(np.dot(fitness, weights) / weights.sum())
+    """Return the weighted mean of fitness (m,): the one number by which the best candidate is named.
+
+    See `overall_weights` for what counts.
+    """
+    return float(np.dot(fitness, overall_weights(objectives)))
 
 
 def fitness_table(

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.candidate import Objective, Response, Score
-from evomerge.results.evaluations import evaluation_of
+from evomerge.results.evaluations import comparable, evaluation_of
 from evomerge.scoring.comparison import Difference, gain_over_best, joint_gains
-from evomerge.scoring.sizes import SIZES
 
 
 @dataclass(frozen=True)
@@ -18,12 +17,13 @@ class Final:
 
     number: int  # candidate; negative for a parent
     name: str
-    score: Score  # mean fitness over the objectives, each weighing the same
+    score: Score  # mean fitness over the objectives, each weighing the same; the model's size is left out
     scores: Mapping[str, Score]  # objective -> score in the metric's units
     gain: Difference | None = None  # over the best parent; None for parents
     against: str = ""  # the best parent's name
     joint: Difference | None = None  # the same gain with an interval that holds for all finalists together
-    in_points: bool = True  # all objectives are shares of items; otherwise each has a unit of its own
+    in_points: bool = True  # all that is compared are shares of items; otherwise each has a unit of its own
+    averaged: tuple[str, ...] = ()  # objectives that `score` and the gains are means of
 
 
 def compare_finals(
@@ -49,9 +49,10 @@ def compare_finals(
     finals = []
     others = {names[parent]: answers for parent, answers in parents.items()}
     candidates = {names[number]: rows for number, rows in responses.items() if number >= 0 and parents}
-    compared = [objective for objective in objectives if objective.kind not in SIZES] or list(objectives)
+    compared = comparable(objectives)
     joint = joint_gains(candidates, others, compared, stands_in=stands_in)
-    in_points = all(objective.kind == "task" for objective in objectives)
+    names_of = tuple(objective.name for objective in compared)
+    in_points = all(objective.kind == "task" for objective in compared)
     for number, rows in responses.items():
         scores = evaluation_of(number, rows, objectives, stands_in).scores
         gain, against = None, ""
@@ -59,7 +60,7 @@ def compare_finals(
             against, gain = gain_over_best(rows, others, compared, stands_in=stands_in)
         together = joint.get(names[number]) if number >= 0 else None
         mean = mean_score(scores, compared)
-        finals.append(Final(number, names[number], mean, scores, gain, against, together, in_points))
+        finals.append(Final(number, names[number], mean, scores, gain, against, together, in_points, names_of))
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from evomerge.candidate import Objective
 from evomerge.markup import Html, element, number, table
 from evomerge.pareto.front import knee
+from evomerge.results.evaluations import overall_weights
 
 SHOWN_ROWS = 30  # in a notebook
 _SIDE = 220  # pixels of the picture
@@ -71,7 +72,8 @@ class Front(pd.DataFrame):
 def front_table(frame: pd.DataFrame, objectives: Sequence[Objective]) -> Front:
     """Return a frame of front points as a `Front`, which knows in which direction each objective is better."""
     front = Front(frame)
-    front.attrs["weights"] = {objective.name: objective.weight for objective in objectives}
+    names = [objective.name for objective in objectives]
+    front.attrs["weights"] = dict(zip(names, overall_weights(objectives).tolist(), strict=True))
     front.attrs["goals"] = {objective.name: objective.fitness(1.0) for objective in objectives}
     return front
 

@@ -20,6 +20,7 @@ from evomerge.pareto.front import AUGMENTATION, desirability, knee, overall_desi
 from evomerge.pareto.hypervolume import hypervolume_history
 from evomerge.pareto.spread import representatives
 from evomerge.results.conditions import read_conditions, require_some
+from evomerge.results.constraining import parent_scores
 from evomerge.results.evaluations import fitness_table, overall, preference_of, reference_point
 from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
 
@@ -47,7 +48,7 @@ MEASURED = FrontRequest()
 class FrontAnswer:
     """A front with all that is to be said about it; f rows, measured ones first unless a preference orders them."""
 
-    objectives: tuple[Objective, ...]
+    objectives: tuple[Objective, ...]  # m of them, in the order of the columns
     candidates: tuple[int | None, ...]  # (f,) None: only predicted
     fitness: Array  # (f, m) higher is better
     stderr: Array  # (f, m) of predicted ones the sd of the prediction
@@ -55,9 +56,9 @@ class FrontAnswer:
     high: Array  # (f, m)
     genotypes: Array  # (f, d)
     knee: int | None  # its candidate
-    surrogates: RunSurrogates | None = None
+    surrogates: RunSurrogates | None = None  # what predicted; None where nothing is predicted
     errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())  # reasons to doubt the predicted points, a sentence each
     estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items
 
     @property
@@ -105,18 +106,19 @@ class FrontAnswer:
 def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
     """Return the front of a run as it is asked for.
 
-    Conditions come first: the front is that of the candidates that meet them. Predicted points are those of the
+    Conditions come first, the search's own constraints and those of the request: the front is that of the candidates
+    that meet them. Predicted points are those of the
     surrogates' front that meet them too and that no measured candidate dominates.
 
     Raises:
         InputError: no candidate meets the conditions, or a text of the request says nothing that exists.
     """
     objectives = run.objectives
-    numbers, fitness, stderr = fitness_table(run.evaluations(), objectives)
+    numbers, fitness, stderr = fitness_table(run.allowed(), objectives)
     genotype = {candidate.number: candidate.genotype for candidate in run.candidates()}
     allowed = _Allowed.of(run, request)
     kept = allowed.mask(fitness)
-    if len(numbers):
+    if len(numbers) and (request.where or request.beats_parents):
         allowed.require(kept, fitness)
     rows = list(np.flatnonzero(kept))
     members = [rows[i] for i in np.flatnonzero(non_dominated(fitness[rows], duplicates=False))] if rows else []
@@ -147,7 +149,7 @@ def hypervolume_frame(run: Run) -> pd.DataFrame:
     """
     import pandas as pd
 
-    numbers, fitness, _ = fitness_table(run.evaluations(), run.objectives)
+    numbers, fitness, _ = fitness_table(run.allowed(), run.objectives)
     reference = reference_point(run.evaluations("parent"), run.objectives)
     point = [objective.fitness(reference[objective.name]) for objective in run.objectives]
     finished = _finish_seconds(run)
@@ -214,15 +216,11 @@ class _Allowed:
 
     @classmethod
     def of(cls, run: Run, request: FrontRequest) -> _Allowed:
-        people = run.candidates("parent")
         evaluations = run.evaluations("parent")
-        scores = {
-            person.name: {name: score.value for name, score in evaluations[person.number].scores.items()}
-            for person in people
-            if person.number in evaluations
-        }
+        scores = parent_scores(run.candidates("parent"), evaluations)
         _, parents, _ = fitness_table(evaluations, run.objectives)
-        return cls(run, request, read_conditions(request.where, run.objectives, scores), parents)
+        conditions = (*(run.conditions() or ()), *read_conditions(request.where, run.objectives, scores))
+        return cls(run, request, conditions, parents)
 
     def mask(self, fitness: Array) -> Mask:
         """Return which rows of fitness (n, m) are let through."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.candidate import Evaluation, Objective, Score
+from evomerge.results.evaluations import comparable
 from evomerge.results.finals import Final, mean_score
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def generalisation_frame(
         for objective in objectives:
             pair = (before.scores[objective.name], final.scores[objective.name])
             rows.append((final.number, final.name, kind, objective.name, *_cells(pair)))
-        if len(objectives) > 1 and final.in_points:
-            pair = (mean_score(before.scores, objectives), final.score)
+        if len(comparable(objectives)) > 1 and final.in_points:
+            pair = (mean_score(before.scores, comparable(objectives)), final.score)
             rows.append((final.number, final.name, kind, MEAN, *_cells(pair)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -12,7 +12,7 @@ import numpy as np
 from evomerge.candidate import Evaluation, Objective
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume_history
-from evomerge.results.evaluations import fitness_table, overall
+from evomerge.results.evaluations import fitness_table, overall, overall_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +42,7 @@ def history_frame(
     import pandas as pd
 
     numbers, fitness, errors = fitness_table(evaluations, objectives)
-    weights = np.array([objective.weight for objective in objectives], dtype=float)
-    weights /= weights.sum()
+    weights = overall_weights(objectives)
     reach = NormalDist().inv_cdf(0.5 + level / 2)
     point = np.array([objective.fitness(reference[objective.name]) for objective in objectives])
     volumes = hypervolume_history(fitness, point)

@@ -96,7 +96,11 @@ class Run(Record):
         )
 
     def items(self, split: Split = "search") -> pd.DataFrame:
-        """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer."""
+        """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer.
+
+        Args:
+            split: search, rest or holdout items.
+        """
         with self._archive() as archive:
             return items_frame(archive.response_rows(split))
 
@@ -114,7 +118,9 @@ class Run(Record):
         return failures_frame(self.outcomes())
 
     def history(self) -> pd.DataFrame:
-        """Return how the search went, a row per scored candidate: the best so far with its interval, hypervolume.
+        """Return how the search went, the best so far with its interval, and the hypervolume.
+
+        A row per scored candidate that meets the constraints.
 
         Columns: candidate, seconds (active time of the run when it was finished), overall and stderr (weighted mean of
         fitness), incumbent (best candidate so far), best, best_low, best_high (its 95% interval), front_size,
@@ -123,7 +129,7 @@ class Run(Record):
         with self._archive() as archive:
             finished = {e.candidate: e.seconds for e in archive.events("finished") if e.payload["split"] == "search"}
         known = {number: moment for number, moment in finished.items() if number is not None}
-        return history_frame(self.evaluations(), self.objectives, self.reference(), known)
+        return history_frame(self.allowed(), self.objectives, self.reference(), known)
 
     def work(self) -> pd.DataFrame:
         """Return who was busy when: candidate, split, worker, start and end (active seconds), failed."""
@@ -139,7 +145,11 @@ class Run(Record):
         return generalisation_frame(self.finals(), searched, self.objectives)
 
     def coefficients(self, pick: int | str = "best") -> pd.DataFrame:
-        """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value."""
+        """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value.
+
+        Args:
+            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+        """
         return coefficients_frame(self.pick(str(pick)).recipe, self.facts["layers"], self.facts["modules"])
 
     def compare(self, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95) -> Comparison:
@@ -191,11 +201,19 @@ class Run(Record):
         return front_table(self.front_answer(request).frame(), self.objectives)
 
     def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
-        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`."""
+        """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`.
+
+        Args:
+            request: what is wanted; default: the measured front, best overall first.
+        """
         return front_of(self, request)
 
     def front_mapping(self, request: FrontRequest = MEASURED) -> dict[str, Any]:
-        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points."""
+        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points.
+
+        Args:
+            request: what is wanted; default: the measured front, best overall first.
+        """
         answer = self.front_answer(request)
         numbers = [number for number in answer.candidates if number is not None]
         mapping = {
@@ -216,7 +234,7 @@ class Run(Record):
 
     def front_volume(self) -> float:
         """Return the volume that the measured front dominates above `reference`; 0 without a front."""
-        return self._volume(front_numbers(self.evaluations(), self.objectives))
+        return self._volume(front_numbers(self.allowed(), self.objectives))
 
     def _volume(self, numbers: Sequence[int]) -> float:
         evaluations, reference = self.evaluations(), self.reference()
@@ -249,12 +267,22 @@ class Run(Record):
         return landscape_frame(self, pick, to, steps)
 
     def best(self) -> Candidate | None:
-        """Return the candidate of highest weighted mean score on the search items; None where none has scores."""
+        """Return the candidate of highest weighted mean score on the search items, of those that meet the constraints.
+
+        None where there is no such candidate; `infeasible` says why.
+        """
         number = best_number(self.contenders(), self.objectives)
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
-        """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names."""
+        """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names.
+
+        Args:
+            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+
+        Raises:
+            InputError: it names nobody, or somebody who failed.
+        """
         evaluations = (
             {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
         )
@@ -262,6 +290,9 @@ class Run(Record):
 
     def resolve(self, name: str) -> Candidate:
         """Return the model that a name means: all that `pick` knows, and parents by their names ('add', 'parent add').
+
+        Args:
+            name: as in `pick`, or a parent's name.
 
         Raises:
             InputError: there is no such model.
@@ -278,7 +309,11 @@ class Run(Record):
         raise InputError(f"no candidate or parent {name!r}: a number, a preference, or a name. {near(name, known)}")
 
     def recipe(self, pick: str = "best") -> Recipe:
-        """Return the recipe of the picked candidate."""
+        """Return the recipe of the picked candidate.
+
+        Args:
+            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+        """
         return self.pick(pick).recipe
 
     def finals(self) -> list[Final]:
@@ -295,8 +330,8 @@ class Run(Record):
 
     @property
     def has_result(self) -> bool:
-        """True where at least one candidate has scores."""
-        return bool(front_numbers(self.evaluations(), self.objectives))
+        """True where at least one candidate has scores, and meets the search's constraints."""
+        return bool(front_numbers(self.allowed(), self.objectives))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from evomerge.archive import Archive, holder_of
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError
+from evomerge.results.conditions import Condition, read_conditions
+from evomerge.results.constraining import feasible, infeasible_text, parent_scores
 from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
 from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
 from evomerge.results.evaluations import answered_everything, evaluation_of
@@ -56,13 +58,21 @@ class Record:
         )
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
-        """Return the proposed candidates with those remeasured, or the parents with the base first, in order."""
+        """Return the proposed candidates with those remeasured, or the parents with the base first, in order.
+
+        Args:
+            kind: search, which includes those remeasured, or parent.
+        """
         with self._archive() as archive:
             found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
         return sorted(found, key=lambda candidate: abs(candidate.number))
 
     def evaluations(self, kind: Kind = "search") -> dict[int, Evaluation]:
-        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished."""
+        """Return number -> evaluation on the search items, of the candidates, or parents, that are finished.
+
+        Args:
+            kind: search or parent.
+        """
         finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
         racing = self.facts.get("racing") is not None
         with self._archive() as archive:
@@ -109,8 +119,32 @@ class Record:
             if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
         ]
 
+    def conditions(self) -> tuple[Condition, ...] | None:
+        """Return the search's constraints as numbers, () without any.
+
+        None until the parents that they name have scores.
+        """
+        texts = self.facts.get("constraints") or ()  # absent from runs of earlier versions
+        scores = parent_scores(self.candidates("parent"), self.evaluations("parent")) if texts else {}
+        try:
+            return read_conditions(texts, self.objectives, scores)
+        except InputError:
+            return None
+
+    def allowed(self) -> dict[int, Evaluation]:
+        """Return the evaluations of the candidates that meet the search's constraints: all of them without any."""
+        return self._meeting(self.evaluations())
+
+    def infeasible(self) -> str | None:
+        """Return why no candidate that has scores meets the constraints; None where one does, or none has any."""
+        return infeasible_text(self.evaluations(), self.conditions() or (), self.objectives)
+
+    def _meeting(self, evaluations: dict[int, Evaluation]) -> dict[int, Evaluation]:
+        conditions = self.conditions()
+        return {} if conditions is None else feasible(evaluations, conditions, self.objectives)
+
     def contenders(self) -> dict[int, Evaluation]:
-        """Return the evaluations among which the best is chosen.
+        """Return the evaluations among which the best is chosen: of candidates that meet the search's constraints.
 
         Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
         estimates is high by luck too, while most of the finalists' answers had no part in the choice.
@@ -118,7 +152,7 @@ class Record:
         evaluations = self.evaluations()
         with self._archive() as archive:
             decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
-        return {n: evaluations[n] for n in self.full_candidates()} if decided else evaluations
+        return self._meeting({n: evaluations[n] for n in self.full_candidates()} if decided else evaluations)
 
     def estimates(self) -> pd.DataFrame:
         """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
@@ -140,25 +174,46 @@ class Record:
         return [last[number] for number in sorted(last)]
 
     def candidate(self, number: int) -> Candidate:
-        """Return a candidate, or a parent (negative), by its number."""
+        """Return a candidate, or a parent (negative), by its number.
+
+        Args:
+            number: of the candidate; negative for a parent.
+
+        Raises:
+            InputError: there is none.
+        """
         for candidate in self.candidates("search" if number >= 0 else "parent"):
             if candidate.number == number:
                 return candidate
         raise InputError(f"no candidate {number} in {str(self.folder)!r}; see: evomerge trials {self.folder}")
 
     def fingerprint(self, number: int) -> str:
-        """Return the fingerprint of the weights that were scored; '' where nothing was."""
+        """Return the fingerprint of the weights that were scored; '' where nothing was.
+
+        Args:
+            number: of the candidate; negative for a parent.
+        """
         with self._archive() as archive:
             outcome = archive.outcome(number)
         return outcome.fingerprint if outcome else ""
 
     def responses(self, number: int, split: Split = "search") -> tuple[Response, ...]:
-        """Return the answers of one candidate or parent."""
+        """Return the answers of one candidate or parent.
+
+        Args:
+            number: of the candidate; negative for a parent.
+            split: search, rest (what finalists answered beside the anchors) or holdout items.
+        """
         with self._archive() as archive:
             return archive.responses(split, number)
 
     def answers_of(self, numbers: Iterable[int], split: Split = "search") -> dict[int, tuple[Response, ...]]:
-        """Return the answers of several candidates or parents, by number."""
+        """Return the answers of several candidates or parents, by number.
+
+        Args:
+            numbers: of candidates and parents.
+            split: as in `responses`.
+        """
         with self._archive() as archive:
             return {number: archive.responses(split, number) for number in numbers}
 

@@ -15,8 +15,8 @@ SHOWN_FAILURES = 3
 
 def status_of(run: Run) -> dict[str, Any]:
     """Return state, counts, best, front size, hypervolume, seconds and the last failures of a run."""
-    evaluations, outcomes = run.evaluations(), run.outcomes()
-    numbers = front_numbers(evaluations, run.objectives)
+    outcomes = run.outcomes()
+    numbers = front_numbers(run.allowed(), run.objectives)
     last = [outcome for outcome in outcomes if outcome.failure][-SHOWN_FAILURES:]
     searched = [outcome for outcome in outcomes if outcome.number >= 0]
     return {
@@ -26,6 +26,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "done": sum(outcome.done for outcome in searched),
         "failed": sum(not outcome.done for outcome in searched),
         "best": _best(run),
+        **({"constraints": list(texts), "infeasible": run.infeasible()} if (texts := _constraints(run)) else {}),
         **({"estimates": estimates_summary(run.estimates())} if run.estimated else {}),
         "front_size": len(numbers),
         "hypervolume": run.front_volume(),
@@ -37,6 +38,10 @@ def status_of(run: Run) -> dict[str, Any]:
             {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
         ],
     }
+
+
+def _constraints(run: Run) -> tuple[str, ...]:
+    return tuple(run.facts.get("constraints") or ())
 
 
 def _best(run: Run) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evomerge.candidate import Score
 from evomerge.results.finals import Final
 from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
 from evomerge.scoring.comparison import Difference
@@ -33,6 +34,10 @@ def status_text(run: Run) -> str:
         lines.insert(2, f"  best        candidate {best['candidate']}: {best['overall']:.4g} ({scores})")
     if "estimates" in status:
         lines += [f"  {line}" for line in estimate_lines(status["estimates"])]
+    if status.get("constraints"):
+        lines.append(f"  constraints {'; '.join(status['constraints'])}")
+        if status["infeasible"]:
+            lines.append(f"  note        {status['infeasible']}")
     for failure in status["last_failures"]:
         lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
     if status["state"] in ("interrupted", "stopped"):
@@ -68,6 +73,8 @@ def summary_text(run: Run) -> str:
     status = run.status()
     best = run.best()
     if best is None:
+        if (why := run.infeasible()) is not None:
+            return "\n".join([status_text(run), why, f"All that was measured: evomerge trials {run.folder}"])
         return "\n".join([status_text(run), "no candidate could be scored; see: evomerge trials " + str(run.folder)])
     lines = [
         f"{status['done']} candidates scored, {status['failed']} failed, in {clock(status['seconds'])}.",
@@ -165,8 +172,9 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
     """
     label = max(len(final.name) for final in finals)
     in_points = all(final.in_points for final in finals)
+    sizes = [name for name in finals[0].scores if name not in finals[0].averaged]
     what = (
-        "mean over the objectives, in points"
+        "mean over the objectives, in points" + (f"; {', '.join(sizes)} left out" if sizes else "")
         if in_points
         else "gains: mean over objectives in their own units, a perplexity's in nats per token, sizes left out"
     )
@@ -174,8 +182,10 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
         if not in_points:  # a mean over different units says nothing, so each objective stands for itself
-            scores = (f"{name} {score.value:.4g} ± {score.stderr:.2g}" for name, score in final.scores.items())
+            scores = (f"{name} {_with_error(score)}" for name, score in final.scores.items())
             line = f"  {final.name:<{label}}  {', '.join(scores)}"
+        elif sizes:
+            line += "".join(f", {name} {_with_error(final.scores[name])}" for name in sizes)
         if final.gain is not None:
             line += f"   {verdict(final, final.joint)}"
         lines.append(line)
@@ -198,6 +208,11 @@ def verdict(final: Final, joint: Difference | None = None) -> str:
     shown = _points if final.in_points else _plain
     interval = f"95% interval [{shown(gain.low)}, {shown(gain.high)}]"
     unit = " points" if final.in_points else ""
+    if not gain.has_interval:
+        way = "above" if gain.value > 0 else "below"
+        return (
+            f"{shown(abs(gain.value))}{unit} {way} {final.against}, no interval: an objective is one number per model"
+        )
     if gain.low > 0:
         return f"better than {final.against} by {shown(gain.value)}{unit}, {interval}"
     if gain.high < 0:
@@ -208,6 +223,10 @@ def verdict(final: Final, joint: Difference | None = None) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def _with_error(score: Score) -> str:
+    return f"{score.value:.4g}" + (f" ± {score.stderr:.2g}" if score.stderr else "")
 
 
 def _plain(value: float) -> str:

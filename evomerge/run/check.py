@@ -8,7 +8,13 @@ from typing import Any
 
 from evomerge.candidate import Objective
 from evomerge.errors import SearchFileError
-from evomerge.run.preparation import PreparedTasks, prepare_tasks, read_layouts, template_problems
+from evomerge.run.preparation import (
+    PreparedTasks,
+    prepare_tasks,
+    read_layouts,
+    refuse_constraints,
+    template_problems,
+)
 from evomerge.run.proposing import Proposing, decide
 from evomerge.run.reading import read_search_file
 from evomerge.searchfile import SearchFile
@@ -26,16 +32,16 @@ from evomerge.weights.reference import short_name
 class CheckReport:
     """What a search would do, and what it needs."""
 
-    path: str
+    path: str  # of the search file
     models: dict[str, Layout]  # the base first
-    space: SearchSpace
-    tasks: PreparedTasks
-    search_file: SearchFile
-    facts: dict[str, ModelFacts]
+    space: SearchSpace  # the genes
+    tasks: PreparedTasks  # documents and items of each
+    search_file: SearchFile  # as it was read
+    facts: dict[str, ModelFacts]  # what the headers say of each model
     time: TimeEstimate  # per candidate, on this machine
     proposing: Proposing  # who proposes, and why
     vocabulary: tuple[str, ...] = ()  # what happens to rows of models whose vocabularies differ
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what to mind; nothing here stops a search
 
     @property
     def items(self) -> int:
@@ -106,6 +112,7 @@ class CheckReport:
                 f"  objective  {objective.name}: {objective.goal} {objective.metric} on "
                 f"{self._asked(objective)} items, {held} held out, of {self.tasks.documents[objective.task]}"
             )
+        lines += [f"  constraint {text}" for text in self.search_file.constraints]
         free = available_bytes("cpu")
         lines.append(
             f"  memory     {self.needed_bytes / 2**30:.2f} GiB per worker"
@@ -146,6 +153,7 @@ def check(file: str | Path) -> CheckReport:
     base = models.base
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
+    refuse_constraints(search_file, tasks, models)
     space = search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
     layouts = dict(models.layouts)
     facts = {name: facts_of(layout) for name, layout in layouts.items()}

@@ -21,6 +21,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
+from evomerge.results.constraining import constraint_problems
 from evomerge.run.banks import digest_of, held_out_in_banks, names_and_banks
 from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits
@@ -85,11 +86,21 @@ def prepare(search_file: SearchFile, note: Note = lambda text: None) -> Preparat
     tasks = prepare_tasks(search_file, problems)
     if problems or tasks is None or base is None:
         raise SearchFileError(search_file.path, problems)
+    refuse_constraints(search_file, tasks, models)
     facts = _facts(search_file, models, tasks)
     plain = from_facts(facts)
     request = search_file.controller
     chosen = decide(request, facts["merge"], plain.space, plain.objectives, plain.plan, facts["budget"]["candidates"])
     return replace(plain, facts={**facts, "controller": chosen.to_facts(request)})
+
+
+def refuse_constraints(search_file: SearchFile, tasks: PreparedTasks, models: Models) -> None:
+    """Raise SearchFileError, with lines, where a constraint names nothing that exists or is none."""
+    names = [short_name(name) for name in models.layouts]
+    found = constraint_problems(search_file.constraints, tasks.objectives, names)
+    if found:
+        problems = [Problem(("constraints", place), text) for place, text in found]
+        raise SearchFileError(search_file.path, located(problems, search_file.lines))
 
 
 @dataclass(frozen=True)
@@ -384,6 +395,7 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "revisions": {name: revision_of(name) for name in models.layouts},
         "seed": search_file.seed,
         "objectives": [asdict(objective) for objective in tasks.objectives],
+        "constraints": list(search_file.constraints),
         "tasks": {
             "include": list(search_file.include),
             "lm_eval": dict(scoring.lm_eval),

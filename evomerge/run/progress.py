@@ -67,6 +67,9 @@ class _Terminal(Reporter):
     def note(self, text: str) -> None:
         self._status.update(text)
 
+    def say(self, text: str) -> None:
+        self._status.console.print(f"evomerge: {text}", markup=False, highlight=False)
+
     def update(self, progress: Progress) -> None:
         from rich.markup import escape
 

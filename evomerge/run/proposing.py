@@ -19,6 +19,7 @@ from evomerge.controllers.ingredients import ingredients_in, models_with_weights
 from evomerge.controllers.protocol import Prior, Setup
 from evomerge.controllers.registry import AUTO
 from evomerge.errors import EvomergeError, InputError
+from evomerge.pareto.constraints import Bounds
 from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import best_number, fitness_table
@@ -102,6 +103,7 @@ def setup_of(
     *,
     budget: int | None,
     seed: int,
+    bounds: Bounds | None = None,
 ) -> Setup:
     """Return what the controller is told about a search, from its facts alone.
 
@@ -113,6 +115,7 @@ def setup_of(
         plan: which items are asked.
         budget: candidates that the search began with.
         seed: of the search.
+        bounds: on fitness, where the search has constraints and they are known.
     """
     start = space.start()
     ingredients = ingredients_in(merge, space)
@@ -132,6 +135,7 @@ def setup_of(
         ingredients=ingredients,
         asynchronous=controller.get("asynchronous", False),  # absent from runs of earlier versions
         staleness=controller.get("staleness"),
+        bounds=bounds,
         prior=tuple(
             Prior(tuple(point), None if fitness is None else tuple(fitness))
             for point, fitness in zip(prior["points"], prior["fitness"], strict=True)

@@ -63,14 +63,16 @@ def rayjob_manifest(cluster: ClusterFile, file: str | Path, wish: Wish) -> str:
     config["data"] = {**config.get("data", {}), SEARCH_KEY: text}
     for mention in _mentions(job, CONFIG_MAP):
         mention["name"] = f"{CONFIG_MAP}-{stem}"
-    wish = Wish(wish.out, wish.workers, wish.candidates, wish.seed, resume=True)  # a pod that is lost starts again
+    # a pod that is lost starts again
+    wish = Wish(wish.out, wish.workers, wish.candidates, wish.seed, resume=True, log=wish.log)
     job["spec"]["entrypoint"] = search_command(f"{MOUNT}/{SEARCH_KEY}", run, cluster, wish)
     return yaml.safe_dump_all(parts, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _options(wish: Wish) -> list[str]:
     options = {"--workers": wish.workers, "--candidates": wish.candidates, "--seed": wish.seed}
-    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    given = [(name, str(value)) for name, value in options.items() if value is not None]
+    return [word for pair in [*given, *(("--log", text) for text in wish.log)] for word in pair]
 
 
 def _refuse_env(wish: Wish, instead: str) -> None:

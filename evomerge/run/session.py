@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from evomerge.irt.bank import require_seed
 from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
+from evomerge.results.conditions import Condition, read_conditions
+from evomerge.results.constraining import bounds_of, feasible, parent_scores
 from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
@@ -28,6 +30,7 @@ from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
 from evomerge.run.reading import read_search_file
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
+from evomerge.tracking import targets_of, tracked
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
 ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
@@ -37,10 +40,26 @@ class Reporter:
     """Where a search says how it goes; this one is silent."""
 
     def note(self, text: str) -> None:
-        """Say what is being done now, before or after the search proper."""
+        """Say what is being done now, before or after the search proper.
+
+        Args:
+            text: one line.
+        """
+
+    def say(self, text: str) -> None:
+        """Say something that should stay to be read; may come from other threads.
+
+        Args:
+            text: one line.
+        """
+        self.note(text)
 
     def update(self, progress: Progress) -> None:
-        """Say how far the search is."""
+        """Say how far the search is.
+
+        Args:
+            progress: candidates, best, failures, busy share, time.
+        """
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -65,6 +84,7 @@ def search(
     use_head: bool = False,
     mirror: str | None = None,
     allow_code_execution: bool = False,
+    log: Sequence[str] | None = None,
 ) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
@@ -86,12 +106,15 @@ def search(
         use_head: let a cluster's head node work too, although there are other nodes.
         mirror: folder or fsspec URI to which the archive is copied while the search runs.
         allow_code_execution: let tasks run code that models write. Use a sandbox.
+        log: tools that show the search while it runs, as in 'tensorboard', 'wandb:team/project', 'mlflow:URI'.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
+        ExtraMissing: a tool to log to, or what the search needs, is not installed.
         RunError: the folder already holds a run, or cannot be written.
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    targets_of(log or ())
     limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
     search_file = _overridden(read_search_file(file), limits, seed)
     scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
@@ -107,7 +130,8 @@ def search(
             for text in (*preparation.facts["warnings"], *preparation.facts["controller"].get("notes", ())):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
-            _drive(archive, preparation, controller, places, reporter)
+            with tracked(archive, log, reporter.say):
+                _drive(archive, preparation, controller, places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -130,17 +154,20 @@ def resume(
     use_head: bool = False,
     mirror: str | None = None,
     allow_code_execution: bool = False,
+    log: Sequence[str] | None = None,
 ) -> Run:
-    """Go on with the run in `folder`, or extend a finished one with a larger budget; limits count from the very start.
+    """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again. A damaged archive is recovered first, and one that is gone is
-    fetched from its mirror. Who works is said as in `search`, and need not be the same as before.
+    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is
+    recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
+    the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
     places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
+    targets_of(log or ())
     folder = Path(folder)
     if mirror is None and mirror_of(folder) is None:
         open_run(folder)  # a clear message where there is none
@@ -154,7 +181,8 @@ def resume(
             verify(preparation)
             overridden(BudgetRequest(**_current(archive)), limits)
             archive.put_event("resumed", None, limits)
-            _drive(archive, preparation, _controller(preparation), places, reporter)
+            with tracked(archive, log, reporter.say):
+                _drive(archive, preparation, _controller(preparation), places, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -194,7 +222,8 @@ def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
             for path in folder.glob("archive.*"):
                 path.unlink()
             if not existed:
-                folder.rmdir()
+                with suppress(OSError):  # what was logged to a tool is there too
+                    folder.rmdir()
         raise
     finally:
         archive.close()
@@ -218,12 +247,15 @@ def _drive(
     estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
     try:
         reason = StopReason("done", "")
-        if estimation is not None and estimation.asks_parents:
+        constrained = bool(preparation.facts.get("constraints"))
+        if constrained or (estimation is not None and estimation.asks_parents):
             reporter.note("asking the parents all search items")
             reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
         if reason.finished:
             if estimation is not None:
                 estimation.begin()
+            if constrained:  # what the parents scored says what the constraints mean
+                controller = _controller(preparation, _conditions(archive, preparation))
             reason = run_search(
                 archive,
                 preparation.space,
@@ -275,11 +307,25 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     # in reverse, so that the first of several with one recipe is what stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
-    chosen = [everyone[number] for number in finalists(evaluations, preparation.objectives, most)]
+    allowed = feasible(evaluations, _conditions(archive, preparation), preparation.objectives)
+    chosen = [everyone[number] for number in finalists(allowed, preparation.objectives, most)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
-def _controller(preparation: Preparation) -> Controller:
+def _conditions(archive: Archive, preparation: Preparation) -> tuple[Condition, ...]:
+    """Return the search's constraints as numbers, () without any; the parents have answered."""
+    texts = preparation.facts.get("constraints") or ()
+    done = {p.number: archive.responses("search", p.number) for p in preparation.parents if _done(archive, p.number)}
+    evaluations = {n: evaluation_of(n, responses, preparation.objectives) for n, responses in done.items()}
+    return read_conditions(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
+
+
+def _done(archive: Archive, number: int) -> bool:
+    outcome = archive.outcome(number)
+    return outcome is not None and outcome.done
+
+
+def _controller(preparation: Preparation, conditions: tuple[Condition, ...] = ()) -> Controller:
     facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
@@ -292,6 +338,7 @@ def _controller(preparation: Preparation) -> Controller:
         preparation.plan,
         budget=facts["budget"]["candidates"],
         seed=facts["seed"],
+        bounds=bounds_of(conditions, preparation.objectives) if conditions else None,
     )
     return build_controller(settings["name"], setup, options)
 

@@ -33,6 +33,7 @@ class Wish:
     env: tuple[str, ...] = ()  # names of further variables to pass on
     resume: bool = False  # go on with the run that is in the folder, if there is one
     address: str | None = None  # in place of the cluster file's
+    log: tuple[str, ...] = ()  # tools that show the search, as `search --log` names them
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def search_command(search_file: str, run: str, cluster: ClusterFile, wish: Wish)
     'python -m evomerge search \\'my search.yaml\\' --out "$HOME"/runs/mine --address auto --workers 8 --resume'
     """
     start = f"python -m evomerge search {shlex.quote(search_file)} --out {quoted(run)} --address auto"
-    return " ".join([start, *search_options(cluster, wish)])
+    return " ".join([start, *map(shlex.quote, search_options(cluster, wish))])
 
 
 def search_options(cluster: ClusterFile, wish: Wish) -> list[str]:
@@ -110,7 +111,8 @@ def search_options(cluster: ClusterFile, wish: Wish) -> list[str]:
         for name, value in options.items()
         if value is not None
     }
-    return [*(word for pair in given.items() for word in pair), *(["--resume"] if wish.resume else [])]
+    logs = [word for text in wish.log for word in ("--log", text)]
+    return [*(word for pair in given.items() for word in pair), *logs, *(["--resume"] if wish.resume else [])]
 
 
 def send(jobs: RayJobs, job: Parcel) -> None:

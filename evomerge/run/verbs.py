@@ -30,6 +30,7 @@ def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: 
         rank: of a lora: a number or 'auto'; None: 'auto'.
 
     Raises:
+        InputError: an unknown form, or a rank for a form that has none.
         SearchFileError: the file has mistakes; all are listed.
         WeightsError: a model is missing or does not fit, or the folder cannot be written.
     """
@@ -98,7 +99,7 @@ def score(
     batch_size: int | None = None,
     allow_code_execution: bool = False,
 ) -> ModelScores:
-    """Score a model folder, a hub id, or a recipe on lm-eval tasks.
+    """Return the scores of a model folder, a hub id, or a recipe on lm-eval tasks.
 
     Args:
         model: what to score; a file that ends in .yaml or .yml is a recipe.
@@ -110,6 +111,7 @@ def score(
         allow_code_execution: let tasks run code that the model writes. Use a sandbox.
 
     Raises:
+        InputError: no task is named.
         TaskError: a task or metric is unknown.
         WeightsError: a model is missing or damaged.
         CandidateError: the model's output is not a number.
@@ -185,9 +187,12 @@ class Replay:
 
 
 def replay(folder: str | Path, candidate: int, allow_code_execution: bool = False) -> Replay:
-    """Build a candidate's weights again, compare their fingerprint with the stored one, and score them again.
+    """Return how a candidate's weights, built again, and its answers compare with those that are stored.
 
-    Tasks that run code which the model writes need `allow_code_execution`.
+    Args:
+        folder: of the run.
+        candidate: its number; negative for a parent.
+        allow_code_execution: let tasks run code that the model writes. Use a sandbox.
 
     Raises:
         InputError: there is no such candidate, or it has no scores.

@@ -11,7 +11,7 @@ import numpy as np
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError, TaskError
-from evomerge.scoring.estimate import values_of
+from evomerge.scoring.estimate import is_whole, values_of
 
 RESAMPLES = 10_000  # of the bootstrap
 JOINT_RESAMPLES = 2_000  # of the one that only sets a common width
@@ -19,7 +19,11 @@ JOINT_RESAMPLES = 2_000  # of the one that only sets a common width
 
 @dataclass(frozen=True)
 class Difference:
-    """How much fitter one model is than another, averaged over tasks; positive is better, in the metric's units."""
+    """How much fitter one model is than another, averaged over tasks; positive is better, in the metric's units.
+
+    Where a task has a single item, or an objective is one number per model, there is no telling how far chance carries:
+    then `low`, `high` and `p` are NaN.
+    """
 
     value: float
     low: float
@@ -27,6 +31,11 @@ class Difference:
     p: float  # two-sided, of no difference
     items: int
     level: float = 0.95
+
+    @property
+    def has_interval(self) -> bool:
+        """True where the interval is known."""
+        return not math.isnan(self.low)
 
     @property
     def distinguishable(self) -> bool:
@@ -152,6 +161,9 @@ def joint_gains(
             else float(centre == 0)
         )
         alone = single[name]
+        if not alone.has_interval:
+            joint[name] = alone
+            continue
         joint[name] = Difference(
             alone.value,
             min(alone.low, centre - reach),
@@ -212,6 +224,8 @@ def _differences(
                 f"{len(left.keys() & right.keys())} are common, {len(left.keys() ^ right.keys())} are not"
             )
         pairs = [objective.fitness(left[item]) - objective.fitness(right[item]) for item in sorted(left)]
+        if is_whole(a, task):  # the same number with every item
+            pairs = pairs[:1]
         tasks.setdefault(task, []).append(np.array(pairs))
     # Weighted by the number of objectives, so that the mean over objectives is what is reported.
     return [(len(parts) / len(objectives), np.mean(parts, axis=0)) for parts in tasks.values()]
@@ -227,6 +241,8 @@ def _analytic(tasks: Sequence[tuple[float, np.ndarray]], level: float) -> Differ
         centre += share * middle
         variance += share**2 * error
         spread += (share**2 * error) ** 2 / freedom
+    if not math.isfinite(variance):
+        return Difference(value, math.nan, math.nan, math.nan, sum(len(pairs) for _, pairs in tasks), level)
     freedom = variance**2 / spread if spread > 0 else math.inf
     reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(variance)
     if len(tasks) == 1 and _is_ternary(tasks[0][1]):
@@ -239,12 +255,12 @@ def _analytic(tasks: Sequence[tuple[float, np.ndarray]], level: float) -> Differ
 def _moments(pairs: np.ndarray) -> tuple[float, float, float]:
     """Return centre, squared standard error and degrees of freedom of the mean of `pairs` (n,)."""
     count = len(pairs)
+    if count < 2:
+        return float(pairs.mean()), math.inf, 1.0
     if _is_ternary(pairs):
         better = (int((pairs > 0).sum()) + 1) / (count + 2)
         worse = (int((pairs < 0).sum()) + 1) / (count + 2)
         return better - worse, (better + worse - (better - worse) ** 2) / (count + 2), math.inf
-    if count < 2:
-        return float(pairs.mean()), math.inf, 1.0
     return float(pairs.mean()), float(pairs.var(ddof=1)) / count, count - 1.0
 
 

@@ -76,7 +76,7 @@ def estimate(
     count = len(values)
     if total is not None and total < count:
         raise TaskError(f"total must be at least the number of answered items ({count}), got {total}")
-    if objective.kind != "task" and (count == 1 or _is_whole(responses, task or objective.task)):
+    if objective.kind != "task" and (count == 1 or is_whole(responses, task or objective.task)):
         return Score(values[0], 0.0, count)
     error = deviation(values) / math.sqrt(count)
     if total is not None:
@@ -84,7 +84,7 @@ def estimate(
     return Score(math.fsum(values) / count, error, count)
 
 
-def _is_whole(responses: Iterable[Response], name: str) -> bool:
+def is_whole(responses: Iterable[Response], name: str) -> bool:
     """Return whether the answers to a measure are one number for all items together."""
     return any(response.task == name and response.metric == WHOLE for response in responses)
 

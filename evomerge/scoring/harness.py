@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,8 +73,10 @@ class TaskSet:
                 missing, and datasets that would have to come from a hub that cannot be reached.
         """
         settings = settings or TaskSettings()
-        _require("lm_eval", "datasets")
-        from lm_eval.tasks import TaskManager
+        with warnings.catch_warnings():  # in a notebook, tqdm asks for widgets on import; no bar of ours needs them
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            _require("lm_eval", "datasets")
+            from lm_eval.tasks import TaskManager
 
         def manager(folders: list[str], defaults: bool) -> TaskManager:
             if defaults and not folders and settings["metadata"] is None:

@@ -40,10 +40,15 @@ class Measure:
 
     kind: ObjectiveKind  # never 'task'
     name: str  # stands where a task's name stands
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by the kind's own keys
 
     def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float = 1.0) -> Objective:
-        """Return the objective that wants this measure; it has the measure's name."""
+        """Return the objective that wants this measure; it has the measure's name.
+
+        Args:
+            goal: which direction is better; None: the kind's own.
+            weight: for controllers that need one number.
+        """
         return Objective(self.name, self.name, METRICS[self.kind], goal or GOALS[self.kind], weight, kind=self.kind)
 
 
@@ -70,13 +75,30 @@ class Door(Protocol):
         ...
 
     def likelihoods(self, name: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return the log likelihood (nats) of each text after its context; an empty context is the model's start."""
+        """Return the log likelihood (nats) of each text after its context; an empty context is the model's start.
+
+        Args:
+            name: of the measure that asks, for messages.
+            pairs: (context, text).
+        """
         ...
 
     def losses(self, name: str, texts: Sequence[str]) -> list[tuple[float, int]]:
-        """Return the negative log likelihood (nats) of each text on its own, and its number of tokens."""
+        """Return the negative log likelihood (nats) of each text on its own, and its number of tokens.
+
+        Args:
+            name: of the measure that asks, for messages.
+            texts: each read from the model's start.
+        """
         ...
 
     def write(self, name: str, prompts: Sequence[str], limit: int, until: Sequence[str] = ()) -> list[Written]:
-        """Return the model's greedy answers of at most `limit` tokens."""
+        """Return the model's greedy answers of at most `limit` tokens.
+
+        Args:
+            name: of the measure that asks, for messages.
+            prompts: what is before the answer; no template is put around it.
+            limit: tokens.
+            until: texts that end an answer, beside the end-of-text token; they are cut off.
+        """
         ...

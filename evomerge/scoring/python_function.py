@@ -30,7 +30,7 @@ class Asked:
     """What a fitness function is given; the model must be left as it was found."""
 
     model: Any  # transformers model with the candidate's weights, in evaluation mode, gradients off
-    tokenizer: Any
+    tokenizer: Any  # that of the merged model
     items: tuple[str, ...]  # names of what is asked, in order; one where no prompts or items are declared
     prompts: tuple[str, ...] = ()  # one per item, where the search file names prompts
     texts: tuple[str, ...] = ()  # the model's greedy answers to them

@@ -71,6 +71,9 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _check_options(controller, problems)
     _find_warm_start(controller, folder, problems)
+    if content["constraints"] and scoring.racing is not None:
+        text = "races stop what is behind the best, which may miss the constraints: use one of the two"
+        problems.append(Problem(("scoring", "racing"), text))
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping):
         problems += [Problem(("budget",), text) for text in budget_problems(document.value["budget"])]
@@ -85,6 +88,7 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
         controller=_controller(controller),
         budget=BudgetRequest(**budget),
         seed=content["seed"] or 0,
+        constraints=tuple(content["constraints"] or ()),
         route=route,
         lines=document.lines,
     )

@@ -94,7 +94,7 @@ CONTROLLER = Section(
         Key("sigma", Number(0, 1, open_low=True), "cma-es: first step, as a share of each range"),
         Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
         Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
-        Key("startup", Number(0, integer=True), "tpe, gp, quadratic: candidates before the model proposes"),
+        Key("startup", Number(0, integer=True), "tpe, gp, quadratic, nehvi: candidates before the model proposes"),
         Key("mutation", Number(0, 1, open_low=True), "evolution: first step of a number, as a share of its range"),
         Key("tolerance", Number(0, 1), "quadratic: end when a round promises less, as a share of the hypervolume"),
         Key("nested", Flag(), "quadratic: merge the models two at a time, for one preference: the objectives' weights"),
@@ -143,6 +143,11 @@ SEARCH_FILE = Section(
     (
         Key("merge", _MERGE, "a mergekit document with search markers", required=True),
         Key("objectives", Many(OBJECTIVE, "[{task: add}]"), "what is good: [{task: ...}, ...]", required=True),
+        Key(
+            "constraints",
+            Many(Text(what="condition"), '["safety >= base - 1 point"]'),
+            "what the best and the front must meet: objective >= or <= a number, base, best or a parent, +- a number",
+        ),
         Key("tasks", TASKS, "where lm-eval finds tasks"),
         Key("scoring", SCORING, "how candidates are scored"),
         Key("controller", CONTROLLER, "who proposes candidates"),

@@ -22,16 +22,20 @@ class Gene:
     """
 
     name: str  # as in 'weight.add.block2'
-    kind: Literal["float", "int", "choice"]
-    low: float = 0.0  # smallest and largest value, in the parameter's units; unused for a choice
-    high: float = 1.0
+    kind: Literal["float", "int", "choice"]  # a number, a whole number, or one of `choices`
+    low: float = 0.0  # smallest value, in the parameter's units; unused for a choice
+    high: float = 1.0  # largest value, likewise
     log: bool = False  # equal steps of the coordinate multiply the value
-    choices: tuple[Scalar, ...] = ()
+    choices: tuple[Scalar, ...] = ()  # in the order of the file; () for numbers
     start: Scalar | None = None  # where the search should begin, if the user said so
     when: tuple[str, tuple[str, ...]] | None = None  # active only where that choice gene has one of these values
 
     def value(self, coordinate: float) -> Scalar:
-        """Return the value at a coordinate in [0, 1]: numbers to SIGNIFICANT_DIGITS, whole numbers as int."""
+        """Return the value at a coordinate in [0, 1]: numbers to SIGNIFICANT_DIGITS, whole numbers as int.
+
+        Args:
+            coordinate: in [0, 1].
+        """
         if self.kind == "choice":
             return self.choices[min(int(coordinate * len(self.choices)), len(self.choices) - 1)]
         if self.kind == "int":

@@ -69,6 +69,9 @@ class SearchSpace:
         Parameters that a chosen merge method does not know are left out of the recipe, and so is the base model where
         that method has none.
 
+        Args:
+            genotype: (d,), any floating dtype, each coordinate in [0, 1].
+
         Raises:
             InputError: wrong length, or a coordinate outside [0, 1] or not a number.
         """
@@ -84,6 +87,9 @@ class SearchSpace:
 
     def encode(self, recipe: Recipe) -> np.ndarray:
         """Return a genotype (d,) float64 that decodes to exactly this recipe; inactive genes are at their start.
+
+        Args:
+            recipe: one that this space can decode to.
 
         Raises:
             InputError: the recipe lies outside this space; the message names where.
@@ -102,7 +108,11 @@ class SearchSpace:
         return genotype
 
     def phenotype(self, genotype: np.ndarray) -> dict[str, Scalar | None]:
-        """Return each gene's value in the user's units, by name; None for a gene that is inactive here."""
+        """Return each gene's value in the user's units, by name; None for a gene that is inactive here.
+
+        Args:
+            genotype: (d,), each coordinate in [0, 1].
+        """
         found: list[Scalar | None] = list(self._values(genotype))
         if self.route is not None:
             found[self._cut :] = self.route.values(_route_point(genotype, self._cut))

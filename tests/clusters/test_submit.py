@@ -137,12 +137,13 @@ def cluster_file(folder: Path, text: str) -> ClusterFile:
 
 def test_the_command_is_one_that_search_understands(place: Path) -> None:
     cluster = cluster_file(place, "address: http://head:8265\nruns: ~/my runs\nworkers: 6\n")
-    job = parcel(write(place), cluster, Wish(candidates=9, seed=3, resume=True))
+    job = parcel(write(place), cluster, Wish(candidates=9, seed=3, resume=True, log=("wandb:me/a b",)))
     words = shlex.split(job.entrypoint.replace('"$HOME"', "/home/me"))
     assert words[:3] == ["python", "-m", "evomerge"]
     given = understood(words[3:])
     assert (given.file, given.out, given.address) == ("searches/mine.yaml", "/home/me/my runs/mine", "auto")
     assert (given.workers, given.candidates, given.seed, given.resume) == (6, 9, 3, True)
+    assert given.log == ["wandb:me/a b"]
     assert job.run == "~/my runs/mine"
 
 
@@ -275,9 +276,10 @@ def test_run_of_file_finds_only_runs(place: Path) -> None:
 def test_slurm_gets_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(place)
     script = str(CLUSTERS / "slurm.sh")
-    assert main(["submit", str(file), "--cluster", script, "--candidates", "7"]) == 0
+    assert main(["submit", str(file), "--cluster", script, "--candidates", "7", "--log", "wandb"]) == 0
     words = shlex.split(capsys.readouterr().out)
-    assert words == ["sbatch", "--job-name=evomerge-mine", script, str(file), "runs/mine", "--candidates", "7"]
+    head = ["sbatch", "--job-name=evomerge-mine", script, str(file), "runs/mine"]
+    assert words == [*head, "--candidates", "7", "--log", "wandb"]
     assert main(["submit", "--stop", "1", "--cluster", script]) == 2
     assert "use squeue, scancel" in capsys.readouterr().err
     assert main(["submit", str(file), "--cluster", script, "--env", "HF_TOKEN"]) == 2
@@ -288,7 +290,8 @@ def test_kubernetes_gets_a_manifest_with_the_search_file(place: Path, capsys: py
     text = SEARCH.format(first="org/one", second="/models/two", objective="{task: gsm8k}", more="")
     file = place / "searches" / "My Search.yaml"
     file.write_text(text)
-    assert main(["submit", str(file), "--cluster", str(CLUSTERS / "kuberay.yaml"), "--workers", "16"]) == 0
+    manifest = str(CLUSTERS / "kuberay.yaml")
+    assert main(["submit", str(file), "--cluster", manifest, "--workers", "16", "--log", "mlflow"]) == 0
     config, job = yaml.safe_load_all(capsys.readouterr().out)
     jsonschema.validate(job, SCHEMA)
     assert config["metadata"]["name"] == job["metadata"]["name"] == "evomerge-search-my-search"
@@ -310,6 +313,7 @@ def test_kubernetes_gets_a_manifest_with_the_search_file(place: Path, capsys: py
         16,
         True,
     )
+    assert given.log == ["mlflow"]
 
 
 def test_kubernetes_refuses_what_a_config_map_cannot_carry(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

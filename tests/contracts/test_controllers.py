@@ -26,12 +26,12 @@ LEARNERS = [name for name in CHANCY if name not in DESIGNS]
 # small batches, so that a few dozen proposals pass through every phase: start-up, modelled, further generations
 OPTIONS = {"tpe": {"startup": 8, "population": 4}, "gp": {"startup": 4, "population": 4}}
 OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution", AUTO)}
-OPTIONS |= {"quadratic": {"startup": 10}}
+OPTIONS |= {"quadratic": {"startup": 10}, "nehvi": {"startup": 8}}
 
 
 def length(name: str) -> int:
     """How many proposals show every phase of a controller; those of a Gaussian process take long."""
-    return {"gp": 12, "quadratic": 24, "greedy-soup": 5, "kinship": 6}.get(name, 36)
+    return {"gp": 12, "quadratic": 24, "nehvi": 24, "greedy-soup": 5, "kinship": 6}.get(name, 36)
 
 
 Told = Callable[[int, np.ndarray], Sequence[float] | None]

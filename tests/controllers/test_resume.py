@@ -13,7 +13,7 @@ class Cut(Exception):
     """The end of a session at a moment of our choice; what is not on the disk then is lost."""
 
 
-@pytest.mark.parametrize("controller", ["quadratic", "nsga-iii"])
+@pytest.mark.parametrize("controller", ["quadratic", "nehvi", "nsga-iii"])
 def test_resume_goes_on_as_if_nothing_had_happened(tmp_path: Path, controller: str) -> None:
     def world(name: str) -> World:
         return World(tmp_path / name, controller, 22, options={"population": 4})

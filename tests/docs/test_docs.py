@@ -21,7 +21,7 @@ from tests.docs.snippets import REASONS, commands, parses, run, snippets
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Real searches on the shipped experts, with few candidates and documents.
-SEARCHING = {"first_search", "your_own_task", "choose_from_a_front", "few_items", "merge_then_route"}
+SEARCHING = {"first_search", "your_own_task", "choose_from_a_front", "few_items", "merge_then_route", "follow_a_search"}
 SEARCHING |= {"from_mergekit_evolve", "write_a_scorer"}
 DOCUMENTS, ITEMS = 48, 8  # of each shipped task, and asked by the shipped search files, in the tests
 # Their commands are for clusters, and stand there indented: they are parsed below, not run.

@@ -12,6 +12,8 @@ import pytest
 
 from evomerge.report import write_report
 from evomerge.results import Run, open_run
+from tests.estimators.worlds import prepared
+from tests.estimators.worlds import search as estimated_search
 from tests.report.worlds import HOSTILE, make_world
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -30,7 +32,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
         "one": {"tasks": ("gsm8k",), "controller": "cma-es", "candidates": 24},
         "hostile": {"tasks": (HOSTILE, "sort"), "models": (HOSTILE.replace("/", "|"), "chat"), "candidates": 24},
     }
-    return {name: open_run(make_world(folder / name, **options)) for name, options in worlds.items()}
+    worlds["predicted"] = {"controller": "quadratic", "candidates": 30, "asked": 400, "blocks": 1}
+    made = {name: open_run(make_world(folder / name, **options)) for name, options in worlds.items()}
+    estimated_search(folder / "estimated", prepared())
+    return {**made, "estimated": open_run(folder / "estimated")}
 
 
 @pytest.fixture(scope="session")

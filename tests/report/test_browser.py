@@ -6,6 +6,7 @@ Screenshots are kept in build/report/.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from evomerge.results import Run
 from tests.report.worlds import HOSTILE
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "build" / "report"
+PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 pytestmark = pytest.mark.slow
 
@@ -48,7 +50,7 @@ def chosen(page: Any) -> int:
     return int(page.locator("#chosen h3").inner_text().removeprefix("Candidate "))
 
 
-@pytest.mark.parametrize("name", ["two", "four", "one", "hostile"])
+@pytest.mark.parametrize("name", ["two", "four", "one", "hostile", "predicted", "estimated"])
 def test_it_loads_without_a_word_and_is_kept_as_a_picture(shown: Any, runs: dict[str, Run], name: str) -> None:
     page = shown(name)
     best = runs[name].best()
@@ -59,11 +61,30 @@ def test_it_loads_without_a_word_and_is_kept_as_a_picture(shown: Any, runs: dict
     assert page.locator("#picture circle, #picture path").count() > 10
 
 
+@pytest.mark.parametrize(("name", "file"), [("predicted", "report_two.png"), ("four", "report_four.png")])
+def test_the_pictures_of_the_documentation(shown: Any, name: str, file: str) -> None:
+    """Writes them into build/report/; `make pictures` copies them into docs/pictures/, where they are committed."""
+    image = pytest.importorskip("PIL.Image", reason="pip install pillow")
+    page = shown(name, size={"width": 1120, "height": 760})
+    page.evaluate("document.querySelector('#front').scrollIntoView({behavior: 'instant'})")
+    # the run's folder here is a temporary one, of which a picture for readers should not tell
+    page.evaluate("(node => node.textContent = node.textContent.replace(/export \\S+/, 'export runs/mine'))(command)")
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / file)
+    with image.open(ARTIFACTS / file) as picture:  # few colours: a third of the size, and nobody sees it
+        picture.convert("RGB").quantize(64, dither=image.Dither.NONE).save(ARTIFACTS / file, optimize=True)
+    committed = PICTURES / file
+    assert committed.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sum(path.stat().st_size for path in PICTURES.iterdir()) < 300_000
+    assert committed.read_bytes()[16:24] == (ARTIFACTS / file).read_bytes()[16:24]  # the same width and height
+
+
 def test_hovering_tells_and_clicking_chooses(shown: Any, runs: dict[str, Run]) -> None:
     page = shown("two")
     front = runs["two"].front().set_index("candidate")
     dots = page.locator("#picture circle.front")
     assert dots.count() == len(front)
+    page.locator("#picture").scroll_into_view_if_needed()
     box = dots.first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tip = page.locator("#tip")
@@ -110,6 +131,38 @@ def test_sliders_choose_as_export_does(shown: Any, runs: dict[str, Run], name: s
     assert page.locator("#shown-0").inner_text() == str(weights[-1][0])
 
 
+def test_predicted_points_are_told_and_cannot_be_chosen(shown: Any, runs: dict[str, Run]) -> None:
+    page = shown("predicted")
+    squares = page.locator("#picture rect.predicted")
+    count = squares.count()
+    assert count > 0
+    before = chosen(page)
+    page.locator("#picture").scroll_into_view_if_needed()
+    box = squares.first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator("#tip").wait_for(state="visible")
+    tip = page.locator("#tip").inner_text()
+    assert re.match(r"predicted point \d, not measured\nadd: [\d.]+, 90% interval [\d.]+ to [\d.]+\n", tip)
+    page.mouse.down()
+    page.mouse.up()
+    assert chosen(page) == before
+    page.locator("#show-predicted").uncheck()
+    assert squares.count() == 0
+    page.locator("#show-predicted").check()
+    assert squares.count() == count
+
+
+def test_estimated_points_are_hollow_and_say_so(shown: Any, runs: dict[str, Run]) -> None:
+    page, run = shown("estimated"), runs["estimated"]
+    full, front = set(run.full_candidates()), [int(n) for n in run.front()["candidate"]]
+    guessed = [number for number in front if number not in full]
+    assert page.locator("#picture circle.front.estimated").count() == len(guessed) > 0
+    assert page.locator("#chosen").inner_text().count("estimated from few items") == 0  # the best has answered all
+    page.locator(f"#pick-{guessed[0]}").check()
+    assert "estimated from few items" in page.locator("#chosen").inner_text()
+    assert "~ " in page.locator("#chosen table").inner_text()
+
+
 def test_the_keyboard_is_enough(shown: Any, runs: dict[str, Run]) -> None:
     page = shown("two")
     page.keyboard.press("Tab")
@@ -151,7 +204,7 @@ def test_themes_differ_and_the_button_turns_them(shown: Any) -> None:
     dark.screenshot(path=ARTIFACTS / "two-dark.png")
 
 
-@pytest.mark.parametrize("name", ["two", "four", "hostile"])
+@pytest.mark.parametrize("name", ["two", "four", "hostile", "predicted"])
 def test_a_phone_shows_it_without_scrolling_sideways(shown: Any, name: str) -> None:
     page = shown(name, size=PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -176,7 +229,10 @@ def test_hostile_names_are_shown_as_they_are(shown: Any) -> None:
     assert page.locator("img").count() == 0
 
 
-@pytest.mark.parametrize(("name", "scheme", "size"), [("two", "light", PHONE), ("four", "dark", DESK)])
+@pytest.mark.parametrize(
+    ("name", "scheme", "size"),
+    [("two", "light", PHONE), ("four", "dark", DESK), ("predicted", "dark", DESK), ("estimated", "light", DESK)],
+)
 def test_the_accessibility_checker_finds_no_violation(shown: Any, name: str, scheme: str, size: dict[str, int]) -> None:
     axe = pytest.importorskip("axe_playwright_python.base", reason="pip install axe-playwright-python")
     page = shown(name, scheme=scheme, size=size)

@@ -13,16 +13,18 @@ import html5lib
 import pytest
 
 from evomerge.archive import Archive
-from evomerge.candidate import Answers, Outcome, Response
+from evomerge.candidate import Answers, Outcome, Response, Score
 from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.report import report_html, write_report
 from evomerge.report.drawing import Plot, Scale, band, spread, steps
+from evomerge.report.findings import points, with_error
 from evomerge.report.page import LARGEST
 from evomerge.results import Run, open_run
+from evomerge.results.fronts import FrontRequest
 from tests.report.worlds import HOSTILE, make_world
 
-NAMES = ["two", "four", "one", "hostile"]
+NAMES = ["two", "four", "one", "hostile", "predicted", "estimated"]
 
 
 def parsed(path: Path) -> Any:
@@ -83,10 +85,12 @@ def test_the_data_are_the_runs_own(reports: dict[str, Path], runs: dict[str, Run
     assert len(data["dots"]) + data["hidden"] + len(data["front"]) == run.status()["done"]
     detail = data["details"][str(best.number)]
     assert detail["digest"] == best.recipe.digest
+    if name == "predicted":  # its genes are the same at every layer
+        return
     weights = next(one for one in detail["map"]["maps"] if one["name"] == "weight")
     table = run.coefficients("best")
-    cells = table[(table["parameter"] == "weight") & (table["layer"] == 5)]["value"]
-    assert [row["values"][5] for row in weights["rows"]] == pytest.approx(list(cells), rel=1e-3)
+    cells = table[(table["parameter"] == "weight") & (table["layer"] == 2)]["value"]
+    assert [row["values"][2] for row in weights["rows"]] == pytest.approx(list(cells), rel=1e-3)
 
 
 def test_what_was_found_is_said_with_its_interval(reports: dict[str, Path], runs: dict[str, Run]) -> None:
@@ -115,6 +119,120 @@ def test_genes_that_mattered_are_told_with_their_share(reports: dict[str, Path],
     assert first["gene"] in "".join(section.itertext())
     labels = [node.get("aria-label") for node in section.iter("svg")]
     assert f"{100 * first['share_of_variance']:.0f}%, {better} was better" in labels
+
+
+def test_predicted_points_stand_apart_from_measured_ones(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    run, data = runs["predicted"], data_of(reports["predicted"])
+    expected = [point for point in run.front_mapping(FrontRequest(predicted=8))["points"] if not point["measured"]]
+    assert len(data["predicted"]) == len(expected) > 0
+    for point, wanted in zip(data["predicted"], expected, strict=True):
+        assert "n" not in point  # nothing that could be chosen or exported
+        assert point["s"] == pytest.approx(list(wanted["score"].values()), rel=1e-7)
+        assert list(zip(point["low"], point["high"], strict=True)) == [
+            pytest.approx(ends, rel=1e-7) for ends in wanted["interval"].values()
+        ]
+    assert not {point["n"] for point in data["front"]} & {None}
+    section = next(n for n in parsed(reports["predicted"]).iter("section") if n.get("id") == "predicted")
+    text = " ".join(section.itertext())
+    assert f"evomerge front {run.folder} --predicted 8 --remeasure" in text
+    value = 100 * expected[0]["score"]["add"]
+    low, high = (100 * end for end in expected[0]["interval"]["add"])
+    assert f"{value:.1f} ({low:.1f} to {high:.1f})" in text
+    errors = run.front_answer(FrontRequest(predicted=8)).errors
+    assert errors is not None
+    assert f"add {errors['left_out_r2'].iloc[0]:.2f}" in text
+
+
+def test_surrogates_that_nobody_asked_for_and_nobody_should_believe_are_not_shown(
+    reports: dict[str, Path], runs: dict[str, Run]
+) -> None:
+    errors = runs["four"].front_answer(FrontRequest(predicted=8)).errors
+    assert errors is not None
+    assert errors["left_out_r2"].min() < 0.5
+    assert data_of(reports["four"])["predicted"] == []
+    assert "Predicted, not measured" not in reports["four"].read_text(encoding="utf-8")
+    assert data_of(reports["one"])["predicted"] == []
+
+
+def test_what_is_only_estimated_looks_estimated(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    run, data = runs["estimated"], data_of(reports["estimated"])
+    full = set(run.full_candidates())
+    points = [*data["front"], *data["dots"]]
+    assert {point["n"] for point in points if "estimated" not in point} == full
+    assert 0 < len(full) < len(points)
+    rows = {
+        int(row.get("data-candidate")): " ".join(row.itertext())
+        for row in parsed(reports["estimated"]).iter("tr")
+        if row.get("data-candidate")
+    }
+    assert all(("~ " in text) == ("estimated" in text) == (number not in full) for number, text in rows.items())
+    assert not any("estimated" in point for point in data_of(reports["two"])["front"])
+
+
+def test_finalists_are_told_by_the_interval_that_holds(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    run = runs["two"]
+    best = run.best()
+    assert best is not None
+    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "finalists")
+    rows = {
+        "".join(row.find("th").itertext()): " ".join(row.itertext())
+        for row in section.iter("tr")
+        if row.find("td") is not None
+    }
+    compared = [final for final in run.finals() if final.gain is not None and final.joint is not None]
+    assert len(compared) > 2
+    for final in compared:
+        row = next(text for name, text in rows.items() if name.startswith(final.name))
+        told = final.gain if final.number == best.number else final.joint
+        assert f"95% interval [{100 * told.low:.1f}, {100 * told.high:.1f}]" in row
+        assert final.joint.high - final.joint.low > final.gain.high - final.gain.low
+
+
+def test_who_solves_what_is_drawn_from_the_answers(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    run = runs["two"]
+    best = run.best()
+    assert best is not None
+    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "solving")
+    figure = next(iter(section.iter("figure")))
+    answers = {
+        n: {r.item: r.value for r in run.responses(n, "holdout") if r.task == "add"} for n in (best.number, -1, -2, -3)
+    }
+    parents = [answers[n] for n in (-1, -2, -3)]
+    gained = sum(value == 1 and not any(p[item] for p in parents) for item, value in answers[best.number].items())
+    lost = sum(value == 0 and any(p[item] for p in parents) for item, value in answers[best.number].items())
+    text = " ".join(figure.itertext())
+    assert f"solves {gained} that no parent solves, and misses {lost} that at least one parent solves" in text
+    titles = [node.text for node in figure.iter("title")]
+    assert f"candidate {best.number}: {int(sum(answers[best.number].values()))} of 80 right" in titles
+    step = (1100 - 150 - 60) / 80  # pixels of an item
+    path = next(node.get("d") for node in figure.iter("path") if node.get("class") == "front")
+    drawn = sum(float(width) for width in re.findall(r"h([\d.]+)v", path)) / step
+    assert drawn == pytest.approx(sum(answers[best.number].values()), abs=0.01)
+
+
+def test_slices_pass_through_the_landscape(reports: dict[str, Path], runs: dict[str, Run]) -> None:
+    run = runs["two"]
+    importance = run.importance()
+    trusted = importance[importance["left_out_r2"] >= 0.5]["objective"].unique()
+    assert len(trusted) > 0
+    block = next(n for n in parsed(reports["two"]).iter("div") if n.get("id") == "slices")
+    labels = [node.get("aria-label") for node in block.iter("svg")]
+    first = importance.groupby("gene", sort=False)["share_of_variance"].max().idxmax()
+    frame = run.landscape("best")
+    for name in trusted:
+        part = frame[(frame["line"] == first) & (frame["objective"] == name)]
+        top = part.loc[part["score"].idxmax()]
+        assert any(
+            label.startswith(f"{name} along {first}: best predicted at ") and f", {100 * top['score']:.1f} (" in label
+            for label in labels
+        )
+    assert len(labels) == 3 * len(trusted)
+
+
+def test_a_number_is_rounded_as_the_script_rounds_it() -> None:
+    assert points(0.7325, True) == "73.3"  # half a unit goes up, as in toFixed
+    assert points(-0.7325, True) == "-73.3"
+    assert with_error(Score(24.0, 0.0, 1), False) == "24"
 
 
 def test_the_same_run_gives_the_same_report(runs: dict[str, Run]) -> None:

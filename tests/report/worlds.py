@@ -30,6 +30,8 @@ def make_world(
     candidates: int = 60,
     *,
     layers: int = 8,
+    blocks: int = 4,
+    asked: int = 60,
     held: int = 80,
     controller: str = "nsga-ii",
     trouble: Mapping[int, Any] | None = None,
@@ -41,7 +43,7 @@ def make_world(
         "base_model": "org/base",
         "models": [{"model": f"org/{name}"} for name in models],
         "parameters": {
-            "weight": {"search": [0.0, 1.2], "per": ["model", {"blocks": 4}]},
+            "weight": {"search": [0.0, 1.2], "per": ["model", {"blocks": blocks}]},
             "density": {"search": [0.1, 1.0], "per": ["model"]},
             "lambda": 1.0,
         },
@@ -57,7 +59,7 @@ def make_world(
         optima, parents=places, peak=1.6, steepness=10.0, troubles=trouble or {}, seconds=seconds, spread=0.4
     )
     objectives = tuple(Objective(task, task, "acc") for task in tasks)
-    items = {task: tuple(f"{task}-{i}" for i in range(60)) for task in tasks}
+    items = {task: tuple(f"{task}-{i}" for i in range(asked)) for task in tasks}
     kept = {task: tuple(f"{task}-held-{i}" for i in range(held)) for task in tasks} if held else {}
     facts = {
         "evomerge": "0.1.0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,12 @@ def facts(candidates: int) -> dict[str, Any]:
     }
 
 
-def make_run(folder: Path, candidates: int = 16, **scorer: Any) -> Path:
+def make_run(folder: Path, candidates: int = 16, constraints: Sequence[str] = (), **scorer: Any) -> Path:
     """Search `candidates` Sobol points and score the held-out items of parents and the first two candidates."""
     space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
     parents = [Candidate(-1 - i, passthrough(f"org/{name}"), (), "parent", name) for i, name in enumerate(PARENTS)]
     pool = LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS, **scorer))
-    with Archive.create(folder, facts(candidates)) as archive:
+    with Archive.create(folder, {**facts(candidates), "constraints": list(constraints)}) as archive:
         archive.put_parents(parents)
         controller = build("sobol", Setup(dimensions=2, seed=3, objectives=2))
         fitness = lambda number, responses: evaluation_of(number, responses, OBJECTIVES)  # noqa: E731

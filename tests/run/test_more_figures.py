@@ -20,6 +20,8 @@ from evomerge.irt.bank import calibrate_table
 from evomerge.irt.table import ResponseTable
 from evomerge.recipe import recipe_from_mapping
 from evomerge.results import Run, open_run
+from tests.estimators.worlds import prepared
+from tests.estimators.worlds import search as estimated_search
 from tests.report.worlds import HOSTILE, make_world
 from tests.run.made import make_run
 
@@ -65,6 +67,27 @@ def test_three_objectives_are_three_planes_and_dots_in_names_do_no_harm(three: R
     assert "undefined" not in text
     frame = front_frame(three)
     assert len(frame) == 20 + 3
+
+
+def test_estimated_members_of_the_front_are_a_kind_of_their_own(tmp_path: Path) -> None:
+    estimated_search(tmp_path / "run", prepared())
+    run = open_run(tmp_path / "run")
+    frame = front_frame(run).set_index("name")
+    full = {f"candidate {n}" for n in run.full_candidates()}
+    on_front = {f"candidate {n}" for n in run.front()["candidate"]}
+    assert set(frame[frame["kind"] == "front"].index) == on_front & full
+    assert set(frame[frame["kind"] == "estimated"].index) == on_front - full != set()
+    text = svg(figures.front(run), tmp_path)
+    assert "estimated" in text
+    assert f"{len(on_front)} candidates on the front" in text
+
+
+def test_predicted_points_are_drawn_on_parallel_axes_too(tmp_path: Path) -> None:
+    run = open_run(make_world(tmp_path / "run", ("a", "b", "c", "d"), candidates=24, blocks=1))
+    frame = front_frame(run, predicted=3)
+    assert (frame["kind"] == "predicted").sum() > 0
+    with_them, without = (svg(figures.front(run, predicted=n), tmp_path) for n in (3, 0))
+    assert with_them.count('stroke-dasharray="2,3"') > without.count('stroke-dasharray="2,3"') == 0
 
 
 def test_predicted_points_are_a_kind_of_their_own(tmp_path: Path) -> None:

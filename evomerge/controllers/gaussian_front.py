@@ -1,0 +1,200 @@
+"""A front by Gaussian processes and noisy expected hypervolume improvement: the controller `nehvi`.
+
+Each objective is a Gaussian process in the genes behind a link. After an even spread, a round's points are those that
+add most hypervolume to what the evaluated points truly have, on average over joint draws of all surfaces. A lucky
+measurement is not taken for a good point, and points under way count as evaluated.
+
+Source: Daulton, Balandat and Bakshy 2021, 'Parallel Bayesian Optimization of Multiple Noisy Objectives with Expected
+Hypervolume Improvement'. Ours: volume is counted by samples, points are chosen greedily from a pool around the front
+that the surfaces' means predict, and shares lie behind a logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.quadratic_front import ROUND, QuadraticFront, distinct, starts
+from evomerge.errors import InputError
+from evomerge.pareto.acquisition import by_drawn_volume, distance
+from evomerge.pareto.checks import Array
+from evomerge.pareto.constraints import Bounds
+from evomerge.pareto.design_points import sobol_points
+from evomerge.pareto.dominance import front_ranks, non_dominated
+from evomerge.pareto.evolution import evolve
+from evomerge.pareto.gaussian_process import GaussianProcess, Hyperparameters, fit_process
+from evomerge.pareto.spread import representatives
+
+POINTS_PER_GENE, SMALLEST_DESIGN, LARGEST_DESIGN = 2, 8, 64
+DESIGN_SHARE = 0.25  # most of the budget that the even spread takes
+REFIT_SHARE = 0.1  # of growth in data after which length scales are fitted again
+DRAWS = 32  # of all surfaces, over which a gain is averaged
+KNOWN = 64  # evaluated points, nearest to the front, that a draw must improve upon
+SURVIVORS, GENERATIONS = 60, 20  # of the search for the front of the means
+BELOW_FRONT = 0.1  # of the front's range: where volume begins, so that its ends are worth something and not all
+SPREAD, FRONT, STEP = 64, 100, 0.05  # Sobol points and front points in the pool; the latter also moved by this sd
+
+
+def nehvi(setup: Setup, *, population: int = ROUND, startup: int | None = None) -> GaussianFront:
+    """Return a controller that proposes by noisy expected hypervolume improvement under Gaussian processes.
+
+    Args:
+        setup: dimensions, seed, objectives, budget; items, where known, say how shares of 0 and 1 are to be read;
+            priors with fitness are data from the first fit on, and replace as many points of the even spread.
+        population: proposals per round, which are evaluated side by side.
+        startup: points of the even spread; None: two per gene, a quarter of the budget at most.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    if population < 1:
+        raise InputError(f"population of nehvi must be 1 or more proposals, got {population}")
+    if startup is not None and startup < 1:
+        raise InputError(f"startup of nehvi must be 1 or more points, got {startup}")
+    return GaussianFront(setup, population, spread_size(setup.dimensions, setup.budget) if startup is None else startup)
+
+
+def spread_size(dimensions: int, budget: int | None) -> int:
+    """Return how many points are spread evenly before the first fit."""
+    wanted = int(np.clip(POINTS_PER_GENE * dimensions, SMALLEST_DESIGN, LARGEST_DESIGN))
+    return wanted if budget is None else max(1, min(wanted, int(DESIGN_SHARE * budget)))
+
+
+class GaussianFront(QuadraticFront):
+    """Proposes an even spread, then rounds of points; asks, waits and replays as the quadratic controller does."""
+
+    def __init__(self, setup: Setup, population: int, startup: int) -> None:
+        super().__init__(setup, population, startup, 0.0, None)
+        self._hyper: list[Hyperparameters] = []  # per objective, after the fits to `_sizes[:_fitted]` rows
+        self._sizes: list[int] = []  # rows of data at which length scales are fitted anew, each fit from the one before
+        self._fitted = 0
+
+    def repeat(self, points: Sequence[np.ndarray]) -> bool:
+        """Take stored genotypes for the next batch; length scales are fitted when they are needed again.
+
+        Told on arrival, rows come in another order than they were learned in, so there it returns False.
+        """
+        if self._free:
+            return False
+        self._generator()
+        if not (self._round == 1 and self._startup):
+            self._schedule(len(self._data()[0]))
+        self._points += [np.array(point, dtype=np.float64) for point in points]
+        self._tally.hand_out(len(points))
+        return True
+
+    def _proposals(self, rng: np.random.Generator) -> Array:
+        if self._round == 1 and self._startup:
+            return self._spread(rng)
+        points, values = self._data()
+        if len(points) == 0:  # nothing but failures so far: look elsewhere
+            return sobol_points(self._batch, self._setup.dimensions, rng)
+        processes = self._fits(points, values)
+        asked = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
+        return improving(processes, values, asked, self._batch, rng, self._setup.bounds)
+
+    def _spread(self, rng: np.random.Generator) -> Array:
+        """Return the start, or the centre of the cube, and Sobol points."""
+        d = self._setup.dimensions
+        first = starts(self._setup) or [np.full((1, d), 0.5)]
+        return distinct(np.vstack([*first, sobol_points(self._startup, d, rng)]), self._prior_points)[: self._startup]
+
+    def _schedule(self, rows: int) -> None:
+        """Note that length scales are to be fitted to this many rows, where that is enough new data."""
+        if rows and (not self._sizes or rows >= (1 + REFIT_SHARE) * self._sizes[-1]):
+            self._sizes.append(rows)
+
+    def _fits(self, points: Array, values: Array) -> list[GaussianProcess]:
+        """Return a process per objective."""
+        self._schedule(len(points))
+        for rows in self._sizes[self._fitted :]:
+            fits = self._processes(points[:rows], values[:rows], refine=True)
+            self._hyper, self._fitted = [process.hyper for process in fits], self._fitted + 1
+        return self._processes(points, values, refine=False)
+
+    def _processes(self, points: Array, values: Array, *, refine: bool) -> list[GaussianProcess]:
+        noise, items = self._noise()[: len(points)], self._setup.items
+        return [
+            fit_process(
+                points,
+                values[:, t],
+                items=float(items[t]) if items else None,
+                stderr=noise[:, t],
+                start=self._hyper[t] if self._hyper else None,
+                refine=refine,
+            )
+            for t in range(self._setup.objectives)
+        ]
+
+
+def improving(
+    processes: Sequence[GaussianProcess],
+    values: Array,
+    asked: Array,
+    count: int,
+    rng: np.random.Generator,
+    bounds: Bounds | None = None,
+) -> Array:
+    """Return the points (count, d) that promise to add most hypervolume.
+
+    Args:
+        processes: one per objective.
+        values: (n, m) told.
+        asked: (a, d) told or under way.
+        count: points wanted.
+        rng: source of the pool and of the draws.
+        bounds: on fitness; volume of what misses them does not count.
+    """
+    means = _means(processes, asked)
+    known = asked[np.argsort(front_ranks(means) + _misses(processes, means, bounds), kind="stable")[:KNOWN]]
+    pool = _pool(processes, asked, known, rng, bounds)
+    both = np.vstack([pool, known])
+    drawn = np.stack([process.draw(both, rng, DRAWS) for process in processes], axis=2)
+    at_pool, at_known = drawn[:, : len(pool)], drawn[:, len(pool) :]
+    chosen, _, _ = by_drawn_volume(at_pool, at_known, _floor(at_known.mean(axis=0)), count, rng, bounds)
+    if len(chosen) < count:  # nothing can be gained, as far as is known: where least is known
+        unsure = (at_pool.std(axis=0) / np.maximum(np.ptp(values, axis=0), 1e-9)).sum(axis=1)
+        unsure[chosen] = -1.0
+        chosen += list(np.argsort(-unsure, kind="stable")[: count - len(chosen)])
+    return pool[chosen]
+
+
+def _floor(known: Array) -> Array:
+    """Return the reference point (m,): as far below the worst of the front of expected metrics (n, m) as is usual."""
+    front = known[non_dominated(known)]
+    low, high = front.min(axis=0), front.max(axis=0)
+    return np.maximum(known.min(axis=0), low - BELOW_FRONT * (high - low))
+
+
+def _means(processes: Sequence[GaussianProcess], points: Array) -> Array:
+    """Return the expected link-scale values of all objectives, (q, d) -> (q, m)."""
+    return np.stack([process.predict(points) for process in processes], axis=1)
+
+
+def _misses(processes: Sequence[GaussianProcess], means: Array, bounds: Bounds | None) -> Array:
+    """Return by how much expected link-scale values (q, m) miss the bounds, (q,)."""
+    if bounds is None:
+        return np.zeros(len(means))
+    return bounds.violation(np.stack([one.link.inverse(means[:, t]) for t, one in enumerate(processes)], axis=1))
+
+
+def _pool(
+    processes: Sequence[GaussianProcess], asked: Array, known: Array, rng: np.random.Generator, bounds: Bounds | None
+) -> Array:
+    """Return points to choose from, (N, d), none of them asked before."""
+    d = asked.shape[1]
+    box = np.tile([0.0, 1.0], (d, 1))
+    start = np.vstack([sobol_points(SURVIVORS, d, rng), known])
+
+    def expected(points: Array) -> tuple[Array, Array]:
+        means = _means(processes, points)
+        return means, _misses(processes, means, bounds)
+
+    front = evolve(expected, start, box, rng, survivors=SURVIVORS, generations=GENERATIONS)
+    front = front[representatives(_means(processes, front), FRONT)]
+    moved = np.repeat(np.vstack([front, known]), 2, axis=0)
+    moved = np.clip(moved + STEP * rng.standard_normal(moved.shape), 0.0, 1.0)
+    pool = np.unique(np.vstack([sobol_points(SPREAD, d, rng), front, moved]), axis=0)
+    return pool[distance(pool, asked, box) > 1e-6]

@@ -1,0 +1,97 @@
+"""The landscape through the best candidate: what surrogates predict along the genes that mattered most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge.errors import InputError
+from evomerge.markup import Html, element, number
+from evomerge.report.drawing import Plot, Scale, scale_of, scrolling
+from evomerge.report.findings import BELIEVABLE, Findings, points
+from evomerge.results.surrogates import LEVEL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_GENES = 3
+SHOWN_OBJECTIVES = 4
+STEPS = 21
+WIDTH, HEIGHT = 300, 190
+
+
+def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -> Html | None:
+    """Return a small drawing per gene and objective whose surrogate can be believed; None where there is none.
+
+    Args:
+        findings: of the run.
+        importance: `Run.importance()`.
+        genes: names, the one that mattered most first.
+    """
+    trusted = importance[importance["left_out_r2"] >= BELIEVABLE]
+    names = [o.name for o in findings.objectives if (trusted["objective"] == o.name).any()][:SHOWN_OBJECTIVES]
+    if not names or findings.best is None:
+        return None
+    try:
+        frame = findings.run.landscape(str(findings.best), steps=STEPS)
+    except InputError:  # a space without a gene that a surrogate could hold
+        return None
+    drawn_genes = [gene for gene in genes if (frame["line"] == gene).any()][:SHOWN_GENES]
+    rows = []
+    for gene in drawn_genes:
+        parts = {name: frame[(frame["line"] == gene) & (frame["objective"] == name)] for name in names}
+        drawings = [_drawing(findings, gene, name, part) for name, part in parts.items()]
+        rows.append(element("div", {"class": "small"}, *drawings))
+    if not rows:
+        return None
+    note = (
+        f"What quadratic surrogates predict when one gene changes and all others stay as in candidate {findings.best} "
+        f"(the dot is its measured score), with the {LEVEL:.0%} interval. Dashed: beyond all candidates, not to be "
+        "believed. Objectives whose surrogate fails on candidates left out are not drawn."
+    )
+    return element(
+        "div",
+        {"id": "slices"},
+        element("h3", {}, "Through the best candidate, gene by gene"),
+        element("p", {}, note),
+        *rows,
+    )
+
+
+def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Html:
+    share = next(o.kind == "task" for o in findings.objectives if o.name == name)
+    values = [float(value) for value in part["value"]]
+    score = findings.evaluations[findings.best or 0].scores[name]
+    heights = scale_of([*part["low"], *part["high"], score.value], HEIGHT - 38, 30)
+    plot = Plot(WIDTH, HEIGHT, Scale(min(values), max(values), 44, WIDTH - 10), heights)
+    xs = [plot.x(value) for value in values]
+    lows, highs, middle = ([plot.y(float(v)) for v in part[key]] for key in ("low", "high", "score"))
+    around = _path([*zip(xs, highs, strict=True), *reversed(list(zip(xs, lows, strict=True)))]) + "Z"
+    marks = [element("path", {"d": around, "class": "band cool"})]
+    beyond = [bool(value) for value in part["extrapolates"]]
+    for start in range(len(xs) - 1):  # in pieces, so that what is beyond the candidates can be dashed
+        kind = "line parent dashed" if beyond[start] or beyond[start + 1] else "line parent"
+        marks.append(
+            element("path", {"d": _path(list(zip(xs, middle, strict=True))[start : start + 2]), "class": kind})
+        )
+    at = findings.run.space.phenotype(np.array(findings.candidates[findings.best or 0].genotype))[gene]
+    marks.append(
+        element("circle", {"cx": plot.x(float(str(at))), "cy": plot.y(score.value), "r": 4.5, "class": "front"})
+    )
+    best = part.loc[part["score"].idxmax() if _higher(findings, name) else part["score"].idxmin()]
+    told = [points(float(best[key]), share) for key in ("score", "low", "high")]
+    label = (
+        f"{name} along {gene}: best predicted at {number(float(best['value']), 3)}, {told[0]} ({told[1]} to {told[2]})"
+    )
+    drawn = plot.drawn(label, gene, name + (", points" if share else ""), *marks, percent=share)
+    return scrolling(drawn, label)
+
+
+def _higher(findings: Findings, name: str) -> bool:
+    return next(o.goal == "maximize" for o in findings.objectives if o.name == name)
+
+
+def _path(spots: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{number(x, 5)} {number(y, 5)}" for x, y in spots)

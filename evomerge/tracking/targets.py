@@ -1,0 +1,85 @@
+"""What `--log` names: a tool and a place, as in `tensorboard`, `wandb:team/project`, `mlflow:sqlite:///runs.db`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from evomerge.errors import ExtraMissing, InputError, near
+from evomerge.tracking.values import Tracker
+
+# tool -> packages that it needs, all of them in the extra `log`
+TOOLS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
+NONE = "none"  # `resume --log none`: stop logging
+_PASSWORD = re.compile(r"//[^/@\s]*:[^/@\s]+@")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One tool to log to."""
+
+    tool: str
+    place: str = ""  # '': the tool's default
+
+    @property
+    def text(self) -> str:
+        """The target as `--log` writes it."""
+        return f"{self.tool}:{self.place}" if self.place else self.tool
+
+    def require(self) -> None:
+        """Raise ExtraMissing where a package is not installed; imports nothing."""
+        for package in TOOLS[self.tool]:
+            if find_spec(package) is None:
+                raise ExtraMissing(package, "log")
+
+    def tracker(self) -> Tracker:
+        """Return a new tracker.
+
+        Raises:
+            ExtraMissing: the tool is not installed.
+        """
+        self.require()
+        if self.tool == "tensorboard":
+            from evomerge.tracking.tensorboard_log import TensorBoardLog
+
+            return TensorBoardLog(self.place)
+        if self.tool == "wandb":
+            from evomerge.tracking.wandb_log import WandbLog
+
+            return WandbLog(self.place)
+        from evomerge.tracking.mlflow_log import MlflowLog
+
+        return MlflowLog(self.place)
+
+
+def target_of(text: str) -> Target:
+    """Return the target that a text names, as `Target.text` writes it."""
+    tool, _, place = text.partition(":")
+    return Target(tool, place)
+
+
+def targets_of(texts: Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets that `--log` names, each once; 'none' stands for no target at all.
+
+    Raises:
+        InputError: a tool is unknown, or an address holds a password: addresses are kept in the run folder.
+        ExtraMissing: the tool is not installed.
+    """
+    targets = []
+    for text in dict.fromkeys([texts] if isinstance(texts, str) else texts):
+        target = target_of(text)
+        tool, place = target.tool, target.place
+        if text == NONE:
+            continue
+        if tool not in TOOLS:
+            raise InputError(f"--log {text!r}: unknown tool {tool!r}. {near(tool, [*TOOLS, NONE])}")
+        if _PASSWORD.search(place):
+            raise InputError(
+                f"--log {tool}: the address holds a password, which would be kept in the run folder; set "
+                "MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD) and give --log mlflow"
+            )
+        target.require()
+        targets.append(target)
+    return tuple(targets)

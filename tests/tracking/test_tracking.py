@@ -1,0 +1,232 @@
+"""What is written when, where to, and that no tool's trouble is the search's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge.archive import Archive
+from evomerge.candidate import Candidate
+from evomerge.errors import ExtraMissing, InputError
+from evomerge.loop import Rules
+from evomerge.recipe import passthrough
+from evomerge.results import open_run
+from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.tracking import keeper, targets
+from evomerge.tracking.feed import Feed
+from evomerge.tracking.keeper import remembered
+from evomerge.tracking.targets import Target, target_of, targets_of
+from evomerge.tracking.values import Begun, Ending, Step
+from tests.pool.fakes import ShuffledPool
+from tests.run.made import OPTIMA, PARENTS, facts
+from tests.tracking.worlds import FAILS, FILE, Followed, search
+
+
+class Notes:
+    """A tool that keeps what it is given, and fails when told to."""
+
+    def __init__(self, fails: int = 0) -> None:
+        self.steps: list[Step] = []
+        self.endings: list[Ending] = []
+        self.opened = 0
+        self.fails = fails  # the first attempts that do
+
+    def tracker(self) -> Notes:
+        return self
+
+    def begin(self, about: Any) -> Begun:
+        self.opened += 1
+        if self.opened <= self.fails:
+            raise ConnectionError("no server, and the key is hf_abcdefghijklmnopqrstuvwxyz")
+        return Begun(self.steps[-1].number + 1 if self.steps else 0, "here")
+
+    def log(self, steps: Any) -> None:
+        self.steps += steps
+
+    def end(self, ending: Ending) -> None:
+        self.endings.append(ending)
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
+    """Stands in for TensorBoard."""
+    tool = Notes()
+    monkeypatch.setattr(Target, "tracker", lambda target: tool.tracker())
+    return tool
+
+
+def test_every_step_is_a_row_of_the_history(tmp_path: Path, notes: Notes) -> None:
+    run = Followed(tmp_path / "run").session(10, ["tensorboard"], end=True)
+    assert [step.number for step in notes.steps] == list(range(10))
+    history, trials = (frame.set_index("candidate") for frame in (run.history(), run.trials()))
+    best = history["incumbent"]
+    for step in notes.steps:
+        assert step.metrics["search/failed"] == (step.number >= FAILS)
+        if step.number == FAILS:
+            assert not step.scores
+            continue
+        row = history.loc[step.number]
+        assert step.metrics["overall/candidate"] == row["overall"]
+        assert step.metrics["overall/best_low"] == row["best_low"]
+        assert step.metrics["search/seconds"] == row["seconds"]
+        assert step.metrics["best/left"] == trials.loc[best[step.number], "score.left"]
+        assert step.genes == {f"weight.{m}": trials.loc[step.number, f"gene.weight.{m}"] for m in ("left", "right")}
+    assert "search/candidates_per_hour" in notes.steps[-1].metrics
+    [ending] = notes.endings
+    assert ending.state == "finished"
+    assert ending.text == run.summary()
+    assert [row[0] for row in ending.trials[1]] == list(range(10))
+
+
+def test_settings_are_named_as_in_the_search_file(tmp_path: Path) -> None:
+    run = Followed(tmp_path / "run").session(2)
+    about = Feed(run, "abc").about()
+    assert about.config["merge.parameters.weight"] == "{search: [0.0, 1.0]}"
+    assert about.config["scoring.items"] == 40
+    assert about.config["controller.name"] == "sobol"
+    assert about.config["budget.candidates"] == 64
+    assert about.goals["score/left"] == "maximize"
+    assert (about.identity, about.name, about.search_file) == ("abc", "run", FILE)
+
+
+def test_results_that_overtake_others_wait_for_them(tmp_path: Path) -> None:
+    """Told on arrival by seven workers: whenever one looks, steps are 0, 1, 2 ... without a gap."""
+    folder = tmp_path / "run"
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS)
+    seen: list[int] = []
+    gaps = 0
+    with Archive.create(folder, {**facts(40), "search_text": FILE}) as archive:
+        archive.put_parents(
+            [Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in enumerate(PARENTS)]
+        )
+        feed = Feed(open_run(folder), "x")
+
+        class Watched(ShuffledPool):
+            def collect(self, timeout: float | None = None) -> list[Any]:
+                nonlocal gaps
+                told = {event.candidate for event in archive.events("told")}
+                seen.extend(step.number for step in feed.steps(len(seen)))
+                gaps += any(number not in told for number in range(max(told, default=-1)))
+                assert set(seen) <= told
+                return super().collect(timeout)
+
+        search(archive, Watched(spec, 7, 1), 40, Rules(asynchronous=True))
+    assert gaps > 5  # results did overtake each other
+    seen.extend(step.number for step in feed.steps(len(seen)))
+    assert seen == list(range(40))
+
+
+def test_at_the_end_nobody_waits_for_what_was_never_told(tmp_path: Path) -> None:
+    run = Followed(tmp_path / "run").session(3)
+    with Archive.open(run.folder, read_only=False) as archive:
+        candidate = archive.candidate(2)
+        archive.put_asked([Candidate(n, candidate.recipe, candidate.genotype) for n in (3, 4)], 2)
+        archive.copy_answers(2, 4)
+        archive.put_told(4, (0.5, 0.5))  # 3 was under way when the time was up
+    feed = Feed(open_run(run.folder), "x")
+    assert [step.number for step in feed.steps(0)] == [0, 1, 2]
+    assert [step.number for step in feed.steps(3, final=True)] == [4]
+
+
+def test_a_tool_that_fails_is_reported_once_and_stops_nothing(tmp_path: Path, notes: Notes) -> None:
+    notes.fails = 99
+    world = Followed(tmp_path / "run")
+    run = world.session(6, ["mlflow"], end=True)
+    assert run.state == "finished"
+    assert run.status()["done"] == 5
+    [said] = world.said
+    assert said.startswith("logging to mlflow does not work; the search goes on. ConnectionError: no server")
+    assert "hf_" not in said
+    events = run.events()
+    assert [row["text"] for row in events[events["kind"] == "note"]["payload"]] == [said]
+    notes.fails = 0
+    world.session(8)
+    assert [step.number for step in notes.steps] == list(range(8))  # what it missed is made up for
+
+
+def test_a_tool_that_comes_back_gets_everything(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "SECONDS_AFTER_TROUBLE", 0.01)
+    notes.fails = 2
+    world = Followed(tmp_path / "run")
+    world.session(20, ["tensorboard"], end=True)
+    assert [step.number for step in notes.steps] == list(range(20))
+    assert notes.opened == 3
+    assert [text.split(" ")[2] for text in world.said] == ["tensorboard", "tensorboard:"]  # trouble, then the place
+
+
+def test_a_folder_that_is_a_file_stops_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "file").write_text("")
+    world = Followed(tmp_path / "run")
+    assert world.session(3, [f"tensorboard:{tmp_path}/file"], end=True).state == "finished"
+    assert "NotADirectoryError" in world.said[0] or "FileExistsError" in world.said[0]
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PATIENCE", 0.05)
+    let_go = threading.Event()
+    monkeypatch.setattr(Notes, "begin", lambda self, about: let_go.wait(30.0))
+    world = Followed(tmp_path / "run")
+    run = world.session(3, ["tensorboard"], end=True)
+    let_go.set()
+    assert run.state == "finished"
+    assert "no progress for" in world.said[0]
+
+
+def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PATIENCE", 0.3)
+    monkeypatch.setattr(keeper, "AT_ONCE", 2)
+    log = Notes.log
+    monkeypatch.setattr(Notes, "log", lambda self, steps: (time.sleep(0.05), log(self, steps))[1])
+    world = Followed(tmp_path / "run")
+    world.session(30, ["tensorboard"], end=True)  # fifteen portions, longer than its patience together
+    assert [step.number for step in notes.steps] == list(range(30))
+    assert not [text for text in world.said if "does not work" in text]
+
+
+def test_a_resumed_search_remembers_its_tools(tmp_path: Path, notes: Notes) -> None:
+    world = Followed(tmp_path / "run")
+    world.session(2, ["wandb:lab/merges", "tensorboard"])
+
+    def now() -> tuple[list[str], str]:
+        with Archive.open(world.folder) as archive:
+            return remembered(archive)
+
+    names, identity = now()
+    assert names == ["wandb:lab/merges", "tensorboard"]
+    assert len(identity) == 8
+    world.session(3)
+    assert now() == (names, identity)
+    world.session(4, ["mlflow"])
+    assert now() == (["mlflow"], identity)
+    world.session(5, ["none"])
+    assert now() == ([], identity)
+    opened = notes.opened
+    world.session(6)
+    assert notes.opened == opened
+
+
+def test_targets() -> None:
+    assert targets_of(["tensorboard", "mlflow:sqlite:///a.db", "tensorboard"]) == (
+        Target("tensorboard"),
+        Target("mlflow", "sqlite:///a.db"),
+    )
+    assert targets_of(["none"]) == ()
+    for text in ("tensorboard", "wandb:a/b", "mlflow:http://host:5000"):
+        assert target_of(text).text == text
+    with pytest.raises(InputError, match=r"'tensorbord'.*Near: tensorboard"):
+        targets_of(["tensorbord"])
+    with pytest.raises(InputError, match="holds a password") as caught:
+        targets_of(["mlflow:https://me:hunter22@host"])
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_tool_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "find_spec", lambda name: None)
+    with pytest.raises(ExtraMissing, match=r"'wandb'.*evomerge\[log\]"):
+        targets_of(["wandb"])
