@@ -67,7 +67,7 @@ def test_all_mistakes_come_at_once_each_with_its_line(write, quickstart):
     assert found[1] == "line 9, merge.parameters.weight.search: low 1.5 is above high 0.5; write [0.5, 1.5]"
     assert found[2].startswith("line 10, merge.parameters.denisty: unknown parameter of ties. Near: density. Known:")
     assert found[3] == "line 19, scoring.items: must be a whole number of at least 1, got 'ten'"
-    assert found[4].startswith("line 25, sead: unknown key. Near: seed. Known: merge, objectives, tasks, scoring,")
+    assert found[4].startswith("line 25, sead: unknown key. Near: seed. Known: merge, objectives, constraints, tasks,")
     with pytest.raises(SearchFileError, match="has 5 problems:\n  line 7, merge"):
         load_search_file(path)
 
