@@ -50,7 +50,7 @@ class PrivateRay:
     def settings(self, cpus: int) -> dict[str, Any]:
         """Return the arguments of `ray.init` for a Ray with this many CPUs."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a private Ray calls nobody
-        # How much nicer workers are than we: by Ray's own 15 they would stand still beside anything else that runs here.
+        # How much nicer workers are than we: by Ray's own 15 they stand still beside anything else that runs here.
         os.environ.setdefault("RAY_worker_niceness", "0")
         return {
             "address": "local",  # not the cluster that RAY_ADDRESS may name: that is asked for by `address`
