@@ -203,6 +203,9 @@ def _data(findings: Findings) -> dict[str, Any]:
     front = set(findings.front)
     rest = [n for n in numbers if n not in front]
     kept = [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), SHOWN_DOTS)).astype(int))]
+    # what is shown first was measured in full, and may lie behind points that are only estimated
+    first = [findings.best] if findings.best is not None and findings.best not in front else []
+    kept = sorted({*kept, *(n for n in first if n in rest)})
 
     def point(number: int) -> dict[str, Any]:
         values, stderr = rows[number]
@@ -225,7 +228,7 @@ def _data(findings: Findings) -> dict[str, Any]:
         "first": findings.best,
         "marks": {str(n): texts for n, texts in findings.marks.items()},
         "folder": shlex.quote(str(findings.run.folder)),
-        "details": _details(findings, choices),
+        "details": _details(findings, list(dict.fromkeys([*first, *choices]))),
     }
 
 
