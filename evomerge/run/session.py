@@ -16,8 +16,7 @@ from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt.bank import require_seed
-from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
-from evomerge.loop.values import Fitness
+from evomerge.loop import Fitness, Progress, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
 from evomerge.results.estimates import best_evaluations

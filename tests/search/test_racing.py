@@ -18,7 +18,7 @@ from evomerge.archive import Archive
 from evomerge.controllers.cma_es import shrunken
 from evomerge.loop import Racing, Rules
 from evomerge.loop.paired import Lead, lead, total_lead
-from evomerge.loop.rounds import rounds
+from evomerge.loop.racing import rounds
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
