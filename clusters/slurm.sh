@@ -43,8 +43,8 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print
 # Slurm sends USR1 three minutes before the time limit; requeueing ends this attempt.
 trap 'echo "time is nearly over: queued again, to resume"; scontrol requeue "$SLURM_JOB_ID"' USR1
 
-# Any client that reaches a Ray without a token can run code as you, and its ports are open to the network. Ray 2.52 and later
-# require the token of this job, which srun passes to all nodes. The dashboard stays off.
+# Any client that reaches a Ray without a token can run code as you, and its ports are open to the network. Ray 2.52 and
+# later require the token of this job, which srun passes to all nodes. The dashboard stays off.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-300}

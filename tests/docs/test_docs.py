@@ -72,9 +72,7 @@ def test_what_is_not_run_says_a_known_reason(page: Path) -> None:
     assert page.stem not in PROSE or not snippets(page) or page.stem in {"install", "clusters", "scale", "architecture"}
 
 
-@pytest.mark.parametrize(
-    "path", [*PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str
-)
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str)
 def test_every_command_that_is_written_somewhere_parses(path: Path) -> None:
     for words in commands(path.read_text(encoding="utf-8")):
         assert parses(words), f"{path.name}: evomerge {' '.join(words)}"
