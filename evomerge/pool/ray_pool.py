@@ -327,7 +327,7 @@ def _draining() -> set[str]:
         status = get_cluster_status(ray.get_runtime_context().gcs_address)
     except (ImportError, RayError, RuntimeError):
         return set()
-    return {node.node_id for node in status.active_nodes if node.node_status == "DRAINING"}
+    return {str(node.node_id) for node in status.active_nodes if node.node_status == "DRAINING"}
 
 
 def _gpus_each(nodes: Sequence[Node], workers: int | None) -> float:
