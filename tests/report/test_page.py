@@ -253,9 +253,9 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     world = open_run(make_world(tmp_path / "world", candidates=2))
     folder = tmp_path / "fresh"
     with Archive.create(folder, world.facts) as archive:
-        archive.put_parents(world.candidates("parent"))
+        archive.put_parents(world.data.candidates("parent"))
         assert "No candidate could be scored" in report_html(open_run(folder))
-        archive.put_asked([world.candidate(0)], 1)
+        archive.put_asked([world.data.candidate(0)], 1)
         archive.put_submitted(0, "search")
         for task, items in world.facts["items"]["search"].items():
             archive.put_answers(Answers(0, "search", task, tuple(Response(task, i, "acc", 1.0) for i in items)))
