@@ -43,7 +43,7 @@ evomerge init --base examples/experts/base --model examples/experts/add --model 
 
 
 def _run_init(arguments: argparse.Namespace) -> int:
-    from evomerge.results.exporting import write_text
+    from evomerge.results.export import write_text
     from evomerge.searchfile.draft import Draft, comma_list, draft_text
 
     _ask_for_missing(arguments, _ask if sys.stdin.isatty() else None)
@@ -108,7 +108,7 @@ evomerge schema | head
 
 
 def _run_schema(arguments: argparse.Namespace) -> int:
-    from evomerge.results.exporting import write_text
+    from evomerge.results.export import write_text
     from evomerge.searchfile.schema import search_file_schema
 
     write_text(json.dumps(search_file_schema(), indent=1, ensure_ascii=False) + "\n", arguments.to)

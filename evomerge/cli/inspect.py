@@ -66,7 +66,7 @@ evomerge trials runs/quickstart --optuna sqlite:///quickstart.db     for optuna-
 
 def _run_trials(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
-    from evomerge.results.tables import print_table, write_csv, write_json, write_parquet
+    from evomerge.results.table_output import print_table, write_csv, write_json, write_parquet
 
     run = open_run(arguments.folder)
     if arguments.optuna:
@@ -139,7 +139,7 @@ def _run_front(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
     from evomerge.results.fronts import FrontRequest
     from evomerge.results.summaries import front_text
-    from evomerge.results.tables import write_csv
+    from evomerge.results.table_output import write_csv
 
     run = open_run(arguments.folder)
     count = arguments.predicted

@@ -130,20 +130,21 @@ def failures(findings: Findings) -> Html:
         caption = f"{len(found)} evaluations failed. A failed candidate is recorded, and never counts as a number."
         shown = table(("kind", "how often", "message", "candidates"), rows, caption=caption, numeric=[1])
         parts.append(scrolling(shown, "Failed evaluations"))
-    if (shares := _mishaps(findings)) is not None:
+    if (shares := _answer_flags(findings)) is not None:
         parts.append(shares)
     return element("div", {}, *parts)
 
 
-def _mishaps(findings: Findings) -> Html | None:
+def _answer_flags(findings: Findings) -> Html | None:
     """Return the share of written answers that were cut off, or in which no answer was found."""
     people = [
-        *sorted((n for n in findings.mishaps if n < 0), reverse=True),
+        *sorted((n for n in findings.answer_flags if n < 0), reverse=True),
         *([findings.best] if findings.best is not None else []),
     ]
-    keys = sorted({key for shares in findings.mishaps.values() for key in shares})
+    keys = sorted({key for shares in findings.answer_flags.values() for key in shares})
     rows = [
-        (findings.name(n), *(f"{100 * findings.mishaps.get(n, {}).get(key, 0.0):.0f}%" for key in keys)) for n in people
+        (findings.name(n), *(f"{100 * findings.answer_flags.get(n, {}).get(key, 0.0):.0f}%" for key in keys))
+        for n in people
     ]
     if not keys:
         return None

@@ -21,7 +21,7 @@ from evomerge.report.findings import Findings, points, with_error
 from evomerge.report.predictions import predicted_points, predictions
 from evomerge.results.coefficients import coefficients_frame
 from evomerge.results.evaluations import comparable, fitness_table, overall
-from evomerge.results.exporting import yaml_text
+from evomerge.results.export import yaml_text
 from evomerge.scoring.comparison import paired_difference
 
 if TYPE_CHECKING:

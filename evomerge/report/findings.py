@@ -50,7 +50,7 @@ class Findings:
     generalisation: pd.DataFrame
     predicted: FrontAnswer | None  # the front with points that surrogates predict; None where there is nothing to show
     estimated: frozenset[int]  # candidates whose scores are estimated from few items
-    mishaps: Mapping[int, Mapping[tuple[str, str], float]]
+    answer_flags: Mapping[int, Mapping[tuple[str, str], float]]
     moment: str  # of the last event: the report says nothing about later ones
 
     @property
@@ -92,7 +92,7 @@ def findings_of(run: Run) -> Findings:
     """Return all that there is to tell about `run` now."""
     evaluations, objectives = run.evaluations(), run.objectives
     parents, finals = run.evaluations(kind="parent"), tuple(run.finals())
-    numbers, best = front_numbers(run.allowed(), objectives), run.best()
+    numbers, best = front_numbers(run.feasible(), objectives), run.best()
     events = run.events()
     moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
     people = [*run.candidates("parent"), *run.candidates("search")]
@@ -115,7 +115,7 @@ def findings_of(run: Run) -> Findings:
         generalisation=generalisation_frame(finals, {**evaluations, **parents}, objectives),
         predicted=predictions_of(run, len([n for n, e in evaluations.items() if e.fitness(objectives) is not None])),
         estimated=frozenset(evaluations) - frozenset(run.full_candidates()) if run.estimated else frozenset(),
-        mishaps=run.mishaps(),
+        answer_flags=run.answer_flags(),
         moment=moment,
     )
 

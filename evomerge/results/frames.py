@@ -16,7 +16,7 @@ from evomerge.space import SearchSpace
 if TYPE_CHECKING:
     import pandas as pd
 
-Mishaps = Mapping[int, Mapping[tuple[str, str], float]]  # candidate -> (kind, objective) -> share of its answers
+AnswerFlags = Mapping[int, Mapping[tuple[str, str], float]]  # candidate -> (kind, objective) -> share of its answers
 _FIELDS = {"score": "value", "stderr": "stderr", "items": "items"}
 SCORED = ("score", "stderr", "items")
 
@@ -45,7 +45,7 @@ def trials_frame(
     outcomes: Mapping[int, Outcome],
     submitted: set[int | None],
     evaluations: Mapping[int, Evaluation],
-    mishaps: Mishaps,
+    flags: AnswerFlags,
     space: SearchSpace,
     objectives: Sequence[Objective],
     staleness: Mapping[int | None, int | None],
@@ -57,7 +57,7 @@ def trials_frame(
         outcomes: candidate -> how it ended.
         submitted: whom a live process handed to a worker.
         evaluations: candidate -> scores on search items.
-        mishaps: candidate -> shares of answers that went wrong.
+        flags: candidate -> fractions of answers that went wrong.
         space: names the genes.
         objectives: name the scores.
         staleness: candidate -> how old the controller's knowledge was, where it was told so.
@@ -79,9 +79,9 @@ def trials_frame(
         row.update(score_cells(evaluations.get(number), objectives))
         genes = space.phenotype(np.array(candidate.genotype))
         row.update({f"gene.{name}": genes.get(name) for name in space.names})
-        row.update({f"{kind}.{name}": share for (kind, name), share in mishaps.get(number, {}).items()})
+        row.update({f"{kind}.{name}": share for (kind, name), share in flags.get(number, {}).items()})
         rows.append(row)
-    seen = {key for shares in mishaps.values() for key in shares}
+    seen = {key for shares in flags.values() for key in shares}
     columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *score_columns(objectives)]
     columns += [f"gene.{name}" for name in space.names]
     columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in objectives if (kind, o.name) in seen]
@@ -92,7 +92,7 @@ def trials_frame(
     return pd.DataFrame(rows, columns=columns)
 
 
-def mishap_metrics(objectives: Sequence[Objective]) -> dict[tuple[str, str], tuple[str, str]]:
+def flag_metrics(objectives: Sequence[Objective]) -> dict[tuple[str, str], tuple[str, str]]:
     """Return (task, metric under which it is stored) -> (truncated or unextracted, objective)."""
     return {
         (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)

@@ -1,4 +1,4 @@
-"""Fronts as people ask for them: measured and predicted, under conditions, in the order of a preference."""
+"""Fronts as people ask for them: measured and predicted, under constraints, in the order of a preference."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from evomerge.pareto.dominance import dominates, non_dominated
 from evomerge.pareto.front import AUGMENTATION, desirability, knee, overall_desirability
 from evomerge.pareto.hypervolume import hypervolume_history
 from evomerge.pareto.spread import representatives
-from evomerge.results.conditions import read_conditions, require_some
-from evomerge.results.constraining import parent_scores
+from evomerge.results.constraints import parent_scores, read_constraints, require_feasible
 from evomerge.results.evaluations import fitness_table, overall, preference_of, reference_point
 from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
 
@@ -35,7 +34,7 @@ class FrontRequest:
     """What is wanted of a front; the defaults give the measured front, best overall first."""
 
     predicted: int = 0  # most predicted points, spread over their front
-    where: tuple[str, ...] = ()  # conditions, see `conditions`
+    where: tuple[str, ...] = ()  # constraints, see `constraints`
     beats_parents: bool = False  # only what no parent dominates
     prefer: str | None = None  # 'add=2,sort=1': best first by this preference
     desire: str | None = None  # 'add=0.5..0.9,sort=0.2..0.8': best first by desirability
@@ -111,10 +110,10 @@ def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
     surrogates' front that meet them too and that no measured candidate dominates.
 
     Raises:
-        InputError: no candidate meets the conditions, or a text of the request says nothing that exists.
+        InputError: no candidate meets the constraints, or a text of the request says nothing that exists.
     """
     objectives = run.objectives
-    numbers, fitness, stderr = fitness_table(run.allowed(), objectives)
+    numbers, fitness, stderr = fitness_table(run.feasible(), objectives)
     genotype = {candidate.number: candidate.genotype for candidate in run.candidates()}
     allowed = _Allowed.of(run, request)
     kept = allowed.mask(fitness)
@@ -149,7 +148,7 @@ def hypervolume_frame(run: Run) -> pd.DataFrame:
     """
     import pandas as pd
 
-    numbers, fitness, _ = fitness_table(run.allowed(), run.objectives)
+    numbers, fitness, _ = fitness_table(run.feasible(), run.objectives)
     reference = reference_point(run.evaluations("parent"), run.objectives)
     point = [objective.fitness(reference[objective.name]) for objective in run.objectives]
     finished = _finish_seconds(run)
@@ -211,7 +210,7 @@ class _Allowed:
 
     run: Run
     request: FrontRequest
-    conditions: tuple[Any, ...]
+    constraints: tuple[Any, ...]
     parents: Array  # (p, m) fitness
 
     @classmethod
@@ -219,15 +218,15 @@ class _Allowed:
         evaluations = run.evaluations("parent")
         scores = parent_scores(run.candidates("parent"), evaluations)
         _, parents, _ = fitness_table(evaluations, run.objectives)
-        conditions = (*(run.conditions() or ()), *read_conditions(request.where, run.objectives, scores))
-        return cls(run, request, conditions, parents)
+        constraints = (*(run.constraints() or ()), *read_constraints(request.where, run.objectives, scores))
+        return cls(run, request, constraints, parents)
 
     def mask(self, fitness: Array) -> Mask:
         """Return which rows of fitness (n, m) are let through."""
         scores = self._scores(fitness)
         kept = np.ones(len(fitness), dtype=bool)
-        for condition in self.conditions:
-            kept &= condition.met(scores)
+        for constraint in self.constraints:
+            kept &= constraint.met(scores)
         if self.request.beats_parents and len(self.parents) and len(fitness):
             kept &= not_dominated_by_any(fitness, self.parents)
         return kept
@@ -236,9 +235,9 @@ class _Allowed:
         """Raise InputError where nothing is let through."""
         scores = self._scores(fitness)
         met = np.ones(len(fitness), dtype=bool)
-        for condition in self.conditions:
-            met &= condition.met(scores)
-        require_some(met, scores, self.conditions, self.run.objectives)
+        for constraint in self.constraints:
+            met &= constraint.met(scores)
+        require_feasible(met, scores, self.constraints, self.run.objectives)
         if not kept.any():
             raise InputError("every candidate is dominated by a parent; search longer, or leave out --beats-parents")
 

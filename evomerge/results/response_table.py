@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.irt.table import ResponseTable
-from evomerge.results.reader import Run
+from evomerge.results.run import Run
 from evomerge.scoring.estimate import values_of
 
 # A model that answered less than this share of the search items, as most do where scores are estimated, is left out:

@@ -16,7 +16,7 @@ SHOWN_FAILURES = 3
 def status_of(run: Run) -> dict[str, Any]:
     """Return state, counts, best, front size, hypervolume, seconds and the last failures of a run."""
     outcomes = run.outcomes()
-    numbers = front_numbers(run.allowed(), run.objectives)
+    numbers = front_numbers(run.feasible(), run.objectives)
     last = [outcome for outcome in outcomes if outcome.failure][-SHOWN_FAILURES:]
     searched = [outcome for outcome in outcomes if outcome.number >= 0]
     return {
@@ -32,7 +32,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "hypervolume": run.front_volume(),
         "seconds": run.seconds(),
         "busy_seconds": sum(outcome.seconds for outcome in searched),
-        **run.use(),
+        **run.usage(),
         "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
         "last_failures": [
             {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
@@ -46,7 +46,7 @@ def _constraints(run: Run) -> tuple[str, ...]:
 
 def _best(run: Run) -> dict[str, Any] | None:
     evaluations = run.evaluations()
-    best = best_number(run.contenders(), run.objectives)
+    best = best_number(run.selection_pool(), run.objectives)
     fitness = evaluations[best].fitness(run.objectives) if best is not None else None
     if best is None or fitness is None:
         return None

@@ -84,7 +84,7 @@ def summary_text(run: Run) -> str:
     ]
     if run.estimated:
         lines += [*estimate_lines(status["estimates"]), ""]
-    if warnings := mishap_lines(run, best.number):
+    if warnings := answer_flag_lines(run, best.number):
         lines += [*warnings, ""]
     if state == "interrupted":
         return "\n".join(
@@ -117,7 +117,7 @@ def front_lines(run: Run) -> list[str]:
 
 def front_text(run: Run, request: FrontRequest = MEASURED) -> str:
     """Return what `evomerge front` prints: measured and predicted points, told apart, and how far to believe these."""
-    from evomerge.results.tables import table_text
+    from evomerge.results.table_output import table_text
 
     answer = front_of(run, request)
     lines = [table_text(answer.frame())]
@@ -150,14 +150,14 @@ def estimate_lines(estimates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def mishap_lines(run: Run, number: int) -> list[str]:
+def answer_flag_lines(run: Run, number: int) -> list[str]:
     """Return a warning per objective in which many of a candidate's answers were cut off or held no answer."""
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
         UNEXTRACTED: "held nothing that the task's filter takes for an answer",
         SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
     }
-    shares = run.mishaps().get(number, {})
+    shares = run.answer_flags().get(number, {})
     return [
         f"note: {name}: {100 * share:.0f}% of the answers of candidate {number} {what[kind]}"
         for (kind, name), share in sorted(shares.items())

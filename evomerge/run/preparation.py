@@ -21,7 +21,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
-from evomerge.results.constraining import constraint_problems
+from evomerge.results.constraints import constraint_problems
 from evomerge.run.banks import digest_of, held_out_in_banks, names_and_banks
 from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits

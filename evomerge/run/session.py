@@ -19,8 +19,7 @@ from evomerge.irt.bank import require_seed
 from evomerge.loop import Racing, Rules, StopReason, evaluate, run_search
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
-from evomerge.results.conditions import Condition, read_conditions
-from evomerge.results.constraining import bounds_of, feasible, parent_scores
+from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
 from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
@@ -176,7 +175,7 @@ def _drive(
             if estimation is not None:
                 estimation.begin()
             if constrained:  # what the parents scored says what the constraints mean
-                controller = _controller(preparation, _conditions(archive, preparation))
+                controller = _controller(preparation, _constraints(archive, preparation))
             reason = run_search(
                 archive,
                 preparation.space,
@@ -228,17 +227,17 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     # in reverse, so that the first of several with one recipe is what stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
-    allowed = feasible(evaluations, _conditions(archive, preparation), preparation.objectives)
+    allowed = feasible_evaluations(evaluations, _constraints(archive, preparation), preparation.objectives)
     chosen = [everyone[number] for number in finalists(allowed, preparation.objectives, most)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
-def _conditions(archive: Archive, preparation: Preparation) -> tuple[Condition, ...]:
+def _constraints(archive: Archive, preparation: Preparation) -> tuple[Constraint, ...]:
     """Return the search's constraints as numbers, () without any; the parents have answered."""
     texts = preparation.facts.get("constraints") or ()
     done = {p.number: archive.responses("search", p.number) for p in preparation.parents if _done(archive, p.number)}
     evaluations = {n: evaluation_of(n, responses, preparation.objectives) for n, responses in done.items()}
-    return read_conditions(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
+    return read_constraints(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
 
 
 def _done(archive: Archive, number: int) -> bool:
@@ -246,7 +245,7 @@ def _done(archive: Archive, number: int) -> bool:
     return outcome is not None and outcome.done
 
 
-def _controller(preparation: Preparation, conditions: tuple[Condition, ...] = ()) -> Controller:
+def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = ()) -> Controller:
     facts, settings = preparation.facts, preparation.facts["controller"]
     options = dict(settings["options"])
     if settings["population"] is not None:
@@ -259,7 +258,7 @@ def _controller(preparation: Preparation, conditions: tuple[Condition, ...] = ()
         preparation.plan,
         budget=facts["budget"]["candidates"],
         seed=facts["seed"],
-        bounds=bounds_of(conditions, preparation.objectives) if conditions else None,
+        bounds=bounds_of(constraints, preparation.objectives) if constraints else None,
     )
     return build_controller(settings["name"], setup, options)
 

@@ -34,8 +34,8 @@ def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: 
         SearchFileError: the file has mistakes; all are listed.
         WeightsError: a model is missing or does not fit, or the folder cannot be written.
     """
-    from evomerge.results.card import recipe_card
-    from evomerge.results.exporting import findings_text, write_lora
+    from evomerge.results.export import findings_text, write_lora
+    from evomerge.results.model_card import recipe_card
     from evomerge.weights.export import export
     from evomerge.weights.reference import revision_of
 

@@ -80,7 +80,7 @@ class SearchFile:
     controller: ControllerRequest = field(default_factory=ControllerRequest)
     budget: BudgetRequest = field(default_factory=BudgetRequest)
     seed: int = 0
-    constraints: tuple[str, ...] = ()  # on objectives, as written; see `results.conditions`
+    constraints: tuple[str, ...] = ()  # on objectives, as written; see `results.constraints`
     route: Mapping[str, Any] | None = None  # values of the section; its sources stand as in `merge`
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False, compare=False)
 

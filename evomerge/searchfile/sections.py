@@ -145,7 +145,7 @@ SEARCH_FILE = Section(
         Key("objectives", Many(OBJECTIVE, "[{task: add}]"), "what is good: [{task: ...}, ...]", required=True),
         Key(
             "constraints",
-            Many(Text(what="condition"), '["safety >= base - 1 point"]'),
+            Many(Text(what="constraint"), '["safety >= base - 1 point"]'),
             "what the best and the front must meet: objective >= or <= a number, base, best or a parent, +- a number",
         ),
         Key("tasks", TASKS, "where lm-eval finds tasks"),

@@ -26,7 +26,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Evaluation
 from evomerge.errors import EvomergeError
 from evomerge.results import Run
-from evomerge.results.tables import plain
+from evomerge.results.table_output import plain
 from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, About, Ending, Plain, Step
 
 
@@ -80,7 +80,7 @@ class Feed:
         failed = sorted(n for n, evaluation in evaluations.items() if evaluation.failure is not None)
         with Archive.open(self._run.folder) as archive:
             genotypes = {c.number: c.genotype for c in archive.candidates("search", first=ready[0])}
-        use = self._run.use()
+        use = self._run.usage()
         steps, before, behind = [], 0, max((n for n in history if n < ready[0]), default=None)
         for number in ready:
             while before < len(failed) and failed[before] <= number:

@@ -34,7 +34,7 @@ EXTENDING = {
     "evomerge.scoring.measures": ("Measure", "Door"),
     "evomerge.results.front_table": ("Front",),
     "evomerge.results.fronts": ("FrontRequest", "FrontAnswer"),
-    "evomerge.results.comparing": ("Comparison", "compare"),
+    "evomerge.results.comparison": ("Comparison", "compare"),
     "evomerge.results.finals": ("Final", "compare_finals"),
     "evomerge.results.columns": ("Column", "describe", "markdown"),
     "evomerge.results.optuna_storage": ("write_study",),

@@ -10,7 +10,7 @@ from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError
 from evomerge.results import Run, open_run
 from evomerge.results.columns import undocumented
-from evomerge.results.comparing import compare
+from evomerge.results.comparison import compare
 from tests.run.made import HELD, ITEMS, make_run
 
 

@@ -13,8 +13,7 @@ from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.report import write_report
 from evomerge.results import Run, open_run
-from evomerge.results.conditions import read_conditions
-from evomerge.results.constraining import bounds_of, constraint_problems
+from evomerge.results.constraints import bounds_of, constraint_problems, read_constraints
 from tests.run.made import OBJECTIVES, make_run
 
 CONSTRAINT = "right >= right - 10 points"
@@ -112,6 +111,6 @@ def test_bounds_on_fitness_turn_with_the_goal_and_the_tightest_counts() -> None:
     objectives = (Objective("a", "a", "acc"), Objective("words", "w", "n", goal="minimize"))
     texts = ["a >= 0.2", "a >= base + 10 points", "a <= 0.9", "words <= 40", "words >= 3"]
     parents = {"base": {"a": 0.3, "words": 20.0}}
-    bounds = bounds_of(read_conditions(texts, objectives, parents), objectives)
+    bounds = bounds_of(read_constraints(texts, objectives, parents), objectives)
     assert bounds.low == pytest.approx((0.4, -40.0))
     assert bounds.high == pytest.approx((0.9, -3.0))

@@ -14,7 +14,7 @@ from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.results import Run, open_run
-from evomerge.results.conditions import read_conditions
+from evomerge.results.constraints import read_constraints
 from evomerge.results.fronts import FrontRequest
 from tests.run.made import OBJECTIVES, OPTIMA, PARENTS, make_run
 
@@ -118,7 +118,7 @@ WANTED = (Objective("add", "add", "acc"), Objective("loss", "loss", "bits", "min
     ],
 )
 def test_conditions_mean_what_people_write(text: str, bound: float, at_least: bool) -> None:
-    (one,) = read_conditions([text], WANTED, PARENT_SCORES)
+    (one,) = read_constraints([text], WANTED, PARENT_SCORES)
     assert (one.bound, one.at_least) == (pytest.approx(bound), at_least)
     scores = np.array([[0.0, bound], [1.0, bound]]) if "add" in text else np.array([[0.5, 0.0], [0.5, 100.0]])
     assert one.met(scores).tolist() == ([False, True] if at_least else [True, False])
@@ -136,7 +136,7 @@ def test_conditions_mean_what_people_write(text: str, bound: float, at_least: bo
 )
 def test_a_wrong_condition_says_what_would_be_right(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        read_conditions([text], WANTED, PARENT_SCORES)
+        read_constraints([text], WANTED, PARENT_SCORES)
 
 
 def test_conditions_that_nobody_meets_say_how_near_one_came(run: Run) -> None:
@@ -238,7 +238,7 @@ def test_the_screen_shows_both_fronts_and_the_surrogates_errors(run: Run, capsys
     assert "predicted points (measured: False" in out
     assert "left_out_r2" in out
     assert main(["front", str(run.folder), "--json", "--where", "left >= 99%"]) == 2
-    assert "no candidate meets all conditions" in capsys.readouterr().err
+    assert "no candidate meets all constraints" in capsys.readouterr().err
     assert main(["front", str(run.folder), "--predicted", "-1"]) == 2
     assert main(["front", str(run.folder), "--predicted", "0", "--prefer", "left=1,right=1"]) == 0
     assert "False" not in capsys.readouterr().out

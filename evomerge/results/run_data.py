@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 from evomerge.archive import Archive, holder_of
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError
-from evomerge.results.conditions import Condition, read_conditions
-from evomerge.results.constraining import feasible, infeasible_text, parent_scores
+from evomerge.results.constraints import (
+    Constraint,
+    feasible_evaluations,
+    infeasible_text,
+    parent_scores,
+    read_constraints,
+)
 from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
 from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
 from evomerge.results.evaluations import answered_everything, evaluation_of
-from evomerge.results.frames import mishap_metrics
+from evomerge.results.frames import flag_metrics
 from evomerge.results.utilisation import summary
 from evomerge.space import SearchSpace, build_space
 
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Record:
+class RunData:
     """A run folder's archive, read afresh at every call; only evaluations, which never change, are kept."""
 
     def __init__(self, folder: Path) -> None:
@@ -119,7 +124,7 @@ class Record:
             if evaluation.scores and all(score.items >= totals[name] for name, score in evaluation.scores.items())
         ]
 
-    def conditions(self) -> tuple[Condition, ...] | None:
+    def constraints(self) -> tuple[Constraint, ...] | None:
         """Return the search's constraints as numbers, () without any.
 
         None until the parents that they name have scores.
@@ -127,23 +132,23 @@ class Record:
         texts = self.facts.get("constraints") or ()  # absent from runs of earlier versions
         scores = parent_scores(self.candidates("parent"), self.evaluations("parent")) if texts else {}
         try:
-            return read_conditions(texts, self.objectives, scores)
+            return read_constraints(texts, self.objectives, scores)
         except InputError:
             return None
 
-    def allowed(self) -> dict[int, Evaluation]:
+    def feasible(self) -> dict[int, Evaluation]:
         """Return the evaluations of the candidates that meet the search's constraints: all of them without any."""
         return self._meeting(self.evaluations())
 
     def infeasible(self) -> str | None:
         """Return why no candidate that has scores meets the constraints; None where one does, or none has any."""
-        return infeasible_text(self.evaluations(), self.conditions() or (), self.objectives)
+        return infeasible_text(self.evaluations(), self.constraints() or (), self.objectives)
 
     def _meeting(self, evaluations: dict[int, Evaluation]) -> dict[int, Evaluation]:
-        conditions = self.conditions()
-        return {} if conditions is None else feasible(evaluations, conditions, self.objectives)
+        constraints = self.constraints()
+        return {} if constraints is None else feasible_evaluations(evaluations, constraints, self.objectives)
 
-    def contenders(self) -> dict[int, Evaluation]:
+    def selection_pool(self) -> dict[int, Evaluation]:
         """Return the evaluations among which the best is chosen: of candidates that meet the search's constraints.
 
         Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
@@ -217,9 +222,9 @@ class Record:
         with self._archive() as archive:
             return {number: archive.responses(split, number) for number in numbers}
 
-    def mishaps(self) -> dict[int, dict[tuple[str, str], float]]:
+    def answer_flags(self) -> dict[int, dict[tuple[str, str], float]]:
         """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
-        wanted = mishap_metrics(self.objectives)
+        wanted = flag_metrics(self.objectives)
         with self._archive() as archive:
             means = archive.means("search", sorted({metric for _, metric in wanted}))
         found: dict[int, dict[tuple[str, str], float]] = {}
@@ -257,7 +262,7 @@ class Record:
                 limits.update(event.payload)
         return limits
 
-    def use(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         """Return where the time went: busy share, seconds by stage, candidates per hour, and what it cost."""
         with self._archive() as archive:
             return summary(archive, self.budget().get("price"))

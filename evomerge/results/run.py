@@ -18,7 +18,7 @@ from evomerge.errors import InputError, RunError, near
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import Recipe
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.comparing import Comparison, compare
+from evomerge.results.comparison import Comparison, compare
 from evomerge.results.evaluations import (
     best_number,
     front_numbers,
@@ -36,9 +36,9 @@ from evomerge.results.frames import (
 from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_of, hypervolume_frame
 from evomerge.results.generalisation import generalisation_frame
 from evomerge.results.history import history_frame
-from evomerge.results.record import Record
+from evomerge.results.run_data import RunData
 from evomerge.results.status import status_of
-from evomerge.results.tables import plain
+from evomerge.results.table_output import plain
 from evomerge.results.work import work_frame
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def open_run(folder: str | Path) -> Run:
     return Run(path)
 
 
-class Run(Record):
+class Run(RunData):
     """A run folder, read-only. Tables are tidy pandas frames; scores are in the metrics' own units."""
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class Run(Record):
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
             staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         return trials_frame(
-            *(candidates, outcomes, submitted, evaluations, self.mishaps(), self.space, self.objectives), staleness
+            *(candidates, outcomes, submitted, evaluations, self.answer_flags(), self.space, self.objectives), staleness
         )
 
     def items(self, split: Split = "search") -> pd.DataFrame:
@@ -129,7 +129,7 @@ class Run(Record):
         with self._archive() as archive:
             finished = {e.candidate: e.seconds for e in archive.events("finished") if e.payload["split"] == "search"}
         known = {number: moment for number, moment in finished.items() if number is not None}
-        return history_frame(self.allowed(), self.objectives, self.reference(), known)
+        return history_frame(self.feasible(), self.objectives, self.reference(), known)
 
     def work(self) -> pd.DataFrame:
         """Return who was busy when: candidate, split, worker, start and end (active seconds), failed."""
@@ -190,7 +190,7 @@ class Run(Record):
         Args:
             predicted: also this many points that surrogates predict; `candidate` is missing, `measured` false, and
                 `stderr` the standard deviation of the prediction. What speaks against them: `front_answer`.
-            where: conditions, as in 'safety >= base - 1 point'; the front of the candidates that meet them.
+            where: constraints, as in 'safety >= base - 1 point'; the front of the candidates that meet them.
             beats_parents: leave out what a parent dominates.
             prefer: order by a preference, as in 'add=2,sort=1'.
             desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
@@ -234,7 +234,7 @@ class Run(Record):
 
     def front_volume(self) -> float:
         """Return the volume that the measured front dominates above `reference`; 0 without a front."""
-        return self._volume(front_numbers(self.allowed(), self.objectives))
+        return self._volume(front_numbers(self.feasible(), self.objectives))
 
     def _volume(self, numbers: Sequence[int]) -> float:
         evaluations, reference = self.evaluations(), self.reference()
@@ -271,7 +271,7 @@ class Run(Record):
 
         None where there is no such candidate; `infeasible` says why.
         """
-        number = best_number(self.contenders(), self.objectives)
+        number = best_number(self.selection_pool(), self.objectives)
         return None if number is None else self.candidate(number)
 
     def pick(self, pick: str = "best") -> Candidate:
@@ -284,7 +284,7 @@ class Run(Record):
             InputError: it names nobody, or somebody who failed.
         """
         evaluations = (
-            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.contenders()
+            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.selection_pool()
         )
         return self.candidate(pick_number(str(pick), evaluations, self.objectives))
 
@@ -331,7 +331,7 @@ class Run(Record):
     @property
     def has_result(self) -> bool:
         """True where at least one candidate has scores, and meets the search's constraints."""
-        return bool(front_numbers(self.allowed(), self.objectives))
+        return bool(front_numbers(self.feasible(), self.objectives))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
@@ -375,7 +375,7 @@ class Run(Record):
         Returns:
             A sentence that says what was written.
         """
-        from evomerge.results.exporting import export_candidate
+        from evomerge.results.export import export_candidate
 
         return export_candidate(self, to, pick=pick, form=form, rank=rank)
 

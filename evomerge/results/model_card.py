@@ -110,7 +110,7 @@ def _adapter(recipe: Recipe, lora: LoraReport | None) -> list[str]:
 
 
 def _recipe(recipe: Recipe, fingerprint: str) -> list[str]:
-    from evomerge.results.exporting import yaml_text
+    from evomerge.results.export import yaml_text
 
     proof = f", weights fingerprint `{fingerprint}`" if fingerprint else ""
     text = yaml_text(_with_public_names(recipe.to_mapping())).rstrip()

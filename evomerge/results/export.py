@@ -44,7 +44,7 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: in
         document = _mergekit(recipe) if form == "mergekit" else recipe.to_mapping()
         write_text(yaml_text(document, _heading(run, candidate, form)), to)
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
-    from evomerge.results.card import model_card
+    from evomerge.results.model_card import model_card
     from evomerge.weights.export import export
 
     _check_revisions(candidate.recipe)
