@@ -117,7 +117,7 @@ def _gallery() -> str:
     lines = [
         "# Gallery of search spaces",
         "",
-        "Files to start from, all on the shipped experts. `python -m benchmarks.gallery.run` measures the cost and gain of",
+        "Files to start from, all on the shipped experts. `python -m benchmarks.gallery.run` measures cost and gain of",
         "each with few candidates: enough to compare costs, far too few to rank search spaces.",
         "",
     ]
