@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
     ["errors", "references", "tokenizer", "markup", "yaml_text"],
-    ["merge", "irt", "pareto"],
+    ["merge", "irt", "pareto", "stats"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
     ["pool"],
