@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "references", "tokenizer", "markup", "options"],
-    ["merge", "irt", "pareto"],
+    ["errors", "references", "tokenizer", "markup", "options", "yaml_text"],
+    ["merge", "irt", "pareto", "stats"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
     ["pool"],
@@ -59,6 +59,7 @@ LIGHT = [
     "tokenizer",
     "markup",
     "options",
+    "yaml_text",
     "recipe",
     "space",
     "candidate",
