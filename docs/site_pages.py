@@ -46,7 +46,7 @@ def generated() -> dict[str, str]:
     return {
         "reference/cli.md": _cli(),
         "reference/search_file.md": f"# Search file\n\n{schema}\n\n{search_file()}",
-        "reference/frames.md": f"# Frames\n\nThe columns of the frames that `Run` returns.\n\n{frames()}",
+        "reference/frames.md": f"# Frames\n\nThe columns of all frames of `run` and `run.tables`.\n\n{frames()}",
         "reference/methods.md": _methods(),
         "reference/python.md": _python(),
         "gallery.md": _gallery(),

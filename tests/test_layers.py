@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "references", "tokenizer", "markup"],
+    ["errors", "references", "tokenizer", "markup", "yaml_text"],
     ["merge", "irt", "pareto", "stats"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
@@ -58,6 +58,7 @@ LIGHT = [
     "references",
     "tokenizer",
     "markup",
+    "yaml_text",
     "recipe",
     "space",
     "candidate",

@@ -74,7 +74,9 @@ def provenance(findings: Findings) -> Html:
     people = list(
         dict.fromkeys([*([findings.best] if findings.best is not None else []), *(f.number for f in findings.finals)])
     )
-    digests = [(findings.name(n), findings.candidates[n].recipe.digest, findings.run.fingerprint(n)) for n in people]
+    digests = [
+        (findings.name(n), findings.candidates[n].recipe.digest, findings.run.data.fingerprint(n)) for n in people
+    ]
     run = [
         ("run folder", str(findings.run.folder)),
         ("search file", Path(str(facts["search_path"])).name),

@@ -208,7 +208,7 @@ def describe(frame: str) -> pd.DataFrame:
     """Return one row per column of a frame: column, type, unit, meaning.
 
     Args:
-        frame: a method of `Run` that returns one, as in 'trials'; see `FRAMES`.
+        frame: as in 'trials', one of `FRAMES`: `run.front()`, `run.compare(a, b).table()`, all others of `run.tables`.
 
     Raises:
         InputError: there is no frame of this name.

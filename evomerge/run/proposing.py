@@ -162,10 +162,10 @@ def _warm_start(
             raise InputError(f"controller.warm_start: {source} cannot be started from: {error}") from error
         return _prior(source, [point], [None]), (f"starts from the recipe {source}",)
     run = open_run(source)
-    evaluations = run.evaluations()
+    evaluations = run.data.evaluations()
     known, missing = _same_objectives(run, objectives)
     numbers, _, _ = fitness_table(evaluations, known if not missing else run.objectives)
-    people = {candidate.number: candidate for candidate in run.candidates()}
+    people = {candidate.number: candidate for candidate in run.data.candidates()}
     points, fitness, left_out = [], list[tuple[float, ...] | None](), 0
     why = ""
     for number in numbers:

@@ -201,8 +201,8 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
     from evomerge.run.preparation import from_facts
 
     run = open_run(folder)
-    found = run.candidate(candidate)
-    stored = run.evaluations("parent" if candidate < 0 else "search").get(candidate)
+    found = run.data.candidate(candidate)
+    stored = run.data.evaluations("parent" if candidate < 0 else "search").get(candidate)
     if stored is None or stored.failure is not None:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
@@ -210,14 +210,14 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
     Execution(allow_code_execution=allow_code_execution).allow_code(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
-    before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}
+    before = {(r.task, r.item, r.metric): r.value for r in run.data.responses(candidate)}
     timed = {objective.task for objective in run.objectives if objective.kind == "seconds"}  # differs every time
     changed = sum(before.get((r.task, r.item, r.metric)) != r.value for r in responses if r.task not in timed)
     return Replay(
         candidate,
         found.recipe.digest,
         outcome.fingerprint,
-        run.fingerprint(candidate),
+        run.data.fingerprint(candidate),
         dict(evaluation_of(candidate, responses, run.objectives).scores),
         dict(stored.scores),
         changed,

@@ -35,7 +35,7 @@ EXTENDING = {
     "evomerge.results.front_table": ("Front",),
     "evomerge.results.fronts": ("FrontRequest", "FrontAnswer"),
     "evomerge.results.comparison": ("Comparison", "compare"),
-    "evomerge.results.finals": ("Final", "compare_finals"),
+    "evomerge.results.holdout": ("Final", "compare_finals"),
     "evomerge.results.columns": ("Column", "describe", "markdown"),
     "evomerge.results.optuna_storage": ("write_study",),
     "evomerge.report": ("write_report", "report_html"),
