@@ -76,9 +76,10 @@ def resume(folder: str | Path, options: ResumeOptions) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is
-    recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
-    the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
+    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is first
+    replaced by its newest good copy, and one that is gone is fetched from its mirror. Who works is said as in
+    `search`, and need not be the same as before. What was logged to goes on being logged to, unless `log` names other
+    tools; 'none' is no tool.
 
     Args:
         folder: the run folder.
