@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evomerge.recipe import Recipe
+from evomerge.stats import normal_interval
 
 # Parents are scored beside the search, and so are points of the predicted front that are measured on demand and those
 # that a controller recommends at its end; none is counted in its budget or told to its controller.
@@ -83,10 +84,7 @@ class Score:
         Args:
             level: share of intervals that hold the truth, in (0, 1).
         """
-        from statistics import NormalDist
-
-        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
-        return self.value - reach, self.value + reach
+        return normal_interval(self.value, self.stderr, level)
 
 
 @dataclass(frozen=True)

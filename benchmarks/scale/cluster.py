@@ -1,6 +1,6 @@
 """A cluster in virtual time: nodes come and go, workers load, answer, straggle, crash and hang.
 
-It stands behind `pool.cluster.Cluster`: the scheduler, dispatcher, archive, controller and loop above it are the real ones.
+It stands behind `pool.cluster.Cluster`: scheduler, dispatcher, archive, controller and loop above it are the real ones.
 Time passes in two ways: to the next event while the driver waits, and, while it does not wait, by the processor time
 that it really uses. A driver that is too slow for its cluster therefore shows as idle workers.
 """

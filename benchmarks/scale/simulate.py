@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es:100] [--kill] [--asynchronous]
 
-Everything but the machines is real: loop, controller, dispatcher, scheduler, archive (SQLite, in a folder of this machine).
+Everything but the machines is real: loop, controller, dispatcher, scheduler, archive (SQLite, in a local folder).
 Every row is a process of its own. With --asynchronous results are told as they arrive. With --kill the driver is killed
 half-way, and another one resumes. What is true at the end is checked: every candidate has exactly one end, and every
 answer of one that did not fail is there once.
@@ -34,7 +34,7 @@ from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
 from evomerge.controllers.protocol import Controller, Setup
-from evomerge.controllers.registry import build
+from evomerge.controllers.registry import build, controller_info
 from evomerge.loop import Budget, Rules, replay, run_search
 from evomerge.pool.cluster import Resources
 from evomerge.pool.protocol import Arrival, PoolEvent, Retry
@@ -119,7 +119,8 @@ def simulate(
 ) -> dict[str, Any]:
     """Run one search, with one killed driver in the middle or without; return its row."""
     world = replace(world, per_node=math.gcd(world.workers, world.per_node))  # every place of a node has a worker
-    options = {} if population is None else {"population": population}
+    key = controller_info(controller).batch_option
+    options = {} if population is None or key is None else {key: population}
     weights = (1.0,) * len(TASKS)
     setup = Setup(GENES, world.seed, len(TASKS), weights, budget=candidates, asynchronous=asynchronous)
     rules = Rules(asynchronous=asynchronous)

@@ -6,7 +6,7 @@
     figures.save(figures.front(run), "front.svg")
     figures.recipe(run, "knee")
 
-Behind each figure is a frame: a method of `Run`, or the function named in the figure's docstring.
+Behind each figure is a frame: of `run.tables`, or the function named in the figure's docstring.
 """
 
 from evomerge.figures.course import hypervolume, progress, utilisation

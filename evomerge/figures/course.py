@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def progress(run: Run) -> alt.Chart:
     """Return the best candidate so far with its 95% interval, over all candidates, beside the best parent.
 
-    The frame behind it is `Run.history()`. Scores are on the search items, which flatter the best of many; `held_out`
-    shows by how much.
+    The frame behind it is `run.tables.history()`. Scores are on the search items, which flatter the best of many;
+    `held_out` shows by how much.
 
     Args:
         run: with at least one scored candidate.
@@ -47,7 +47,7 @@ def progress(run: Run) -> alt.Chart:
 def hypervolume(run: Run) -> alt.Chart:
     """Return how the volume that the front dominates grew, above the worst parent.
 
-    The frame behind it is `Run.history()`.
+    The frame behind it is `run.tables.history()`.
 
     Args:
         run: with at least one scored candidate.
@@ -72,7 +72,7 @@ def hypervolume(run: Run) -> alt.Chart:
 def utilisation(run: Run) -> alt.Chart:
     """Return who was busy when, one row per worker, on the clock of the run's active time.
 
-    The frame behind it is `Run.work()`; where the time went by stage is in `Run.utilisation()`.
+    The frame behind it is `run.tables.work()`; where the time went by stage is in `run.tables.utilisation()`.
 
     Args:
         run: with at least one finished evaluation.
@@ -102,14 +102,14 @@ def utilisation(run: Run) -> alt.Chart:
 
 
 def utilisation_frame(run: Run) -> pd.DataFrame:
-    """Return `Run.work()` with two columns more: seconds (of each evaluation) and kind (as in the legend)."""
-    work = run.work()
+    """Return `run.tables.work()` with two columns more: seconds (of each evaluation) and kind (as in the legend)."""
+    work = run.tables.work()
     kinds = work["split"].map({"search": "search items", "holdout": "held-out items"}).fillna(work["split"])
     return work.assign(seconds=work["end"] - work["start"], kind=kinds.where(~work["failed"].astype(bool), "failed"))
 
 
 def _history(run: Run) -> pd.DataFrame:
-    history = run.history()
+    history = run.tables.history()
     if not len(history):
         raise InputError("no candidate has scores yet, so there is no progress to draw")
     # not by number: predicted points that were measured after the search have numbers from a million on
@@ -122,12 +122,12 @@ def _parent(library: Any, run: Run) -> list[Any]:
 
     from evomerge.results.evaluations import best_number, overall
 
-    parents = run.evaluations(kind="parent")
+    parents = run.data.evaluations(kind="parent")
     number = best_number(parents, run.objectives)
     fitness = parents[number].fitness(run.objectives) if number is not None else None
     if number is None or fitness is None:
         return []
-    name = run.candidate(number).name
+    name = run.data.candidate(number).name
     chart = library.Chart(pd.DataFrame({"y": [overall(fitness, run.objectives)], "name": [f"parent {name}"]}))
     rule = chart.mark_rule(color=INK, strokeDash=[6, 4]).encode(y="y:Q")
     text = chart.mark_text(align="right", dy=-7, color=INK).encode(x=library.value("width"), y="y:Q", text="name:N")

@@ -84,7 +84,7 @@ def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
     )
     guessed = front[front["candidate"].isna()]
     guessed = guessed[columns].assign(name="predicted", kind="predicted")
-    parents = run.parents()
+    parents = run.tables.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
     return pd.concat([frame for frame in (people, parents, guessed) if len(frame)], ignore_index=True)[
         ["name", "kind", *columns]

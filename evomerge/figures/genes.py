@@ -17,7 +17,7 @@ SHOWN_SLICES = 9
 
 
 def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.Chart:
-    """Return which genes mattered most for each objective, as in `figures.importance(run.importance())`.
+    """Return which genes mattered most for each objective, of `run.tables.importance()`.
 
     Bars are the share of the fitness' variance between candidates with similar values of the gene; their colour says
     whether more of it was better.
@@ -58,7 +58,7 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
 def landscape(
     frame: pd.DataFrame, title: str = "Landscape through a candidate", genes: Sequence[str] = ()
 ) -> alt.Chart:
-    """Return slices: what would change if one gene moved and the others stayed; `figures.landscape(run.landscape())`.
+    """Return slices: the predicted score if one gene moved and the others stayed; of `run.tables.landscape()`.
 
     Bands are 90% intervals of the prediction. Where no candidate was as far out, the line is dotted with grey.
 

@@ -100,7 +100,7 @@ def ability_frame(bank: Bank) -> pd.DataFrame:
 
 
 def estimates(frame: pd.DataFrame, title: str = "Estimates from few items") -> alt.Chart:
-    """Return what few answers told of candidates against their full answers; `figures.estimates(run.estimates())`.
+    """Return estimates from few items against full answers; of `run.tables.estimates()`.
 
     Args:
         frame: candidate, objective, estimate, low, high (95%, metric's units), full (missing: not drawn), items.

@@ -72,7 +72,7 @@ def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = 
     key = metric_key(one.metric, one.filter)
     rows = [
         (name, kind, r.item, r.value)
-        for (name, kind), answers in zip(people.values(), run.answers_of(people, split).values(), strict=True)
+        for (name, kind), answers in zip(people.values(), run.data.answers_of(people, split).values(), strict=True)
         for r in answers
         if r.task == task and r.metric == key
     ]
@@ -93,9 +93,9 @@ def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
     """Return number -> (name, kind) of the models whose answers are shown."""
     if split == "holdout":
         return {f.number: (f.name, "parent" if f.number < 0 else "candidate") for f in run.finals()}
-    found = {p.number: (f"parent {p.name}", "parent") for p in run.candidates("parent")}
+    found = {p.number: (f"parent {p.name}", "parent") for p in run.data.candidates("parent")}
     front = [int(number) for number in run.front()["candidate"]]
-    done = [n for n, evaluation in run.evaluations().items() if evaluation.failure is None and n not in set(front)]
+    done = [n for n, evaluation in run.data.evaluations().items() if evaluation.failure is None and n not in set(front)]
     room = max(0, SHOWN_MODELS - len(found) - len(front))
     step = max(1, -(-len(done) // room)) if room else len(done) + 1
     for number in front[:SHOWN_MODELS]:
@@ -108,7 +108,7 @@ def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
 def held_out(run: Run) -> alt.Chart:
     """Return search scores against held-out scores of finalists and parents: below the line, luck was taken for skill.
 
-    The frame behind it is `Run.generalisation()`.
+    The frame behind it is `run.tables.generalisation()`.
 
     Args:
         run: that has come to its end, with held-out items.
@@ -116,7 +116,7 @@ def held_out(run: Run) -> alt.Chart:
     Raises:
         InputError: no model has answered held-out items.
     """
-    library, frame = altair(), run.generalisation()
+    library, frame = altair(), run.tables.generalisation()
     if not len(frame):
         raise InputError("no model has answered held-out items yet; a search asks them at its end")
     for side in ("search", "holdout"):

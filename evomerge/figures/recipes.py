@@ -62,13 +62,13 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
 
 
 def recipe_frame(run: Run, pick: int | str = "best") -> pd.DataFrame:
-    """Return `Run.coefficients(pick)` where it is worth a picture: layers only, numbers, parameters that vary.
+    """Return `run.tables.coefficients(pick)` where it is worth a picture: layers only, numbers, parameters that vary.
 
     Columns: as there, and source (the model, with its module where there is one).
     """
     import pandas as pd
 
-    table = run.coefficients(pick)
+    table = run.tables.coefficients(pick)
     table = table[(table["layer"] != OUTSIDE) & (table["model"] != "")]
     table = table[[isinstance(v, (int, float)) and not isinstance(v, bool) for v in table["value"]]]
     table = table.assign(value=pd.to_numeric(table["value"]))

@@ -21,9 +21,9 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
 from evomerge.loop.dispatcher import Items
-from evomerge.loop.paired import Lead, lead, total_lead
 from evomerge.pareto.dominance import non_dominated
 from evomerge.scoring.estimate import values_of
+from evomerge.stats import MeanDifference, paired_mean, weighted_sum
 
 MOST_REFERENCES = 8  # points of a front: each further one costs power, as the error rate is shared among them
 REMEMBERED = 64  # references whose answers are kept in memory
@@ -220,12 +220,12 @@ class RacingPolicy:
     def _p(self, reference: int, number: int) -> float:
         """Return the p value of the candidate not being behind: in the weighted sum, or in every objective."""
         if self._racing.against == "best":
-            return self._total(reference, number).p()
-        return max(one.p() for one in self._leads(reference, number))
+            return self._total(reference, number).p_not_above()
+        return max(one.p_not_above() for one in self._leads(reference, number))
 
-    def _total(self, reference: int, number: int) -> Lead:
+    def _total(self, reference: int, number: int) -> MeanDifference:
         """Return the lead in the weighted sum; objectives of one task are added item by item, as they go together."""
-        exact: list[tuple[float, Lead]] = []
+        exact: list[tuple[float, MeanDifference]] = []
         tasks: dict[str, np.ndarray] = {}
         scales: dict[str, float] = {}
         for j, (weight, objective) in enumerate(zip(self._weights, self._objectives, strict=True)):
@@ -237,23 +237,23 @@ class RacingPolicy:
                 exact.append((weight, self._known(reference, number, j)))
         # divided by its weight, a task's difference is -1, 0 or 1 again where answers are right or wrong
         weighing = {task: pairs / scales[task] for task, pairs in tasks.items() if scales[task] > 0}
-        parts = [(scales[task], lead(pairs, len(self._plans[-1][task]))) for task, pairs in weighing.items()]
-        return total_lead([*exact, *parts])
+        parts = [(scales[task], paired_mean(pairs, len(self._plans[-1][task]))) for task, pairs in weighing.items()]
+        return weighted_sum([*exact, *parts])
 
-    def _leads(self, reference: int, number: int) -> list[Lead]:
+    def _leads(self, reference: int, number: int) -> list[MeanDifference]:
         """Return the reference's lead per objective."""
         return [
-            lead(self._differences(reference, number, j), len(self._plans[-1][objective.task]))
+            paired_mean(self._differences(reference, number, j), len(self._plans[-1][objective.task]))
             if objective.kind in BY_ITEM
             else self._known(reference, number, j)
             for j, objective in enumerate(self._objectives)
         ]
 
-    def _known(self, reference: int, number: int, j: int) -> Lead:
+    def _known(self, reference: int, number: int, j: int) -> MeanDifference:
         """Return the lead in an objective that is measured as a whole, hence known."""
         objective = self._objectives[j]
         high, low = (self._evaluation(n).scores[objective.name].value for n in (reference, number))
-        return Lead(objective.fitness(high) - objective.fitness(low), 0.0, float("inf"))
+        return MeanDifference(objective.fitness(high) - objective.fitness(low), 0.0, float("inf"))
 
     def _differences(self, reference: int, number: int, j: int) -> np.ndarray:
         """Return reference minus candidate, (n,), on the items that the candidate has answered, in fitness units."""

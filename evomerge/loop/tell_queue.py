@@ -11,7 +11,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.controllers.protocol import Controller, Versioned, tell
 from evomerge.loop.dispatcher import Dispatcher
 from evomerge.loop.racing import Fitness, RacingPolicy
-from evomerge.pareto.dominance import dominates
+from evomerge.pareto.dominance import extend_front
 
 Observation = tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]  # candidate, fitness, its standard errors
 
@@ -190,15 +190,4 @@ class TellQueue:
             before = self.best.get(objective.name)
             if before is None or value > objective.fitness(before):
                 self.best[objective.name] = objective.fitness(value)  # a second change of sign: the metric's own units
-        self.front = _front_with(self.front, np.asarray(fitness, dtype=np.float64))
-
-
-def _front_with(front: np.ndarray | None, point: np.ndarray) -> np.ndarray | None:
-    """Return a Pareto front (n, m) with one more point (m,), unless the front dominates it."""
-    if np.isnan(point).any():
-        return front
-    if front is None:
-        return point[None]
-    if dominates(front, point).any():
-        return front
-    return np.vstack([front[~dominates(point, front)], point])
+        self.front = extend_front(self.front, fitness)

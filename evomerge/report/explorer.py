@@ -21,8 +21,8 @@ from evomerge.report.findings import Findings, points, with_error
 from evomerge.report.predictions import predicted_points, predictions
 from evomerge.results.coefficients import coefficients_frame
 from evomerge.results.evaluations import comparable, fitness_table, overall
-from evomerge.results.export import yaml_text
 from evomerge.scoring.comparison import paired_difference
+from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -249,7 +249,7 @@ def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
     by_name = {findings.candidates[n].name: n for n in findings.parents}
     against = by_name[parent[0]] if parent else None
     finals = {final.number: final for final in findings.finals}
-    answers = findings.run.answers_of([*choices, *([against] if against is not None else [])])
+    answers = findings.run.data.answers_of([*choices, *([against] if against is not None else [])])
     details: dict[str, Any] = {}
     spent = 0
     for number in choices:

@@ -65,5 +65,5 @@ def predictions(findings: Findings) -> Html | None:
         shown if rows else None,
         element("p", {}, "To measure them, which puts them beside the others: ") if rows else None,
         element("p", {"class": "command"}, command) if rows else None,
-        *(element("p", {}, line) for line in remeasured_lines(findings.run)),
+        *(element("p", {}, line) for line in remeasured_lines(findings.run.data)),
     )

@@ -27,7 +27,7 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
 
     Args:
         findings: of the run.
-        importance: `Run.importance()`.
+        importance: `run.tables.importance()`.
         genes: names, the one that mattered most first.
     """
     trusted = importance[importance["left_out_r2"] >= BELIEVABLE]
@@ -35,7 +35,7 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
     if not names or findings.best is None:
         return None
     try:
-        frame = findings.run.landscape(str(findings.best), steps=STEPS)
+        frame = findings.run.tables.landscape(str(findings.best), steps=STEPS)
     except InputError:  # a space without a gene that a surrogate could hold
         return None
     drawn_genes = [gene for gene in genes if (frame["line"] == gene).any()][:SHOWN_GENES]

@@ -8,8 +8,7 @@ from evomerge.markup import Html, element, joined, number, table
 from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
 from evomerge.report.findings import Findings, points, with_error
 from evomerge.results.evaluations import comparable
-from evomerge.results.finals import Final
-from evomerge.results.generalisation import MEAN
+from evomerge.results.holdout import MEAN, Final
 from evomerge.results.summaries import clock, verdict
 from evomerge.scoring.comparison import Difference
 

@@ -208,7 +208,7 @@ def describe(frame: str) -> pd.DataFrame:
     """Return one row per column of a frame: column, type, unit, meaning.
 
     Args:
-        frame: a method of `Run` that returns one, as in 'trials'; see `FRAMES`.
+        frame: as in 'trials', one of `FRAMES`: `run.front()`, `run.compare(a, b).table()`, all others of `run.tables`.
 
     Raises:
         InputError: there is no frame of this name.
@@ -229,11 +229,3 @@ def markdown() -> str:
         lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
         lines.append("")
     return "\n".join(lines)
-
-
-def undocumented(frame: str, columns: list[str]) -> list[str]:
-    """Return the columns of an actual frame that the documentation of `frame` does not cover."""
-    known = [column.name for column in FRAMES[frame]]
-    exact = {name for name in known if "<" not in name}
-    prefixes = tuple(name.partition("<")[0] for name in known if "<" in name)
-    return [name for name in columns if name not in exact and not (prefixes and name.startswith(prefixes))]

@@ -1,4 +1,4 @@
-"""Two models on the same questions: who answers what, and by how much one is better, with an interval."""
+"""Paired comparison of two models on the items that both answered: item by item, and with an interval."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from evomerge.candidate import Objective, Response, Split
 from evomerge.errors import InputError
 from evomerge.markup import element, table
 from evomerge.results.evaluations import comparable
+from evomerge.results.run_data import RunData
+from evomerge.results.selection import named_candidate
 from evomerge.scoring.comparison import Difference, paired_difference
 from evomerge.scoring.estimate import metric_key, values_of
 
@@ -112,6 +114,18 @@ class Comparison:
         if not gain.has_interval:
             return f"{value:+.3g}{unit}, no interval: one number per model"
         return f"{value:+.3g}{unit}, {gain.level:.0%} interval [{low:.3g}, {high:.3g}]"
+
+
+def compare_models(
+    run: RunData, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95
+) -> Comparison:
+    """Return how two candidates or parents of a run compare; see `Run.compare`."""
+    models = [named_candidate(run, str(name)) for name in (a, b)]
+    split = split or ("holdout" if all(run.answered_holdout(model.number) for model in models) else "search")
+    names = [f"parent {model.name}" if model.kind == "parent" else f"candidate {model.number}" for model in models]
+    left, right = (run.responses(model.number, split) for model in models)
+    stands_in = run.facts["items"]["stands_in"] if split == "holdout" else {}
+    return compare((names[0], names[1]), (left, right), run.objectives, split=split, stands_in=stands_in, level=level)
 
 
 def compare(

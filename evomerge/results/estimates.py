@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.95  # of the intervals
+COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full", "items", "method", "beyond")
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,16 @@ def best_evaluations(
     return found
 
 
-def estimate_rows(
+def estimates_frame(
     archive: Archive, objectives: Sequence[Objective], items: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Return one row per candidate and estimated objective: the estimate with its interval, and the full answers' mean.
 
-    The estimate is the one that the controller was told or would have been told, made without the candidate's own
-    full answers; so where `full` is a number, the two may be compared.
+    The estimate is the one that the controller observed or would have observed, made without the candidate's own full
+    answers; so where `full` is a number, the two may be compared.
     """
+    import pandas as pd
+
     rows = []
     for number, estimates in sorted(recorded_estimates(archive).items()):
         responses = search_answers(archive, number)
@@ -149,17 +152,14 @@ def estimate_rows(
                     "beyond": estimate.beyond,
                 }
             )
-    return rows
-
-
-COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full", "items", "method", "beyond")
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def estimates_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return per objective how estimates compared with full answers so far.
 
     Args:
-        table: `Run.estimates()`.
+        table: `estimates_frame`.
 
     Returns:
         objective -> items asked, candidates compared, mean absolute error and mean error (both in the metric's units),

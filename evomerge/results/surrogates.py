@@ -20,11 +20,10 @@ from evomerge.pareto.links import LinkName, guess_link
 from evomerge.pareto.quadratic import fit_objectives
 from evomerge.pareto.surrogate import Surrogate, predict
 from evomerge.results.evaluations import best_number, fitness_table
+from evomerge.results.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from evomerge.results import Run
 
 FEWEST_CANDIDATES = 3
 LEVEL = 0.9  # of every interval here
@@ -61,7 +60,7 @@ class RunSurrogates:
         return predicted_front(self.fits, np.random.default_rng(SEED), size=FRONT_SIZE, start=self.points, level=LEVEL)
 
 
-def surrogates_of(run: Run) -> RunSurrogates:
+def surrogates_of(run: RunData) -> RunSurrogates:
     """Return the surrogates of a run.
 
     Genes that choose among names have no order that a quadratic could use: they are held at the best candidate's

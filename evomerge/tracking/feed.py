@@ -10,7 +10,7 @@
     holdout/<objective>, holdout/stderr/<objective>, holdout/gain, _low, _high     of the winner, at the end
 
 A step is written when all candidates before it are done too, so that steps ascend and `best` means the same as in
-`Run.history()`; with results on arrival a slow candidate holds back those after it until it is done.
+`run.tables.history()`; with results on arrival a slow candidate holds back those after it until it is done.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class Feed:
             ready = [number for place, number in enumerate(ready) if number == first + place]
         if not ready:
             return []
-        evaluations = self._run.evaluations()
-        history = {int(row["candidate"]): row for row in self._run.history().to_dict(orient="records")}
+        evaluations = self._run.data.evaluations()
+        history = {int(row["candidate"]): row for row in self._run.tables.history().to_dict(orient="records")}
         failed = sorted(n for n, evaluation in evaluations.items() if evaluation.failure is not None)
         with Archive.open(self._run.folder) as archive:
             genotypes = {c.number: c.genotype for c in archive.candidates("search", first=ready[0])}
-        use = self._run.usage()
+        use = self._run.data.usage()
         steps, before, behind = [], 0, max((n for n in history if n < ready[0]), default=None)
         for number in ready:
             while before < len(failed) and failed[before] <= number:
@@ -156,7 +156,7 @@ class Feed:
             "models": ", ".join(facts["models"]),
             "evomerge": facts["evomerge"],
         }
-        limits = {f"budget.{key}": value for key, value in self._run.budget().items() if value is not None}
+        limits = {f"budget.{key}": value for key, value in self._run.data.budget().items() if value is not None}
         return {**found, **limits}
 
 

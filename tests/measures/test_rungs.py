@@ -100,5 +100,5 @@ def test_a_search_records_what_fell_off_and_why(place):
     table = run.trials()
     assert list(table["status"]) == ["failed", "done"]
     assert table["failure"][0].startswith("exploding weights: the norm of '")
-    assert len(run.evaluations("parent")) == 3
-    assert all(evaluation.failure is None for evaluation in run.evaluations("parent").values())
+    assert len(run.data.evaluations("parent")) == 3
+    assert all(evaluation.failure is None for evaluation in run.data.evaluations("parent").values())

@@ -1,4 +1,4 @@
-"""At the worker's evaluator exceptions become failures of the right kind, and wrong answers never pass for right ones."""
+"""`SafeEvaluator`: exceptions become failures of the right kind, and wrong answers never pass for right ones."""
 
 from __future__ import annotations
 

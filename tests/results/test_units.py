@@ -32,7 +32,7 @@ def test_the_best_is_not_the_shallowest(tmp_path: Path) -> None:
     best = run.best()
     assert best is not None
     assert best.number == 0  # the mean with layers in it would be that of candidate 1: 6 layers, 10% right
-    assert run.history()["best"].iloc[-1] == pytest.approx(0.9)
+    assert run.tables.history()["best"].iloc[-1] == pytest.approx(0.9)
     assert run.status()["best"]["overall"] == pytest.approx(0.9)
     assert run.front().marks()[0] == ["best overall", "best left"]
     assert run.front().marks()[1] == ["best layers"]
@@ -103,5 +103,5 @@ def test_a_run_with_such_numbers_is_told_without_nan(tmp_path: Path) -> None:
     assert ">nan" not in (body + rest).lower()
     assert " nan" not in (body + rest).lower()
     assert sorted(MODELS) == sorted(
-        [*(c.number for c in run.candidates()), *(c.number for c in run.candidates("parent"))]
+        [*(c.number for c in run.data.candidates()), *(c.number for c in run.data.candidates("parent"))]
     )

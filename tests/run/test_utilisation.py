@@ -10,7 +10,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Outcome, Response
 from evomerge.loop import Dispatcher
 from evomerge.pool.protocol import PoolEvent, Retry
-from evomerge.results import utilisation
+from evomerge.results.utilisation import usage_summary, utilisation_frame, worker_times
 from evomerge.scoring.synthetic import SyntheticSpec, synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA
@@ -63,8 +63,8 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
         archive.copy_answers(0, 2)
         archive.put_event("ended")
     with Archive.open(folder) as archive:
-        table = utilisation.table(archive).set_index("worker")
-        summary = utilisation.summary(archive, price=36.0)
+        table = utilisation_frame(archive).set_index("worker")
+        summary = usage_summary(archive, price=36.0)
     assert list(table.index) == ["a/0", "b/1"]  # copying from a twin is nobody's work
     first, second = table.loc["a/0"], table.loc["b/1"]
     assert (first["done"], first["failed"], first["node"], first["gpus"]) == (1, 1, "a", 1.0)
@@ -95,7 +95,7 @@ def test_a_run_in_one_process_counts_its_whole_time(tmp_path: Path, monkeypatch:
         clock.seconds = 40.0
         dispatcher.record([Outcome(0, "search", None, "here/0", 30.0, {"score.add": 30.0})])
     with Archive.open(tmp_path / "run") as archive:
-        (time,) = utilisation.times(archive)
-        summary = utilisation.summary(archive)
+        (time,) = worker_times(archive)
+        summary = usage_summary(archive)
     assert (time.present, time.busy, summary["cost"]) == (40.0, 30.0, None)
     assert summary["busy_share"] == pytest.approx(0.75)

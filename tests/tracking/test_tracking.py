@@ -62,7 +62,7 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
 def test_every_step_is_a_row_of_the_history(tmp_path: Path, notes: Notes) -> None:
     run = Followed(tmp_path / "run").session(10, ["tensorboard"], end=True)
     assert [step.number for step in notes.steps] == list(range(10))
-    history, trials = (frame.set_index("candidate") for frame in (run.history(), run.trials()))
+    history, trials = (frame.set_index("candidate") for frame in (run.tables.history(), run.trials()))
     best = history["incumbent"]
     for step in notes.steps:
         assert step.metrics["search/failed"] == (step.number >= FAILS)
@@ -141,7 +141,7 @@ def test_a_tool_that_fails_is_reported_once_and_stops_nothing(tmp_path: Path, no
     [said] = world.said
     assert said.startswith("logging to mlflow does not work; the search goes on. ConnectionError: no server")
     assert "hf_" not in said
-    events = run.events()
+    events = run.tables.events()
     assert [row["text"] for row in events[events["kind"] == "note"]["payload"]] == [said]
     notes.fails = 0
     world.session(8)

@@ -77,7 +77,7 @@ def expected(run: Run, key: str) -> dict[int, float]:
         table = run.trials().set_index("candidate")[f"{kind}.{name}"].dropna()
     else:
         columns = {"overall/best": "best", "front/size": "front_size", "front/hypervolume": "hypervolume"}
-        table = run.history().set_index("candidate")[columns[key]]
+        table = run.tables.history().set_index("candidate")[columns[key]]
     return {int(number): float(value) for number, value in table.items()}
 
 

@@ -1,14 +1,24 @@
-"""Finalists and parents on the held-out items, compared item by item: pure functions of the stored responses."""
+"""Finalists and parents on the held-out items: paired gains over the best parent, and search beside held-out scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from evomerge.candidate import Objective, Response, Score
+from evomerge.candidate import Evaluation, Objective, Response, Score
 from evomerge.results.evaluations import comparable, evaluation_of
+from evomerge.results.run_data import RunData
 from evomerge.scoring.comparison import Difference, gain_over_best, joint_gains
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GENERALISATION_COLUMNS = (
+    *("candidate", "name", "kind", "objective", "search", "search_stderr", "holdout", "holdout_stderr"),
+)
+MEAN = "mean"  # stands for the objective's name in the row of their mean
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,17 @@ class Final:
     joint: Difference | None = None  # the same gain with an interval that holds for all finalists together
     in_points: bool = True  # all that is compared are shares of items; otherwise each has a unit of its own
     averaged: tuple[str, ...] = ()  # objectives that `score` and the gains are means of
+
+
+def finals_of(run: RunData) -> list[Final]:
+    """Return finalists and parents of a run on the held-out items; see `compare_finals`."""
+    plan, stands_in = run.facts["items"]["holdout"], run.facts["items"]["stands_in"]
+    with run.open_archive() as archive:
+        people = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
+        done = [c for c in people if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]
+        responses = {c.number: archive.responses("holdout", c.number) for c in done} if plan else {}
+    names = {c.number: f"parent {c.name}" if c.kind == "parent" else f"candidate {c.number}" for c in people}
+    return compare_finals(responses, names, run.objectives, stands_in)
 
 
 def compare_finals(
@@ -70,3 +91,34 @@ def mean_score(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> 
     value = sum(objective.fitness(scores[objective.name].value) for objective in objectives) / count
     stderr = math.sqrt(sum(scores[objective.name].stderr ** 2 for objective in objectives)) / count
     return Score(value, stderr, sum(scores[objective.name].items for objective in objectives))
+
+
+def generalisation_frame(
+    finals: Sequence[Final], searched: Mapping[int, Evaluation], objectives: Sequence[Objective]
+) -> pd.DataFrame:
+    """Return one row per finalist or parent and objective, then one for the mean over objectives.
+
+    Args:
+        finals: scores on held-out items.
+        searched: number -> evaluation on search items, parents included.
+        objectives: what is wanted. The mean is of fitness (higher is better), and missing where units differ.
+    """
+    import pandas as pd
+
+    rows = []
+    for final in finals:
+        before = searched.get(final.number)
+        if before is None or before.failure is not None:
+            continue
+        kind = "parent" if final.number < 0 else "candidate"
+        for objective in objectives:
+            pair = (before.scores[objective.name], final.scores[objective.name])
+            rows.append((final.number, final.name, kind, objective.name, *_cells(pair)))
+        if len(comparable(objectives)) > 1 and final.in_points:
+            pair = (mean_score(before.scores, comparable(objectives)), final.score)
+            rows.append((final.number, final.name, kind, MEAN, *_cells(pair)))
+    return pd.DataFrame(rows, columns=list(GENERALISATION_COLUMNS))
+
+
+def _cells(pair: tuple[Score, Score]) -> tuple[float, float, float, float]:
+    return pair[0].value, pair[0].stderr, pair[1].value, pair[1].stderr
