@@ -19,7 +19,7 @@ from evomerge.loop import Progress, evaluate, replay
 from evomerge.loop.loop import MOST_MACHINE_FAILURES
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pool.runner import LocalPool
-from evomerge.run.progress import progress_line
+from evomerge.run.progress import line_of
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.archive.test_disk import DISK, small_disk  # noqa: F401  a fixture
 from tests.pool.fakes import ShuffledPool
@@ -341,9 +341,9 @@ def test_progress_says_what_was_measured(folder: Path) -> None:
 
 def test_the_line_of_progress_names_the_parents_before_and_the_front_after() -> None:
     first = Progress(0, 30, {}, 0, 4, 0, 4, 0.5, 12.0, None)
-    assert progress_line(first) == "4 parents to answer first  0/30 candidates  busy 50%  12s"
+    assert line_of(first) == "4 parents to answer first  0/30 candidates  busy 50%  12s"
     later = Progress(10, 30, {"add": 0.5, "sort": 0.25}, 3, 0, 1, 4, 0.98, 75.0, 61.0)
-    assert progress_line(later) == (
+    assert line_of(later) == (
         "10/30 candidates  best add 0.500 sort 0.250  front 3  1 failed  busy 98%  1m15s  1m01s left"
     )
 
