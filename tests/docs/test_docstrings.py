@@ -48,7 +48,11 @@ OWN_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, 
 
 def surface() -> dict[str, Any]:
     """Return every public function and class by its dotted name."""
-    found = {f"evomerge.{name}": getattr(evomerge, name) for name in evomerge.__all__ if name != "__version__"}
+    found = {
+        f"evomerge.{name}": getattr(evomerge, name)
+        for name in evomerge.__all__
+        if name not in ("__version__", "figures")
+    }
     found |= {f"evomerge.figures.{name}": getattr(figures, name) for name in figures.__all__}
     for module, names in EXTENDING.items():
         found |= {f"{module}.{name}": getattr(importlib.import_module(module), name) for name in names}
