@@ -34,6 +34,10 @@ def write_report(run: Run, to: str | Path | None = None) -> Path:
 
     Raises:
         InputError: the folder does not exist or cannot be written, or `to` is a folder.
+
+    >>> from evomerge import open_run, write_report
+    >>> write_report(open_run("runs/quickstart"), "report.html").name
+    'report.html'
     """
     target = Path(to) if to is not None else run.folder / FILE_NAME
     if target.is_dir():
