@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "references", "tokenizer", "markup", "yaml_text"],
+    ["errors", "references", "tokenizer", "markup", "options", "yaml_text"],
     ["merge", "irt", "pareto", "stats"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
@@ -29,7 +29,7 @@ FLOORS = [
     ["cli"],
 ]
 # On one floor, yet one may read the other: space and candidate are made of recipes.
-ALLOWED_NEIGHBOURS = {("space", "recipe"), ("candidate", "recipe")}
+ALLOWED_NEIGHBOURS = {("options", "errors"), ("space", "recipe"), ("candidate", "recipe")}
 
 # outside package -> the only places that import it, relative to evomerge/
 DOORS = {
@@ -58,6 +58,7 @@ LIGHT = [
     "references",
     "tokenizer",
     "markup",
+    "options",
     "yaml_text",
     "recipe",
     "space",

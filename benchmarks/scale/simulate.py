@@ -34,7 +34,7 @@ from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
 from evomerge.controllers.protocol import Controller, Setup
-from evomerge.controllers.registry import build
+from evomerge.controllers.registry import build, controller_info
 from evomerge.loop import Budget, Rules, replay, run_search
 from evomerge.pool.cluster import Needs
 from evomerge.pool.foreman import Foreman
@@ -119,7 +119,8 @@ def simulate(
 ) -> dict[str, Any]:
     """Run one search, with one killed driver in the middle or without; return its row."""
     world = replace(world, per_node=math.gcd(world.workers, world.per_node))  # every place of a node has a worker
-    options = {} if population is None else {"population": population}
+    key = controller_info(controller).batch_option
+    options = {} if population is None or key is None else {key: population}
     weights = (1.0,) * len(TASKS)
     setup = Setup(GENES, world.seed, len(TASKS), weights, budget=candidates, asynchronous=asynchronous)
     rules = Rules(asynchronous=asynchronous)

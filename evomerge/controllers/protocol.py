@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from evomerge.controllers.ingredients import Ingredients
+from evomerge.controllers.model_weights import Ingredients
 from evomerge.pareto.constraints import Bounds
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate, Evaluation, Objective, Score
+from evomerge.controllers.registry import CONTROLLERS
 from evomerge.errors import InputError
 from evomerge.results.evaluations import comparable, front_numbers, overall
 from evomerge.results.fronts import FrontAnswer, FrontRequest
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from evomerge.results import Run
 
-OWN_CONTROLLER = "quadratic"  # it works with surrogates, so what they say is always told
 FEWEST, MOST = 20, 500  # candidates between which surrogates are fitted for the report where it does not
 BELIEVABLE = 0.5  # left-out R2 of every objective, below which their front is not shown unasked
 SHOWN_PREDICTED = 8  # points
@@ -126,7 +126,8 @@ def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
         run: the run.
         scored: how many candidates have scores.
     """
-    own = run.facts["controller"]["name"] == OWN_CONTROLLER
+    info = CONTROLLERS.get(run.facts["controller"]["name"])  # one that is registered elsewhere may be unknown here
+    own = info is not None and info.predicts_front
     if len(run.objectives) < 2 or (not own and not FEWEST <= scored <= MOST) or not scored:
         return None
     try:

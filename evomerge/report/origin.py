@@ -47,8 +47,7 @@ def asked(findings: Findings) -> Html:
     head = ("objective", "metric", "better is", "weight", "search items", "held-out items")
     shown = table(head, rows, caption="Objectives", numeric=range(3, 6))
     controller = facts["controller"]
-    options = {"population": controller["population"], **controller["options"]}
-    given = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
+    given = ", ".join(f"{key} {value}" for key, value in controller["options"].items() if value is not None)
     budget = findings.status["budget"]
     limits = [f"{budget['candidates']} candidates"] if budget.get("candidates") else []
     limits += [f"{budget['hours']:g} hours"] if budget.get("hours") else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate
-from evomerge.controllers.ingredients import ingredients_in
+from evomerge.controllers.model_weights import ingredients_in
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array
 from evomerge.pareto.importance import (

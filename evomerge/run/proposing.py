@@ -14,10 +14,10 @@ import numpy as np
 
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
-from evomerge.controllers.choice import choose
-from evomerge.controllers.ingredients import ingredients_in, models_with_weights, with_products
+from evomerge.controllers.auto import auto_options, choose
+from evomerge.controllers.model_weights import ingredients_in, models_with_weights, with_products
 from evomerge.controllers.protocol import Prior, Setup
-from evomerge.controllers.registry import AUTO
+from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
 from evomerge.pareto.constraints import Bounds
 from evomerge.recipe import Recipe
@@ -28,14 +28,13 @@ from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
 
-NEEDS_PRODUCTS = ("kinship",)  # controllers that ask how akin the models are
-
 
 @dataclass(frozen=True)
 class Proposing:
     """Which controller proposes, what it begins with, and sentences on how that came about."""
 
     name: str
+    options: Mapping[str, Any]  # of this controller, by name
     notes: tuple[str, ...]
     prior: Mapping[str, Any]  # points and fitness as plain data, {} for none
     products: Sequence[Sequence[float]]  # of task vectors, () where nobody asks for them
@@ -44,8 +43,7 @@ class Proposing:
         """Return the entry `controller` of a run's facts."""
         return {
             "name": self.name,
-            "population": request.population,
-            "options": {key: value for key, value in request.options.items() if key != "warm_start"},
+            "options": dict(self.options),
             "asynchronous": request.asynchronous,
             "staleness": request.staleness,
             "notes": list(self.notes),
@@ -83,15 +81,17 @@ def decide(
         prior, notes = _warm_start(str(source), space, objectives)
     setup = setup_of({"prior": prior}, space, merge, objectives, plan, budget=budget, seed=0)
     name = request.name
+    options = {key: value for key, value in request.options.items() if key != "warm_start"}
     if name == AUTO:
         choice = choose(setup)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
+        options = auto_options(name, options.get("batch_size"))
     products: list[list[float]] = []
-    if name in NEEDS_PRODUCTS and measure and setup.ingredients is not None:
+    if controller_info(name).needs_similarity and measure and setup.ingredients is not None:
         from evomerge.weights.kinship import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
-    return Proposing(name, notes, prior, products)
+    return Proposing(name, options, notes, prior, products)
 
 
 def setup_of(

@@ -49,7 +49,6 @@ class ControllerRequest:
     """Who proposes candidates, and with which options beyond the defaults."""
 
     name: str = "cma-es"
-    population: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     asynchronous: bool = False
     staleness: int | None = None  # None: the controller's own bound

@@ -173,7 +173,7 @@ def test_a_larger_budget_extends_a_finished_run(tmp_path: Path, search_file: Pat
 def test_other_methods_run_and_export_what_they_scored(tmp_path: Path, method: str) -> None:
     file = tmp_path / "search.yaml"
     text = search_text(method=method, controller="sobol", candidates=2, items=4)
-    text = text.replace("population: 4", "population: 2")
+    text = text.replace("batch_size: 4", "batch_size: 2")
     file.write_text(text.replace("  base_model", "  # base_model") if method == "linear" else text)
     run = search(file, out=tmp_path / "run")
     assert list(run.trials()["status"]) == ["done"] * 2

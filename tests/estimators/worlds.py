@@ -42,7 +42,7 @@ def prepared(
     estimation = {"items": items, "full_every": full_every, "banks": changes.pop("banks", {})}
     estimation["anchors"] = changes.pop("anchors", "pinned")
     objectives = changes.pop("objectives", OBJECTIVES)
-    controller = {"name": "cma-es", "population": changes.pop("population", 6), "options": {}}
+    controller = {"name": "cma-es", "options": {"population": changes.pop("population", 6)}}
     known = {
         **facts(candidates),
         "controller": controller,

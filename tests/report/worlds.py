@@ -76,7 +76,7 @@ def make_world(
         "tasks": {"include": [], "lm_eval": {}, "versions": {task: "v1" for task in tasks}},
         "items": {"search": items, "holdout": kept, "stands_in": {}},
         "estimator": "mean",
-        "controller": {"name": controller, "population": None, "options": {}},
+        "controller": {"name": controller, "options": {}},
         "budget": {"candidates": candidates, "hours": None},
         "batch_size": None,
         "versions": {"python": "3.11", "numpy": np.__version__},

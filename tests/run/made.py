@@ -47,7 +47,7 @@ def facts(candidates: int) -> dict[str, Any]:
         "tasks": {"include": [], "lm_eval": {}, "versions": {}},
         "items": {"search": ITEMS, "holdout": HELD, "stands_in": {}},
         "estimator": "mean",
-        "controller": {"name": "sobol", "population": None, "options": {}},
+        "controller": {"name": "sobol", "options": {}},
         "budget": {"candidates": candidates, "hours": None},
         "batch_size": None,
         "versions": {},

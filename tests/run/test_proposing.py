@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def decided(name: str, warm_start: object = None, objectives: tuple = OBJECTIVES, space: object = SPACE) -> Proposing:
     options = {} if warm_start is None else {"warm_start": str(warm_start)}
-    return decide(ControllerRequest(name, None, options), MERGE, space, objectives, PLAN, 40, measure=False)  # type: ignore[arg-type]
+    return decide(ControllerRequest(name, options), MERGE, space, objectives, PLAN, 40, measure=False)  # type: ignore[arg-type]
 
 
 def test_auto_is_resolved_and_the_reason_kept_in_the_facts() -> None:
@@ -43,7 +43,7 @@ def test_auto_is_resolved_and_the_reason_kept_in_the_facts() -> None:
 
 
 def test_another_runs_results_are_prior_points_with_their_fitness(run: Run) -> None:
-    request = ControllerRequest("quadratic", None, {"warm_start": str(run.folder)})
+    request = ControllerRequest("quadratic", {"warm_start": str(run.folder)})
     found = decided("quadratic", run.folder)
     facts = found.to_facts(request)
     assert facts["options"] == {}

@@ -107,7 +107,7 @@ def test_a_stopped_candidate_is_measured_from_its_incumbent(folder: Path) -> Non
 def test_who_would_have_won_is_rarely_stopped(folder: Path) -> None:
     """Against the same candidates answering everything: the best of all is among those that answered everything."""
     World(folder / "whole", "sobol", 60, spec=SPEC).run()
-    World(folder / "race", "sobol", 60, spec=SPEC, rules=RULES, options={"population": 12}).run()
+    World(folder / "race", "sobol", 60, spec=SPEC, rules=RULES, options={"batch_size": 12}).run()
     whole = {number: sum(fitness) for number, fitness in trace(folder / "whole")["told"]}
     items = items_of(folder / "race")
     winner = max(whole, key=lambda number: whole[number])
@@ -157,7 +157,7 @@ def test_twins_race_on_shared_answers(folder: Path, workers: int) -> None:
         pools.append(ShuffledPool(given, workers, 1))
         return pools[-1]
 
-    World(folder, "random", 120, levels=2, rules=RULES, spec=SPEC, pool=pool, options={"population": 10}).run()
+    World(folder, "random", 120, levels=2, rules=RULES, spec=SPEC, pool=pool, options={"batch_size": 10}).run()
     asked: set[tuple[str, str]] = set()
     for job in pools[0].submitted:
         of_job = {(job.candidate.recipe.digest, item) for items in job.items.values() for item in items}

@@ -61,7 +61,7 @@ def run(folder: Path, controller: str, candidates: int, routes: SearchSpace, **o
 
 CONTROLLERS = [
     ("cma-es", {"population": 8, "sigma": 0.2}),
-    ("tpe", {"population": 8}),
+    ("tpe", {"batch_size": 8}),
     ("evolution", {"population": 8}),
 ]
 

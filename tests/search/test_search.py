@@ -84,7 +84,7 @@ def test_decisions_are_recorded_before_they_take_effect(folder: Path) -> None:
         original(index, fitness)
 
     world = World(folder, "random", candidates=5, pool=Witness)
-    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"population": 2})
+    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"batch_size": 2})
     original = controller.tell
     controller.tell = tell_with_witness  # type: ignore[method-assign]
     world.run_with(controller)
@@ -349,7 +349,7 @@ def test_the_line_of_progress_names_the_parents_before_and_the_front_after() -> 
 
 
 def test_events_tell_the_story(folder: Path) -> None:
-    world = World(folder, "sobol", candidates=2, options={"population": 2})
+    world = World(folder, "sobol", candidates=2, options={"batch_size": 2})
     world.run()
     world.run()
     with Archive.open(folder) as archive:

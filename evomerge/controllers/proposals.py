@@ -14,7 +14,7 @@ MISSED = -1e12
 HUGE = 1e100  # fitness is cut here: the libraries square values, which must not overflow
 
 
-class Tally:
+class Proposals:
     """Counts proposals and refuses a tell that cannot be right. Memory grows only with what waits to be told."""
 
     def __init__(self, objectives: int, bounds: Bounds | None = None) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.registry import BatchOptions, build, controller_info
 from evomerge.pareto.features import coefficient_count
 from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
 
@@ -27,6 +29,18 @@ class Choice:
 
     name: str
     why: str
+
+
+def auto(setup: Setup, options: BatchOptions) -> Controller:
+    """Return the controller that suits the search, with its batch size or population where one is given."""
+    name = choose(setup).name
+    return build(name, setup, auto_options(name, options.batch_size))
+
+
+def auto_options(name: str, batch_size: int | None) -> dict[str, Any]:
+    """Return `batch_size` as an option of the controller that was chosen; {} where it is None or has no such option."""
+    key = controller_info(name).batch_option
+    return {} if batch_size is None or key is None else {key: batch_size}
 
 
 def choose(setup: Setup) -> Choice:
