@@ -19,6 +19,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from evomerge.version import __version__
+
 if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge import figures as figures
     from evomerge.errors import EvomergeError as EvomergeError
@@ -33,8 +35,6 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge.run.verbs import merge_recipe as merge_recipe
     from evomerge.run.verbs import replay as replay
     from evomerge.run.verbs import score as score
-
-__version__ = "0.1.0"
 
 # public name -> the module that holds it, and its name there where it has another
 _LAZY = {
