@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "references", "tokenizer", "markup", "options", "yaml_text"],
+    ["errors", "references", "tokenizer", "markup", "options", "version", "yaml_text"],
     ["merge", "irt", "pareto", "stats"],
     ["recipe", "space", "candidate"],
     ["controllers", "weights", "scoring", "archive"],
@@ -59,6 +59,7 @@ LIGHT = [
     "tokenizer",
     "markup",
     "options",
+    "version",
     "yaml_text",
     "recipe",
     "space",
