@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.measures import Measure
-from evomerge.scoring.mishaps import RESPONSE_TOKENS
 from evomerge.scoring.sizes import SIZES, TIMINGS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.requests import ObjectiveRequest
