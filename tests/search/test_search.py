@@ -16,9 +16,9 @@ from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
-from evomerge.loop.search import MOST_MACHINE_FAILURES
+from evomerge.loop.loop import MOST_MACHINE_FAILURES
 from evomerge.pareto.dominance import non_dominated
-from evomerge.pool.local import LocalPool
+from evomerge.pool.runner import LocalPool
 from evomerge.run.progress import line_of
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.archive.test_disk import DISK, small_disk  # noqa: F401  a fixture
@@ -362,12 +362,12 @@ def test_events_tell_the_story(folder: Path) -> None:
 @pytest.mark.ray
 def test_ray_gives_the_trace_of_one_process(folder: Path, tmp_path: Path) -> None:
     """Two real workers, one of which is killed in the middle of a job."""
-    from evomerge.pool.ray_pool import RayPool
+    from evomerge.pool.ray_pool import start_ray_pool
 
     alone = World(folder / "alone", candidates=16, spec=spec(troubles={3: "candidate"}))
     alone.run()
     troubled = spec(troubles={3: "candidate", 6: "die once"}, seconds=0.01, spread=1.0, scratch=str(tmp_path))
-    cluster = replace(alone, folder=folder / "ray", spec=troubled, pool=lambda given: RayPool(given, 2))
+    cluster = replace(alone, folder=folder / "ray", spec=troubled, pool=lambda given: start_ray_pool(given, 2))
     assert cluster.run().name == "candidates"
     assert trace(cluster.folder) == trace(alone.folder)
     with Archive.open(cluster.folder) as archive:

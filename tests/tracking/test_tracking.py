@@ -20,7 +20,7 @@ from evomerge.tracking import keeper, targets
 from evomerge.tracking.feed import Feed
 from evomerge.tracking.keeper import remembered
 from evomerge.tracking.targets import Target, target_of, targets_of
-from evomerge.tracking.values import Begun, Ending, Step
+from evomerge.tracking.values import Ending, JobStarted, Step
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import OPTIMA, PARENTS, facts
 from tests.tracking.worlds import FAILS, FILE, Followed, search
@@ -38,11 +38,11 @@ class Notes:
     def tracker(self) -> Notes:
         return self
 
-    def begin(self, about: Any) -> Begun:
+    def begin(self, about: Any) -> JobStarted:
         self.opened += 1
         if self.opened <= self.fails:
             raise ConnectionError("no server, and the key is hf_abcdefghijklmnopqrstuvwxyz")
-        return Begun(self.steps[-1].number + 1 if self.steps else 0, "here")
+        return JobStarted(self.steps[-1].number + 1 if self.steps else 0, "here")
 
     def log(self, steps: Any) -> None:
         self.steps += steps
