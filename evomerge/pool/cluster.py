@@ -132,9 +132,9 @@ def versions_here() -> dict[str, str]:
 
 def code_digest() -> str:
     """Return a digest of evomerge's source: a version number does not tell two working copies apart."""
-    import evomerge
+    from evomerge import version  # its folder is the package's
 
-    root = Path(evomerge.__file__).parent
+    root = Path(version.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")

@@ -25,6 +25,10 @@ def progress(run: Run) -> alt.Chart:
 
     Raises:
         InputError: no candidate has scores yet.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> figures.save(figures.progress(run), "progress.html")
     """
     library, history = altair(), _history(run)
     zero = library.Scale(zero=False)
@@ -54,6 +58,10 @@ def hypervolume(run: Run) -> alt.Chart:
 
     Raises:
         InputError: no candidate has scores yet.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.hypervolume(run)
     """
     library, history = altair(), _history(run).dropna(subset=["hypervolume"])
     line = (
