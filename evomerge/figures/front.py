@@ -33,6 +33,11 @@ def front(run: Run, *, predicted: int = 0) -> alt.Chart:
 
     Raises:
         InputError: no candidate has scores yet.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> type(figures.front(run)).__name__
+    'LayerChart'
     """
     frame = front_frame(run, predicted)
     names = [objective.name for objective in run.objectives]

@@ -28,6 +28,10 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
 
     Raises:
         InputError: the frame is empty.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.importance(run.tables.importance())
     """
     library = altair()
     if not len(frame):
@@ -70,6 +74,10 @@ def landscape(
 
     Raises:
         InputError: an unknown gene, or no slice at all.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.landscape(run.tables.landscape("best", steps=5))
     """
     library = altair()
     slices = frame[frame["kind"] == "slice"]

@@ -31,6 +31,10 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
 
     Raises:
         InputError: an unknown objective, or nobody answered.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.item_matrix(run, "left")
     """
     library, frame = altair(), item_matrix_frame(run, objective, split=split)
     name = objective or run.objectives[0].name
@@ -115,6 +119,10 @@ def held_out(run: Run) -> alt.Chart:
 
     Raises:
         InputError: no model has answered held-out items.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.held_out(run)
     """
     library, frame = altair(), run.tables.generalisation()
     if not len(frame):

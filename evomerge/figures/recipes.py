@@ -29,6 +29,10 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
 
     Raises:
         InputError: there is no such candidate, or nothing in its recipe differs between models or layers.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.recipe(run, "knee")
     """
     library, frame = altair(), recipe_frame(run, pick)
     number = run.pick(str(pick)).number

@@ -36,6 +36,9 @@ def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
 
     Sources: three objectives, Beume, Fonseca et al. 2009, 'On the complexity of computing the hypervolume indicator';
         more, WFG: While, Bradstreet and Barone 2012, 'A fast way of calculating exact hypervolumes'.
+
+    >>> hypervolume([[1.0, 3.0], [2.0, 1.0]], reference=[0.0, 0.0])
+    4.0
     """
     return _volume(_gains(scores, reference))
 
@@ -49,6 +52,9 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
 
     Returns:
         (n,) float64, never falling. Its last value equals `hypervolume(scores, reference)` up to rounding.
+
+    >>> hypervolume_history([[1.0, 3.0], [2.0, 1.0]], reference=[0.0, 0.0]).tolist()
+    [3.0, 4.0]
     """
     table = score_table(scores)
     point = _reference(table, reference)

@@ -54,6 +54,12 @@ def read_constraints(
 
     Raises:
         InputError: a text is no constraint, or names nothing that exists.
+
+    >>> from evomerge.candidate import Objective
+    >>> parents = {"base": {"safety": 0.9}}
+    >>> (one,) = read_constraints(["safety >= base - 1 point"], [Objective("safety", "safety", "acc")], parents)
+    >>> one.at_least, round(one.bound, 3)
+    (True, 0.89)
     """
     return tuple(_read(text, objectives, parents) for text in texts)
 

@@ -99,20 +99,25 @@ def best_evaluation(
     return Evaluation(number, scores)
 
 
+def full_only(archive: Archive) -> bool:
+    """Return whether only candidates that answered every search item may still be chosen as the best.
+
+    This holds once finalists have answered the rest of the items. An estimate then no longer competes with them: the
+    highest of many estimates is biased upward, while most of the finalists' answers had no part in the choice.
+    """
+    return any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+
+
 def best_evaluations(
     archive: Archive, numbers: Iterable[int], objectives: Sequence[Objective], items: Mapping[str, Sequence[str]]
 ) -> dict[int, Evaluation]:
-    """Return number -> the best that is known of each candidate that was told; those in full alone once there are any.
-
-    As soon as finalists have answered everything, an estimate no longer competes with them: the highest of many
-    estimates is high by luck too, while most of the finalists' answers had no part in the choice.
-    """
+    """Return number -> the best evaluation known of each candidate; fully answered ones only where `full_only`."""
     estimates = recorded_estimates(archive)
-    finals = {outcome.number for outcome in archive.outcomes() if outcome.split == "rest" and outcome.done}
+    complete_only = bool(estimates) and full_only(archive)
     found = {}
     for number in numbers:
         responses = search_answers(archive, number)
-        if finals and estimates and not all(is_complete(responses, o, items[o.task]) for o in objectives):
+        if complete_only and not all(is_complete(responses, o, items[o.task]) for o in objectives):
             continue
         found[number] = best_evaluation(number, responses, estimates.get(number, {}), objectives, items)
     return found

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from evomerge import __version__
 from evomerge.references import MODEL_KEYS, parse
 from evomerge.results.holdout import finals_of
 from evomerge.results.run_data import RunData
 from evomerge.results.status import status_of
 from evomerge.results.summaries import verdict
+from evomerge.version import __version__
 from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:

@@ -41,6 +41,11 @@ def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study
     Raises:
         InputError: the storage has a study of this name already, or cannot be opened.
         ExtraMissing: optuna is not installed.
+
+    >>> from evomerge import open_run
+    >>> study = write_study(open_run("runs/quickstart"), "sqlite:///quickstart.db")
+    >>> len(study.trials)
+    16
     """
     try:
         import optuna

@@ -35,6 +35,10 @@ def open_run(folder: str | Path) -> Run:
 
     Raises:
         RunError: the folder does not exist or holds no run.
+
+    >>> run = open_run("runs/quickstart")
+    >>> run.state, [objective.name for objective in run.objectives]
+    ('finished', ['left', 'right'])
     """
     path = Path(folder)
     if not (path / FILE_NAME).is_file():
@@ -93,6 +97,12 @@ class Run:
         the task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context.
         Under an asynchronous controller also staleness: by how many updates the controller had moved on between
         proposing a candidate and observing it.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.trials()[["candidate", "status", "score.left"]].head(2).round(3)
+           candidate status  score.left
+        0          0   done        0.75
+        1          1   done        0.40
         """
         return self.tables.trials()
 
@@ -101,6 +111,12 @@ class Run:
 
         Args:
             split: search, rest or holdout items.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.items().head(2)[["candidate", "task", "item", "value"]]
+           candidate  task    item  value
+        0         -3  left  left-0    0.0
+        1         -3  left  left-1    0.0
         """
         return self.tables.items(split)
 
@@ -122,6 +138,13 @@ class Run:
             beats_parents: leave out what a parent dominates.
             prefer: order by a preference, as in 'add=2,sort=1'.
             desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
+
+        >>> run = open_run("runs/quickstart")
+        >>> front = run.front()
+        >>> list(front.columns)
+        ['candidate', 'measured', 'score.left', 'score.right', 'stderr.left', 'stderr.right']
+        >>> len(run.front(where=["left >= base"])) <= len(front)
+        True
         """
         return front_frame(self.data, FrontRequest(predicted, tuple(where), beats_parents, prefer, desire))
 
@@ -139,6 +162,11 @@ class Run:
         """Return the candidate of highest weighted mean score on the search items, of those that meet the constraints.
 
         None where there is no such candidate; `status()` says why.
+
+        >>> run = open_run("runs/quickstart")
+        >>> best = run.best()
+        >>> best.number, best.recipe.method
+        (6, 'task_arithmetic')
         """
         return best_candidate(self.data)
 
@@ -150,6 +178,10 @@ class Run:
 
         Raises:
             InputError: there is no such candidate, or it failed.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.pick("knee").number, run.pick(3).number, run.pick("left=2,right=1").number
+        (9, 3, 0)
         """
         return picked_candidate(self.data, str(pick))
 
@@ -158,6 +190,10 @@ class Run:
 
         Args:
             pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.recipe("best").to_mapping()["merge_method"]
+        'task_arithmetic'
         """
         return self.pick(pick).recipe
 
@@ -173,11 +209,23 @@ class Run:
 
         Raises:
             InputError: there is no such model, or the two have no answered item in common.
+
+        >>> run = open_run("runs/quickstart")
+        >>> comparison = run.compare("best", "left")
+        >>> list(comparison.table()["objective"])
+        ['left', 'right']
+        >>> comparison.overall.low < comparison.overall.value < comparison.overall.high
+        True
         """
         return compare_models(self.data, a, b, split=split, level=level)
 
     def finals(self) -> list[Final]:
-        """Return finalists and parents on the held-out items, with paired intervals against the best parent."""
+        """Return finalists and parents on the held-out items, with paired intervals against the best parent.
+
+        >>> run = open_run("runs/quickstart")
+        >>> [final.name for final in run.finals()]
+        ['parent right', 'parent left', 'parent base', 'candidate 0', 'candidate 1']
+        """
         return finals_of(self.data)
 
     def export(self, to: str | Path, *, pick: str = "best", form: str = "hf", rank: int | str | None = None) -> str:
@@ -191,6 +239,10 @@ class Run:
 
         Returns:
             A sentence that says what was written.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.export("best.yaml", form="mergekit")
+        'wrote candidate 6 as a mergekit file: best.yaml'
         """
         from evomerge.results.export import export_candidate
 
@@ -204,17 +256,33 @@ class Run:
         return bool(front_numbers(self.data.feasible(), self.objectives))
 
     def status(self) -> dict[str, Any]:
-        """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
+        """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation.
+
+        >>> run = open_run("runs/quickstart")
+        >>> status = run.status()
+        >>> status["state"], status["done"], status["failed"]
+        ('finished', 15, 1)
+        """
         return status_of(self.data)
 
     def status_text(self) -> str:
-        """Return the status for people."""
+        """Return the status for people.
+
+        >>> run = open_run("runs/quickstart")
+        >>> print(run.status_text().splitlines()[1])
+          candidates  15 done, 1 failed, of 16
+        """
         from evomerge.results.summaries import status_text
 
         return status_text(self.data)
 
     def summary(self) -> str:
-        """Return what the end of a search prints: the front, the verdict on held-out items, what to type next."""
+        """Return what the end of a search prints: the front, the verdict on held-out items, what to type next.
+
+        >>> run = open_run("runs/quickstart")
+        >>> print(run.summary().splitlines()[2])
+        Pareto front, 7 candidates (search items; mean ± standard error):
+        """
         from evomerge.results.summaries import summary_text
 
         return summary_text(self.data)

@@ -21,7 +21,7 @@ from evomerge.results.constraints import (
     parent_scores,
     read_constraints,
 )
-from evomerge.results.estimates import best_evaluation, recorded_estimates, search_answers
+from evomerge.results.estimates import best_evaluation, full_only, recorded_estimates, search_answers
 from evomerge.results.evaluations import answered_everything, evaluation_of
 from evomerge.results.frames import flag_metrics
 from evomerge.results.utilisation import usage_summary
@@ -148,13 +148,12 @@ class RunData:
     def selection_pool(self) -> dict[int, Evaluation]:
         """Return the evaluations among which the best is chosen: of candidates that meet the search's constraints.
 
-        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
-        estimates is high by luck too, while most of the finalists' answers had no part in the choice.
+        Once finalists have answered every search item, only they are left, see `estimates.full_only`.
         """
         evaluations = self.evaluations()
         with self.open_archive() as archive:
-            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
-        return self._meeting({n: evaluations[n] for n in self.full_candidates()} if decided else evaluations)
+            complete = full_only(archive)
+        return self._meeting({n: evaluations[n] for n in self.full_candidates()} if complete else evaluations)
 
     def outcomes(self, split: Split = "search") -> list[Outcome]:
         """Return the last outcome of every finished candidate and parent on the items of `split`, by number."""

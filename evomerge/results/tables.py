@@ -53,12 +53,28 @@ class RunTables:
             return events_frame(archive.events())
 
     def parents(self) -> pd.DataFrame:
-        """Return one row per parent on the search items: candidate (negative), name, score.*, stderr.*, items.*."""
+        """Return one row per parent on the search items: candidate (negative), name, score.*, stderr.*, items.*.
+
+        >>> from evomerge import open_run
+        >>> run = open_run("runs/quickstart")
+        >>> run.tables.parents()[["candidate", "name", "score.left"]]
+           candidate   name  score.left
+        0         -1   base       0.000
+        1         -2   left       0.825
+        2         -3  right       0.000
+        """
         run = self._data
         return parents_frame(run.candidates("parent"), run.evaluations("parent"), run.objectives)
 
     def failures(self) -> pd.DataFrame:
-        """Return one row per failed evaluation: candidate, kind, message, worker, seconds, traceback."""
+        """Return one row per failed evaluation: candidate, kind, message, worker, seconds, traceback.
+
+        >>> from evomerge import open_run
+        >>> run = open_run("runs/quickstart")
+        >>> run.tables.failures()[["candidate", "kind"]]
+           candidate       kind
+        0          5  candidate
+        """
         return failures_frame(self._data.outcomes())
 
     def history(self) -> pd.DataFrame:
@@ -67,6 +83,12 @@ class RunTables:
         Columns: candidate, seconds (active time of the run when it was finished), overall and stderr (weighted mean of
         fitness), incumbent (best candidate so far), best, best_low, best_high (its 95% interval), front_size,
         hypervolume (of the front so far, above the worst parent).
+
+        >>> from evomerge import open_run
+        >>> run = open_run("runs/quickstart")
+        >>> run.tables.history()[["candidate", "incumbent", "front_size"]].tail(1)
+            candidate  incumbent  front_size
+        14         15          6           7
         """
         return history_frame(self._data)
 
@@ -116,12 +138,28 @@ class RunTables:
 
         Args:
             pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+
+        >>> from evomerge import open_run
+        >>> run = open_run("runs/quickstart")
+        >>> run.tables.coefficients("best").groupby("model")["value"].mean().round(3)
+        model
+        left     0.431
+        right    0.672
+        Name: value, dtype: float64
         """
         recipe = picked_candidate(self._data, str(pick)).recipe
         return coefficients_frame(recipe, self._data.facts["layers"], self._data.facts["modules"])
 
     def importance(self) -> pd.DataFrame:
-        """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`."""
+        """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`.
+
+        >>> from evomerge import open_run
+        >>> run = open_run("runs/quickstart")
+        >>> run.tables.importance()[["gene", "objective"]].head(2)
+                  gene objective
+        0  weight.left      left
+        1  weight.left     right
+        """
         from evomerge.results.landscapes import importance_frame
 
         return importance_frame(self._data)

@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evomerge import __version__
 from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
 from evomerge.metrics import is_size, metric_info
@@ -42,6 +41,7 @@ from evomerge.space.form import model_places
 from evomerge.space.problems import Problem, located
 from evomerge.space.route_request import only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
+from evomerge.version import __version__
 from evomerge.weights.chat_template import template_problem
 from evomerge.weights.inspection import facts_of, problems_between
 from evomerge.weights.layout import Layout, compare_layouts, read_layout

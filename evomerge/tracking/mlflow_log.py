@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, About, Begun, Ending, Plain, Step
+from evomerge.tracking.values import MARKER, MOST_TRIALS, Plain, Resumed, RunInfo, RunResult, Step
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -32,7 +32,7 @@ class MlflowLog:
     def __init__(self, place: str = "") -> None:
         self._place = place
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open the run, or go on with the one that has the identity's tag."""
         from mlflow.tracking import MlflowClient
 
@@ -55,7 +55,7 @@ class MlflowLog:
         children = self._search(f"tags.`mlflow.parentRunId` = '{self._id}'")
         self._known = {child.data.tags.get(NUMBER) for child in children}
         uri = self._client.tracking_uri
-        return Begun(first, f"{uri}, experiment {self._experiment}, run {self._id}")
+        return Resumed(first, f"{uri}, experiment {self._experiment}, run {self._id}")
 
     def log(self, steps: Sequence[Step]) -> None:
         """Write the metrics of all steps in few requests, and the nested runs."""
@@ -66,7 +66,7 @@ class MlflowLog:
         for some in _chunks(metrics, MOST_METRICS):
             self._client.log_batch(self._id, metrics=some)
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results and the summary, and set the run's status."""
         self._client.log_batch(self._id, metrics=list(_metrics(ending.metrics, ending.time, 0)))
         self._client.log_text(self._id, ending.text, "summary.txt")

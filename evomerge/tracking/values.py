@@ -20,7 +20,7 @@ Plain = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class About:
+class RunInfo:
     """What holds for the whole run."""
 
     identity: str  # hexadecimal digits, the same in every session of the run
@@ -38,7 +38,7 @@ class Step:
 
     number: int  # of the candidate
     time: float  # when it was finished, seconds since 1970
-    metrics: Mapping[str, float]  # finite; see `feed` for the names. A failed candidate has those of the search only
+    metrics: Mapping[str, float]  # finite; see `metrics` for the names. A failed candidate has those of the search only
     genes: Mapping[str, Plain]  # in the user's units
 
     @property
@@ -48,7 +48,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunResult:
     """How this session of the run ended."""
 
     state: Literal["finished", "interrupted", "failed"]  # interrupted: it can be resumed
@@ -62,7 +62,7 @@ MOST_ROWS = 10_000  # of the table at the end
 
 
 @dataclass(frozen=True)
-class Begun:
+class Resumed:
     """Where a tracker goes on, and where people find it."""
 
     first: int  # the step to write next: all before it are there
@@ -72,7 +72,7 @@ class Begun:
 class Tracker(Protocol):
     """One tool, for one run. What it raises is said once and tried again later with a new tracker."""
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open the run in the tool, or go on with the one that has this identity, and return what it has got.
 
         Args:
@@ -88,7 +88,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results and close.
 
         Args:

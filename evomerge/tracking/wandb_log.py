@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.tracking.values import About, Begun, Ending, Step
+from evomerge.tracking.values import Resumed, RunInfo, RunResult, Step
 
 PROJECT = "evomerge"  # where neither `place` nor WANDB_PROJECT names one
 
@@ -23,7 +23,7 @@ class WandbLog:
     def __init__(self, place: str = "") -> None:
         self._entity, _, self._project = place.rpartition("/")
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open the run, or go on with it: by what the server knows, or offline by what was noted beside the files.
 
         Raises:
@@ -55,7 +55,7 @@ class WandbLog:
         self._offline = bool(self._run.offline)
         first = _noted(self._note) if self._offline else int(self._run.step)
         place = Path(self._run.dir).parent if self._offline else self._run.url
-        return Begun(first, str(place))
+        return Resumed(first, str(place))
 
     def log(self, steps: Sequence[Step]) -> None:
         """Write a row of history per candidate, its genes beside its scores."""
@@ -65,7 +65,7 @@ class WandbLog:
         if self._offline:  # a later session cannot ask a server how far this one came
             self._note.write_text(json.dumps({"next": steps[-1].number + 1}), encoding="utf-8")
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results into the summary and the candidates as a table, and close."""
         import wandb
 

@@ -95,7 +95,7 @@ def test_a_status_without_a_best_is_a_line_too() -> None:
         "state": "stopped", "budget": {}, "candidates_per_hour": None, "done": 0, "failed": 0, "seconds": 3.0,
         "best": None, "front_size": 0, "busy_share": None,
     }  # fmt: skip
-    assert status_line(status) == "stopped  0 candidates  front 0  3s"
+    assert status_line(status) == "stopped  0 candidates  3s"
 
 
 def test_a_watcher_in_a_process_of_its_own_ends_with_the_run(folder: str) -> None:

@@ -41,14 +41,18 @@ EXTENDING = {
     "evomerge.report": ("write_report", "report_html"),
     "evomerge.run.check": ("CheckReport",),
     "evomerge.run.options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
-    "evomerge.tracking.values": ("About", "Step", "Ending", "Begun", "Tracker"),
+    "evomerge.tracking.values": ("RunInfo", "Step", "RunResult", "Resumed", "Tracker"),
 }
 OWN_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
 
 
 def surface() -> dict[str, Any]:
     """Return every public function and class by its dotted name."""
-    found = {f"evomerge.{name}": getattr(evomerge, name) for name in evomerge.__all__ if name != "__version__"}
+    found = {
+        f"evomerge.{name}": getattr(evomerge, name)
+        for name in evomerge.__all__
+        if name not in ("__version__", "figures")
+    }
     found |= {f"evomerge.figures.{name}": getattr(figures, name) for name in figures.__all__}
     for module, names in EXTENDING.items():
         found |= {f"{module}.{name}": getattr(importlib.import_module(module), name) for name in names}

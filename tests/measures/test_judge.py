@@ -11,7 +11,7 @@ import pytest
 import evomerge
 from evomerge.candidate import Objective
 from evomerge.errors import InfrastructureError, InputError, SearchFileError
-from evomerge.pool.edge import failure_of
+from evomerge.pool.runner import failure_of
 from evomerge.scoring import judge
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.measures import Measure

@@ -9,7 +9,7 @@ import pytest
 
 from evomerge.candidate import Objective
 from evomerge.errors import CandidateError, TaskError
-from evomerge.pool.edge import failure_of
+from evomerge.pool.runner import failure_of
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.kinds import documents, version
 from evomerge.scoring.measures import Measure

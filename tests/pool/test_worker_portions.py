@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.pool.attempts import Attempt
-from evomerge.pool.edge import Edge
+from evomerge.pool.retry import JobAttempt
+from evomerge.pool.runner import SafeEvaluator
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
 from evomerge.scoring.answering import Answerer
@@ -65,14 +65,14 @@ def test_the_next_worker_answers_the_rest_as_the_first_one_would_have(
     assert sum(outcome.timed.values()) <= outcome.seconds
     assert len(whole) > 6, "several portions per task"
     for stop in (1, len(whole) - 3):  # within the first task, and within the second
-        attempt, given = Attempt(job), list[Answers | Outcome]()
+        attempt, given = JobAttempt(job), list[Answers | Outcome]()
         for result in whole[:stop]:
             assert isinstance(result, Answers)
-            fresh = attempt.take(result)
+            fresh = attempt.add_answers(result)
             assert fresh == result
             given.append(fresh)
         batches.clear()
-        rest = list(Edge(spec, "another/0").evaluate(attempt.job))
+        rest = list(SafeEvaluator(spec, "another/0").evaluate(attempt.job))
         ended = rest[-1]
         assert isinstance(ended, Outcome)
         assert ended.done

@@ -194,7 +194,7 @@ def test_who_solves_what_is_drawn_from_the_answers(reports: dict[str, Path], run
     run = runs["two"]
     best = run.best()
     assert best is not None
-    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "solving")
+    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "items")
     figure = next(iter(section.iter("figure")))
     answers = {
         n: {r.item: r.value for r in run.data.responses(n, "holdout") if r.task == "add"}

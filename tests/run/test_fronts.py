@@ -248,7 +248,7 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pool is the synthetic scorer's; everything else is what `front --remeasure` does."""
-    from evomerge.pool.local import LocalPool
+    from evomerge.pool.runner import LocalPool
     from evomerge.run import remeasure
     from evomerge.scoring.synthetic import SyntheticSpec
 

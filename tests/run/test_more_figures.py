@@ -11,10 +11,10 @@ import pytest
 
 from evomerge import figures
 from evomerge.errors import InputError
-from evomerge.figures.course import utilisation_frame
 from evomerge.figures.front import front_frame
 from evomerge.figures.irt import ability_frame, item_map_frame
 from evomerge.figures.items import item_matrix_frame
+from evomerge.figures.progress import utilisation_frame
 from evomerge.figures.recipes import recipe_frame, route_chart, route_frame
 from evomerge.irt.bank import calibrate_table
 from evomerge.irt.table import ResponseTable

@@ -15,7 +15,7 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.controllers.cma_es import shrunken
 from evomerge.loop import Racing, Rules
-from evomerge.loop.rounds import rounds
+from evomerge.loop.racing import rounds
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
@@ -63,7 +63,8 @@ def test_rounds_are_nested_random_and_whole_at_the_end() -> None:
 @pytest.mark.parametrize("controller", ["cma-es", "sobol"])
 def test_workers_and_their_speed_do_not_change_the_race(folder: Path, controller: str) -> None:
     spec = replace(SPEC, troubles={4: "candidate", -1: "candidate"})
-    alone = World(folder / "alone", controller, 36, rules=RULES, spec=spec, options={"population": 6})
+    options = {"batch_size" if controller == "sobol" else "population": 6}
+    alone = World(folder / "alone", controller, 36, rules=RULES, spec=spec, options=options)
     alone.run()
     decisions = raced(alone.folder)
     assert {one["promoted"] for of_candidate in decisions.values() for one in of_candidate} == {True, False}

@@ -1,4 +1,4 @@
-"""Who solves what: models down, items across from the easiest on, a mark where a model answers right."""
+"""Answers item by item: models down, items across from the easiest on, a mark where a model answers right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_ITEMS = 600  # per objective; of more, as many evenly over their order
 WIDTH, LEFT, RIGHT, ROW = 1100, 150, 60, 18
 
 
-def solving(findings: Findings) -> Html:
+def items(findings: Findings) -> Html:
     """Return a picture per objective that is right or wrong item by item, on held-out items where they were asked."""
     split, people = _people(findings)
     answers = findings.run.data.answers_of(people, split)
@@ -89,7 +89,7 @@ def _picture(findings: Findings, objective: Objective, values: Mapping[int, Mapp
         f"{findings.name(n)} {100 * float(np.nanmean(table[place])):.0f}%" for place, n in enumerate(numbers)
     )
     label = f"Who solves which item of {objective.name}: {said}"
-    box = {"viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": label, "class": "plot solving"}
+    box = {"viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": label, "class": "plot items"}
     drawn = element("svg", box, *rows)
     heading = element("h3", {}, objective.name)
     return element("figure", {}, heading, scrolling(drawn, label), element("figcaption", {}, counts))

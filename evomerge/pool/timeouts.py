@@ -1,4 +1,4 @@
-"""How long things should take, learnt from how long they took: when a worker hangs, and when a job straggles."""
+"""Timeouts learnt from measured durations: when a worker hangs, and when a job straggles."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 REMEMBERED = 256  # measured times per task
-LOAD = "\x00load"  # the key of a worker's start; no task is called so
+LOAD = "\x00load"  # the key of a worker's start; no task has this name
 
 
 @dataclass(frozen=True)
-class PaceSettings:
+class TimeoutSettings:
     """The policy; seconds throughout."""
 
     fixed: float | None = None  # a limit given by the user, which then holds for every job
-    unknown: float = 3600.0  # the limit of what was measured fewer than `needed` times
+    unknown: float = 3600.0  # the limit where fewer than `needed` durations were measured
     needed: int = 3
-    multiple: float = 10.0  # of the usual time, after which a worker hangs
-    floor: float = 60.0  # but never before
-    straggling: float = 3.0  # times the usual time, after which a job is given to a second worker that is idle
+    multiple: float = 10.0  # a worker hangs after this many times the usual duration
+    floor: float = 60.0  # a worker never hangs before
+    straggling: float = 3.0  # a job straggles after this many times the usual duration: an idle worker gets it too
     straggling_floor: float = 5.0
 
 
-class Pace:
-    """Measured seconds per item of each task, and what follows from them.
+class DurationModel:
+    """Measured seconds per item of each task, and the limits that follow from them.
 
     The usual time is the 0.95 quantile: high enough that long answers are usual, and not moved by one outlier.
     """
 
-    def __init__(self, settings: PaceSettings | None = None) -> None:
-        self._settings = settings or PaceSettings()
+    def __init__(self, settings: TimeoutSettings | None = None) -> None:
+        self._settings = settings or TimeoutSettings()
         self._measured: dict[str, deque[float]] = {}
-        self._usual: dict[str, float | None] = {}  # seconds per item, until something new is learnt; asked very often
+        self._usual: dict[str, float | None] = {}  # cache of seconds per item, until something new is learnt
 
     def note(self, task: str, items: int, seconds: float) -> None:
         """Learn that `items` items of a task took this long, a merge before them included."""

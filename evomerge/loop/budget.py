@@ -1,7 +1,7 @@
-"""What a search has used of its budget, over all its sessions, and whether there is enough left to go on.
+"""The budget of a search: its limits, what all its sessions have used, and whether enough is left to go on.
 
-Time is the archive's active time and GPU-time is its integral over the devices that were held, so both survive a kill
-up to the last event. A deadline is the only limit that looks at the clock on the wall.
+Time is the archive's active time, and GPU-time is its integral over the devices that were held, so both survive a kill
+up to the last event. Only a deadline is compared with the wall clock.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from evomerge.archive import Archive
 from evomerge.candidate import Outcome
-from evomerge.loop.values import Budget, Limit, StopReason
 from evomerge.pool.protocol import Pool
 
-MARGIN = 1.5  # by which the final scoring may take longer than what was measured suggests
-LOOK_SECONDS = 0.5  # between two looks at how many devices are held
+MARGIN = 1.5  # the final scoring may take this many times longer than the measured times suggest
+LOOK_SECONDS = 0.5  # interval at which the held devices are counted
+
+Limit = Literal["seconds", "gpu_hours", "deadline", "cost"]
 
 _NAMES: dict[Limit, str] = {
     "seconds": "hours",
@@ -26,9 +28,50 @@ _NAMES: dict[Limit, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Reserve:
+    """What is kept back for the held-out scoring at the end."""
+
+    models: int  # finalists and parents
+    share: float  # held-out items per search item
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may use, over all its sessions; none of it is ever exceeded, the final scoring included."""
+
+    candidates: int
+    seconds: float | None = None  # of active time; jobs under way when they end are dropped, and can be resumed
+    gpu_hours: float | None = None  # of the workers' GPUs, busy or not; a worker without a GPU counts as one
+    deadline: float | None = None  # seconds since 1970
+    cost: float | None = None  # in the currency of `price`
+    price: float | None = None  # of one GPU-hour
+    reserve: Reserve | None = None
+
+    @property
+    def gpu_seconds(self) -> float | None:
+        """GPU-seconds that GPU-hours and cost allow, the smaller of the two; None where neither is limited."""
+        hours = [] if self.gpu_hours is None else [self.gpu_hours]
+        hours += [] if self.cost is None or self.price is None else [self.cost / self.price]
+        return 3600.0 * min(hours) if hours else None
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why the loop ended; everything that was measured is in the archive."""
+
+    name: Limit | Literal["candidates", "controller", "configuration", "infrastructure", "interrupted", "done"]
+    message: str
+
+    @property
+    def finished(self) -> bool:
+        """True where the work came to its own end; otherwise it waits to be resumed."""
+        return self.name not in ("configuration", "infrastructure", "interrupted")
+
+
 @dataclass
 class _JobTimes:
-    """Seconds of the jobs that came to their end."""
+    """Seconds of the finished jobs."""
 
     total: float = 0.0
     jobs: int = 0
@@ -43,17 +86,17 @@ class _JobTimes:
         return self.total / self.jobs if self.jobs else 0.0
 
 
-class Account:
-    """Counts time, GPU-time and money; one per session, rebuilt from the archive."""
+class BudgetMeter:
+    """Counts the time, GPU-time and money used; one per session, rebuilt from the archive."""
 
     def __init__(self, archive: Archive, pool: Pool, budget: Budget, *, final: bool = False) -> None:
-        """Take up the account where the archive left it.
+        """Continue the count where the archive left off.
 
         Args:
             archive: the run's record.
             pool: its workers hold the devices that are counted.
             budget: the limits.
-            final: True for the final scoring itself, for which nothing more is kept back.
+            final: True for the final scoring itself, which needs no reserve.
         """
         self.budget = budget
         self._archive, self._pool, self._final = archive, pool, final
@@ -62,20 +105,20 @@ class Account:
         self._devices, self._since, self._gpu_seconds = 0.0, 0.0, 0.0
         if self._limited:
             for outcome in archive.outcomes():
-                self.measured(outcome)
+                self.record(outcome)
             self._restore()
 
-    def measured(self, outcome: Outcome) -> None:
-        """Learn how long a job took: what is kept back for the final scoring follows from it."""
+    def record(self, outcome: Outcome) -> None:
+        """Add the seconds of a job: the reserve for the final scoring follows from them."""
         if outcome.split == "search":
             self._times.add(outcome)
 
     def seconds_left(self) -> float | None:
-        """Return the seconds until the first limit, what is kept back taken off; None where time is not limited."""
+        """Return the seconds until the first limit, less the reserve; None where time is not limited."""
         limits = self._limits()
-        return min(limits.values()) - self.kept_back() if limits else None
+        return min(limits.values()) - self.reserved() if limits else None
 
-    def kept_back(self) -> float:
+    def reserved(self) -> float:
         """Return the seconds that the final scoring will take, with a margin; 0 before any job has been measured."""
         reserve = self.budget.reserve
         if reserve is None or self._final:
@@ -91,17 +134,17 @@ class Account:
     def exhausted(self) -> StopReason | None:
         """Return which limit is reached, if one is."""
         self._look()
-        kept = self.kept_back()
+        kept = self.reserved()
         for name, left in self._limits().items():
             if left <= kept:
                 return StopReason(name, self._sentence(name, kept))
         return None
 
-    def ended(self) -> StopReason | None:
-        """Return which limit leaves no time for another job, if one does; what runs may still end within it."""
+    def used_up(self) -> StopReason | None:
+        """Return which limit leaves no time for another job, if one does; running jobs may still end within it."""
         if (reason := self.exhausted()) is not None or self.worth_starting():
             return reason
-        kept, limits = self.kept_back(), self._limits()
+        kept, limits = self.reserved(), self._limits()
         name = min(limits, key=lambda limit: limits[limit])
         return StopReason(name, f"{self._sentence(name, kept)}; what is left is too short for another candidate")
 

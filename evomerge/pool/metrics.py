@@ -1,4 +1,4 @@
-"""What a pool shows to monitoring while it runs: workers by state, work done, trouble, and where the time went."""
+"""Metrics of a running pool for monitoring: workers by state, work done, failures, and seconds per stage."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evomerge.candidate import Outcome
-from evomerge.pool.protocol import Arrival, Notice, Retry
+from evomerge.pool.cluster import Metric
+from evomerge.pool.protocol import Arrival, PoolEvent, Retry
 
-Figure = tuple[float, Mapping[str, str]]  # a value and its labels
 STATES = ("starting", "loading", "idle", "busy", "quarantined")
 
 
-def count(arrived: Iterable[Arrival], totals: dict[str, float]) -> None:
-    """Add what has arrived to the totals of a session."""
+def add_totals(arrived: Iterable[Arrival], totals: dict[str, float]) -> None:
+    """Add arrivals to the totals of a session."""
 
     def add(name: str, value: float = 1.0) -> None:
         totals[name] = totals.get(name, 0.0) + value
@@ -27,19 +27,19 @@ def count(arrived: Iterable[Arrival], totals: dict[str, float]) -> None:
         elif isinstance(one, Retry):
             add("retries")
             add("lost_seconds", one.seconds)
-        elif isinstance(one, Notice):
+        elif isinstance(one, PoolEvent):
             add(f"workers_{one.what}")
 
 
-def figures(rows: Sequence[Mapping[str, Any]], queued: int, totals: Mapping[str, float]) -> dict[str, Figure]:
+def pool_metrics(rows: Sequence[Mapping[str, Any]], queued: int, totals: Mapping[str, float]) -> dict[str, Metric]:
     """Return name -> value and labels; names with a '/' are one gauge with several labels.
 
     Args:
-        rows: of `Pool.status`.
+        rows: as `Pool.status` returns them.
         queued: jobs that wait for a worker.
-        totals: see `count`.
+        totals: see `add_totals`.
     """
-    found: dict[str, Figure] = {"queued": (float(queued), {})}
+    found: dict[str, Metric] = {"queued": (float(queued), {})}
     by_state = Counter(str(row["state"]) for row in rows)
     for state in STATES:
         found[f"workers/{state}"] = (float(by_state[state]), {"state": state})

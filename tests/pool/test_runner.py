@@ -1,4 +1,4 @@
-"""At the worker's edge exceptions become failures of the right kind, and wrong answers never pass for right ones."""
+"""`SafeEvaluator`: exceptions become failures of the right kind, and wrong answers never pass for right ones."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from evomerge.errors import (
     TaskError,
     WeightsError,
 )
-from evomerge.pool.edge import Edge, failure_of
 from evomerge.pool.protocol import Evaluator
+from evomerge.pool.runner import SafeEvaluator, failure_of
 from evomerge.recipe import passthrough
 
 JOB = Job(Candidate(4, passthrough("model")), "search", {"add": ("x", "y"), "sort": ("z",)})
@@ -67,7 +67,7 @@ def test_every_exception_has_its_kind(error: Exception, kind: str) -> None:
         yield GOOD[0]
         raise error
 
-    first, outcome = Edge(Script(play), "host/0").evaluate(JOB)
+    first, outcome = SafeEvaluator(Script(play), "host/0").evaluate(JOB)
     assert first == GOOD[0]
     assert isinstance(outcome, Outcome)
     assert outcome.failure is not None
@@ -78,7 +78,7 @@ def test_every_exception_has_its_kind(error: Exception, kind: str) -> None:
 
 
 def test_what_went_well_passes_and_names_the_worker() -> None:
-    results = list(Edge(Script(lambda: iter(GOOD)), "host/0").evaluate(JOB))
+    results = list(SafeEvaluator(Script(lambda: iter(GOOD)), "host/0").evaluate(JOB))
     assert results[:2] == GOOD[:2]
     assert isinstance(results[2], Outcome)
     assert set(results[2].stages) == {"load"}
@@ -88,7 +88,7 @@ def test_what_went_well_passes_and_names_the_worker() -> None:
 def test_a_task_may_be_answered_in_portions() -> None:
     parts = [replace(GOOD[0], responses=ADD[:1], left=1), replace(GOOD[0], responses=ADD[1:])]  # type: ignore[type-var]
     script = [parts[0], GOOD[1], parts[1], GOOD[2]]
-    *passed, outcome = Edge(Script(lambda: iter(script)), "host/0").evaluate(JOB)
+    *passed, outcome = SafeEvaluator(Script(lambda: iter(script)), "host/0").evaluate(JOB)
     assert passed == script[:3]
     assert isinstance(outcome, Outcome)
     assert outcome.done
@@ -101,7 +101,7 @@ def test_portions_that_leave_items_out_or_repeat_them_are_held_against_the_candi
         (replace(first, responses=ADD[1:], left=1), "expected answers to 0 of 1 items"),
         (GOOD[1], "ended well without answering add"),
     ]:
-        *_, outcome = Edge(Script(lambda wrong=wrong: iter([first, wrong, GOOD[2]])), "host/0").evaluate(JOB)  # type: ignore[misc]
+        *_, outcome = SafeEvaluator(Script(lambda wrong=wrong: iter([first, wrong, GOOD[2]])), "host/0").evaluate(JOB)  # type: ignore[misc]
         assert isinstance(outcome, Outcome)
         assert outcome.failure is not None
         assert outcome.failure.kind == "candidate"
@@ -122,7 +122,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_wrong_answers_are_held_against_the_candidate(bad: Answers) -> None:
-    results = list(Edge(Script(lambda: iter([bad, GOOD[2]])), "host/0").evaluate(JOB))
+    results = list(SafeEvaluator(Script(lambda: iter([bad, GOOD[2]])), "host/0").evaluate(JOB))
     assert len(results) == 1
     assert isinstance(results[0], Outcome)
     assert results[0].failure is not None
@@ -130,22 +130,22 @@ def test_wrong_answers_are_held_against_the_candidate(bad: Answers) -> None:
 
 
 def test_an_evaluator_that_falls_silent() -> None:
-    *_, outcome = Edge(Script(lambda: iter(GOOD[:2])), "host/0").evaluate(JOB)
+    *_, outcome = SafeEvaluator(Script(lambda: iter(GOOD[:2])), "host/0").evaluate(JOB)
     assert isinstance(outcome, Outcome)
     assert outcome.failure is not None
     assert outcome.failure.message == "the evaluator ended without an outcome"
 
 
 def test_nothing_passes_after_the_outcome() -> None:
-    results = list(Edge(Script(lambda: iter([GOOD[2], GOOD[0]])), "host/0").evaluate(JOB))
+    results = list(SafeEvaluator(Script(lambda: iter([GOOD[2], GOOD[0]])), "host/0").evaluate(JOB))
     assert [type(result) for result in results] == [Outcome]
 
 
 def test_an_evaluator_is_built_once_and_again_only_if_that_failed() -> None:
     script = Script(lambda: iter(GOOD))
-    edge = Edge(script, "host/0")
-    list(edge.evaluate(JOB))
-    list(edge.evaluate(JOB))
+    evaluator = SafeEvaluator(script, "host/0")
+    list(evaluator.evaluate(JOB))
+    list(evaluator.evaluate(JOB))
     assert script.built == 1
 
 
@@ -154,7 +154,7 @@ def test_an_evaluator_that_cannot_be_built() -> None:
         def build(self) -> Evaluator:
             raise WeightsError("checkpoint 'x' is truncated")
 
-    (outcome,) = Edge(Broken(), "host/0").evaluate(JOB)
+    (outcome,) = SafeEvaluator(Broken(), "host/0").evaluate(JOB)
     assert isinstance(outcome, Outcome)
     assert outcome.failure is not None
     assert (outcome.failure.kind, outcome.failure.message) == ("configuration", "checkpoint 'x' is truncated")
@@ -166,7 +166,7 @@ def test_ctrl_c_is_not_a_failure() -> None:
         yield
 
     with pytest.raises(KeyboardInterrupt):
-        list(Edge(Script(play), "host/0").evaluate(JOB))
+        list(SafeEvaluator(Script(play), "host/0").evaluate(JOB))
 
 
 def test_long_tracebacks_keep_their_end() -> None:

@@ -1,47 +1,57 @@
-"""The race: every candidate answers a few items, and only those that may still be worth it answer more, up to all.
+"""Racing: every candidate answers a few items, and only those that may still win answer more, up to all.
 
 After each round a candidate is compared, item by item, with references that have answered everything: the best so far
-(and the parents), or the front. It is stopped where it is behind with an error rate that counts all the looks at it and
-all the references: of the candidates that would not have lost on all items, at most `error` are stopped early.
+(and the parents), or the Pareto front. It is stopped where it is behind at an error rate that counts all rounds and all
+references: of the candidates that would not have lost on all items, at most `error` are stopped early.
 
-In the order of numbers, references are the candidates told before the candidate's batch was asked, so decisions do not
-depend on the workers; on arrival they are all that have been told. Every decision is in the archive before it takes
-effect, and is read from there on resuming.
+In synchronous order, the references are the candidates observed before the candidate's batch was proposed, so decisions
+do not depend on the workers; asynchronous races use all that have been observed. Every decision is in the archive
+before it takes effect, and is read from there on resuming.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.candidate import Candidate, Evaluation, Objective
-from evomerge.loop.rounds import rounds
-from evomerge.loop.turns import Turns
-from evomerge.loop.values import Fitness, Racing
+from evomerge.candidate import Candidate, Evaluation, Objective, Response
+from evomerge.loop.dispatcher import Items
 from evomerge.metrics import is_by_item
 from evomerge.objectives import Objectives
 from evomerge.pareto.dominance import non_dominated
-from evomerge.pool.desk import Items
 from evomerge.scoring.estimate import values_of
 from evomerge.stats import MeanDifference, paired_mean, weighted_sum
 
-MOST_REFERENCES = 8  # of a front: each further one costs power, as the error rate is shared among them
+MOST_REFERENCES = 8  # points of a front: each further one costs power, as the error rate is shared among them
 REMEMBERED = 64  # references whose answers are kept in memory
+
+Fitness = Callable[[int, Sequence[Response]], Evaluation]  # a candidate's number and its responses -> its evaluation
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Racing:
+    """The settings of a race: every candidate answers a few items, and more of them only while it may still win."""
+
+    first: int  # items per task that every candidate answers; each further rung doubles them, up to all
+    error: float = 0.05  # highest chance to stop a candidate that would not have lost on all items
+    against: Literal["best", "front"] = "best"  # the reference: the best overall, or each point of the front
+    seed: int = 0  # fixes the order in which the items are asked
+
+
+@dataclass(frozen=True)
+class RaceDecision:
     """Whether a candidate answers more items, and why."""
 
     promoted: bool
-    round: int  # just ended, from 0
+    round: int  # the one that just ended, from 0
     incumbent: int | None  # the best reference, which an unfinished candidate's fitness is measured from
-    p: float = 1.0  # smallest over the references
-    level: float = 0.0  # that it must not reach
+    p: float = 1.0  # the smallest over the references
+    level: float = 0.0  # a p value at or below it stops the candidate
 
     def payload(self) -> dict[str, Any]:
         """Return the form in which the archive keeps it."""
@@ -55,8 +65,8 @@ class Verdict:
 
 
 @dataclass
-class _Runner:
-    """A candidate that is not told yet."""
+class _Racer:
+    """A candidate that is not observed yet."""
 
     batch: int  # number of the first candidate of its batch
     round: int = 0
@@ -66,24 +76,24 @@ class _Runner:
 
 @dataclass
 class _References:
-    """Who has answered everything: those that count for a comparison, and those told since."""
+    """Candidates that have answered everything: those used in comparisons, and those observed since."""
 
     counting: dict[int, tuple[float, ...]] = field(default_factory=dict)  # the front, parents among it
     later: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     def settle(self, before: int | None) -> None:
-        """Let candidates with numbers below `before` count (None: all), and forget who is dominated."""
+        """Let candidates with numbers below `before` count (None: all), and forget the dominated ones."""
         ready = {number: row for number, row in self.later.items() if before is None or number < before}
         if ready:
             self.later = {number: row for number, row in self.later.items() if number not in ready}
-            # sorted: which of two equals is kept must not depend on who was told first
+            # sorted: which of two equals is kept must not depend on which was observed first
             everyone = dict(sorted({**self.counting, **ready}.items()))
             kept = non_dominated(np.array(list(everyone.values())), duplicates=False)
             self.counting = {n: row for (n, row), keep in zip(everyone.items(), kept, strict=True) if keep}
 
 
-class Race:
-    """Owns how far each open candidate has come."""
+class RacingPolicy:
+    """Decides, round by round, which candidates answer more items; owns the round that each open candidate is in."""
 
     def __init__(
         self, archive: Archive, objectives: tuple[Objective, ...], plan: Items, racing: Racing, fitness: Fitness
@@ -91,7 +101,7 @@ class Race:
         divisible = {objective.task for objective in objectives if is_by_item(objective.kind)}
         self._plans = rounds(plan, racing.first, divisible, racing.seed)
         self._archive, self._objectives, self._racing, self._fitness = archive, objectives, racing, fitness
-        self._runners: dict[int, _Runner] = {}
+        self._racers: dict[int, _Racer] = {}
         self._pending: set[int] = set()
         self._parents = {parent.number for parent in archive.candidates("parent")}  # that are not scored yet
         self._references = _References()
@@ -99,35 +109,35 @@ class Race:
         self._batch = 0
         self._weights = Objectives(objectives).weights()
 
-    def restore(self, untold: Collection[int]) -> None:
-        """Take up the race where the archive left it."""
+    def restore(self, unobserved: Collection[int]) -> None:
+        """Continue the race where the archive left off."""
         for event in self._archive.events("asked", "raced", "told"):
             number, payload = event.candidate, event.payload
             if event.kind == "asked":
                 self.enter(payload["first"], payload["count"], new=payload["size"] > 0)
             elif event.kind == "raced" and payload["promoted"]:
-                self._runners[number or 0].round = payload["round"] + 1
+                self._racers[number or 0].round = payload["round"] + 1
             elif event.kind == "raced":
-                runner = self._runners[number or 0]
-                runner.stopped, runner.incumbent = True, payload["incumbent"]
+                racer = self._racers[number or 0]
+                racer.stopped, racer.incumbent = True, payload["incumbent"]
             else:
                 self.leave(number or 0, payload["fitness"])
-        assert set(self._runners) == set(untold)  # both are read from the same events
+        assert set(self._racers) == set(unobserved)  # both are read from the same events
 
     def plan_for(self, candidate: Candidate) -> Items:
         """Return what a candidate is to answer by now; a parent answers everything."""
         number = candidate.number
-        return self._plans[self._runners[number].round] if number >= 0 else self._plans[-1]
+        return self._plans[self._racers[number].round] if number >= 0 else self._plans[-1]
 
     def enter(self, first: int, count: int, *, new: bool) -> None:
-        """Take candidates on; `new` where they begin a batch."""
+        """Add candidates; `new` where they begin a batch."""
         self._batch = first if new else self._batch
-        self._runners.update({number: _Runner(self._batch) for number in range(first, first + count)})
+        self._racers.update({number: _Racer(self._batch) for number in range(first, first + count)})
 
     def leave(self, number: int, fitness: Sequence[float] | None) -> None:
-        """Forget a candidate that is told; one that has answered everything becomes a reference."""
-        runner = self._runners.pop(number)
-        if fitness is not None and not runner.stopped:
+        """Forget a candidate that is observed; one that has answered everything becomes a reference."""
+        racer = self._racers.pop(number)
+        if fitness is not None and not racer.stopped:
             self._references.later[number] = tuple(fitness)
 
     def must_decide(self, number: int) -> bool:
@@ -139,33 +149,39 @@ class Race:
             self._answers.pop(number, None)
             return False
         self._answers.pop(number, None)  # it has answered more
-        runner = self._runners[number]
+        racer = self._racers[number]
         outcome = self._archive.outcome(number)
-        if runner.stopped or runner.round == len(self._plans) - 1 or outcome is None or not outcome.done:
+        if racer.stopped or racer.round == len(self._plans) - 1 or outcome is None or not outcome.done:
             return False
         if not self._unanswered(number):
             return False
         self._pending.add(number)
         return True
 
-    def decidable(self, turns: Turns) -> list[int]:
-        """Return the candidates that can be decided about now, and count them as decided."""
+    def decidable(self, first_unobserved: int | None) -> list[int]:
+        """Return the candidates that can be decided about now, and count them as decided.
+
+        Args:
+            first_unobserved: the lowest candidate that is not observed; None in asynchronous order, where every
+                candidate that is observed counts as a reference at once.
+        """
         if self._parents:
             return []
-        ready = [n for n in sorted(self._pending) if turns.on_arrival or self._runners[n].batch <= turns.first_untold]
+        batches = {number: self._racers[number].batch for number in sorted(self._pending)}
+        ready = [n for n, batch in batches.items() if first_unobserved is None or batch <= first_unobserved]
         self._pending.difference_update(ready)
         if ready:
-            self._references.settle(None if turns.on_arrival else self._runners[ready[0]].batch)
+            self._references.settle(None if first_unobserved is None else batches[ready[0]])
         return ready
 
-    def decide(self, number: int) -> Verdict:
+    def decide(self, number: int) -> RaceDecision:
         """Return whether a candidate answers more items, and act as if it did."""
-        runner = self._runners[number]
-        verdict = self._verdict(number, runner.round)
+        racer = self._racers[number]
+        verdict = self._verdict(number, racer.round)
         if verdict.promoted:
-            runner.round += 1
+            racer.round += 1
         else:
-            runner.stopped, runner.incumbent = True, verdict.incumbent
+            racer.stopped, racer.incumbent = True, verdict.incumbent
         return verdict
 
     def fitness_of(self, number: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -174,32 +190,32 @@ class Race:
         A candidate that was stopped is measured from the reference that stopped it: the reference's score on all items
         less its lead on the common ones, which takes out how easy these happen to be. Others are known: errors of 0.
         """
-        runner = self._runners[number]
+        racer = self._racers[number]
         fitness = self._evaluation(number).fitness(self._objectives)
         if fitness is None:
             return None, None
-        if not runner.stopped or runner.incumbent is None:
+        if not racer.stopped or racer.incumbent is None:
             self._answers.pop(number, None)
             return fitness, (0.0,) * len(fitness)
-        reference = self._evaluation(runner.incumbent).fitness(self._objectives)
+        reference = self._evaluation(racer.incumbent).fitness(self._objectives)
         assert reference is not None  # otherwise it would not have been one
-        leads = self._leads(runner.incumbent, number)
+        leads = self._leads(racer.incumbent, number)
         self._answers.pop(number, None)
         values = tuple(high - one.value for high, one in zip(reference, leads, strict=True))
         return values, tuple(one.variance**0.5 for one in leads)
 
     # -- comparisons ---------------------------------------------------------------------------------------------
 
-    def _verdict(self, number: int, ended: int) -> Verdict:
+    def _verdict(self, number: int, ended: int) -> RaceDecision:
         references = self._references.counting
         if not references:
-            return Verdict(True, ended, None)
+            return RaceDecision(True, ended, None)
         ranked = sorted(references, key=lambda n: (-float(np.dot(references[n], self._weights)), n))
         chosen = ranked[:1] if self._racing.against == "best" else ranked[:MOST_REFERENCES]
         looks = len(self._plans) - 1  # at the last round there is nothing left to decide
         level = self._racing.error / (looks * len(chosen))
         p = min(self._p(reference, number) for reference in chosen)
-        return Verdict(p > level, ended, ranked[0], p, level)
+        return RaceDecision(p > level, ended, ranked[0], p, level)
 
     def _p(self, reference: int, number: int) -> float:
         """Return the p value of the candidate not being behind: in the weighted sum, or in every objective."""
@@ -268,3 +284,30 @@ class Race:
     def _unanswered(self, number: int) -> bool:
         answered = self._archive.answered("search", number)
         return any(set(items) - answered.get(task, set()) for task, items in self._plans[-1].items())
+
+
+def rounds(plan: Items, first: int, divisible: Collection[str], seed: int) -> list[Items]:
+    """Return the plans of all rounds, each holding the one before; the last is `plan`.
+
+    Every round doubles the items per task. The items of a round are a random sample of the pinned ones, the same for
+    all candidates, so that any two can be compared item by item.
+
+    Args:
+        plan: task -> all pinned items.
+        first: items per task in the first round.
+        divisible: tasks that can be asked in part; the others are asked as a whole in the first round.
+        seed: of the sample.
+    """
+    shuffled = {task: _shuffled(items, task, seed) for task, items in plan.items()}
+    most = max((len(items) for task, items in plan.items() if task in divisible), default=0)
+    counts = [first]
+    while counts[-1] < most:
+        counts.append(2 * counts[-1])
+    return [
+        {task: items[:count] if task in divisible else items for task, items in shuffled.items()} for count in counts
+    ]
+
+
+def _shuffled(items: tuple[str, ...], task: str, seed: int) -> tuple[str, ...]:
+    generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
+    return tuple(items[place] for place in generator.permutation(len(items)))

@@ -26,6 +26,10 @@ def progress(run: Run) -> alt.Chart:
 
     Raises:
         InputError: no candidate has scores yet.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> figures.save(figures.progress(run), "progress.html")
     """
     library, history = altair(), _history(run)
     zero = library.Scale(zero=False)
@@ -55,6 +59,10 @@ def hypervolume(run: Run) -> alt.Chart:
 
     Raises:
         InputError: no candidate has scores yet.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.hypervolume(run)
     """
     library, history = altair(), _history(run).dropna(subset=["hypervolume"])
     line = (

@@ -13,7 +13,7 @@ from typing import Literal
 from evomerge.archive import Archive
 from evomerge.pool.secrets import hide
 from evomerge.results import open_run
-from evomerge.tracking.feed import Feed
+from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.targets import Target, target_of, targets_of
 from evomerge.tracking.values import Tracker
 
@@ -107,29 +107,29 @@ class _Writer:
         return self._trouble
 
     def _follow(self) -> None:
-        feed = Feed(open_run(self._folder), self._identity)
+        source = RunMetrics(open_run(self._folder), self._identity)
         wait = 0.0
         while not self._over.wait(wait):
             began = time.monotonic()
-            good = self._attempt(feed, None)
+            good = self._attempt(source, None)
             wait = max(self._seconds, LEISURE * (time.monotonic() - began)) if good else SECONDS_AFTER_TROUBLE
-        self._attempt(feed, self._state)
+        self._attempt(source, self._state)
 
-    def _attempt(self, feed: Feed, state: State | None) -> bool:
+    def _attempt(self, source: RunMetrics, state: State | None) -> bool:
         """Write what is new, and the end where there is a `state`; return whether it worked."""
         try:
             if self._tracker is None:
                 tracker = self._target.tracker()
-                begun = tracker.begin(feed.about())
-                self._tracker, self._first = tracker, begun.first
-                self._say(f"logging to {self._target.tool}: {begun.place}")
-            steps = feed.steps(self._first, final=state == "finished")
+                resumed = tracker.begin(source.about())
+                self._tracker, self._first = tracker, resumed.first
+                self._say(f"logging to {self._target.tool}: {resumed.place}")
+            steps = source.steps(self._first, final=state == "finished")
             for start in range(0, len(steps), AT_ONCE):
                 some = steps[start : start + AT_ONCE]
                 self._tracker.log(some)
                 self._first = some[-1].number + 1
             if state is not None:
-                self._tracker.end(feed.ending(state, time.time()))
+                self._tracker.end(source.ending(state, time.time()))
             return True
         except Exception as error:  # a tool's own, of any kind: its trouble is not the search's
             self._tracker = None  # the next attempt asks the tool anew what it has got

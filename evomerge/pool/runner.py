@@ -1,24 +1,32 @@
-"""The worker's edge: the one place where an exception becomes a failure with a kind, and where answers are checked."""
+"""Runs jobs in one process: `SafeEvaluator` for any worker, `LocalPool` for a search without further processes.
+
+`SafeEvaluator` is the only place where an exception becomes a failure with a kind, and where answers are checked.
+"""
 
 from __future__ import annotations
 
 import math
+import socket
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from evomerge.candidate import Answers, Failure, FailureKind, Job, Outcome
 from evomerge.errors import CandidateError, InfrastructureError, InputError, MergeError, out_of_memory
 from evomerge.pool.protocol import Evaluator, EvaluatorSpec
 from evomerge.pool.secrets import hide
 
+GATHER_SECONDS = 0.02  # results within this time arrive together, so that they share one write to the disk
+MOST_QUEUED = 256
 _MOST_TRACEBACK = 20_000  # characters kept, from the end, where the cause stands
 
 
-class Edge:
-    """One worker: builds its evaluator at the first job, runs jobs, and never raises for what goes wrong inside.
+class SafeEvaluator:
+    """Builds its evaluator at the first job, runs jobs, and never raises an exception of the evaluator.
 
     Whatever the evaluator does, each job gives finite answers to some of its items, each once, then one outcome, which
     is a failure where items are left unanswered.
@@ -28,7 +36,7 @@ class Edge:
         self.name = name
         self._spec = spec
         self._evaluator: Evaluator | None = None
-        self._load_seconds = 0.0  # told with the next outcome
+        self._load_seconds = 0.0  # reported with the next outcome
 
     def prepare(self) -> float:
         """Build the evaluator; return the seconds that took. Where it fails, the first job tries again and says so."""
@@ -75,6 +83,80 @@ class Edge:
         if self._load_seconds:
             stages["load"], self._load_seconds = self._load_seconds, 0.0
         return replace(outcome, worker=self.name, stages=stages)
+
+
+class LocalPool:
+    """Evaluates one job after another inside `collect`, in the order of submission.
+
+    It takes one job at a time, or, where jobs are faster than the disk, as many as fit in `GATHER_SECONDS`.
+    """
+
+    def __init__(self, spec: EvaluatorSpec) -> None:
+        self._evaluator = SafeEvaluator(spec, f"{socket.gethostname()}/0")
+        self._jobs: deque[Job] = deque()
+        self._running: Iterator[Answers | Outcome] | None = None
+        self._tasks_left = 0  # of the running job
+        self._busy_seconds = 0.0
+        self._done = 0
+
+    def room(self) -> int:
+        """Return how many more jobs can be submitted."""
+        mean = self._busy_seconds / self._done if self._done else GATHER_SECONDS
+        most = min(MOST_QUEUED, max(1, int(GATHER_SECONDS / max(mean, 1e-9))))
+        return max(0, most - len(self._jobs) - (self._running is not None))
+
+    def submit(self, job: Job) -> None:
+        """Take one job; it runs in a later `collect`."""
+        self._jobs.append(job)
+
+    def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
+        """Run jobs until one result is there, and gather what follows within `GATHER_SECONDS`.
+
+        What has begun goes on to its next answers whatever the timeout says: nothing can stop it from inside this
+        process.
+        """
+        started = time.monotonic()
+        arrived: list[Answers | Outcome] = []
+        while self._begin():
+            result = self._next()
+            arrived.append(result)
+            if time.monotonic() - started > GATHER_SECONDS and not self._only_outcome_left(result):
+                break
+        self._busy_seconds += time.monotonic() - started
+        return arrived
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return one row."""
+        state = "busy" if self._running is not None else "idle"
+        row = {"name": self._evaluator.name, "state": state, "busy_seconds": self._busy_seconds, "done": self._done}
+        return [row]
+
+    def close(self) -> None:
+        """Drop what is queued."""
+        self._jobs.clear()
+        self._running = None
+
+    def _begin(self) -> bool:
+        """Make sure that a job is running; False where there is none."""
+        if self._running is None and self._jobs:
+            job = self._jobs.popleft()
+            self._tasks_left = len(job.items)
+            self._running = self._evaluator.evaluate(job)
+        return self._running is not None
+
+    def _next(self) -> Answers | Outcome:
+        assert self._running is not None
+        result = next(self._running)
+        if isinstance(result, Outcome):
+            self._running = None
+            self._done += 1
+        elif not result.left:
+            self._tasks_left -= 1
+        return result
+
+    def _only_outcome_left(self, result: Answers | Outcome) -> bool:
+        """The outcome costs nothing once every task is answered; with them it is recorded in one go."""
+        return isinstance(result, Answers) and self._tasks_left <= 0
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -1,4 +1,4 @@
-"""The desk between archive and pool: it hands out what is still to be answered, and files what comes back."""
+"""The dispatcher between archive and pool: submits the items that are still unanswered, and records the results."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
-from evomerge.pool.protocol import Arrival, Notice, Pool, Retry
+from evomerge.pool.protocol import Arrival, Pool, PoolEvent, Retry
 
 Items = Mapping[str, tuple[str, ...]]  # task -> ids of items
 Plan = Items | Callable[[Candidate], Items]  # what every candidate answers, or what this one does
 
 
-class Desk:
-    """Owns which candidates are open: taken on, and not finished.
+class Dispatcher:
+    """Owns the open candidates: those that were added and are not finished.
 
-    A candidate that was partly answered before is asked only for what is missing; one whose recipe was met before
-    shares the answers; one that is finished already comes back at once.
+    A candidate that was partly answered before is asked only the missing items; a duplicate (the same recipe as an
+    earlier candidate) shares its answers; a candidate that is finished already is returned at once.
 
-    Where `plan` is a function, a candidate's items grow as it is promoted in a race: it can be taken on again when it
-    has more to answer, and is finished when it has answered what its plan says by then.
+    Where `plan` is a function, a candidate's items grow as a race promotes it: it can be added again when it has more
+    to answer, and is finished when it has answered the items that its plan has by then.
     """
 
     def __init__(self, archive: Archive, pool: Pool, split: Split, plan: Plan) -> None:
         self._archive, self._pool, self._split, self._plan = archive, pool, split, plan
         self._queue: deque[Job] = deque()  # waiting for a worker
         self._running: dict[int, Job] = {}
-        # (candidate, task) half-way -> the items that were asked together
+        # a (candidate, task) that is partly answered -> the items that were asked together
         self._half_way: dict[tuple[int, str], tuple[str, ...]] = archive.half_way(split)
-        self._twins: dict[int, list[int]] = {}  # open candidate -> later ones with the same recipe
-        self._twin_candidates: dict[int, Candidate] = {}  # that wait: each runs itself if the first one's machine fails
+        self._duplicates: dict[int, list[int]] = {}  # open candidate -> later ones with the same recipe
+        self._waiting_duplicates: dict[int, Candidate] = {}  # each runs itself if the first one's machine fails
 
     @property
     def queued(self) -> int:
@@ -45,27 +45,27 @@ class Desk:
 
     @property
     def open(self) -> int:
-        """How many candidates are taken on and not finished."""
-        return len(self._queue) + len(self._running) + len(self._twin_candidates)
+        """How many candidates are not finished."""
+        return len(self._queue) + len(self._running) + len(self._waiting_duplicates)
 
     @property
     def parents(self) -> int:
-        """How many parents are taken on and not finished."""
+        """How many parents are not finished."""
         return sum(job.candidate.kind == "parent" for job in self._queue) + sum(number < 0 for number in self._running)
 
-    def take(self, candidates: Iterable[Candidate]) -> list[int]:
-        """Take candidates on; return the numbers of those that need no work because the archive has their answers."""
+    def add(self, candidates: Iterable[Candidate]) -> list[int]:
+        """Add candidates; return the numbers of those that need no work because the archive has their answers."""
         finished = []
         for candidate in candidates:
             stored = self._archive.outcome(candidate.number, self._split)
-            twin = self._archive.twin(candidate) if candidate.kind == "search" else None
+            duplicate = self._archive.twin(candidate) if candidate.kind == "search" else None
             if stored is not None and _final(stored.failure) and not self._grown(candidate, stored.failure):
                 finished.append(candidate.number)
-            elif twin is not None and self._is_open(twin):
-                self._twins.setdefault(twin, []).append(candidate.number)
-                self._twin_candidates[candidate.number] = candidate
-            elif twin is not None and self._can_copy(twin, candidate):
-                self._archive.copy_answers(twin, candidate.number, self._split)
+            elif duplicate is not None and self._is_open(duplicate):
+                self._duplicates.setdefault(duplicate, []).append(candidate.number)
+                self._waiting_duplicates[candidate.number] = candidate
+            elif duplicate is not None and self._can_copy(duplicate, candidate):
+                self._archive.copy_answers(duplicate, candidate.number, self._split)
                 finished.append(candidate.number)
             else:
                 self._queue.append(self._job(candidate))
@@ -83,8 +83,8 @@ class Desk:
             self._running[job.candidate.number] = job
             self._pool.submit(job)
 
-    def file(self, arrived: Iterable[Arrival]) -> list[Outcome]:
-        """Record what the pool returned; call it inside a transaction. Returns the outcomes, with those of twins."""
+    def record(self, arrived: Iterable[Arrival]) -> list[Outcome]:
+        """Record what the pool returned, inside a transaction; return the outcomes, those of duplicates among them."""
         outcomes: list[Outcome] = []
         for result in arrived:
             if isinstance(result, Answers):
@@ -95,7 +95,7 @@ class Desk:
                 payload |= {"seconds": result.seconds, "worked": result.worked}
                 self._archive.put_event("retry", result.number, payload)
                 continue
-            if isinstance(result, Notice):
+            if isinstance(result, PoolEvent):
                 facts = {"what": result.what, "worker": result.worker, **result.facts}
                 self._archive.put_event("worker", None, facts)
                 continue
@@ -106,7 +106,7 @@ class Desk:
         return outcomes
 
     def _put_answers(self, answers: Answers) -> None:
-        """Record answers; with the first of a task that is answered in portions, what was asked together."""
+        """Record answers; with the first portion of a task, also the items that were asked together."""
         key = (answers.number, answers.task)
         if not answers.left:
             self._archive.put_answers(answers)
@@ -120,8 +120,8 @@ class Desk:
     def _share(self, outcome: Outcome) -> list[Outcome]:
         """Return the outcomes of the candidates that waited for this one."""
         shared: list[Outcome] = []
-        for number in self._twins.pop(outcome.number, []):
-            candidate = self._twin_candidates.pop(number)
+        for number in self._duplicates.pop(outcome.number, []):
+            candidate = self._waiting_duplicates.pop(number)
             if self._can_copy(outcome.number, candidate):
                 self._archive.copy_answers(outcome.number, number, self._split)
                 copied = self._archive.outcome(number, self._split)
@@ -137,12 +137,14 @@ class Desk:
     def _items(self, candidate: Candidate) -> Items:
         return self._plan(candidate) if callable(self._plan) else self._plan
 
-    def _can_copy(self, twin: int, candidate: Candidate) -> bool:
-        """Return whether a twin's end, and its answers, are all that a candidate needs."""
-        stored = self._archive.outcome(twin, self._split)
+    def _can_copy(self, earlier: int, candidate: Candidate) -> bool:
+        """Return whether a duplicate's outcome and answers are all that a candidate needs."""
+        stored = self._archive.outcome(earlier, self._split)
         if stored is None or not _final(stored.failure):
             return False
-        return stored.failure is not None or not callable(self._plan) or not self._missing(twin, self._plan(candidate))
+        return (
+            stored.failure is not None or not callable(self._plan) or not self._missing(earlier, self._plan(candidate))
+        )
 
     def _grown(self, candidate: Candidate, failure: Failure | None) -> bool:
         """Return whether a finished candidate has more to answer by now."""
@@ -163,5 +165,5 @@ class Desk:
 
 
 def _final(failure: Failure | None) -> bool:
-    """True where trying again would give the same: the candidate is scored, or it is the candidate that is bad."""
+    """True where another try would give the same: the candidate is scored, or the candidate itself is at fault."""
     return failure is None or failure.kind == "candidate"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.pool.aside import Aside
+from evomerge.pool.private_ray import StdoutFilter
 
 
 def said_by(name: str, text: str) -> None:
@@ -22,7 +22,7 @@ def test_lines_of_rays_threads_are_put_aside(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "planted-token")
     before, log = sys.stdout, tmp_path / "ray.log"
-    with Aside(log):
+    with StdoutFilter(log):
         said_by("ray_listen_error_messages", "(raylet) a worker died with planted-token")
         said_by("another", "of somebody else")
         print("ours")
@@ -35,7 +35,7 @@ def test_lines_of_rays_threads_are_put_aside(
 
 
 def test_without_a_log_they_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with Aside(None):
+    with StdoutFilter(None):
         said_by("ray_listen_error_messages", "(raylet) a worker died")
     assert capsys.readouterr() == ("", "(raylet) a worker died\n")
 
@@ -43,7 +43,7 @@ def test_without_a_log_they_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_stream_that_somebody_put_in_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sys.stdout
     try:
-        with Aside(None):
+        with StdoutFilter(None):
             sys.stdout = other = open("/dev/null", "w")  # noqa: SIM115
         assert sys.stdout is other
         other.close()

@@ -18,15 +18,15 @@ SHOWN_LANES = 24  # workers
 SHOWN_DOTS = 1500  # candidates in the drawing of progress
 
 
-def course(findings: Findings) -> Html:
+def progress(findings: Findings) -> Html:
     """Return the section on how the search went."""
     if not len(findings.history):
         return element("p", {}, "No candidate has scores yet.")
-    drawings = [progress(findings), growth(findings)]
+    drawings = [best_so_far(findings), growth(findings)]
     return element("div", {"class": "pair"}, *drawings)
 
 
-def progress(findings: Findings) -> Html:
+def best_so_far(findings: Findings) -> Html:
     """Return the best so far with its interval, over all candidates, beside the best parent."""
     history = findings.history
     parent = findings.best_parent()

@@ -27,17 +27,17 @@ from evomerge.candidate import Evaluation
 from evomerge.errors import EvomergeError
 from evomerge.results import Run
 from evomerge.results.table_output import plain
-from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, About, Ending, Plain, Step
+from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, Plain, RunInfo, RunResult, Step
 
 
-class Feed:
+class RunMetrics:
     """Reads one run for one tracker; every call looks at the archive afresh."""
 
     def __init__(self, run: Run, identity: str) -> None:
         self._run = run
         self._identity = identity
 
-    def about(self) -> About:
+    def about(self) -> RunInfo:
         """Return who the run is."""
         run, facts = self._run, self._run.facts
         merge, controller = facts["merge"], facts["controller"]
@@ -51,7 +51,7 @@ class Feed:
             "controller": str(controller["name"]),
             "method": method if isinstance(method, str) else "searched",
         }
-        return About(
+        return RunInfo(
             self._identity,
             run.folder.resolve().name,
             run.folder,
@@ -97,7 +97,7 @@ class Feed:
             steps.append(Step(number, told[number], finite, self._genes(genotypes[number])))
         return steps
 
-    def ending(self, state: Literal["finished", "interrupted", "failed"], time: float) -> Ending:
+    def ending(self, state: Literal["finished", "interrupted", "failed"], time: float) -> RunResult:
         """Return the final results: the winner on held-out items, the summary, and the table of candidates."""
         best = self._run.best()
         metrics: dict[str, float] = {}
@@ -115,7 +115,7 @@ class Feed:
         table = self._run.trials().head(MOST_ROWS)
         rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-        return Ending(state, time, finite, self._run.summary(), ([str(name) for name in table.columns], rows))
+        return RunResult(state, time, finite, self._run.summary(), ([str(name) for name in table.columns], rows))
 
     def _metrics(
         self,
