@@ -13,6 +13,7 @@ import torch
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InputError, TaskError
+from evomerge.metrics import metric_info
 from evomerge.scoring import harness
 from evomerge.scoring.answer_cache import AnswerCache, digest, identity
 from evomerge.scoring.answer_flags import SHORTENED, length_flags
@@ -23,7 +24,6 @@ from evomerge.scoring.measures import Measure, Written
 from evomerge.scoring.sanity_checks import SanityChecks, check_answers
 from evomerge.scoring.stopwatch import Stopwatch
 
-CACHED = ("perplexity", "phrases", "response_length")  # kinds of measures that depend on the model alone
 PLAIN_BATCH = 8  # sequences per batch of lm-eval's adapter, where the batch size is "auto"
 
 
@@ -277,7 +277,8 @@ class ModelScorer:
             seconds: the least time between two portions.
         """
         measure = self._measures.get(task)
-        cached = self._cache is not None and bool(weights) and (measure is None or measure.measure.kind in CACHED)
+        cacheable = measure is None or metric_info(measure.measure.kind).cacheable
+        cached = self._cache is not None and bool(weights) and cacheable
         keys = {item: digest(self._identity, weights, self._question(task, item)) for item in items} if cached else {}
         found = self._cache.get(keys) if self._cache is not None and keys else {}
         missing = [item for item in items if item not in found]

@@ -20,7 +20,7 @@ class ObjectiveRequest:
     task: str  # or the measure's name
     metric: str | None = None
     goal: Literal["maximize", "minimize"] | None = None
-    weight: float = 1.0
+    weight: float | None = None  # in the weighted mean; None: 1, and 0 for a size of the model
     filter: str | None = None
     name: str | None = None  # of the objective; None: after its task
     measure: Measure | None = None  # where it is no task
@@ -40,7 +40,7 @@ class ScoringRequest:
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
-    rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
+    rungs: Mapping[str, Any] | None = None  # settings of scoring.sanity_checks.SanityChecks; None: no checks
     racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 
