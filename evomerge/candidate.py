@@ -17,9 +17,6 @@ FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search st
 # rest: search items that a finalist answers at the end, beside those that every candidate was asked
 Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
-ObjectiveKind = Literal[
-    "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"
-]
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,9 @@ class Objective:
     task: str  # or the name of another measure, which takes a task's place among items and responses
     metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
     goal: Literal["maximize", "minimize"] = "maximize"  # which direction of the metric is better
-    weight: float = 1.0  # for controllers that need one number
+    weight: float = 1.0  # in the weighted mean, see `objectives`; 0 leaves it out
     filter: str = "none"  # lm-eval's filter name, as in 'exact_match,strict-match'
-    kind: ObjectiveKind = "task"  # other kinds are measured without lm-eval's tasks, see scoring.measures
+    kind: str = "task"  # other kinds are measured without lm-eval's tasks; their rows are in `metrics`
 
     def fitness(self, score: float) -> float:
         """Return `score` turned so that higher is better."""

@@ -18,8 +18,8 @@ from evomerge.errors import InputError, near
 
 
 def option(
-    default: Any,
-    help: str,
+    default: Any = dataclasses.MISSING,
+    help: str = "",
     *,
     ge: float | None = None,
     gt: float | None = None,
@@ -30,7 +30,7 @@ def option(
     """Return a dataclass field with its meaning and range, in the words of `annotated_types` and pydantic.
 
     Args:
-        default: value where the option is not given; None is always allowed and means 'the factory decides'.
+        default: value where the option is not given; None: the reader decides; without a default, it is required.
         help: meaning and unit, for people.
         ge: lowest value.
         gt: bound that values must exceed.
@@ -66,6 +66,7 @@ class Option:
     le: float | None = None
     lt: float | None = None
     choices: tuple[str, ...] = ()
+    required: bool = False
 
     def problem(self, value: Any) -> str:
         """Return what is wrong with a value, beginning with 'must be', or ''.
@@ -115,9 +116,10 @@ def options_of(options: type) -> dict[str, Option]:
     hints = typing.get_type_hints(options)
     found = {}
     for field in dataclasses.fields(options):
-        default = None if field.default is dataclasses.MISSING else field.default
+        required = field.default is dataclasses.MISSING
+        default = None if required else field.default
         described = {key: field.metadata[key] for key in _DESCRIPTION if key in field.metadata}
-        found[field.name] = Option(field.name, _kind(hints[field.name]), default, **described)
+        found[field.name] = Option(field.name, _kind(hints[field.name]), default, required=required, **described)
     return found
 
 

@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).parent.parent / "evomerge"
 FLOORS = [
     ["errors", "references", "tokenizer", "markup", "options", "version", "yaml_text"],
     ["merge", "irt", "pareto", "stats"],
-    ["recipe", "space", "candidate"],
+    ["metrics"],
+    ["recipe", "space", "candidate", "objectives"],
     ["controllers", "weights", "scoring", "archive"],
     ["pool"],
     ["loop"],
@@ -29,7 +30,7 @@ FLOORS = [
     ["cli"],
 ]
 # On one floor, yet one may read the other: space and candidate are made of recipes.
-ALLOWED_NEIGHBOURS = {("options", "errors"), ("space", "recipe"), ("candidate", "recipe")}
+ALLOWED_NEIGHBOURS = {("options", "errors"), ("space", "recipe"), ("candidate", "recipe"), ("objectives", "candidate")}
 
 # outside package -> the only places that import it, relative to evomerge/
 DOORS = {
@@ -64,6 +65,8 @@ LIGHT = [
     "recipe",
     "space",
     "candidate",
+    "metrics",
+    "objectives",
     "archive",
     "controllers",
     "loop",

@@ -118,6 +118,11 @@ def _evolution(setup: Setup, why: str) -> tuple[str, str]:
 
 
 RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (
-    *(_few, _routes, _names, _one_number, _gaussian, _quadratic),
+    _few,
+    _routes,
+    _names,
+    _one_number,
+    _gaussian,
+    _quadratic,
     _many,
 )

@@ -56,8 +56,7 @@ class CmaEs:
     def __init__(self, setup: Setup, population: int, sigma: float, restarts: int, diagonal: bool) -> None:
         self._setup = setup
         self._population, self._sigma, self._restarts, self._diagonal = population, sigma, restarts, diagonal
-        weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
-        self._weights = weights / weights.sum()
+        self._scalarisation = setup.scalarisation
         self._generator = np.random.default_rng(setup.seed)
         self._proposals = Proposals(setup.objectives, setup.bounds)
         self._generation = range(0)
@@ -83,13 +82,13 @@ class CmaEs:
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the distribution moves when the generation's last one arrives."""
         values = self._proposals.take_back(index, fitness)
-        self._values[index] = None if values is None else float(np.dot(values, self._weights))
+        self._values[index] = None if values is None else self._scalarisation.scalarise(values)
         if not self._proposals.waiting:
             self._learn()
 
     def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
         """Learn one fitness of which part is chance; ranks then use the errors, see `shrunken`."""
-        self._variances[index] = float(np.dot(self._weights**2, np.square(stderr)))
+        self._variances[index] = self._scalarisation.variance(stderr)
         try:
             self.tell(index, fitness)
         except InputError:
@@ -156,7 +155,7 @@ class CmaEs:
             begin = next((one.genotype for one in prior), self._setup.start)
             return (np.full(d, 0.5) if begin is None else np.array(begin)), None
         values = np.array([one.fitness for one in known], dtype=float)
-        scores = np.array([float(np.dot(bounded(row.tolist(), self._setup.bounds), self._weights)) for row in values])
+        scores = np.array([self._scalarisation.scalarise(bounded(row.tolist(), self._setup.bounds)) for row in values])
         count = max(1, int(np.ceil(BEST_SHARE * len(known))))
         order = np.argsort(-scores, kind="stable")[:count]
         best = np.array([known[index].genotype for index in order], dtype=float)
@@ -235,7 +234,7 @@ class AsynchronousCmaEs(CmaEs):
         variance = self._variances.pop(index, 0.0)
         if proposal.strategy is not self._strategy or self._stopped:
             return
-        self._told.append((proposal, None if values is None else float(np.dot(values, self._weights)), variance))
+        self._told.append((proposal, None if values is None else self._scalarisation.scalarise(values), variance))
         while len(self._told) >= self._population and self._nobody_too_old():
             self._learn_told()
 

@@ -68,8 +68,7 @@ class _Mixing:
 
     def __init__(self, setup: Setup, parts: Ingredients) -> None:
         self._parts = parts
-        weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
-        self._weights = weights / weights.sum()
+        self._scalarisation = setup.scalarisation
         self._proposals = Proposals(setup.objectives, setup.bounds)
         self._mixtures: list[Array] = []  # proposed, (n,) weights each, by index
         self._scores: dict[int, float | None] = {}
@@ -77,7 +76,7 @@ class _Mixing:
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness."""
         values = self._proposals.take_back(index, fitness)
-        self._scores[index] = None if values is None else float(np.dot(values, self._weights))
+        self._scores[index] = None if values is None else self._scalarisation.scalarise(values)
 
     def _propose(self, mixtures: Sequence[Array]) -> list[np.ndarray]:
         self._proposals.hand_out(len(mixtures))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
 from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, altair, titled
+from evomerge.objectives import Objectives
 
 if TYPE_CHECKING:
     import altair as alt
@@ -128,7 +129,7 @@ def _parent(library: Any, run: Run) -> list[Any]:
     """Return the line of the best parent's overall fitness, with its name."""
     import pandas as pd
 
-    from evomerge.results.evaluations import best_number, overall
+    from evomerge.results.evaluations import best_number
 
     parents = run.data.evaluations(kind="parent")
     number = best_number(parents, run.objectives)
@@ -136,7 +137,9 @@ def _parent(library: Any, run: Run) -> list[Any]:
     if number is None or fitness is None:
         return []
     name = run.data.candidate(number).name
-    chart = library.Chart(pd.DataFrame({"y": [overall(fitness, run.objectives)], "name": [f"parent {name}"]}))
+    chart = library.Chart(
+        pd.DataFrame({"y": [Objectives(run.objectives).scalarise(fitness)], "name": [f"parent {name}"]})
+    )
     rule = chart.mark_rule(color=INK, strokeDash=[6, 4]).encode(y="y:Q")
     text = chart.mark_text(align="right", dy=-7, color=INK).encode(x=library.value("width"), y="y:Q", text="name:N")
     return [rule, text]

@@ -21,13 +21,14 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
 from evomerge.loop.dispatcher import Items
+from evomerge.metrics import is_by_item
+from evomerge.objectives import Objectives
 from evomerge.pareto.dominance import non_dominated
 from evomerge.scoring.estimate import values_of
 from evomerge.stats import MeanDifference, paired_mean, weighted_sum
 
 MOST_REFERENCES = 8  # points of a front: each further one costs power, as the error rate is shared among them
 REMEMBERED = 64  # references whose answers are kept in memory
-BY_ITEM = ("task", "response_length")  # kinds of objectives whose score is the mean of its items
 
 Fitness = Callable[[int, Sequence[Response]], Evaluation]  # a candidate's number and its responses -> its evaluation
 
@@ -97,7 +98,7 @@ class RacingPolicy:
     def __init__(
         self, archive: Archive, objectives: tuple[Objective, ...], plan: Items, racing: Racing, fitness: Fitness
     ) -> None:
-        divisible = {objective.task for objective in objectives if objective.kind in BY_ITEM}
+        divisible = {objective.task for objective in objectives if is_by_item(objective.kind)}
         self._plans = rounds(plan, racing.first, divisible, racing.seed)
         self._archive, self._objectives, self._racing, self._fitness = archive, objectives, racing, fitness
         self._racers: dict[int, _Racer] = {}
@@ -106,8 +107,7 @@ class RacingPolicy:
         self._references = _References()
         self._answers: dict[int, tuple[Evaluation, list[dict[str, float]]]] = {}
         self._batch = 0
-        weights = np.array([objective.weight for objective in objectives], dtype=float)
-        self._weights = weights / weights.sum()
+        self._weights = Objectives(objectives).weights()
 
     def restore(self, unobserved: Collection[int]) -> None:
         """Continue the race where the archive left off."""
@@ -229,7 +229,7 @@ class RacingPolicy:
         tasks: dict[str, np.ndarray] = {}
         scales: dict[str, float] = {}
         for j, (weight, objective) in enumerate(zip(self._weights, self._objectives, strict=True)):
-            if objective.kind in BY_ITEM:
+            if is_by_item(objective.kind):
                 pairs = weight * self._differences(reference, number, j)
                 tasks[objective.task] = tasks[objective.task] + pairs if objective.task in tasks else pairs
                 scales[objective.task] = scales.get(objective.task, 0.0) + weight
@@ -244,7 +244,7 @@ class RacingPolicy:
         """Return the reference's lead per objective."""
         return [
             paired_mean(self._differences(reference, number, j), len(self._plans[-1][objective.task]))
-            if objective.kind in BY_ITEM
+            if is_by_item(objective.kind)
             else self._known(reference, number, j)
             for j, objective in enumerate(self._objectives)
         ]

@@ -16,11 +16,12 @@ import numpy as np
 
 from evomerge.errors import TaskError
 from evomerge.markup import Html, element, joined
+from evomerge.objectives import Objectives
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings, points, with_error
 from evomerge.report.predictions import predicted_points, predictions
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.evaluations import comparable, fitness_table, overall
+from evomerge.results.evaluations import fitness_table
 from evomerge.scoring.comparison import paired_difference
 from evomerge.yaml_text import yaml_text
 
@@ -196,7 +197,7 @@ def _data(findings: Findings) -> dict[str, Any]:
     signs = np.array([o.fitness(1.0) for o in findings.objectives])
     rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}
     if len(findings.objectives) == 1:
-        ranked = sorted(numbers, key=lambda n: (-overall(rows[n][0], findings.objectives), n))
+        ranked = sorted(numbers, key=lambda n: (-Objectives(findings.objectives).scalarise(rows[n][0]), n))
         choices = ranked[:BEST_OF_ONE]
     else:
         choices = list(findings.front[:SHOWN_CHOICES])
@@ -284,7 +285,7 @@ def _gain(
     if parent is None:
         return None
     try:
-        gain = paired_difference(mine, theirs, comparable(findings.objectives))
+        gain = paired_difference(mine, theirs, Objectives(findings.objectives).scores())
     except TaskError:  # a race: they did not answer the same items
         return None
     unit = " points" if findings.in_points else ""

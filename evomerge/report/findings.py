@@ -12,7 +12,8 @@ import numpy as np
 from evomerge.candidate import Candidate, Evaluation, Objective, Score
 from evomerge.controllers.registry import CONTROLLERS
 from evomerge.errors import InputError
-from evomerge.results.evaluations import comparable, front_numbers, overall
+from evomerge.objectives import Objectives
+from evomerge.results.evaluations import front_numbers
 from evomerge.results.fronts import FrontAnswer, FrontRequest
 from evomerge.results.holdout import Final, generalisation_frame
 from evomerge.results.surrogates import errors_of, surrogates_of
@@ -55,7 +56,7 @@ class Findings:
     @property
     def in_points(self) -> bool:
         """True where all averaged objectives are fractions of items, which are shown in points of 100."""
-        return all(objective.kind == "task" for objective in comparable(self.objectives))
+        return all(objective.kind == "task" for objective in Objectives(self.objectives).scores())
 
     @property
     def workers(self) -> int:
@@ -76,7 +77,9 @@ class Findings:
     def best_parent(self) -> tuple[str, float] | None:
         """Return name and overall fitness of the parent that did best on the search items."""
         scored = {n: e.fitness(self.objectives) for n, e in self.parents.items()}
-        values = {n: overall(fitness, self.objectives) for n, fitness in scored.items() if fitness is not None}
+        values = {
+            n: Objectives(self.objectives).scalarise(fitness) for n, fitness in scored.items() if fitness is not None
+        }
         if not values:
             return None
         number = max(values, key=lambda n: values[n])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from evomerge.markup import Html, element, joined, number, table
+from evomerge.objectives import Objectives
 from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
 from evomerge.report.findings import Findings, points, with_error
-from evomerge.results.evaluations import comparable
 from evomerge.results.holdout import MEAN, Final
 from evomerge.results.summaries import clock, verdict
 from evomerge.scoring.comparison import Difference
@@ -174,7 +174,7 @@ def _shares(better: int, equal: int, worse: int) -> Html:
 def _held(findings: Findings) -> Html | None:
     """Return search scores against held-out scores; below the diagonal, search scores were flattered."""
     found = findings.generalisation
-    wanted = MEAN if (found["objective"] == MEAN).any() else comparable(findings.objectives)[0].name
+    wanted = MEAN if (found["objective"] == MEAN).any() else Objectives(findings.objectives).scores()[0].name
     rows = found[found["objective"] == wanted]
     if not len(rows):
         return None

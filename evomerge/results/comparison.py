@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from evomerge.candidate import Objective, Response, Split
 from evomerge.errors import InputError
 from evomerge.markup import element, table
-from evomerge.results.evaluations import comparable
+from evomerge.objectives import Objectives
 from evomerge.results.run_data import RunData
 from evomerge.results.selection import named_candidate
 from evomerge.scoring.comparison import Difference, paired_difference
@@ -159,12 +159,12 @@ def compare(
     return Comparison(
         *names,
         split,
-        paired_difference(kept[0], kept[1], comparable(objectives), level=level, stands_in=stands_in),
+        paired_difference(kept[0], kept[1], Objectives(objectives).scores(), level=level, stands_in=stands_in),
         differences,
         pd.DataFrame(rows, columns=list(ITEM_COLUMNS)),
         left_out,
         frozenset(objective.name for objective in objectives if objective.kind == "task"),
-        tuple(objective.name for objective in comparable(objectives)),
+        tuple(objective.name for objective in Objectives(objectives).scores()),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
+from evomerge.objectives import Objectives
 from evomerge.pareto.amortized import PredictedFront
 from evomerge.pareto.belief import check_front
 from evomerge.pareto.checks import Array, Mask
@@ -19,7 +20,7 @@ from evomerge.pareto.front import AUGMENTATION, desirability, knee, overall_desi
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.pareto.spread import representatives
 from evomerge.results.constraints import Constraint, parent_scores, read_constraints, require_feasible
-from evomerge.results.evaluations import fitness_table, front_numbers, overall, preference_of, reference_point
+from evomerge.results.evaluations import fitness_table, front_numbers, preference_of, reference_point
 from evomerge.results.run_data import RunData
 from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
 from evomerge.results.table_output import plain
@@ -122,7 +123,7 @@ def front_of(run: RunData, request: FrontRequest = MEASURED) -> FrontAnswer:
         kept_by.require(kept, fitness)
     rows = list(np.flatnonzero(kept))
     members = [rows[i] for i in np.flatnonzero(non_dominated(fitness[rows], duplicates=False))] if rows else []
-    order = sorted(members, key=lambda i: (-overall(fitness[i], objectives), numbers[i]))
+    order = sorted(members, key=lambda i: (-Objectives(objectives).scalarise(fitness[i]), numbers[i]))
     m, d = len(objectives), run.space.dimension
     nothing = np.full((len(order), m), np.nan)
     answer = FrontAnswer(

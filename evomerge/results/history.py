@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evomerge.objectives import Objectives
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume_history
-from evomerge.results.evaluations import fitness_table, overall, overall_weights, reference_point
+from evomerge.results.evaluations import fitness_table, reference_point
 from evomerge.results.run_data import RunData
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def history_frame(run: RunData, level: float = 0.95) -> pd.DataFrame:
 
     objectives, finished = run.objectives, finish_seconds(run)
     numbers, fitness, errors = fitness_table(run.feasible(), objectives)
-    weights = overall_weights(objectives)
+    weights = Objectives(objectives).weights()
     reach = NormalDist().inv_cdf(0.5 + level / 2)
     point = _reference_fitness(run)
     volumes = hypervolume_history(fitness, point)
@@ -41,7 +42,7 @@ def history_frame(run: RunData, level: float = 0.95) -> pd.DataFrame:
     best, error, incumbent = -math.inf, 0.0, -1
     rows = []
     for place, number in enumerate(numbers):
-        value = overall(fitness[place], objectives)
+        value = Objectives(objectives).scalarise(fitness[place])
         stderr = float(np.sqrt(((weights * errors[place]) ** 2).sum()))
         if value > best:
             best, error, incumbent = value, stderr, number

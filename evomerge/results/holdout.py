@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.candidate import Evaluation, Objective, Response, Score
-from evomerge.results.evaluations import comparable, evaluation_of
+from evomerge.objectives import Objectives
+from evomerge.results.evaluations import evaluation_of
 from evomerge.results.run_data import RunData
 from evomerge.scoring.comparison import Difference, gain_over_best, joint_gains
 
@@ -70,7 +71,7 @@ def compare_finals(
     finals = []
     others = {names[parent]: answers for parent, answers in parents.items()}
     candidates = {names[number]: rows for number, rows in responses.items() if number >= 0 and parents}
-    compared = comparable(objectives)
+    compared = Objectives(objectives).scores()
     joint = joint_gains(candidates, others, compared, stands_in=stands_in)
     names_of = tuple(objective.name for objective in compared)
     in_points = all(objective.kind == "task" for objective in compared)
@@ -114,8 +115,8 @@ def generalisation_frame(
         for objective in objectives:
             pair = (before.scores[objective.name], final.scores[objective.name])
             rows.append((final.number, final.name, kind, objective.name, *_cells(pair)))
-        if len(comparable(objectives)) > 1 and final.in_points:
-            pair = (mean_score(before.scores, comparable(objectives)), final.score)
+        if len(Objectives(objectives).scores()) > 1 and final.in_points:
+            pair = (mean_score(before.scores, Objectives(objectives).scores()), final.score)
             rows.append((final.number, final.name, kind, MEAN, *_cells(pair)))
     return pd.DataFrame(rows, columns=list(GENERALISATION_COLUMNS))
 

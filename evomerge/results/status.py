@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evomerge.objectives import Objectives
 from evomerge.results.estimates import estimates_frame, estimates_summary
-from evomerge.results.evaluations import best_number, front_numbers, overall
+from evomerge.results.evaluations import best_number, front_numbers
 from evomerge.results.fronts import front_volume
 from evomerge.results.run_data import RunData
 
@@ -59,7 +60,7 @@ def _best(run: RunData) -> dict[str, Any] | None:
         return None
     return {
         "candidate": best,
-        "overall": overall(fitness, run.objectives),
+        "overall": Objectives(run.objectives).scalarise(fitness),
         "score": {name: score.value for name, score in evaluations[best].scores.items()},
         "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
     }

@@ -19,6 +19,7 @@ from evomerge.controllers.model_weights import ingredients_in, models_with_weigh
 from evomerge.controllers.protocol import Prior, Setup
 from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
+from evomerge.objectives import Objectives
 from evomerge.pareto.constraints import Bounds
 from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
@@ -27,6 +28,8 @@ from evomerge.scoring.items import ItemPlan
 from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
+
+NO_WEIGHT = "a size counts once it has a weight, as in {measure: layers, weight: 0.02}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,9 @@ def decide(
         choice = choose(setup)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
         options = auto_options(name, options.get("batch_size"))
+    if controller_info(name).scalarises and (sizes := Objectives(objectives).left_out()):
+        names = ", ".join(objective.name for objective in sizes)
+        notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
     products: list[list[float]] = []
     if controller_info(name).needs_similarity and measure and setup.ingredients is not None:
         from evomerge.weights.kinship import task_vector_products
@@ -126,7 +132,7 @@ def setup_of(
         dimensions=space.dimension,
         seed=seed,
         objectives=len(objectives),
-        weights=tuple(objective.weight for objective in objectives),
+        weights=Objectives(objectives).scalarisation.relative,
         start=None if start is None else tuple(float(gene) for gene in start),
         budget=budget,
         choices=space.choices,

@@ -200,9 +200,8 @@ def _drive(
             reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
-            reason = evaluate(
-                *(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout, budget)
-            )
+            finalists = _finalists(archive, preparation)
+            reason = evaluate(archive, pool, finalists, "holdout", preparation.plan.holdout, budget)
         if reason.finished:
             archive.put_event("ended")
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, TaskError
+from evomerge.metrics import metric_info
 from evomerge.scoring import harness
 from evomerge.scoring.answer_cache import AnswerCache, digest, identity
 from evomerge.scoring.kinds import Asking
@@ -21,7 +22,6 @@ from evomerge.scoring.resident_scorer import ResidentScorer, answered
 from evomerge.scoring.rungs import Rungs, check_answers
 from evomerge.scoring.ways import Output, Way, WrittenAnswers, ways
 
-CACHED = ("perplexity", "phrases", "response_length")  # kinds of measures that the model alone decides
 REMEMBERED = 32  # sets of texts whose packed requests are kept
 
 
@@ -119,7 +119,11 @@ class Answerer(ResidentScorer):
             seconds: that pass at least between two portions.
         """
         measure = self._measures.get(task)
-        cached = self._cache is not None and bool(weights) and (measure is None or measure.measure.kind in CACHED)
+        cached = (
+            self._cache is not None
+            and bool(weights)
+            and (measure is None or metric_info(measure.measure.kind).cacheable)
+        )
         keys = {item: digest(self._identity, weights, self._question(task, item)) for item in items} if cached else {}
         found = self._cache.get(keys) if self._cache is not None and keys else {}
         missing = [item for item in items if item not in found]

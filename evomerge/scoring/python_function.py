@@ -48,6 +48,11 @@ class Function:
 _imported: dict[tuple[str, str], Function] = {}  # by path and folder; imported again where the file has changed
 
 
+def version(settings: Mapping[str, Any]) -> list[str]:
+    """Return the digest of the function's file, which is part of the measure's version."""
+    return [read_function(settings["function"], settings["folder"]).digest]
+
+
 def read_function(path: str, folder: str) -> Function:
     """Return the function 'package.module:function'; modules beside the search file, in `folder`, come first.
 

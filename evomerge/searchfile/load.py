@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from evomerge.controllers.registry import CONTROLLERS, warm_starting
@@ -26,7 +25,7 @@ from evomerge.searchfile.requests import (
     SearchFile,
 )
 from evomerge.searchfile.sections import COMMON, search_file_section
-from evomerge.searchfile.yaml_places import Document, read_document
+from evomerge.searchfile.yaml_places import Document, read_document, read_text
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form, model_places, resolve_model, strange_parameters
 from evomerge.space.markers import is_marker, read_marker
@@ -137,14 +136,7 @@ def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
     """Return name, text and content of a YAML file that holds a mapping."""
     name = os.fspath(path)
-    try:
-        text = Path(name).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SearchFileError(name, [f"no such file: {os.path.abspath(name)}"]) from None
-    except UnicodeDecodeError as error:
-        raise SearchFileError(name, [f"not a text file: byte {error.start} is not UTF-8"]) from None
-    except OSError as error:
-        raise SearchFileError(name, [f"cannot be read: {error.strerror or error}"]) from None
+    text = read_text(name)
     document = read_document(text)
     if document.value is None:
         problems = list(document.problems) or [Problem((), "the file is empty; see search_spaces/ for examples")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import FORMS
+from evomerge.searchfile.objectives import metric_forms
 from evomerge.searchfile.sections import search_file_section
 from evomerge.space.form import MERGE_KEYS
 from evomerge.space.markers import MARKER_KEYS
@@ -19,7 +19,7 @@ def markdown() -> str:
     lines += ["### `{search: ...}`", "", "Stands where a number or a name would stand.", "", *_pairs(MARKER_KEYS)]
     for path, section in _sections(file, ""):
         lines += [f"### `{path}`", "", f"As in `{section.example}`.", "", *_table(section.keys)]
-    for kind, form in FORMS.items():
+    for kind, form in metric_forms().items():
         lines += [f"### `objectives[].{kind}`", "", f"As in `{form.example}`.", "", *_table(form.keys)]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ class ObjectiveRequest:
     task: str  # or the measure's name
     metric: str | None = None
     goal: Literal["maximize", "minimize"] | None = None
-    weight: float = 1.0
+    weight: float | None = None  # in the weighted mean; None: 1, and 0 for a size of the model
     filter: str | None = None
     name: str | None = None  # of the objective; None: after its task
     measure: Measure | None = None  # where it is no task

@@ -12,7 +12,7 @@ from typing import Any
 
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import FORMS
+from evomerge.searchfile.objectives import metric_forms
 from evomerge.searchfile.sections import search_file_section
 from evomerge.space.form import DTYPES, MERGE_KEYS
 from evomerge.space.markers import MARKER_KEYS, MODULES
@@ -101,7 +101,7 @@ def _number(form: Number) -> Schema:
 
 def _objectives(entry: Schema) -> None:
     """Replace the mappings of the measures, which the grammar reads in a second step, by their own sections."""
-    for kind, form in FORMS.items():
+    for kind, form in metric_forms().items():
         choices = entry["properties"][kind]["anyOf"]
         entry["properties"][kind]["anyOf"] = [
             schema_of(form) if choice.get("type") == "object" else choice for choice in choices

@@ -5,13 +5,12 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 
 from __future__ import annotations
 
-import math
-
 from evomerge.controllers.registry import CONTROLLERS
-from evomerge.options import Option, options_of
+from evomerge.options import options_of
 from evomerge.scoring.estimate import METHODS
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import OBJECTIVE
+from evomerge.searchfile.objectives import objective_section
+from evomerge.searchfile.option_forms import option_form
 from evomerge.space.route_request import PRESETS, SCALE_FORMS
 
 ESTIMATORS = ("mean", *METHODS)
@@ -116,22 +115,6 @@ def controller_section(name: str | None = None) -> Section:
     return Section((named, *keys, *COMMON), "{name: cma-es, population: 12}")
 
 
-def option_form(option: Option) -> Form:
-    """Return the form of an option in a file."""
-    if option.kind in (int, float):
-        low, high = option.ge if option.gt is None else option.gt, option.le if option.lt is None else option.lt
-        return Number(
-            -math.inf if low is None else low,
-            math.inf if high is None else high,
-            integer=option.kind is int,
-            open_low=option.gt is not None,
-            open_high=option.lt is not None,
-        )
-    if option.kind is bool:
-        return Flag()
-    return Text(option.choices, what="name") if option.kind is str else Anything()
-
-
 BUDGET = Section(
     (
         Key("candidates", Number(1, integer=True), "most candidates to evaluate"),
@@ -173,7 +156,12 @@ def search_file_section(controller: str | None = None) -> Section:
     return Section(
         (
             Key("merge", _MERGE, "a mergekit document with search markers", required=True),
-            Key("objectives", Many(OBJECTIVE, "[{task: add}]"), "what is good: [{task: ...}, ...]", required=True),
+            Key(
+                "objectives",
+                Many(objective_section(), "[{task: add}]"),
+                "what is good: [{task: ...}, ...]",
+                required=True,
+            ),
             Key(
                 "constraints",
                 Many(Text(what="constraint"), '["safety >= base - 1 point"]'),

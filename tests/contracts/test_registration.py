@@ -1,20 +1,25 @@
-"""A controller defined outside the package, registered in one line, serves search files with its own options."""
+"""A controller and a metric defined outside the package, each registered in one line, serve search files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import evomerge
+from evomerge.candidate import Response
 from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import CONTROLLERS, ControllerInfo, register_controller
 from evomerge.errors import InputError, SearchFileError
+from evomerge.metrics import METRICS, MetricInfo, register_metric
 from evomerge.options import option
+from evomerge.scoring.measures import Door, Measure
 from evomerge.searchfile import load_search_file
 from evomerge.searchfile.reference import markdown
 from evomerge.searchfile.schema import search_file_schema
@@ -47,14 +52,41 @@ class Line:
         return {}
 
 
+@dataclass(frozen=True)
+class MarginOptions:
+    better: str = option(help="continuation that should be the likelier one")
+    worse: str = option("!", "continuation that it is compared with")
+    scale: float = option(1.0, "multiplies the margin", gt=0)
+
+
+def margin(
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], model: Door
+) -> list[Response]:
+    """Return how much likelier one continuation is than another, in nats."""
+    found = []
+    for item, document in zip(items, documents, strict=True):
+        pairs = [(document["prompt"], measure.settings[key]) for key in ("better", "worse")]
+        better, worse = model.likelihoods(measure.name, pairs)
+        found.append(Response(measure.name, item, "nats", measure.settings["scale"] * (better - worse)))
+    return found
+
+
+def sums(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"prompt": f"{number}+1="} for number in range(8)]
+
+
+MARGIN = MetricInfo("margin", "nats", margin, options=MarginOptions, documents=sums, cacheable=True)
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     register_controller(ControllerInfo("line", Line, LineOptions))
+    register_metric(MARGIN)
     yield
-    del CONTROLLERS["line"]
+    del CONTROLLERS["line"], METRICS["margin"]
 
 
-def written(folder: Path, controller: str) -> Path:
+def written(folder: Path, controller: str, objective: str = "{perplexity: {file: text.txt, chunk: 40}}") -> Path:
     (folder / "text.txt").write_text("12+30=42\n" * 40)
     file = folder / "search.yaml"
     file.write_text(f"""
@@ -64,7 +96,7 @@ merge:
   models: [{{model: {EXPERTS}/add}}, {{model: {EXPERTS}/sort}}]
   parameters: {{weight: {{search: [0.0, 1.0], per: [model]}}}}
   dtype: float32
-objectives: [{{perplexity: {{file: text.txt, chunk: 40}}}}]
+objectives: [{objective}]
 controller: {controller}
 budget: {{candidates: 3}}
 """)
@@ -99,3 +131,37 @@ def test_two_controllers_cannot_share_a_name() -> None:
     register_controller(ControllerInfo("line", Line, LineOptions))  # the same row again changes nothing
     with pytest.raises(InputError, match="controller 'line' is registered already"):
         register_controller(ControllerInfo("line", Line))
+
+
+def test_a_search_runs_with_a_metric_and_its_options(tmp_path: Path) -> None:
+    scores = []
+    for scale in (1, 2):
+        file = written(tmp_path, "{name: line, step: 0.5}", f'{{margin: {{better: "5", scale: {scale}}}}}')
+        run = evomerge.search(file, out=tmp_path / f"run{scale}")
+        scores.append(run.trials()["score.margin"].to_numpy())
+    assert len(set(scores[0])) == 3
+    assert np.allclose(scores[1], 2 * scores[0])
+
+
+def test_mistakes_in_a_metrics_options_have_a_place(tmp_path: Path) -> None:
+    with pytest.raises(SearchFileError) as caught:
+        load_search_file(written(tmp_path, "{name: line}", "{margin: {betterr: a, scale: 0}}"))
+    said = str(caught.value)
+    assert "objectives[0].margin.betterr: unknown key. Near: better." in said
+    assert "objectives[0].margin.scale: must be a number above 0, got 0" in said
+    assert "objectives[0].margin: better is missing: continuation that should be the likelier one" in said
+    properties = search_file_schema()["properties"]["objectives"]["items"]["properties"]
+    assert "margin" in properties
+    assert "### `objectives[].margin`" in markdown()
+
+
+def test_a_measure_takes_its_row_along_to_a_worker() -> None:
+    sent = pickle.dumps(Measure("margin", "margin", {"better": "5"}))
+    del METRICS["margin"]
+    assert pickle.loads(sent).objective().metric == "nats"
+    assert METRICS["margin"] == MARGIN
+
+
+def test_two_metrics_cannot_share_a_name() -> None:
+    with pytest.raises(InputError, match="metric 'layers' is registered already"):
+        register_metric(MetricInfo("layers", "layers", margin))
