@@ -121,8 +121,8 @@ def test_the_reference_has_every_verb_key_frame_method_and_space(site_pages: Mod
     spaces = [path.stem for path in (ROOT / "search_spaces").glob("*.yaml")]
     assert all(f"## {name}\n" in pages["gallery.md"] for name in spaces)
     assert all(f"| `{key.name}` |" in markdown() for key in search_file_section().keys)
-    assert "| `first` | whole number of at least 2 | `20` |" not in markdown().split("### `scoring.racing`")[0]
-    assert "| `first` |" in markdown().split("### `scoring.racing`")[1]
+    assert "| `min_items` | whole number of at least 2 | `20` |" not in markdown().split("### `scoring.racing`")[0]
+    assert "| `min_items` |" in markdown().split("### `scoring.racing`")[1]
 
 
 def test_links_out_of_docs_lead_somewhere_on_the_site(site_pages: ModuleType) -> None:
