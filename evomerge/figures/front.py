@@ -146,7 +146,7 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
         .mark_text(align="left", dx=9, dy=-7, color=INK)
         .encode(x="x:Q", y="y:Q", text="label:N")
     )
-    # of more objectives, a front's shadow on a plane is no staircase
+    # with three or more objectives, the projection of a front on a plane is no staircase
     return library.layer(*([staircase] if steps else []), across, upright, points, names_of_parents)
 
 

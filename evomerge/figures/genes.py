@@ -52,11 +52,11 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
         .properties(width=max(130, 460 // frame["objective"].nunique()), height=17 * len(order))
     )
     hidden = frame["gene"].nunique() - len(order)
-    told = "in the region that was searched; correlation, not cause" + (
+    subtitle = "in the region that was searched; correlation, not cause" + (
         f"; {hidden} lesser genes left out" if hidden else ""
     )
     chart = library.layer(bars, data=shown).facet(column=library.Column("objective:N", title=None))
-    return styled(chart.properties(title={"text": title, "subtitle": told}))
+    return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
 
 
 def landscape(
@@ -101,8 +101,8 @@ def landscape(
     )
     facet = library.Facet("line:N", sort=order, title=None)
     chart = library.layer(around, line, far, data=shown).properties(width=170, height=120).facet(facet, columns=3)
-    told = "bands: 90% intervals; grey dots: farther out than any candidate, not to be believed"
-    return styled(chart.properties(title={"text": title, "subtitle": told}))
+    subtitle = "bands: 90% intervals; grey dots: farther out than any candidate, not to be believed"
+    return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
 
 
 def _numbers(frame: pd.DataFrame) -> list[str]:

@@ -30,7 +30,7 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
         split: search or holdout items.
 
     Raises:
-        InputError: an unknown objective, or nobody answered.
+        InputError: an unknown objective, or no model answered.
 
     >>> from evomerge import figures, open_run
     >>> run = open_run("runs/quickstart")
@@ -55,8 +55,8 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
             tooltip=["model", "item", library.Tooltip("value:Q", format=".3g")],
         )
     )
-    told = "dark: solved. A column that few rows share is what a merge may gain; a white one nobody solves"
-    return titled(cells, f"Who solves what: {name}", told, 640, 13 * len(models))
+    subtitle = "dark: solved. A column that few rows share is what a merge may gain; a white one is solved by none"
+    return titled(cells, f"Who solves what: {name}", subtitle, 640, 13 * len(models))
 
 
 def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = "search") -> pd.DataFrame:
@@ -81,7 +81,7 @@ def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = 
         if r.task == task and r.metric == key
     ]
     if not rows:
-        raise InputError(f"nobody has answered {split} items of {one.name!r} yet")
+        raise InputError(f"no model has answered {split} items of {one.name!r} yet")
     frame = pd.DataFrame(rows, columns=["model", "kind", "item", "value"])
     solved = one.fitness(1.0) * frame.groupby("item")["value"].mean()
     ability = one.fitness(1.0) * frame.groupby("model")["value"].mean()

@@ -105,9 +105,9 @@ def utilisation(run: Run) -> alt.Chart:
         )
     )
     share = run.status()["busy_share"]
-    told = "gaps are idle time" + (f"; workers busy {100 * share:.0f}% of the time" if share is not None else "")
+    subtitle = "gaps are idle time" + (f"; workers busy {100 * share:.0f}% of the time" if share is not None else "")
     height = max(60, 24 * frame["worker"].nunique())
-    return titled(bars, f"Utilisation of {run.folder.name}", told, 620, height)
+    return titled(bars, f"Utilisation of {run.folder.name}", subtitle, 620, height)
 
 
 def utilisation_frame(run: Run) -> pd.DataFrame:

@@ -62,23 +62,24 @@ def non_dominated(scores: ArrayLike, *, duplicates: bool = True) -> Mask:
     return mask
 
 
-def extend_front(front: Array | None, point: ArrayLike) -> Array | None:
+def extend_front(front: Array | None, point: ArrayLike, *, duplicates: bool = True) -> Array | None:
     """Return the front after one more point: with it where it is on the front, without the rows that it dominates.
 
     Args:
         front: (n, m) rows of which none dominates another, higher is better; None before the first point.
         point: (m,) scores.
+        duplicates: whether a point that equals a row of the front joins it, as in `non_dominated`.
 
     Returns:
-        (k, m) float64, `point` last where it joined. `front` itself where the point has a NaN, or is dominated.
-        A point that equals a row joins, as in `non_dominated`.
+        (k, m) float64, `point` last where it joined. `front` itself where it did not: it has a NaN or is dominated.
     """
     scores = np.asarray(point, dtype=np.float64)
     if np.isnan(scores).any():
         return front
     if front is None:
         return scores[None]
-    if dominates(front, scores).any():
+    beaten = dominates(front, scores) if duplicates else (front >= scores).all(axis=1)
+    if beaten.any():
         return front
     return np.vstack([front[~dominates(scores, front)], scores])
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array, score_table, vector
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.dominance import extend_front, non_dominated
 
 
 def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
@@ -64,9 +64,10 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
     for index, row in enumerate(table):
         if (row > point).all():  # false for NaN
             gain = _counting_gains(row[None], point)[0]
-            if not (front >= gain).all(axis=1).any():
+            grown = extend_front(front, gain, duplicates=False)
+            if grown is not None and grown is not front:
                 total += _exclusive(gain, front)
-                front = np.vstack([front[~(gain >= front).all(axis=1)], gain])
+                front = grown
         history[index] = total
     return history
 

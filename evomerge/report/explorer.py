@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 SHOWN_DOTS = 3000  # dominated candidates in the picture
 SHOWN_CHOICES = 300  # rows of the table
-BEST_OF_ONE = 20  # with one objective the front is one candidate: then these are offered
-DETAIL_BYTES = 2_500_000  # for recipes; the report stays below 5 MB
+BEST_OF_ONE = 20  # candidates to choose from where one objective makes a front of one
+DETAIL_BYTES = 2_500_000  # limit on embedded recipes; keeps the report below 5 MB
 
 
 def explorer(findings: Findings) -> Html:
@@ -192,7 +192,7 @@ def _choice(findings: Findings, number: int) -> Html:
 
 
 def _data(findings: Findings) -> dict[str, Any]:
-    """Return what the script draws; numbers as short as they can be told apart."""
+    """Return what the script draws; numbers as short as they stay distinct."""
     numbers, fitness, errors = fitness_table(findings.evaluations, findings.objectives)
     signs = np.array([o.fitness(1.0) for o in findings.objectives])
     rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}
@@ -204,7 +204,7 @@ def _data(findings: Findings) -> dict[str, Any]:
     front = set(findings.front)
     rest = [n for n in numbers if n not in front]
     kept = [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), SHOWN_DOTS)).astype(int))]
-    # what is shown first was measured in full, and may lie behind points that are only estimated
+    # the first candidate shown was measured in full, even where estimated points dominate it
     first = [findings.best] if findings.best is not None and findings.best not in front else []
     kept = sorted({*kept, *(n for n in first if n in rest)})
 

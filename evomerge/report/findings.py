@@ -1,4 +1,4 @@
-"""Everything that the report tells about a run, read once, so that its parts agree while a search goes on."""
+"""The contents of the report, read from the run once, so that its parts agree while a search goes on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Findings:
     objectives: tuple[Objective, ...]
     status: Mapping[str, Any]
     candidates: Mapping[int, Candidate]  # parents included
-    evaluations: Mapping[int, Evaluation]  # of scored and failed candidates, on search items
+    evaluations: Mapping[int, Evaluation]  # scored and failed candidates, on search items
     parents: Mapping[int, Evaluation]  # likewise
     front: tuple[int, ...]  # best overall first
     best: int | None
@@ -51,11 +51,11 @@ class Findings:
     predicted: FrontAnswer | None  # the front with points that surrogates predict; None where there is nothing to show
     estimated: frozenset[int]  # candidates whose scores are estimated from few items
     answer_flags: Mapping[int, Mapping[tuple[str, str], float]]
-    moment: str  # of the last event: the report says nothing about later ones
+    moment: str  # time of the last event in the report
 
     @property
     def in_points(self) -> bool:
-        """True where all that is averaged are shares of items, which are told in points of 100."""
+        """True where all averaged objectives are fractions of items, which are shown in points of 100."""
         return all(objective.kind == "task" for objective in Objectives(self.objectives).scores())
 
     @property

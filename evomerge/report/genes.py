@@ -10,7 +10,7 @@ from evomerge.report.findings import Findings
 from evomerge.report.slices import slices
 
 SHOWN_GENES = 12
-LEAST_CANDIDATES = 20  # below, shares are chance
+LEAST_CANDIDATES = 20  # with fewer candidates the fractions of variance are noise
 BAR, BAR_HEIGHT = 110, 22
 
 

@@ -31,7 +31,7 @@ def headline(findings: Findings) -> Html:
         text = _claim(final, final.gain)
         note = (
             f"Held-out items that the search never saw ({final.score.items} answers). An objective is one number per "
-            "model, so nobody can tell how far chance carries, and there is no interval."
+            "model, so its sampling error is unknown and there is no interval."
         )
         tone = "open"
     else:
@@ -97,7 +97,7 @@ def finals(findings: Findings) -> Html:
     words = "Scores ± one standard error" + (" in points of 100" if findings.in_points else "")
     caption = (
         f"{words}, on held-out items. The best by search items was named before, so its own 95% interval (thick) "
-        "holds. Whoever picks another one here picks among several: then the wider interval (thin, and in words) "
+        "holds. Choosing another finalist here is a choice among several: then the wider interval (thin, and in words) "
         "holds, which is for all finalists together."
     )
     numeric = [i for i, title in enumerate(head) if title in ("mean", *names)]
@@ -210,9 +210,9 @@ def _held(findings: Findings) -> Html | None:
         marks.append(element("text", place, row.name.removeprefix("parent ")))
     candidates = rows[rows["kind"] == "candidate"]
     drop = float((candidates["search"] - candidates["holdout"]).mean()) if len(candidates) else 0.0
-    told = f"{points(abs(drop), findings.in_points)}{' points' if findings.in_points else ''}"
+    change = f"{points(abs(drop), findings.in_points)}{' points' if findings.in_points else ''}"
     note = (
-        f"Finalists score {told} {'lower' if drop >= 0 else 'higher'} on held-out items than on the items that chose "
+        f"Finalists score {change} {'lower' if drop >= 0 else 'higher'} on held-out items than on the items that chose "
         "them. On the line, both agree; below it, search scores were flattered. Whiskers: 95% intervals."
     )
     label = f"Search scores against held-out scores of {number(float(len(rows)))} models"

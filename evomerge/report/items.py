@@ -12,7 +12,7 @@ from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings
 from evomerge.scoring.estimate import values_of
 
-MOST_CANDIDATES = 4  # beside the parents
+MOST_CANDIDATES = 4  # candidates shown, parents not counted
 MOST_PARENTS = 10
 MOST_ITEMS = 600  # per objective; of more, as many evenly over their order
 WIDTH, LEFT, RIGHT, ROW = 1100, 150, 60, 18
@@ -96,7 +96,7 @@ def _picture(findings: Findings, objective: Objective, values: Mapping[int, Mapp
 
 
 def _counts(findings: Findings, numbers: Sequence[int], table: np.ndarray) -> str:
-    """Return what the picture comes to: solved by all, by nobody, and what the best gains and loses."""
+    """Return counts in words: items solved by all models and by none, gains and losses of the best candidate."""
     everywhere = ~np.isnan(table).any(axis=0)
     right = table[:, everywhere] > 0.5
     parents = np.array([n < 0 for n in numbers])

@@ -62,7 +62,7 @@ def growth(findings: Findings) -> Html:
     last = float(findings.history["candidate"].iloc[-1])
     values = [0.0, *history["hypervolume"]]
     plot = Plot(WIDTH, HEIGHT, Scale(0.0, max(last, 1.0), LEFT, WIDTH - 12), scale_of(values, BOTTOM, TOP, 0.04))
-    # told as a share of the last value: the product of several scores is a number that nobody can read
+    # relative to the last value, because a product of several scores has no readable unit
     top = float(history["hypervolume"].iloc[-1]) if len(history) else 0.0
     relative = plot if top <= 0 else Plot(WIDTH, HEIGHT, plot.x, Scale(0.0, 1.04, BOTTOM, TOP))
     rows = [

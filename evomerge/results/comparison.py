@@ -36,7 +36,7 @@ class Comparison:
     differences: Mapping[str, Difference]  # objective -> difference, in the metric's units, higher is better
     items: pd.DataFrame  # one row per objective and item, see `columns`
     left_out: int  # items that only one of the two has answered; they are in nothing above
-    shares: frozenset[str]  # objectives that are shares of items, whose differences are told in points of 100
+    shares: frozenset[str]  # objectives that are fractions of items; their differences are shown in points of 100
     averaged: tuple[str, ...]  # objectives that `overall` is the mean of
 
     def table(self) -> pd.DataFrame:

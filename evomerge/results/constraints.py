@@ -29,8 +29,8 @@ _RELATIVE = re.compile(rf"^(?P<parent>.+?)(?:\s*(?P<side>[+-])\s*{_NUMBER})?$")
 class Constraint:
     """A bound on one objective's score, in the metric's own units."""
 
-    text: str  # as written
-    place: int  # of the objective
+    text: str  # the constraint as written in the search file or after --where
+    place: int  # index of the objective
     at_least: bool  # False: at most
     bound: float
 
@@ -92,7 +92,7 @@ def parent_scores(parents: Sequence[Candidate], evaluations: Mapping[int, Evalua
 def constraint_problems(
     texts: Sequence[str], objectives: Sequence[Objective], parents: Sequence[str]
 ) -> list[tuple[int, str]]:
-    """Return what is wrong with constraints that can be known before anybody has scores: place and message.
+    """Return what is wrong with constraints that can be known before the parents have scores: index and message.
 
     Args:
         texts: as written.

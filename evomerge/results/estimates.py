@@ -1,4 +1,4 @@
-"""What few answers told of a candidate, as it was recorded when the controller was told; and full answers beside it."""
+"""Score estimates from few items, as recorded when the controller observed them, and full answers beside them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from evomerge.scoring.estimate import values_of
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL = 0.95  # of the intervals
+LEVEL = 0.95  # all intervals of estimates have this level
 COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full", "items", "method", "beyond")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a candidate's answers to the anchor items told of its score over all search items of an objective."""
+    """An estimated score of a candidate over all search items of an objective, from its anchor items."""
 
     value: float
-    stderr: float  # of the score over all search items; more items like these would add to it, see `as_score`
+    stderr: float  # standard error over all search items; `as_score` adds these items' sampling error
     items: int  # answered
     total: int  # search items
     method: str
@@ -55,7 +55,7 @@ class Estimate:
 
 
 def recorded_estimates(archive: Archive) -> dict[int, dict[str, Estimate]]:
-    """Return candidate -> objective -> estimate, as recorded when the controller was told."""
+    """Return candidate -> objective -> estimate, as recorded when the controller observed it."""
     found: dict[int, dict[str, Estimate]] = {}
     for event in archive.events("estimated"):
         if event.candidate is not None:

@@ -17,7 +17,7 @@ from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.front import choose_by_preference, knee
 from evomerge.scoring.estimate import estimate
 
-BEST_FINALISTS = 5  # by overall fitness
+BEST_FINALISTS = 5  # this many candidates of highest overall fitness get held-out items
 
 
 def fitness_table(
@@ -42,11 +42,11 @@ def fitness_table(
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
 
 
-def answered_everything(told: Iterable[Event]) -> set[int]:
-    """Return the candidates of a race that answered all items, by the errors that they were told with."""
+def answered_everything(observed: Iterable[Event]) -> set[int]:
+    """Return the candidates of a race that answered all items, by the standard errors that the controller observed."""
     return {
         event.candidate
-        for event in told
+        for event in observed
         if event.candidate is not None and not any(event.payload.get("stderr") or (1.0,))
     }
 

@@ -55,12 +55,12 @@ def trials_frame(
     Args:
         candidates: in order.
         outcomes: candidate -> how it ended.
-        submitted: whom a live process handed to a worker.
+        submitted: candidates that a live process handed to a worker.
         evaluations: candidate -> scores on search items.
         flags: candidate -> fractions of answers that went wrong.
         space: names the genes.
         objectives: name the scores.
-        staleness: candidate -> how old the controller's knowledge was, where it was told so.
+        staleness: candidate -> updates of the controller between proposing and observing it, where recorded.
     """
     import pandas as pd
 

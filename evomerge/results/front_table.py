@@ -13,7 +13,7 @@ from evomerge.markup import Html, element, number, table
 from evomerge.objectives import Objectives
 from evomerge.pareto.front import knee
 
-SHOWN_ROWS = 30  # in a notebook
+SHOWN_ROWS = 30  # a notebook shows no more rows
 _SIDE = 220  # pixels of the picture
 
 
@@ -51,7 +51,7 @@ class Front(pd.DataFrame):
         """Return candidate -> what it is outstanding in: 'best overall', 'knee', 'best add' ..."""
         goals = self.attrs.get("goals", {})
         objectives = self._objectives()
-        real = self[self["candidate"].notna()]  # points that are only predicted are nobody yet
+        real = self[self["candidate"].notna()]  # predicted points have no candidate number
         if not len(real):
             return {}
         scores = np.column_stack([real[f"score.{name}"].astype(float) * goals.get(name, 1.0) for name in objectives])

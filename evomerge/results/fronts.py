@@ -57,7 +57,7 @@ class FrontAnswer:
     high: Array  # (f, m)
     genotypes: Array  # (f, d)
     knee: int | None  # its candidate
-    surrogates: RunSurrogates | None = None  # what predicted; None where nothing is predicted
+    surrogates: RunSurrogates | None = None  # the surrogates behind predicted points; None without such points
     errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
     warnings: tuple[str, ...] = field(default=())  # reasons to doubt the predicted points, a sentence each
     estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evomerge.objectives import Objectives
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.dominance import extend_front
 from evomerge.pareto.hypervolume import hypervolume_history
 from evomerge.results.evaluations import fitness_table, reference_point
 from evomerge.results.run_data import RunData
+from evomerge.stats import normal_reach
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +35,10 @@ def history_frame(run: RunData, level: float = 0.95) -> pd.DataFrame:
     objectives, finished = run.objectives, finish_seconds(run)
     numbers, fitness, errors = fitness_table(run.feasible(), objectives)
     weights = Objectives(objectives).weights()
-    reach = NormalDist().inv_cdf(0.5 + level / 2)
+    reach = normal_reach(level)
     point = _reference_fitness(run)
     volumes = hypervolume_history(fitness, point)
-    front = np.empty((0, len(objectives)))
+    front: np.ndarray | None = None
     best, error, incumbent = -math.inf, 0.0, -1
     rows = []
     for place, number in enumerate(numbers):
@@ -46,11 +46,11 @@ def history_frame(run: RunData, level: float = 0.95) -> pd.DataFrame:
         stderr = float(np.sqrt(((weights * errors[place]) ** 2).sum()))
         if value > best:
             best, error, incumbent = value, stderr, number
-        joined = np.vstack([front, fitness[place : place + 1]])
-        front = joined[non_dominated(joined, duplicates=False)]
+        front = extend_front(front, fitness[place], duplicates=False)
         span = (best - reach * error, best + reach * error)
         moment = finished.get(number, math.nan)
-        rows.append((number, moment, value, stderr, incumbent, best, *span, len(front), float(volumes[place])))
+        size = 0 if front is None else len(front)
+        rows.append((number, moment, value, stderr, incumbent, best, *span, size, float(volumes[place])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -59,7 +59,7 @@ def compare_finals(
     Each finalist is compared with the parent that did best on the same items, which favours the parent, so a gain
     is underestimated if anything (see `gain_over_best`). The first finalist is the best one by *search* items: which
     one is reported as the winner was decided without the held-out items. Its own interval (`gain`) therefore needs no
-    correction; whoever picks among the finalists by what is shown here needs the wider one (`joint`).
+    correction; a choice among the finalists by these scores needs the wider one (`joint`).
 
     Args:
         responses: number -> responses of a model that answered all held-out items.

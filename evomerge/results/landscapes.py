@@ -55,9 +55,9 @@ def importance_frame(run: RunData) -> pd.DataFrame:
     import pandas as pd
 
     numbers, fitness, _ = fitness_table(run.evaluations(), run.objectives)
-    everyone = {candidate.number: candidate.genotype for candidate in run.candidates()}
+    genotype_of = {candidate.number: candidate.genotype for candidate in run.candidates()}
     d, m = run.space.dimension, len(run.objectives)
-    genotypes = np.array([everyone[number] for number in numbers], dtype=float).reshape(-1, d)
+    genotypes = np.array([genotype_of[number] for number in numbers], dtype=float).reshape(-1, d)
     rank, partial = rank_correlation(genotypes, fitness), partial_rank_correlation(genotypes, fitness)
     binned = binned_shares(genotypes, fitness)
     try:

@@ -93,7 +93,7 @@ def _front(recipe: Recipe, lora: LoraReport | None) -> list[str]:
         "tags": ["merge", "evomerge", recipe.method, *(["lora"] if lora is not None else [])],
     }
     licences = set(licences_of(recipe).values())
-    if len(licences) == 1 and None not in licences:  # of several, none is the result's by itself
+    if len(licences) == 1 and None not in licences:  # several licences have no common one
         front["license"] = licences.pop()
     return [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---"]
 

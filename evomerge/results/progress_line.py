@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from evomerge.results.summaries import clock
 
-SECONDS_BETWEEN_LINES = 15.0  # where the output is a file or a pipe
+SECONDS_BETWEEN_LINES = 15.0  # interval of lines written to a file or a pipe
 
 
 def progress_line(

@@ -27,7 +27,7 @@ def response_table(run: RunData, objective: Objective, prefix: str = "") -> Resp
         prefix: put before every model's name.
 
     Raises:
-        InputError: the run is of a version that did not keep the hashes, or nobody answered.
+        InputError: the run is of a version that did not keep the hashes, or no model answered.
     """
     names = run.facts.get("item_names", {}).get(objective.task)
     if names is None:
@@ -49,5 +49,5 @@ def response_table(run: RunData, objective: Objective, prefix: str = "") -> Resp
                 f"{prefix}parent {candidate.name}" if candidate.number < 0 else f"{prefix}candidate {candidate.number}"
             )
     if not rows:
-        raise InputError(f"nobody answered objective {objective.name!r} in {run.folder}")
+        raise InputError(f"no model answered objective {objective.name!r} in {run.folder}")
     return ResponseTable(np.array(rows), tuple(models), tuple(items))

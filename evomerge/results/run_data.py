@@ -33,7 +33,7 @@ class RunData:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[int, Evaluation] = {}  # on search items; answers are never changed, so neither are these
+        self._known: dict[int, Evaluation] = {}  # evaluations on search items are cached: stored answers never change
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -92,16 +92,16 @@ class RunData:
         return {number: self._known[number] for number in sorted(finished) if number in self._known}
 
     def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
-        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        """Return the evaluations of candidates estimated from few items; candidates never observed are left out."""
         estimates = recorded_estimates(archive)
         items = self.facts["items"]["search"]
-        told = {event.candidate for event in archive.events("told")}
+        observed = {event.candidate for event in archive.events("told")}
         return {
             number: best_evaluation(
                 number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
             )
             for number, outcome in finished.items()
-            if outcome.done and (number in told or number >= FIRST_REMEASURED)
+            if outcome.done and (number in observed or number >= FIRST_REMEASURED)
         }
 
     @property
@@ -241,7 +241,7 @@ class RunData:
         """Return the limits (candidates, hours, ...) that hold now: the file's, or those of the last `resume`."""
         limits = dict(self.facts["budget"])
         with self.open_archive() as archive:
-            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+            for event in archive.events("resumed"):  # limits given to a resume replace the earlier ones
                 limits.update(event.payload)
         return limits
 

@@ -17,7 +17,7 @@ from evomerge.scoring.comparison import Difference
 from evomerge.scoring.mishaps import SHORTENED, TRUNCATED, UNEXTRACTED
 
 WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said
-SHOWN_POINTS = 12  # of the front; the rest is in `evomerge front`
+SHOWN_POINTS = 12  # points of the front; `evomerge front` shows all
 
 
 def status_text(run: RunData) -> str:
@@ -53,7 +53,7 @@ def use_line(status: Mapping[str, Any]) -> str:
     if status["candidates_per_hour"]:
         parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
     if status["busy_share"] is not None:
-        # of all they did: this is more than what the candidates took
+        # the share counts all work, which is more than the candidates' own time
         parts.append(f"workers busy {100 * status['busy_share']:.0f}% (loading, parents and held-out items included)")
     total = sum(status["stages"].values())
     shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
@@ -118,7 +118,7 @@ def front_lines(run: RunData) -> list[str]:
 
 
 def front_text(run: RunData, request: FrontRequest = MEASURED) -> str:
-    """Return what `evomerge front` prints: measured and predicted points, told apart, and how far to believe these."""
+    """Return what `evomerge front` prints: measured points, predicted points, the surrogates' errors."""
     answer = front_of(run, request)
     lines = [table_text(answer.frame())]
     if answer.knee is not None and len(run.objectives) > 1:

@@ -25,8 +25,8 @@ class WorkerTime:
     node: str = ""
     gpus: float = 0.0
     present: float | None = None  # None: its coming was not recorded, since it is the driver's own process
-    busy: float = 0.0  # with jobs and loading
-    lost: float = 0.0  # of that: work that nobody got anything from
+    busy: float = 0.0  # seconds spent on jobs and on loading
+    lost: float = 0.0  # busy seconds whose results were lost or not needed
     done: int = 0
     failed: int = 0
     stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -40,7 +40,7 @@ def worker_times(archive: Archive) -> list[WorkerTime]:
         return found.setdefault(worker, WorkerTime(worker))
 
     for outcome in archive.outcomes():
-        if not outcome.worker or outcome.worker.startswith("as "):  # 'as 7': copied from a twin, nobody worked
+        if not outcome.worker or outcome.worker.startswith("as "):  # 'as 7': answers copied from a duplicate recipe
             continue
         time = of(outcome.worker)
         time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
@@ -62,7 +62,7 @@ def utilisation_frame(archive: Archive) -> pd.DataFrame:
     rows = []
     for time in worker_times(archive):
         present = time.present or 0.0
-        told = sum(time.stages.values())
+        explained = sum(time.stages.values())
         rows.append(
             {
                 "worker": time.worker,
@@ -76,7 +76,7 @@ def utilisation_frame(archive: Archive) -> pd.DataFrame:
                 "seconds.wait": max(0.0, present - time.busy),
                 "seconds.lost": time.lost,
                 **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
-                "seconds.other": max(0.0, time.busy - time.lost - told),
+                "seconds.other": max(0.0, time.busy - time.lost - explained),
             }
         )
     columns = ["worker", "node", "gpus", "done", "failed", "busy", "seconds.present", "seconds.busy", "seconds.wait"]

@@ -3,7 +3,7 @@
 Pure functions of numbers and arrays. Racing, held-out comparisons and reports all take their statistics from here.
 """
 
-from evomerge.stats.intervals import normal_interval
+from evomerge.stats.intervals import normal_interval, normal_reach
 from evomerge.stats.paired import (
     MeanDifference,
     Sample,
@@ -23,6 +23,7 @@ __all__ = [
     "max_t_deviations",
     "mcnemar",
     "normal_interval",
+    "normal_reach",
     "paired_mean",
     "weighted_sum",
 ]

@@ -69,8 +69,8 @@ class RunMetrics:
             final: the search is over: candidates behind a gap will not be waited for.
         """
         with Archive.open(self._run.folder) as archive:
-            told = {e.candidate: e.time for e in archive.events("told") if e.candidate is not None}
-        ready = [number for number in sorted(told) if first <= number <= LAST_STEP]
+            observed = {e.candidate: e.time for e in archive.events("told") if e.candidate is not None}
+        ready = [number for number in sorted(observed) if first <= number <= LAST_STEP]
         if not final:
             ready = [number for place, number in enumerate(ready) if number == first + place]
         if not ready:
@@ -94,7 +94,7 @@ class RunMetrics:
                 metrics |= {f"search/{key}": float(value) for key, value in now.items() if value is not None}
             metrics[MARKER] = float(before)
             finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-            steps.append(Step(number, told[number], finite, self._genes(genotypes[number])))
+            steps.append(Step(number, observed[number], finite, self._genes(genotypes[number])))
         return steps
 
     def ending(self, state: Literal["finished", "interrupted", "failed"], time: float) -> RunResult:

@@ -18,9 +18,9 @@ from evomerge.tracking.values import MARKER, MOST_TRIALS, Plain, Resumed, RunInf
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-EXPERIMENT = "evomerge"  # where MLFLOW_EXPERIMENT_NAME names none
+EXPERIMENT = "evomerge"  # default; MLFLOW_EXPERIMENT_NAME names another
 IDENTITY, NUMBER = "evomerge.id", "evomerge.candidate"  # tags by which runs are found again
-MOST_METRICS, MOST_PARAMS = 1000, 100  # that MLflow takes at once
+MOST_METRICS, MOST_PARAMS = 1000, 100  # MLflow's limits per call
 LONGEST = 500  # characters of a parameter that every store takes
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 _STATES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -60,7 +60,7 @@ class MlflowLog:
     def log(self, steps: Sequence[Step]) -> None:
         """Write the metrics of all steps in few requests, and the nested runs."""
         metrics = [metric for step in steps for metric in _metrics(step.metrics, step.time, step.number)]
-        for step in steps:  # before the marker: a session that ends in between writes them once all the same
+        for step in steps:  # written before the marker, so that an interrupted session does not write them twice
             if step.number < MOST_TRIALS and str(step.number) not in self._known:
                 self._nested(step)
         for some in _chunks(metrics, MOST_METRICS):

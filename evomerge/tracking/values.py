@@ -1,4 +1,4 @@
-"""What trackers are given, the same for every tool: who the run is, its steps, and how it ended."""
+"""The values that every tracker gets: the run, its steps, and its result."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class RunInfo:
     """What holds for the whole run."""
 
     identity: str  # hexadecimal digits, the same in every session of the run
-    name: str  # of the run folder
-    folder: Path  # of the run
+    name: str  # the run folder's name
+    folder: Path  # the run folder
     config: Mapping[str, Plain]  # settings by dotted name, as in controller.name
     tags: Mapping[str, str]  # few, short: what runs are grouped by
     search_file: str  # its text
@@ -34,12 +34,12 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Step:
-    """What one candidate told, and the state of the search after it."""
+    """Metrics of one candidate, and the state of the search after it."""
 
-    number: int  # of the candidate
+    number: int  # candidate number
     time: float  # when it was finished, seconds since 1970
     metrics: Mapping[str, float]  # finite; see `metrics` for the names. A failed candidate has those of the search only
-    genes: Mapping[str, Plain]  # in the user's units
+    genes: Mapping[str, Plain]  # values in the user's units
 
     @property
     def scores(self) -> dict[str, float]:
@@ -53,12 +53,12 @@ class RunResult:
 
     state: Literal["finished", "interrupted", "failed"]  # interrupted: it can be resumed
     time: float  # seconds since 1970
-    metrics: Mapping[str, float]  # of the winner on held-out items: holdout/...; {} where nothing was asked them
-    text: str  # what the search printed at its end
+    metrics: Mapping[str, float]  # held-out scores of the best candidate: holdout/...; {} without held-out items
+    text: str  # the summary printed at the end of the search
     trials: tuple[Sequence[str], Sequence[Sequence[Plain | None]]]  # columns and rows; at most MOST_ROWS
 
 
-MOST_ROWS = 10_000  # of the table at the end
+MOST_ROWS = 10_000  # limit of the trials table in the result
 
 
 @dataclass(frozen=True)

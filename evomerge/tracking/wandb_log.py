@@ -14,7 +14,7 @@ from typing import Any
 from evomerge.errors import InputError
 from evomerge.tracking.values import Resumed, RunInfo, RunResult, Step
 
-PROJECT = "evomerge"  # where neither `place` nor WANDB_PROJECT names one
+PROJECT = "evomerge"  # default; `place` or WANDB_PROJECT names another
 
 
 class WandbLog:
@@ -27,14 +27,14 @@ class WandbLog:
         """Open the run, or go on with it: by what the server knows, or offline by what was noted beside the files.
 
         Raises:
-            InputError: nobody is logged in, and the mode is not offline.
+            InputError: there is no login, and the mode is not offline.
         """
         import wandb
 
         online = (wandb.setup().settings.mode or "online") == "online"
         # otherwise wandb would ask for a key, in the search's terminal
         if online and not wandb.login(prompt=False, verify=False):
-            raise InputError("nobody is logged in to Weights & Biases: run `wandb login`, or set WANDB_MODE=offline")
+            raise InputError("not logged in to Weights & Biases: run `wandb login`, or set WANDB_MODE=offline")
         self._note = about.folder / f"wandb-{about.identity}.json"
         self._run = wandb.init(
             entity=self._entity or None,

@@ -18,7 +18,7 @@ from evomerge.tracking.targets import Target, target_of, targets_of
 from evomerge.tracking.values import Tracker
 
 EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the run, for every tool)
-SECONDS = 5.0  # between two looks at the archive
+SECONDS = 5.0  # pause between two reads of the archive
 LEISURE = 20.0  # a look that took long is followed by a pause this many times as long: at most 5% of a core
 SECONDS_AFTER_TROUBLE = 60.0
 PATIENCE = 60.0  # seconds that the end of a search waits for a tool that takes no step

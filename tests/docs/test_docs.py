@@ -96,6 +96,7 @@ def test_the_site_builds_with_warnings_as_errors(tmp_path: Path) -> None:
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert "evomerge.results.Run" in text
     assert "Return one row per candidate" in text  # a docstring of a method
+    assert "&gt;&gt;&gt; run = open_run" in re.sub(r"<[^>]*>", "", text)  # a doctest is code, no quotation
     assert "cma-es" in (site / "reference" / "search_file.html").read_text(encoding="utf-8")
     for page in site.rglob("*.html"):
         loads = re.findall(r'<(?:script|img)[^>]* src="(https?:[^"]*)"', page.read_text(encoding="utf-8"))
