@@ -206,7 +206,7 @@ class RunData:
             return {number: archive.responses(split, number) for number in numbers}
 
     def answer_flags(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
+        """Return candidate or parent -> (kind, objective) -> share of its search answers; kinds: `ANSWER_FLAGS`."""
         wanted = flag_metrics(self.objectives)
         with self.open_archive() as archive:
             means = archive.means("search", sorted({metric for _, metric in wanted}))

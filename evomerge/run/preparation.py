@@ -25,6 +25,7 @@ from evomerge.results.constraints import constraint_problems
 from evomerge.run.banks import digest_of, held_out_in_banks, names_and_banks
 from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits
+from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
@@ -32,8 +33,7 @@ from evomerge.scoring.items import ItemPlan, split
 from evomerge.scoring.kinds import documents as documents_of
 from evomerge.scoring.kinds import version as version_of
 from evomerge.scoring.measures import Measure
-from evomerge.scoring.mishaps import RESPONSE_TOKENS
-from evomerge.scoring.rungs import Rungs
+from evomerge.scoring.sanity_checks import SanityChecks
 from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
@@ -464,7 +464,7 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         tokenizer=_tokenizer_of(facts["merge"]),
         measures=measures,
         cache=facts.get("cache"),
-        rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
+        rungs=None if facts.get("rungs") is None else SanityChecks(**facts["rungs"]),
     )
     parents = tuple(
         Candidate(-1 - place, _parent(name, facts), (), "parent", short_name(name))

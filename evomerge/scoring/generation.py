@@ -10,8 +10,8 @@ import torch
 
 from evomerge.errors import CandidateError
 from evomerge.scoring.measures import Written
+from evomerge.scoring.packing import SHORTEST_ROOT
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
-from evomerge.scoring.rows import SHORTEST_ROOT
 from evomerge.scoring.stopwatch import Stopwatch
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # token ids per sequence -> texts, special tokens left out

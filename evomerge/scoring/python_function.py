@@ -17,8 +17,8 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InfrastructureError, InputError, TaskError, near
-from evomerge.scoring.chance import borrowed_generators
 from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.rng import temporary_seed
 
 SCORE = "score"
 WHOLE = "whole"  # metric, 1 per item: the score is one number for all items together
@@ -120,7 +120,7 @@ def _called(path: str, call: Callable[[Asked], Any], asked: Asked, folder: str) 
     import torch
 
     try:
-        with borrowed_generators(SEED, SEED, SEED), _importing_from(folder), torch.no_grad():
+        with temporary_seed(SEED, SEED, SEED), _importing_from(folder), torch.no_grad():
             return call(asked)
     except (CandidateError, InfrastructureError, InputError, MemoryError, torch.OutOfMemoryError):
         raise  # the function's author chose a kind, or the machine is at fault

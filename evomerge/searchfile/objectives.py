@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evomerge.metrics import METRICS, sizes
+from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.measures import Measure
-from evomerge.scoring.mishaps import RESPONSE_TOKENS
 from evomerge.scoring.sizes import TIMINGS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.option_forms import option_section

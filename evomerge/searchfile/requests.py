@@ -40,7 +40,7 @@ class ScoringRequest:
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
-    rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
+    rungs: Mapping[str, Any] | None = None  # settings of scoring.sanity_checks.SanityChecks; None: no checks
     racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 

@@ -13,7 +13,7 @@ from evomerge.errors import InputError
 from evomerge.pool.runner import SafeEvaluator
 from evomerge.pool.secrets import HIDDEN, hide, to_pass_on
 from evomerge.run.options import Execution
-from tests.pool.test_edge import JOB, Script
+from tests.pool.test_runner import JOB, Script
 
 TOKEN = "planted-token-0123456789"
 

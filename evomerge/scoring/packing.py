@@ -44,20 +44,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Forest:
-    """All sequences of one task: the shared root and the rows below it."""
+class PrefixBatches:
+    """Packed sequences: the root that all share, and the rows below it."""
 
     root: tuple[int, ...]
     rows: tuple[Row, ...]
 
     @property
     def tokens(self) -> int:
-        """Tokens that a model computes for the whole forest."""
+        """Tokens that a model computes in all."""
         return len(self.root) + sum(len(row.tokens) for row in self.rows)
 
 
-def plant(sequences: Sequence[Likelihood], budget: int, ceiling: int) -> Forest:
-    """Return the forest of some sequences.
+def pack_sequences(sequences: Sequence[Likelihood], budget: int, ceiling: int) -> PrefixBatches:
+    """Pack sequences into rows that share prefixes.
 
     Args:
         sequences: at least one; equal ones share all their tokens.
@@ -73,7 +73,7 @@ def plant(sequences: Sequence[Likelihood], budget: int, ceiling: int) -> Forest:
     for number in order:
         inputs = sequences[number].inputs[len(root) :]
         fresh = len(inputs) - (_common(previous, inputs) if pending else 0)
-        # Three quarters: a little above the budget, attending to strangers costs less than repeating a prefix.
+        # Three quarters: a little above the budget, attending to unrelated tokens costs less than repeating a prefix.
         repeats = 4 * fresh <= len(inputs)
         if pending and size + fresh > (ceiling if repeats else budget):
             rows.append(_row(sequences, pending, len(root)))
@@ -82,11 +82,11 @@ def plant(sequences: Sequence[Likelihood], budget: int, ceiling: int) -> Forest:
         size += fresh
         previous = inputs
     rows.append(_row(sequences, pending, len(root)))
-    return Forest(root, tuple(rows))
+    return PrefixBatches(root, tuple(rows))
 
 
 def _root(sequences: Sequence[Likelihood], order: Sequence[int]) -> tuple[int, ...]:
-    """Return what all sequences begin with, ending before the first logits that anyone needs."""
+    """Return what all sequences begin with, ending before the first logits that are needed."""
     first, last = sequences[order[0]], sequences[order[-1]]
     # In lexicographic order, what the ends share everything between them shares.
     length = min(_common(first.inputs, last.inputs), min(sequence.first for sequence in sequences))

@@ -1,6 +1,6 @@
-"""What can go wrong with an answer beside being wrong: it was cut off, none could be found in it, or the question was.
+"""Flags of answers: cut off at the token limit, no answer extracted from the text, or the prompt shortened.
 
-A low score with many of these speaks about limits of tokens or the format of the answers, not about the skill.
+A low score with many flags points to token limits or answer formats, not to a lack of skill.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ TRUNCATED = "truncated"  # metric: 1 where the limit of tokens came before the a
 UNEXTRACTED = "unextracted"  # metric, with the filter's name: 1 where the filter found no answer in the text
 SHORTENED = "shortened"  # metric: 1 where the prompt lost its beginning to fit the model's context
 RESPONSE_TOKENS = "response_tokens"  # metric: tokens of the answer
-MISHAPS = (TRUNCATED, UNEXTRACTED, SHORTENED)
+ANSWER_FLAGS = (TRUNCATED, UNEXTRACTED, SHORTENED)
 # lm-eval's filters that put a fixed text in the place of an answer that they do not find.
 _EXTRACTING = ("regex", "multi_choice_regex")
 _FALLBACK = "[invalid]"  # lm-eval's default
 
 
-def about_text(task: str, item: str, written: Written) -> list[Response]:
-    """Return the facts beside a written answer's score."""
+def length_flags(task: str, item: str, written: Written) -> list[Response]:
+    """Return the flag and the length of a written answer."""
     return [
         Response(task, item, TRUNCATED, float(not written.ended)),
         Response(task, item, RESPONSE_TOKENS, float(written.tokens)),

@@ -1,4 +1,4 @@
-"""Where caching and packing would change an answer, and the plain path is taken by the name of the reason."""
+"""Compatibility of a model with packing and caching: reasons to fall back to lm-eval's own adapter."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from evomerge.errors import CandidateError
 from evomerge.scoring.generation import trial_steps
-from evomerge.scoring.likelihood import PlacedForest, plain_scores
-from evomerge.scoring.rows import Likelihood, plant
+from evomerge.scoring.likelihood import PackedBatches, plain_scores
+from evomerge.scoring.packing import Likelihood, pack_sequences
 
 # Settings of a model's generation config that change greedy answers, with the values that do not.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -38,14 +38,14 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "stop_strings": (None,),
 }
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}  # relative, of a log likelihood; others below
-COARSE = 2e-2  # bfloat16 and float16
+COARSE = 2e-2  # for bfloat16 and float16
 UNBOUNDED = 1 << 30  # tokens: the trial is one row
 TRIAL_STEPS = 3  # tokens that are written to compare cached steps with plain passes
-# What models raise that do not know masks, positions or caches of this form.
+# Exceptions of models that do not support masks, positions or caches of this form.
 _REFUSALS = (TypeError, ValueError, AttributeError, IndexError, RuntimeError, NotImplementedError)
 
 
-def architecture_doubt(model: Any, longest: int) -> str | None:
+def architecture_fallback_reason(model: Any, longest: int) -> str | None:
     """Return why a model's architecture rules out shared prefixes over `longest` tokens, or None."""
     config = getattr(model.config, "get_text_config", lambda: model.config)()
     if getattr(model.config, "is_encoder_decoder", False):
@@ -64,7 +64,7 @@ def architecture_doubt(model: Any, longest: int) -> str | None:
     return None
 
 
-def measured_doubt(model: Any, sequences: Sequence[Likelihood], device: torch.device) -> str | None:
+def packing_fallback_reason(model: Any, sequences: Sequence[Likelihood], device: torch.device) -> str | None:
     """Return how a model's packed answers differ from its plain ones, or None where they agree.
 
     The longest, the shortest and a middle sequence are asked both ways.
@@ -77,7 +77,7 @@ def measured_doubt(model: Any, sequences: Sequence[Likelihood], device: torch.de
     plain = plain_scores(model, chosen, device)
     _demand_finite(plain)
     try:
-        packed = PlacedForest(plant(_with_neighbours(chosen), UNBOUNDED, UNBOUNDED), device).score(model)
+        packed = PackedBatches(pack_sequences(_with_neighbours(chosen), UNBOUNDED, UNBOUNDED), device).score(model)
     except _REFUSALS as error:
         return f"the model does not take packed sequences ({type(error).__name__}: {str(error).splitlines()[0]})"
     bound = TOLERANCE.get(model.dtype, COARSE)
@@ -87,7 +87,7 @@ def measured_doubt(model: Any, sequences: Sequence[Likelihood], device: torch.de
     return None
 
 
-def generation_doubt(model: Any, arguments: Mapping[str, Any]) -> str | None:
+def generation_fallback_reason(model: Any, arguments: Mapping[str, Any]) -> str | None:
     """Return why greedy writing here would differ from the model's own `generate`, or None."""
     if arguments.get("do_sample"):
         return "answers are sampled"
@@ -104,7 +104,7 @@ def generation_doubt(model: Any, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
-def writing_doubt(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> str | None:
+def caching_fallback_reason(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> str | None:
     """Return how a model's cached, padded steps differ from plain passes, or None where they agree.
 
     The longest, the shortest and a middle prompt are continued together for a few tokens; every step's largest

@@ -1,7 +1,7 @@
-"""Cheap looks at a candidate before it is scored: weights that grew out of bounds, and answers that say nothing.
+"""Cheap checks of a candidate before it is scored: weights that grew out of bounds, and degenerate answers.
 
-A candidate that falls off a rung has failed, with the reason; it costs no further forward pass. Rungs are off unless
-the search file asks for them, and parents are never held to them.
+A candidate that does not pass has failed, with the reason; it costs no further forward pass. The checks are off unless
+the search file asks for them, and parents are never checked.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ SHORTEST = 3 * GRAM  # tokens; below, a repetition says nothing ("yes yes yes")
 
 
 @dataclass(frozen=True)
-class Rungs:
-    """What a candidate must pass; the defaults let pass whatever could still be a useful model."""
+class SanityChecks:
+    """Limits that a candidate must keep; the defaults pass any model that could still be useful."""
 
     norm_ratio: float = 10.0  # most that a tensor's norm may be, as a multiple of the largest parent's
     degenerate: float = 0.5  # most share of the probes that may be empty or repetitive; 1 looks at none
@@ -47,25 +47,25 @@ def check_norms(candidate: Mapping[str, float], parents: Mapping[str, float], ra
         )
 
 
-def check_answers(task: str, texts: Sequence[str], tokens: Sequence[Sequence[int]], rungs: Rungs) -> None:
+def check_answers(task: str, texts: Sequence[str], tokens: Sequence[Sequence[int]], checks: SanityChecks) -> None:
     """Look whether a model's answers say something.
 
     Args:
         task: whose answers they are.
         texts: the answers.
         tokens: the same as token ids.
-        rungs: the limits.
+        checks: the limits.
 
     Raises:
         CandidateError: more than the allowed share of the answers is empty or repetitive; shows one.
     """
     empty = [text for text in texts if not text.strip()]
-    loops = [text for text, ids in zip(texts, tokens, strict=True) if repetition(ids) > rungs.repetition]
-    if texts and (len(empty) + len(loops)) / len(texts) > rungs.degenerate:
+    loops = [text for text, ids in zip(texts, tokens, strict=True) if repetition(ids) > checks.repetition]
+    if texts and (len(empty) + len(loops)) / len(texts) > checks.degenerate:
         shown = f", as in {loops[0][:60]!r}" if loops else ""
         raise CandidateError(
             f"degenerate output: of {len(texts)} answers to task {task!r}, {len(empty)} are empty and {len(loops)} "
-            f"repeat themselves{shown} (scoring.rungs.degenerate is {rungs.degenerate:g})"
+            f"repeat themselves{shown} (scoring.rungs.degenerate is {checks.degenerate:g})"
         )
 
 

@@ -1,4 +1,4 @@
-"""The global random generators are handed back as they were found: lm-eval reseeds them on every call."""
+"""Temporary seeds of the global random generators, which lm-eval reseeds on every call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 @contextmanager
-def borrowed_generators(python: int | None, numpy: int | None, torch: int | None) -> Iterator[None]:
+def temporary_seed(python: int | None, numpy: int | None, torch: int | None) -> Iterator[None]:
     """Seed the global generators of `random`, NumPy and torch inside the block, and restore all of them after it.
 
     A seed of None leaves that generator's state as it is on entry. torch is touched only where it is already

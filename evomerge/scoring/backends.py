@@ -1,39 +1,49 @@
-"""The ways in which a set of requests is put to the resident model; each is prepared once and asked per candidate."""
+"""Backends that run requests on the resident model: packed likelihoods, batched generation, or lm-eval's own adapter.
+
+A backend is prepared once per set of requests and run for every candidate.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
-from evomerge.errors import CandidateError
+from evomerge.errors import CandidateError, InfrastructureError, out_of_memory
 from evomerge.scoring import harness
-from evomerge.scoring.asking import Encoded, Encoder
+from evomerge.scoring.answer_cache import digest
+from evomerge.scoring.compat import (
+    architecture_fallback_reason,
+    caching_fallback_reason,
+    generation_fallback_reason,
+    packing_fallback_reason,
+)
+from evomerge.scoring.encoding import Encoded, Encoder
 from evomerge.scoring.generation import Stops, write_batches
-from evomerge.scoring.likelihood import PlacedForest
+from evomerge.scoring.likelihood import PackedBatches
 from evomerge.scoring.measures import Written
+from evomerge.scoring.packing import pack_sequences
 from evomerge.scoring.resident_cache import layer_kinds
-from evomerge.scoring.rows import plant
 from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.soundness import architecture_doubt, generation_doubt, measured_doubt, writing_doubt
 from evomerge.scoring.stopwatch import Stopwatch
 
-Output = Any  # (log likelihood, is greedy), a log likelihood, or a text
+Output = tuple[float, bool] | float | str  # (log likelihood, is greedy), a log likelihood, or a text
+REMEMBERED_SETS = 32  # request sets whose backends are kept
 
 # Bytes that one pass may take beyond the weights where the device does not tell what is free.
 MEMORY_ON_CPU = 1 << 30
 ROW_ON_CPU = 384  # tokens; measured flat between 256 and 512 for models of width 64 to 512
 
 
-class Way(Protocol):
-    """Answers its requests with the weights that the model has at the moment."""
+class Backend(Protocol):
+    """Runs its requests with the current weights of the model."""
 
     truncated: frozenset[int]  # requests that lost their beginning to fit the context, by their place here
-    fallback: str | None  # why the plain path is taken, or None
+    fallback: str | None  # reason for the use of lm-eval's adapter, or None
 
     def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
         """Yield request -> its outputs, one per repeat, as batches end.
@@ -50,39 +60,92 @@ class Way(Protocol):
 
 
 @dataclass(frozen=True)
-class Resident:
-    """The model as it is asked: with lm-eval's adapter around it, its tokenizer, device and limits."""
+class InferenceContext:
+    """The model for inference: with lm-eval's adapter around it, its tokenizer, device and limits."""
 
     model: Any
-    asker: Any
+    lm: Any
     encoder: Encoder
     settings: TaskSettings
     device: torch.device
     batch_size: int | None  # sequences written at a time; None bounds their memory
     fast: bool = True
-    memory: float = 1.0  # of what a pass may take otherwise: less where a worker ran out of it
+    memory: float = 1.0  # fraction of the usual memory of a pass: less where a worker ran out of it
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    # (task, kind of request, kinds of layers) -> doubt, once measured
+    # (task, kind of request, kinds of layers) -> reason, once measured
     measured: dict[tuple[str, str, frozenset[str]], str | None] = field(default_factory=dict)
 
 
-def ways(resident: Resident, requests: Sequence[Any]) -> list[tuple[tuple[int, ...], Way]]:
-    """Return how some requests of one task are asked: their places and the way, per kind and generation settings."""
+def choose_backends(context: InferenceContext, requests: Sequence[Any]) -> list[tuple[tuple[int, ...], Backend]]:
+    """Return (places of requests, backend) per kind of request and generation settings."""
     groups: dict[str, list[int]] = {}
     for number, request in enumerate(requests):
         settings = request.args[1] if request.request_type == "generate_until" else None
         groups.setdefault(json.dumps([request.request_type, settings], default=str), []).append(number)
-    return [(tuple(numbers), _way(resident, [requests[number] for number in numbers])) for numbers in groups.values()]
+    return [(tuple(numbers), _choose(context, [requests[number] for number in numbers])) for numbers in groups.values()]
 
 
-class PlainRequests:
+class BackendCache:
+    """The backends of request sets, chosen once per set, kinds of layers and memory limit."""
+
+    def __init__(self, context: InferenceContext) -> None:
+        self.context = context
+        self._known: dict[str, list[tuple[tuple[int, ...], Backend]]] = {}
+
+    def limit_memory(self, fraction: float) -> None:
+        """Limit batches to this fraction of their usual memory from now on; 1 lifts the limit."""
+        if fraction != self.context.memory:
+            self.context = replace(self.context, memory=fraction)
+
+    def backends(self, requests: Sequence[Any], *name: Any) -> list[tuple[tuple[int, ...], Backend]]:
+        """Return (places of requests, backend) for some requests.
+
+        Args:
+            requests: in lm-eval's form.
+            name: JSON-ready facts that identify the requests; by default the requests themselves.
+        """
+        facts = name or [(request.request_type, request.args, request.repeats) for request in requests]
+        # A backend that is right for one kind of layers may be wrong for another, see compat.
+        key = digest(facts, sorted(layer_kinds(self.context.model)), self.context.memory)
+        if key not in self._known:
+            self._known[key] = choose_backends(self.context, requests)
+            while len(self._known) > REMEMBERED_SETS:
+                del self._known[next(iter(self._known))]
+        return self._known[key]
+
+
+def run_backend(backend: Backend, wanted: Collection[int]) -> Iterator[dict[int, list[Output]]]:
+    """Yield a backend's outputs per request; where memory runs out, the rest in smaller batches.
+
+    Raises:
+        InfrastructureError: memory does not suffice for one sequence.
+    """
+    left = set(wanted)
+    while left:
+        try:
+            for portion in backend.portions(left):
+                left -= portion.keys()
+                yield portion
+            return
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)):
+                raise
+            message = (str(error) or type(error).__name__).splitlines()[0]
+        # Outside the handler, since the error's traceback holds the tensors of the failed pass.
+        if not backend.shrink():
+            raise InfrastructureError(f"out of memory even for one sequence at a time: {message}")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class PlainBackend:
     """Requests that lm-eval's own adapter asks."""
 
     truncated: frozenset[int] = frozenset()
 
-    def __init__(self, resident: Resident, requests: Sequence[Any], reason: str) -> None:
+    def __init__(self, context: InferenceContext, requests: Sequence[Any], reason: str) -> None:
         self.fallback: str | None = reason
-        self._resident = resident
+        self._context = context
         self._requests = list(requests)
 
     def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
@@ -92,11 +155,11 @@ class PlainRequests:
             CandidateError: the model's logits after the first prompt of a written answer are not numbers; the
                 adapter itself would write on, whatever they are.
         """
-        written, watch = self._requests[0].request_type == "generate_until", self._resident.stopwatch
+        written, watch = self._requests[0].request_type == "generate_until", self._context.stopwatch
         if written:
             self._check(self._requests[0].args[0])
-        with watch.decode() if written else watch.prefill():  # how long it reads before it writes, it does not tell
-            outputs = harness.ask(self._resident.asker, self._requests, self._resident.settings)
+        with watch.decode() if written else watch.prefill():  # the adapter does not report prefill and decode apart
+            outputs = harness.ask(self._context.lm, self._requests, self._context.settings)
         yield {place: output for place, output in enumerate(outputs) if wanted is None or place in wanted}
 
     def shrink(self) -> bool:
@@ -104,29 +167,29 @@ class PlainRequests:
         return False
 
     def _check(self, text: str) -> None:
-        tokens = self._resident.asker.tok_encode(text)[-self._resident.asker.max_length :]
+        tokens = self._context.lm.tok_encode(text)[-self._context.lm.max_length :]
         with torch.inference_mode():
-            logits = self._resident.model(input_ids=torch.tensor([tokens], device=self._resident.device)).logits
+            logits = self._context.model(input_ids=torch.tensor([tokens], device=self._context.device)).logits
         if not torch.isfinite(logits[0, -1]).all():
             raise CandidateError("the model's logits are NaN or infinite after a prompt")
 
 
-class PackedLikelihoods:
-    """Likelihood requests as one forest; a rolling request is the sum of its windows."""
+class LikelihoodBackend:
+    """Likelihood requests packed into rows; a rolling request is the sum of its windows."""
 
     fallback: str | None = None
 
-    def __init__(self, resident: Resident, requests: Sequence[Any], encoded: Sequence[Encoded]) -> None:
+    def __init__(self, context: InferenceContext, requests: Sequence[Any], encoded: Sequence[Encoded]) -> None:
         self.truncated = frozenset(place for place, one in enumerate(encoded) if one.truncated)
-        self._resident = resident
+        self._context = context
         self._rolling = requests[0].request_type == "loglikelihood_rolling"
         self._counts = [len(one.parts) for one in encoded]
         self._repeats = [request.repeats or 1 for request in requests]
         self._parts = [part for one in encoded for part in one.parts]
         self._owners = [place for place, one in enumerate(encoded) for _ in one.parts]  # part -> its request
         self._firsts = list(itertools.accumulate(self._counts, initial=0))  # request -> its first part
-        self._budget, self._ceiling = row_tokens(resident.model, resident.device, resident.memory)
-        self._plant()
+        self._budget, self._ceiling = row_tokens(context.model, context.device, context.memory)
+        self._pack()
 
     def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
         """Yield request -> its outputs after each row that ends some."""
@@ -134,9 +197,9 @@ class PackedLikelihoods:
         parts = {self._firsts[place] + part for place in places for part in range(self._counts[place])}
         missing = {place: self._counts[place] for place in places}
         scores: dict[int, tuple[float, bool]] = {}
-        rows = self._forest.score_rows(self._resident.model, self._resident.asker.softmax_dtype, parts)
+        rows = self.batches.score_rows(self._context.model, self._context.lm.softmax_dtype, parts)
         while True:
-            with self._resident.stopwatch.prefill():
+            with self._context.stopwatch.prefill():
                 row = next(rows, None)
             if row is None:
                 break
@@ -158,51 +221,51 @@ class PackedLikelihoods:
         if self._ceiling <= 1:
             return False
         # Rows may be longer than the ceiling because of one sequence; go below what they really hold.
-        self._ceiling = min(self._ceiling, max(self._forest.row_lengths)) // 2
+        self._ceiling = min(self._ceiling, max(self.batches.row_lengths)) // 2
         self._budget = min(self._budget, self._ceiling)
-        self._plant()
+        self._pack()
         return True
 
-    def _plant(self) -> None:
-        self._forest = PlacedForest(plant(self._parts, self._budget, self._ceiling), self._resident.device)
+    def _pack(self) -> None:
+        self.batches = PackedBatches(pack_sequences(self._parts, self._budget, self._ceiling), self._context.device)
 
 
-class WrittenAnswers:
+class GenerationBackend:
     """Greedy answers of one kind: the same stop strings and the same limit."""
 
     fallback: str | None = None
 
     def __init__(
         self,
-        resident: Resident,
+        context: InferenceContext,
         requests: Sequence[Any],
         encoded: Sequence[Encoded],
         strings: Sequence[str],
         limit: int,
     ) -> None:
         self.truncated = frozenset(place for place, one in enumerate(encoded) if one.truncated)
-        ends = resident.model.generation_config.eos_token_id
-        self._resident = resident
+        ends = context.model.generation_config.eos_token_id
+        self._context = context
         self._stops = Stops(tuple(strings), frozenset([ends] if isinstance(ends, int) else ends), limit)
         self.written: list[Written] = [Written("", 0, True)] * len(requests)  # as asked last, per request
         self._repeats = [request.repeats or 1 for request in requests]
         self._prompts = [one.prompt for one in encoded]
         longest = max(len(prompt) for prompt in self._prompts) + limit
-        fitting = written_at_once(resident.model, longest, resident.device, resident.memory)
-        self._batch = max(1, int(resident.batch_size * resident.memory)) if resident.batch_size else fitting
+        fitting = written_at_once(context.model, longest, context.device, context.memory)
+        self._batch = max(1, int(context.batch_size * context.memory)) if context.batch_size else fitting
 
     def portions(self, wanted: Collection[int] | None = None) -> Iterator[dict[int, list[Output]]]:
         """Yield request -> its outputs after each batch."""
-        tokenizer = self._resident.asker.tokenizer
+        tokenizer = self._context.lm.tokenizer
         batches = write_batches(
-            self._resident.model,
+            self._context.model,
             self._prompts,
             self._stops,
             lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True),
             self._batch,
-            self._resident.device,
+            self._context.device,
             wanted,
-            self._resident.stopwatch,
+            self._context.stopwatch,
         )
         for batch in batches:
             for place, answer in batch.items():
@@ -254,60 +317,58 @@ def free_memory(device: torch.device) -> int:
     return MEMORY_ON_CPU
 
 
-def _way(resident: Resident, requests: Sequence[Any]) -> Way:
+def _choose(context: InferenceContext, requests: Sequence[Any]) -> Backend:
     kind = requests[0].request_type
-    asker = resident.asker
-    if not resident.fast:
-        return PlainRequests(resident, requests, "shared prefixes are switched off")
+    lm = context.lm
+    if not context.fast:
+        return PlainBackend(context, requests, "shared prefixes are switched off")
     for name in ("mixed_precision_dtype", "think_end_token", "enable_thinking", "truncation"):
-        if getattr(asker, name, None):
-            return PlainRequests(resident, requests, f"model argument {name} is set")
-    return _writing(resident, requests) if kind == "generate_until" else _likelihoods(resident, requests)
+        if getattr(lm, name, None):
+            return PlainBackend(context, requests, f"model argument {name} is set")
+    return _writing(context, requests) if kind == "generate_until" else _likelihoods(context, requests)
 
 
-def _likelihoods(resident: Resident, requests: Sequence[Any]) -> Way:
-    encoder = resident.encoder
+def _likelihoods(context: InferenceContext, requests: Sequence[Any]) -> Backend:
+    encoder = context.encoder
     if requests[0].request_type == "loglikelihood_rolling":
-        encoded = [_rolling(resident, request.args[0]) for request in requests]
+        encoded = [_rolling(context, request.args[0]) for request in requests]
     else:
         encoded = [encoder.likelihood(*request.args[:2]) for request in requests]
     parts = [part for one in encoded for part in one.parts]
     longest = max(len(part.inputs) for part in parts)
-    doubt = architecture_doubt(resident.model, longest)
-    if doubt is None:
-        doubt = _once(resident, requests[0], lambda: measured_doubt(resident.model, parts, resident.device))
-    if doubt is not None:
-        return PlainRequests(resident, requests, doubt)
-    return PackedLikelihoods(resident, requests, encoded)
+    reason = architecture_fallback_reason(context.model, longest)
+    if reason is None:
+        reason = _once(context, requests[0], lambda: packing_fallback_reason(context.model, parts, context.device))
+    if reason is not None:
+        return PlainBackend(context, requests, reason)
+    return LikelihoodBackend(context, requests, encoded)
 
 
-def _writing(resident: Resident, requests: Sequence[Any]) -> Way:
-    strings, limit, others = harness.writing(resident.asker, requests[0].args[1])
-    doubt = generation_doubt(resident.model, others)
-    if doubt is not None:
-        return PlainRequests(resident, requests, doubt)
-    encoded = [resident.encoder.prompt(request.args[0], limit) for request in requests]
+def _writing(context: InferenceContext, requests: Sequence[Any]) -> Backend:
+    strings, limit, others = harness.writing(context.lm, requests[0].args[1])
+    reason = generation_fallback_reason(context.model, others)
+    if reason is not None:
+        return PlainBackend(context, requests, reason)
+    encoded = [context.encoder.prompt(request.args[0], limit) for request in requests]
     prompts = [one.prompt for one in encoded]
     longest = max(len(prompt) for prompt in prompts) + limit
-    doubt = architecture_doubt(resident.model, longest)
-    if doubt is None:
-        doubt = _once(resident, requests[0], lambda: writing_doubt(resident.model, prompts, resident.device))
-    if doubt is not None:
-        return PlainRequests(resident, requests, doubt)
-    return WrittenAnswers(resident, requests, encoded, strings, limit)
+    reason = architecture_fallback_reason(context.model, longest)
+    if reason is None:
+        reason = _once(context, requests[0], lambda: caching_fallback_reason(context.model, prompts, context.device))
+    if reason is not None:
+        return PlainBackend(context, requests, reason)
+    return GenerationBackend(context, requests, encoded, strings, limit)
 
 
-def _once(resident: Resident, request: Any, measure: Callable[[], str | None]) -> str | None:
+def _once(context: InferenceContext, request: Any, measure: Callable[[], str | None]) -> str | None:
     """Return what `measure` finds, from memory where requests of this task and kind were measured before."""
-    key = (str(request.task_name), str(request.request_type), layer_kinds(resident.model))
-    if key not in resident.measured:
-        resident.measured[key] = measure()
-    return resident.measured[key]
+    key = (str(request.task_name), str(request.request_type), layer_kinds(context.model))
+    if key not in context.measured:
+        context.measured[key] = measure()
+    return context.measured[key]
 
 
-def _rolling(resident: Resident, text: str) -> Encoded:
-    windows = [
-        resident.encoder.window(before, after) for before, after in harness.rolling_windows(resident.asker, text)
-    ]
+def _rolling(context: InferenceContext, text: str) -> Encoded:
+    windows = [context.encoder.window(before, after) for before, after in harness.rolling_windows(context.lm, text)]
     parts = tuple(part for window in windows for part in window.parts)
     return Encoded(parts, truncated=any(window.truncated for window in windows))

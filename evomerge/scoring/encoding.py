@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from evomerge.errors import TaskError
-from evomerge.scoring.rows import Likelihood
+from evomerge.scoring.packing import Likelihood
 
 
-class Asker(Protocol):
-    """What is used of lm-eval's adapter around a model in memory; all of it is public."""
+class LanguageModel(Protocol):
+    """The part of lm-eval's adapter around a model in memory that is used here; all of it is public."""
 
     tokenizer: Any
 
@@ -42,8 +42,8 @@ class Encoded:
 class Encoder:
     """Encodes requests, each distinct one once."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, lm: LanguageModel) -> None:
+        self._lm = lm
         self._known: dict[str, list[int]] = {}
         self._pairs: dict[tuple[str, str], Encoded] = {}
 
@@ -63,7 +63,7 @@ class Encoder:
 
     def window(self, before: Sequence[int], after: Sequence[int]) -> Encoded:
         """Return the request for the likelihood of the tokens `after`, given those `before`."""
-        room = self._asker.max_length
+        room = self._lm.max_length
         if len(after) > room:
             raise TaskError(f"a choice is {len(after)} tokens long, but the model's context holds {room}")
         inputs = [*before, *after][-(room + 1) :][:-1]
@@ -75,16 +75,16 @@ class Encoder:
         Raises:
             TaskError: the new tokens alone fill the context window, or the prompt is empty.
         """
-        room = self._asker.max_length - new_tokens
+        room = self._lm.max_length - new_tokens
         if room <= 0:
             raise TaskError(
                 f"answers of up to {new_tokens} tokens leave no room for a question in a context of "
-                f"{self._asker.max_length}; lower max_gen_toks"
+                f"{self._lm.max_length}; lower max_gen_toks"
             )
         # lm-eval encodes prompts of written answers with the tokenizer itself, looking for its bos token.
-        tokenizer = self._asker.tokenizer
+        tokenizer = self._lm.tokenizer
         bos = getattr(tokenizer, "bos_token", None)
-        added = getattr(self._asker, "add_bos_token", None)
+        added = getattr(self._lm, "add_bos_token", None)
         if bos and text.startswith(bos):
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
@@ -95,12 +95,12 @@ class Encoder:
 
     def _likelihood(self, context: str, continuation: str) -> Encoded:
         if context == "":
-            own = self._asker.tok_encode(continuation, add_special_tokens=False)
-            prefix = self._asker.prefix_token_id
+            own = self._lm.tok_encode(continuation, add_special_tokens=False)
+            prefix = self._lm.prefix_token_id
             before, after = ([prefix], own) if own and own[0] != prefix else (own[:1], own[1:])
         else:
             body = context.rstrip()
-            whole = self._asker.tok_encode(context + continuation)
+            whole = self._lm.tok_encode(context + continuation)
             before = self._encode(body)
             after = whole[len(before) :]
         if not after or not before:
@@ -111,5 +111,5 @@ class Encoder:
 
     def _encode(self, text: str) -> list[int]:
         if text not in self._known:
-            self._known[text] = self._asker.tok_encode(text)
+            self._known[text] = self._lm.tok_encode(text)
         return self._known[text]

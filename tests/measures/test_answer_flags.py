@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from evomerge.scoring.answering import Answerer
-from evomerge.scoring.mishaps import extraction_failed
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.answer_flags import extraction_failed
+from evomerge.scoring.harness import make_lm
+from evomerge.scoring.scorer import ModelScorer
 from tests.scoring.worlds import make_model
 
 ITEMS = ("0", "1", "2", "3")
@@ -18,18 +16,20 @@ def values(responses, metric):
     return {response.item: response.value for response in responses if response.metric == metric}
 
 
-def test_the_scores_are_those_of_the_resident_scorer(answerer, model, tokenizer, task_set):
-    plain = ResidentScorer(model, tokenizer, task_set).answers("t_sums", ITEMS)
-    assert answerer().answers("t_sums", ITEMS)[: len(plain)] == plain
+def test_the_flags_come_after_the_scores_and_are_the_same_for_every_backend(model, tokenizer, task_set):
+    packed, plain = (
+        ModelScorer(model, tokenizer, task_set, fast=fast).answers("t_sums", ITEMS) for fast in (True, False)
+    )
+    assert packed == plain
+    metrics = list(dict.fromkeys(response.metric for response in packed))
+    assert metrics[-2:] == ["truncated", "response_tokens"]
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_truncation_and_length_are_those_of_plain_generation(tokenizer, task_set, fast):
     model = make_model("llama", len(tokenizer), seed=3)
-    answerer = Answerer(model, tokenizer, task_set)
-    answerer._resident = replace(answerer._resident, fast=fast)
-    rows = answerer.answers("t_sums", ITEMS)
-    prompts = task_set.prompts("t_sums", ITEMS, answerer._resident.asker)
+    rows = ModelScorer(model, tokenizer, task_set, fast=fast).answers("t_sums", ITEMS)
+    prompts = task_set.prompts("t_sums", ITEMS, make_lm(model, tokenizer, task_set.settings, 8))
     for prompt in prompts:
         ids = tokenizer(prompt.requests[0].args[0], return_tensors="pt")
         out = model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids["input_ids"].shape[1] :]
@@ -43,7 +43,7 @@ def test_truncation_and_length_are_those_of_plain_generation(tokenizer, task_set
 def test_a_model_that_says_nothing_is_not_cut_off_and_gives_no_answer(tokenizer, task_set):
     model = make_model("llama", len(tokenizer), seed=3)
     model.lm_head.weight.data.mul_(0)  # the end of text is the first of equals
-    rows = Answerer(model, tokenizer, task_set).answers("t_sums", ITEMS)
+    rows = ModelScorer(model, tokenizer, task_set).answers("t_sums", ITEMS)
     assert set(values(rows, "truncated").values()) == {0.0}
     assert set(values(rows, "response_tokens").values()) == {0.0}
     assert set(values(rows, "unextracted,strict").values()) == {1.0}

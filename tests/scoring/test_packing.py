@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.scoring.rows import SHORTEST_ROOT, Forest, Likelihood, plant
+from evomerge.scoring.packing import SHORTEST_ROOT, Likelihood, PrefixBatches, pack_sequences
 
 LARGE = 10**6
 
@@ -17,10 +17,10 @@ def distinct_prefixes(sequences) -> int:
     return len({sequence.inputs[:end] for sequence in sequences for end in range(1, len(sequence.inputs) + 1)})
 
 
-def read_back(forest: Forest) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+def read_back(batches: PrefixBatches) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return (inputs, targets) per sequence: the tokens that its last place sees, in order."""
     found = {}
-    for row in forest.rows:
+    for row in batches.rows:
         q = len(row.tokens)
         sees = np.array([[j <= i < row.ends[j] for j in range(q)] for i in range(q)])
         for number, member in enumerate(row.members):
@@ -31,7 +31,7 @@ def read_back(forest: Forest) -> dict[int, tuple[tuple[int, ...], tuple[int, ...
             assert set(places) <= set(visible)
             assert places.tolist() == visible[-len(places) :].tolist()
             found[member] = (
-                forest.root + tuple(row.tokens[visible].tolist()),
+                batches.root + tuple(row.tokens[visible].tolist()),
                 tuple(row.targets[number][valid].tolist()),
             )
     return found
@@ -48,42 +48,44 @@ def test_every_sequence_is_read_back(sequences, budget, preamble):
     if preamble:
         start = tuple(range(100, 100 + SHORTEST_ROOT))
         sequences = [Likelihood(start + sequence.inputs, sequence.targets) for sequence in sequences]
-    forest = plant(sequences, budget, 4 * budget)
-    assert read_back(forest) == {number: (one.inputs, one.targets) for number, one in enumerate(sequences)}
-    assert all(len(row.tokens) <= max(4 * budget, max(len(one.inputs) for one in sequences)) for row in forest.rows)
+    batches = pack_sequences(sequences, budget, 4 * budget)
+    assert read_back(batches) == {number: (one.inputs, one.targets) for number, one in enumerate(sequences)}
+    assert all(len(row.tokens) <= max(4 * budget, max(len(one.inputs) for one in sequences)) for row in batches.rows)
 
 
 @settings(max_examples=100, deadline=None)
 @given(SEQUENCES)
 def test_one_row_holds_each_distinct_beginning_once(sequences):
-    assert plant(sequences, LARGE, LARGE).tokens == distinct_prefixes(sequences)
+    assert pack_sequences(sequences, LARGE, LARGE).tokens == distinct_prefixes(sequences)
 
 
 def test_a_shared_preamble_is_the_root_and_in_no_row():
     start = tuple(range(40))
     sequences = [Likelihood((*start, 50, item, choice), (7,)) for item in range(60, 64) for choice in range(70, 74)]
-    forest = plant(sequences, 10, 40)  # two items to a row
-    assert forest.root == (*start, 50)
-    assert forest.tokens == 41 + 4 * 5
-    assert len(forest.rows) > 1
+    batches = pack_sequences(sequences, 10, 40)  # two items to a row
+    assert batches.root == (*start, 50)
+    assert batches.tokens == 41 + 4 * 5
+    assert len(batches.rows) > 1
 
 
 def test_the_root_ends_before_the_first_needed_logits():
     start = tuple(range(40))
     long_answer = Likelihood(start, (1, 2, 3, 4))  # its first target is predicted at place 36
-    forest = plant([long_answer, Likelihood((*start, 9), (1,))], LARGE, LARGE)
-    assert len(forest.root) == 36
+    batches = pack_sequences([long_answer, Likelihood((*start, 9), (1,))], LARGE, LARGE)
+    assert len(batches.root) == 36
 
 
 def test_a_row_grows_for_sequences_that_would_repeat_most_of_it():
     stem = tuple(range(100, 130))
     choices = [Likelihood((*stem, choice), (5,)) for choice in range(4)]
     other = [Likelihood((*range(200, 230), choice), (5,)) for choice in range(4)]
-    forest = plant(choices + other, 30, 60)
-    assert [sorted(row.members) for row in forest.rows] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    batches = pack_sequences(choices + other, 30, 60)
+    assert [sorted(row.members) for row in batches.rows] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.mark.parametrize("length", [SHORTEST_ROOT - 1, SHORTEST_ROOT])
 def test_short_beginnings_are_not_worth_a_cache(length):
-    forest = plant([Likelihood((*range(length), 90), (1,)), Likelihood((*range(length), 91), (1,))], LARGE, LARGE)
-    assert len(forest.root) == (length if length >= SHORTEST_ROOT else 0)
+    batches = pack_sequences(
+        [Likelihood((*range(length), 90), (1,)), Likelihood((*range(length), 91), (1,))], LARGE, LARGE
+    )
+    assert len(batches.root) == (length if length >= SHORTEST_ROOT else 0)

@@ -1,4 +1,4 @@
-"""Rungs: what falls off, with which reason, and that ordinary models pass."""
+"""SanityChecks: what falls off, with which reason, and that ordinary models pass."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from evomerge.candidate import Candidate, Job
 from evomerge.errors import CandidateError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.scoring.answering import Answerer
-from evomerge.scoring.rungs import Rungs, check_answers, check_norms, repetition
+from evomerge.scoring.harness import TaskSet
+from evomerge.scoring.sanity_checks import SanityChecks, check_answers, check_norms, repetition
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
+from evomerge.weights.resident import Resident
 from tests.end_to_end.conftest import TASKS
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model
@@ -42,21 +44,21 @@ def test_repetition_is_the_share_of_repeated_grams(tokens, low, high):
 
 def test_answers_fall_off_where_too_many_say_nothing():
     texts, ids = ["", " ", "abc", "aaaa"], [[], [1], [1, 2, 3], [1] * 30]
-    check_answers("t", texts, ids, Rungs(degenerate=0.75))
+    check_answers("t", texts, ids, SanityChecks(degenerate=0.75))
     with pytest.raises(
         CandidateError, match=r"of 4 answers to task 't', 2 are empty and 1 repeat themselves, as in 'aaaa'"
     ):
-        check_answers("t", texts, ids, Rungs(degenerate=0.7))
+        check_answers("t", texts, ids, SanityChecks(degenerate=0.7))
 
 
 def test_a_silent_model_falls_off_and_a_talking_one_does_not(tokenizer, task_set):
     model = make_loud_model("llama", len(tokenizer), seed=3)
-    answerer = Answerer(model, tokenizer, task_set)
-    answerer.probe("t_sums", ["0", "1", "2"], Rungs())
+    answerer = ModelScorer(model, tokenizer, task_set)
+    answerer.probe("t_sums", ["0", "1", "2"], SanityChecks())
     model.lm_head.weight.data.mul_(0)
     with pytest.raises(CandidateError, match="of 3 answers to task 't_sums', 3 are empty"):
-        answerer.probe("t_sums", ["0", "1", "2"], Rungs())
-    answerer.probe("t_sums", ["0", "1", "2"], Rungs(degenerate=1))
+        answerer.probe("t_sums", ["0", "1", "2"], SanityChecks())
+    answerer.probe("t_sums", ["0", "1", "2"], SanityChecks(degenerate=1))
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +72,12 @@ def place(tmp_path_factory):
 
 def test_norms_are_those_of_the_weights_and_only_candidates_are_held_to_them(place):
     models = tuple(str(place / name) for name in ("base", "left", "right"))
-    worker = WorkerSpec(models, ("add",), TaskSettings((str(TASKS),)), rungs=Rungs()).build()
-    worker._resident.write(passthrough(models[1]))
-    own, parents = worker._resident.norms(), worker._resident.parent_norms()
-    state = dict(worker._resident.model.named_parameters())
+    settings = TaskSettings((str(TASKS),))
+    worker = WorkerSpec(models, ("add",), settings, rungs=SanityChecks()).build()
+    resident = Resident(models)
+    resident.write(passthrough(models[1]))
+    own, parents = resident.norms(), resident.parent_norms()
+    state = dict(resident.model.named_parameters())
     name = "model.layers.0.mlp.up_proj.weight"
     assert own[name] == pytest.approx(float(state[name].norm()))
     assert all(0 < own[key] <= parents[key] * (1 + 1e-6) for key in own)
@@ -84,7 +88,7 @@ def test_norms_are_those_of_the_weights_and_only_candidates_are_held_to_them(pla
             "models": [{"model": models[1], "parameters": {"weight": 500.0}}],
         }
     )
-    items = {"add": tuple(document.id for document in worker._scorer._tasks.documents("add")[:2])}
+    items = {"add": tuple(document.id for document in TaskSet.load(["add"], settings).documents("add")[:2])}
     with pytest.raises(CandidateError, match="exploding weights"):
         list(worker.evaluate(Job(Candidate(0, wild), "search", items)))
     *_, outcome = worker.evaluate(Job(Candidate(-1, wild, kind="parent"), "search", items))
