@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from evomerge.controllers.registry import CONTROLLERS
 from evomerge.merge.catalogue import CATALOGUE
+from evomerge.metrics import METRICS
 from evomerge.results.columns import FRAMES
 from evomerge.searchfile.reference import markdown
 from evomerge.searchfile.sections import search_file_section
@@ -29,7 +32,17 @@ PROSE = {"index", "install", "clusters", "scale", "glossary", "architecture"}
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def registries() -> Iterator[None]:
+    """Forget the controllers and metrics that a page registers."""
+    before = [(rows, dict(rows)) for rows in (CONTROLLERS, METRICS)]
+    yield
+    for rows, known in before:
+        rows.clear()
+        rows.update(known)
+
+
+@pytest.fixture
+def workspace(registries: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder like the repository's root, its tasks cut short."""
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "experts").symlink_to(ROOT / "examples" / "experts")
