@@ -414,7 +414,7 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         else {
             "items": scoring.items,
             "anchors": scoring.anchors,
-            "full_every": scoring.full_every,
+            "full_every": scoring.full_evaluation_every,
             "banks": dict(tasks.banks),
         },
         "warnings": list(tasks.warnings),
@@ -422,7 +422,7 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,
-        "rungs": None if scoring.rungs is None else dict(scoring.rungs),
+        "rungs": None if scoring.sanity_checks is None else dict(scoring.sanity_checks),
         "racing": None if scoring.racing is None else dict(scoring.racing),
         "versions": _versions(),
     }
