@@ -30,9 +30,9 @@ from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
-from evomerge.scoring.kinds import documents as documents_of
-from evomerge.scoring.kinds import version as version_of
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import documents as documents_of
+from evomerge.scoring.measures import version as version_of
 from evomerge.scoring.sanity_checks import SanityChecks
 from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import ObjectiveRequest, SearchFile
