@@ -25,7 +25,7 @@ from evomerge.searchfile.requests import (
     SearchFile,
 )
 from evomerge.searchfile.sections import COMMON, search_file_section
-from evomerge.searchfile.yaml_places import Document, read_document, read_text
+from evomerge.searchfile.yaml_lines import Document, read_document, read_text
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form, model_places, resolve_model, strange_parameters
 from evomerge.space.markers import is_marker, read_marker
