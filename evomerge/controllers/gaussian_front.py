@@ -84,15 +84,15 @@ class GaussianFront(QuadraticFront):
             return self._spread(rng)
         points, values = self._data()
         if len(points) == 0:  # nothing but failures so far: look elsewhere
-            return sobol_points(self._batch, self._setup.dimensions, rng)
+            return sobol_points(self._batch, self._problem.dimensions, rng)
         processes = self._fits(points, values)
         proposed = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
-        return improving(processes, values, proposed, self._batch, rng, self._setup.bounds)
+        return improving(processes, values, proposed, self._batch, rng, self._problem.bounds)
 
     def _spread(self, rng: np.random.Generator) -> Array:
         """Return the start, or the centre of the cube, and Sobol points."""
-        d = self._setup.dimensions
-        first = starts(self._setup) or [np.full((1, d), 0.5)]
+        d = self._problem.dimensions
+        first = starts(self._problem) or [np.full((1, d), 0.5)]
         return distinct(np.vstack([*first, sobol_points(self._startup, d, rng)]), self._prior_points)[: self._startup]
 
     def _schedule(self, rows: int) -> None:
@@ -109,7 +109,7 @@ class GaussianFront(QuadraticFront):
         return self._processes(points, values, refine=False)
 
     def _processes(self, points: Array, values: Array, *, refine: bool) -> list[GaussianProcess]:
-        noise, items = self._noise()[: len(points)], self._setup.items
+        noise, items = self._noise()[: len(points)], self._problem.items
         return [
             fit_process(
                 points,
@@ -119,7 +119,7 @@ class GaussianFront(QuadraticFront):
                 start=self._hyper[t] if self._hyper else None,
                 refine=refine,
             )
-            for t in range(self._setup.objectives)
+            for t in range(self._problem.objectives)
         ]
 
 

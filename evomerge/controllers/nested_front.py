@@ -36,7 +36,7 @@ class NestedFront:
             )
         parts.require(np.ones(parts.count), "nested")
         parts.require(np.zeros(parts.count), "nested")
-        self._setup, self._parts = problem, parts
+        self._problem, self._parts = problem, parts
         n = parts.count
         share = SMALLEST_DESIGN if problem.budget is None else (problem.budget - n - 1) // max(n - 1, 1)
         self._per_pair = min(max(share, SMALLEST_DESIGN), LARGEST_DESIGN)
@@ -66,7 +66,7 @@ class NestedFront:
 
     def _begin(self, points: Array, values: Array) -> NestedState:
         """Return the tree of single models, paired by kinship where it was measured, else by their scores."""
-        n, m = self._parts.count, self._setup.objectives
+        n, m = self._parts.count, self._problem.objectives
         alone = np.array([self._parts.point(one) for one in np.eye(n)])
         table = np.zeros((n, m))  # an expert that failed counts as average
         scale = np.where(np.ptp(values, axis=0) > 0, np.ptp(values, axis=0), 1.0) if len(values) else np.ones(m)
@@ -74,7 +74,7 @@ class NestedFront:
             rows = np.flatnonzero((points == point).all(axis=1))
             if len(rows):
                 table[expert] = (values[rows[-1]] - values.mean(axis=0)) / scale
-        weights = np.array(self._setup.weights or (1.0,) * m)
+        weights = np.array(self._problem.weights or (1.0,) * m)
         self._task = np.full(n, -1)
         metric = table @ weights / weights.sum()
         if n == m:  # one objective per model: each model's own is the one that it is chosen for
@@ -96,9 +96,9 @@ class NestedFront:
         assert self._state is not None
         assert self._pair is not None
         plane = self._plane()
-        own = self._parts.count == self._setup.objectives
-        wanted = self._task[list(tasks_of(self._state, self._pair))] if own else np.arange(self._setup.objectives)
-        weights = np.array(self._setup.weights or (1.0,) * self._setup.objectives)[wanted]
+        own = self._parts.count == self._problem.objectives
+        wanted = self._task[list(tasks_of(self._state, self._pair))] if own else np.arange(self._problem.objectives)
+        weights = np.array(self._problem.weights or (1.0,) * self._problem.objectives)[wanted]
         if not weights.any():
             weights = np.ones(len(wanted))
         at, observed = self._on_plane(points, plane), values[:, wanted]
@@ -106,7 +106,7 @@ class NestedFront:
         if int(inside.sum()) < 3:
             return np.full(2, 0.5)
         links = [guess_link(column) for column in observed[inside].T]
-        counts = np.array(self._setup.items, dtype=float)[wanted] if self._setup.items else None
+        counts = np.array(self._problem.items, dtype=float)[wanted] if self._problem.items else None
         fits = fit_objectives(
             at[inside], observed[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0]
         )

@@ -74,7 +74,7 @@ class QuadraticFront:
     def __init__(
         self, problem: SearchProblem, population: int, startup: int, tolerance: float, nested: NestedFront | None
     ) -> None:
-        self._setup, self._batch, self._tolerance, self._nested = problem, population, tolerance, nested
+        self._problem, self._batch, self._tolerance, self._nested = problem, population, tolerance, nested
         self._proposals = Proposals(problem.objectives)
         self._points: list[Array] = []  # by index
         self._values: dict[int, tuple[float, ...] | None] = {}  # observed, by index
@@ -123,11 +123,11 @@ class QuadraticFront:
         if self._round == 1 and self._startup:
             return self._design(rng)
         points, values = self._data()
-        fits = fits_to(points, values, self._setup.items, self._noise())
+        fits = fits_to(points, values, self._problem.items, self._noise())
         proposed = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
         if not fits:  # nothing but failures so far: look elsewhere
-            return sobol_points(self._batch, self._setup.dimensions, rng)
-        proposal = next_points(fits, proposed, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
+            return sobol_points(self._batch, self._problem.dimensions, rng)
+        proposal = next_points(fits, proposed, self._batch, rng, bounds=_fitted_bounds(self._problem.bounds, values))
         self._gains.append(float(proposal.gain.sum()))
         self._volumes.append(proposal.volume)
         return proposal.c
@@ -137,28 +137,28 @@ class QuadraticFront:
         observed = [
             (self._points[index], values) for index, values in sorted(self._values.items()) if values is not None
         ]
-        points = np.array([point for point, _ in observed]).reshape(-1, self._setup.dimensions)
-        values = np.array([value for _, value in observed], dtype=float).reshape(-1, self._setup.objectives)
+        points = np.array([point for point, _ in observed]).reshape(-1, self._problem.dimensions)
+        values = np.array([value for _, value in observed], dtype=float).reshape(-1, self._problem.objectives)
         return np.vstack([self._prior_points, points]), np.vstack([self._prior_values, values])
 
     def _noise(self) -> Array:
         """Return the standard errors of the rows of `_data`, (n, m); 0 where every item was answered."""
-        none = (0.0,) * self._setup.objectives
+        none = (0.0,) * self._problem.objectives
         observed = [
             self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None
         ]
-        known = np.zeros((len(self._prior_points), self._setup.objectives))
-        return np.vstack([known, np.array(observed, dtype=float).reshape(-1, self._setup.objectives)])
+        known = np.zeros((len(self._prior_points), self._problem.objectives))
+        return np.vstack([known, np.array(observed, dtype=float).reshape(-1, self._problem.objectives)])
 
     @property
     def _free(self) -> bool:
         """Whether proposals wait for nothing."""
-        return self._setup.asynchronous and (self._nested is None or self._nested.done)
+        return self._problem.asynchronous and (self._nested is None or self._nested.done)
 
     def _design(self, rng: np.random.Generator) -> Array:
         """Return the start, the anchors, an even spread, and what of Sobol points determines the surrogate best."""
-        d, count = self._setup.dimensions, self._startup
-        first = distinct(np.vstack([*starts(self._setup), _anchors(self._setup)]), self._prior_points)[:count]
+        d, count = self._problem.dimensions, self._startup
+        first = distinct(np.vstack([*starts(self._problem), _anchors(self._problem)]), self._prior_points)[:count]
         left = count - len(first)
         if left == 0:
             return first
@@ -173,16 +173,16 @@ class QuadraticFront:
 
     def _on_choices(self, point: Array) -> Array:
         """Return the point with each choice gene in the middle of its choice: all that lies there is one candidate."""
-        if not any(self._setup.choices):
+        if not any(self._problem.choices):
             return np.clip(point, 0.0, 1.0)
-        count = np.array(self._setup.choices)
+        count = np.array(self._problem.choices)
         middle = (np.minimum(np.floor(point * count), count - 1) + 0.5) / np.maximum(count, 1)
         return np.clip(np.where(count > 0, middle, point), 0.0, 1.0)
 
     def _generator(self) -> np.random.Generator:
         """Return the generator of the next round."""
         self._round += 1
-        return np.random.default_rng([self._setup.seed, self._round])
+        return np.random.default_rng([self._problem.seed, self._round])
 
 
 def fits_to(

@@ -46,7 +46,7 @@ class Evolution:
     """
 
     def __init__(self, problem: SearchProblem, population: int, mutation: float) -> None:
-        self._setup = problem
+        self._problem = problem
         self._population, self._step = population, mutation
         self._random = np.random.default_rng(problem.seed)
         self._proposals = Proposals(problem.objectives, problem.bounds)
@@ -121,9 +121,9 @@ class Evolution:
             if self._random.random() < CROSSED and len(self._parents) > 1:
                 child = self._crossed(child, self._chosen())
             return self._mutated(child)
-        if self._setup.start is None:
-            return self._settled(self._random.random(self._setup.dimensions))
-        return self._mutated(self._settled(np.array(self._setup.start, dtype=np.float64)))
+        if self._problem.start is None:
+            return self._settled(self._random.random(self._problem.dimensions))
+        return self._mutated(self._settled(np.array(self._problem.start, dtype=np.float64)))
 
     def _chosen(self) -> np.ndarray:
         """Return a parent by tournament; parents stand in the order of their rank."""

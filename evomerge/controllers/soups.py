@@ -172,7 +172,7 @@ class TopKinship(_Mixing):
             return {"gain": f"a generation brought nothing better than {before:.4g}"}
         alike = [self._akin(a, b) for a, b in combinations(ranked[: self._top], 2)]
         if float(np.mean(alike)) > ALIKE:
-            return {"kinship": f"the best {self._top} are alike: mean kinship {np.mean(alike):.3f}"}
+            return {"kinship": f"the best {self._top} are too similar: mean kinship {np.mean(alike):.3f}"}
         return {} if self._children() else {"gain": "every average of the best was tried"}
 
     def _children(self) -> list[Array]:

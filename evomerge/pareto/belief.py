@@ -78,7 +78,7 @@ def doubts(
             sentences.append(f"{name}: the metric is constant over the evaluated points, nothing can be predicted")
             continue
         if found.loo_r2 < WEAK_R2:
-            sentences.append(f"{name}: leave-one-out R2 is {found.loo_r2:.2f}, little better than the mean")
+            sentences.append(f"{name}: leave-one-out R2 is {found.loo_r2:.2f}, close to predicting the mean")
         if found.noise_floor is not None and found.noise_floor > NOISY_SHARE * found.loo_sd and found.loo_r2 < GOOD_R2:
             sentences.append(f"{name}: errors are mostly measurement noise ({found.noise_floor:.3g}); use more items")
         if found.lack_of_fit is not None and found.lack_of_fit < WRONG_SHAPE:
@@ -87,7 +87,7 @@ def doubts(
             sentences.append(f"{name}: the evaluated points leave coefficients undetermined; evaluate more directions")
     if front is not None and front.extrapolates.any():
         share = float(front.extrapolates.mean())
-        sentences.append(f"{share:.0%} of the front lies farther out than any evaluated point")
+        sentences.append(f"{share:.0%} of the front is extrapolated beyond all evaluated points")
     if front is not None and len(front.c) == 1 and len(surrogates) > 1:
         sentences.append("the predicted front is a single point: no trade-off between the objectives is predicted")
     return sentences

@@ -1,7 +1,7 @@
-"""Who dominates whom: the non-dominated set, ranks and crowding, all for maximisation.
+"""Pareto dominance: the non-dominated set, ranks and crowding, all for maximisation.
 
 Row i dominates row j when it is at least as high in every objective and higher in one. A row with a NaN (a failed
-candidate, a metric that could not be computed) dominates nobody, is dominated by nobody, and is never on the front.
+candidate, a metric that could not be computed) neither dominates nor is dominated, and is never on the front.
 Infinite scores compare as usual.
 """
 
@@ -94,7 +94,7 @@ def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
         (n,) int64. Equal rows share a rank. Rows with a NaN come after all others: one past the last front.
 
     Source: non-dominated sorting as in NSGA-II (Deb et al. 2002), by sequential search with bisection over the
-    fronts (Zhang et al. 2015): in lexicographic order nobody is dominated by a later row.
+    fronts (Zhang et al. 2015): in lexicographic order no row is dominated by a later row.
 
     >>> front_ranks([[0.6, 0.2], [0.5, 0.5], [0.4, 0.4]]).tolist()
     [0, 0, 1]
@@ -156,7 +156,7 @@ def _distinct_front(rows: Array) -> Mask:
         return np.asarray(keep[::-1])
     if rows.shape[1] == 3:
         return np.asarray((_ranks_3d(rows[::-1], deepest=1) == 0)[::-1])
-    # With dense ranks per objective, a dominating row has the higher sum: nobody is dominated by a later row.
+    # With dense ranks per objective, a dominating row has the higher sum: no row is dominated by a later row.
     ranks = np.stack([np.unique(column, return_inverse=True)[1].reshape(-1) for column in rows.T], axis=1)
     order = np.argsort(-ranks.sum(axis=1), kind="stable")
     front = np.empty((rows.shape[1], 0), dtype=ranks.dtype)  # one contiguous row per objective: compared fastest

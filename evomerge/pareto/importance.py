@@ -1,4 +1,4 @@
-"""Which genes mattered, and what the landscape looks like along them.
+"""Gene importance, and what the landscape looks like along them.
 
 From a surrogate, shares of variance in closed form; from points and scores alone, rank correlations and binned
 variances. All of it describes the region that was sampled, not cause and effect elsewhere.

@@ -161,7 +161,7 @@ def _complexities(
 ) -> tuple[list[Complexity], tuple[str, ...]]:
     """Return the complexities to try and notes on what was left out."""
     k, distinct, rows = len(box), data.distinct, len(data.y)
-    notes = [f"{len(data.used) - rows} of {len(data.used)} evaluations failed and were left out"]
+    notes = [f"{len(data.used) - rows} of {len(data.used)} evaluations failed and were excluded"]
     notes = notes if rows < len(data.used) else []
     if distinct < rows:
         notes.append(f"{rows} evaluations of {distinct} distinct points")

@@ -66,7 +66,7 @@ def test_kinship_ends_where_the_best_are_alike() -> None:
     same = [[1.0, 0.99, 0.99], [0.99, 1.0, 0.99], [0.99, 0.99, 1.0]]
     controller = build("kinship", SearchProblem(3, model_weights=parts(same)))
     assert len(drive(controller, 99, lambda index, point: [float(index)])) == 3
-    assert controller.stop() == {"kinship": "the best 3 are alike: mean kinship 0.990"}
+    assert controller.stop() == {"kinship": "the best 3 are too similar: mean kinship 0.990"}
 
 
 def test_kinship_is_the_correlation_of_mixtures() -> None:

@@ -87,7 +87,7 @@ def test_trust_region_keeps_to_the_design():
     assert free.extrapolates.any()
     assert not kept.extrapolates.any()
     assert all((leverage(one, kept.c) <= one.max_leverage * 1.001).all() for one in fits)
-    assert "of the front lies farther out" in doubts(fits, free)[-1]
+    assert "of the front is extrapolated" in doubts(fits, free)[-1]
 
 
 def test_same_generator_same_front():
