@@ -28,7 +28,7 @@ from evomerge.errors import RunError
 Row = tuple[Any, ...]
 _MOST_MISSING = 2**36  # bytes; a header that speaks of more is itself damaged
 _KEYS = {  # table -> what its rows are ordered by
-    "facts": "key",
+    "config": "key",
     "candidates": "number",
     "events": "seq",
     "questions": "id",
@@ -120,7 +120,7 @@ def _salvaged(path: Path, scratch: Path) -> tuple[Path | None, int | None, bool]
         return None, None, False
     events = salvage.rows["events"]
     seen = max((int(row[0]) for row in events), default=None)
-    if "facts" not in salvage.whole or not salvage.rows["facts"]:
+    if "config" not in salvage.whole or not salvage.rows["config"]:
         return None, seen, "events" in salvage.whole
     fresh = scratch / "salvaged.sqlite"
     _write(fresh, _consistent(salvage.rows))
@@ -177,7 +177,7 @@ def _consistent(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
             break
         events.append(event)
     return {
-        "facts": rows["facts"],
+        "config": rows["config"],
         "candidates": [row for row in rows["candidates"] if row[0] < 0 or row[0] in history.asked],
         "events": events,
         "questions": rows["questions"],

@@ -78,13 +78,13 @@ def _run_submit(arguments: argparse.Namespace) -> int:
         tuple(arguments.log),
     )
     if cluster.kind == "slurm":
-        from evomerge.run.queues import slurm_command
+        from evomerge.run.batch_systems import slurm_command
 
         print(slurm_command(cluster, arguments.file, wish))
         _say("type this on a login node; afterwards `squeue --me` looks, and `scancel JOB` stops")
         return DONE
     if cluster.kind == "rayjob":
-        from evomerge.run.queues import rayjob_manifest
+        from evomerge.run.batch_systems import rayjob_manifest
 
         print(rayjob_manifest(cluster, arguments.file, wish), end="")
         _say("pipe this into `kubectl apply -f -`; `kubectl get rayjob` looks, `kubectl delete rayjob NAME` stops")

@@ -16,6 +16,7 @@ from evomerge.results.finals import Final
 from evomerge.results.fronts import FrontAnswer, FrontRequest
 from evomerge.results.generalisation import generalisation_frame
 from evomerge.results.surrogates import errors_of, surrogates_of
+from evomerge.run_config import RunConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ class Findings:
     """A run at one moment."""
 
     run: Run
-    facts: Mapping[str, Any]
+    config: RunConfig
     objectives: tuple[Objective, ...]
     status: Mapping[str, Any]
     candidates: Mapping[int, Candidate]  # parents included
@@ -98,7 +99,7 @@ def findings_of(run: Run) -> Findings:
     people = [*run.candidates("parent"), *run.candidates("search")]
     return Findings(
         run=run,
-        facts=run.facts,
+        config=run.config,
         objectives=objectives,
         status=run.status(),
         candidates={person.number: person for person in people},
@@ -127,7 +128,7 @@ def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
         run: the run.
         scored: how many candidates have scores.
     """
-    own = run.facts["controller"]["name"] == OWN_CONTROLLER
+    own = run.config.controller.name == OWN_CONTROLLER
     if len(run.objectives) < 2 or (not own and not FEWEST <= scored <= MOST) or not scored:
         return None
     try:

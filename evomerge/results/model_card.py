@@ -28,15 +28,15 @@ def model_card(run: Run, candidate: Candidate, lora: LoraReport | None = None) -
         lora: how well the adapter gives it, where an adapter was written.
     """
     recipe = candidate.recipe
-    versions = {"evomerge": run.facts["evomerge"], **run.facts["versions"]}
+    versions = run.config.versions
     return "\n".join(
         [
             *_front(recipe, lora),
             f"# {run.folder.name}, candidate {candidate.number}",
             "",
             f"A `{recipe.method}` merge, found by evomerge among "
-            f"{run.status()['done']} scored candidates (controller {run.facts['controller']['name']}, "
-            f"seed {run.facts['seed']}).",
+            f"{run.status()['done']} scored candidates (controller {run.config.controller.name}, "
+            f"seed {run.config.seed}).",
             "",
             *_adapter(recipe, lora),
             "## Scores",
@@ -47,7 +47,7 @@ def model_card(run: Run, candidate: Candidate, lora: LoraReport | None = None) -
             *_recipe(recipe, run.fingerprint(candidate.number)),
             *_licences(recipe),
             *_provenance(recipe, versions),
-            f"- search began {run.facts['created']}, seed {run.facts['seed']}",
+            f"- search began {run.config.created}, seed {run.config.seed}",
             "",
         ]
     )

@@ -150,7 +150,7 @@ class Run(RunData):
         Args:
             pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
         """
-        return coefficients_frame(self.pick(str(pick)).recipe, self.facts["layers"], self.facts["modules"])
+        return coefficients_frame(self.pick(str(pick)).recipe, self.config.models.layers, self.config.models.modules)
 
     def compare(self, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95) -> Comparison:
         """Return how two models compare, question by question: who answers what, and the difference with its interval.
@@ -169,7 +169,7 @@ class Run(RunData):
         split = split or ("holdout" if all(self._answered_holdout(one.number) for one in people) else "search")
         names = [f"parent {one.name}" if one.kind == "parent" else f"candidate {one.number}" for one in people]
         left, right = (self.responses(one.number, split) for one in people)
-        stands_in = self.facts["items"]["stands_in"] if split == "holdout" else {}
+        stands_in = self.config.items.stands_in if split == "holdout" else {}
         return compare(
             (names[0], names[1]), (left, right), self.objectives, split=split, stands_in=stands_in, level=level
         )
@@ -318,7 +318,7 @@ class Run(RunData):
 
     def finals(self) -> list[Final]:
         """Return finalists and parents on the held-out items, with paired intervals against the best parent."""
-        plan, stands_in = self.facts["items"]["holdout"], self.facts["items"]["stands_in"]
+        plan, stands_in = self.config.items.holdout, self.config.items.stands_in
         with self._archive() as archive:
             people = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
             done = [c for c in people if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]

@@ -41,7 +41,7 @@ def status_of(run: Run) -> dict[str, Any]:
 
 
 def _constraints(run: Run) -> tuple[str, ...]:
-    return tuple(run.facts.get("constraints") or ())
+    return run.config.constraints
 
 
 def _best(run: Run) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.run.packing import Luggage, pack
+from evomerge.run.upload_bundle import Luggage, pack
 from evomerge.searchfile.cluster_file import ClusterFile, passed_on
 
 if TYPE_CHECKING:

@@ -198,7 +198,7 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
         InputError: there is no such candidate, or it has no scores.
         WeightsError: a model has changed since the search.
     """
-    from evomerge.run.preparation import from_facts
+    from evomerge.run.preparation import from_config
 
     run = open_run(folder)
     found = run.candidate(candidate)
@@ -206,7 +206,7 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
     if stored is None or stored.failure is not None:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
-    preparation = from_facts(run.facts)
+    preparation = from_config(run.config)
     Places(allow_code_execution=allow_code_execution).consent(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)

@@ -292,8 +292,13 @@ def _estimated(content: dict[str, Any], tasks: Sequence[str], folder: str, probl
     given = content.pop("bank")
     banks = {"": given} if isinstance(given, str) else given or {}
     if content["estimator"] == "mean":
-        fresh = "fresh" if content["anchors"] == "fresh" else None
-        keys = (("bank", given), ("pool", content["pool"]), ("full_every", content["full_every"]), ("anchors", fresh))
+        resample = "resample" if content["anchors"] == "resample" else None
+        keys = (
+            ("bank", given),
+            ("pool", content["pool"]),
+            ("full_every", content["full_every"]),
+            ("anchors", resample),
+        )
         for key, value in keys:
             if value is not None:
                 text = "is only used by an estimator; set estimator: auto, or leave it out"

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from evomerge.errors import InputError, SearchFileError
-from evomerge.run.packing import pack
 from evomerge.run.submit import Wish, search_command
+from evomerge.run.upload_bundle import pack
 from evomerge.searchfile.cluster_file import ClusterFile
 
 CONFIG_MAP = "evomerge-search"  # of the manifest: holds the search file
