@@ -93,7 +93,24 @@ def _python() -> str:
     lines = ["# Python", "", "`import evomerge` costs nothing: each name is loaded when first used.", ""]
     for module, names in PUBLIC:
         lines += [f"::: {module}.{name}\n" for name in names] or [f"::: {module}\n"]
+        if module == "evomerge.run.session":
+            lines += _options()
     return "\n".join(lines)
+
+
+def _options() -> list[str]:
+    """Return a table of the keyword arguments that `search` and `resume` share with the command line."""
+    from dataclasses import fields
+
+    from evomerge.run.options import ResumeOptions, SearchOptions
+
+    resumed = {part.name for part in fields(ResumeOptions)}
+    lines = ["", "Keyword arguments of `search` and `resume`, as on the command line:", ""]
+    lines += ["| keyword | default | meaning | in `resume` |", "|---|---|---|---|"]
+    for part in fields(SearchOptions):
+        about = part.metadata.get("help", "receives the progress; see `evomerge.run.options.Reporter`")
+        lines.append(f"| `{part.name}` | `{part.default}` | {about} | {'yes' if part.name in resumed else ''} |")
+    return [*lines, ""]
 
 
 def _gallery() -> str:

@@ -13,6 +13,7 @@ from evomerge.controllers.protocol import Controller, Versioned, tell
 from evomerge.loop.race import Race
 from evomerge.loop.turns import Turns
 from evomerge.loop.values import Fitness
+from evomerge.pareto.dominance import extend_front
 from evomerge.pool.desk import Desk
 
 Told = tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]  # candidate, fitness, its standard errors
@@ -130,16 +131,4 @@ class Telling:
             before = self.best.get(objective.name)
             if before is None or value > objective.fitness(before):
                 self.best[objective.name] = objective.fitness(value)  # turning twice gives the metric's own units
-        self.front = _with(self.front, np.asarray(fitness, dtype=np.float64))
-
-
-def _with(front: np.ndarray | None, point: np.ndarray) -> np.ndarray | None:
-    """Return a front with one more point, if that is on it."""
-    if np.isnan(point).any():
-        return front
-    if front is None:
-        return point[None]
-    if ((front >= point).all(axis=1) & (front > point).any(axis=1)).any():
-        return front
-    beaten = (point >= front).all(axis=1) & (point > front).any(axis=1)
-    return np.vstack([front[~beaten], point])
+        self.front = extend_front(self.front, fitness)

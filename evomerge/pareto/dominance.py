@@ -56,6 +56,27 @@ def non_dominated(scores: ArrayLike, *, duplicates: bool = True) -> Mask:
     return mask
 
 
+def extend_front(front: Array | None, point: ArrayLike) -> Array | None:
+    """Return the front after one more point: with it where it is on the front, without the rows that it dominates.
+
+    Args:
+        front: (n, m) rows of which none dominates another, higher is better; None before the first point.
+        point: (m,) scores.
+
+    Returns:
+        (k, m) float64, `point` last where it joined. `front` itself where the point has a NaN, or is dominated.
+        A point that equals a row joins, as in `non_dominated`.
+    """
+    scores = np.asarray(point, dtype=np.float64)
+    if np.isnan(scores).any():
+        return front
+    if front is None:
+        return scores[None]
+    if dominates(front, scores).any():
+        return front
+    return np.vstack([front[~dominates(scores, front)], scores])
+
+
 def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
     """Return each row's front number: 0 for the Pareto front, 1 for the front of what is left, and so on.
 

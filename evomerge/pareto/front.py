@@ -160,27 +160,6 @@ def overall_desirability(desirabilities: ArrayLike, weights: ArrayLike = 1.0) ->
     return np.prod(np.where(share > 0, table, 1.0) ** share, axis=1)
 
 
-def choose_by_desirability(
-    scores: ArrayLike, low: ArrayLike, target: ArrayLike, *, shape: ArrayLike = 1.0, weights: ArrayLike = 1.0
-) -> int:
-    """Return the front row of the highest overall desirability.
-
-    Raises:
-        InputError: as `desirability`; or every row is worthless, with the objective that comes closest to nothing.
-    """
-    table = score_table(scores)
-    rows = _front_rows(table)
-    single = desirability(table[rows], low, target, shape)
-    overall = overall_desirability(single, weights)
-    if overall.max() == 0:
-        best = single.max(axis=0)
-        raise InputError(
-            f"low is not exceeded in all objectives at once by any row of the front; the best single desirabilities "
-            f"are {np.round(best, 3).tolist()}. Lower `low`, or search longer"
-        )
-    return int(rows[_first_best(overall)])
-
-
 def _front_rows(scores: ArrayLike) -> NDArray[np.int64]:
     rows = np.flatnonzero(non_dominated(scores))
     if rows.size == 0:

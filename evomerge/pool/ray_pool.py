@@ -317,13 +317,17 @@ def _node(row: Mapping[str, Any], leaving: set[str]) -> Node:
 
 
 def _draining() -> set[str]:
-    """Return the ids of nodes that were told to leave; empty where this Ray cannot tell."""
-    state = getattr(ray._private.state, "state", None)
-    ask = getattr(state, "get_draining_nodes", None)
+    """Return the ids of nodes that were told to leave; empty where this Ray cannot tell.
+
+    `ray.nodes()` does not say it, and `ray.util.state` needs a dashboard; the autoscaler's status needs neither.
+    """
     try:
-        return set(ask()) if ask is not None else set()
-    except (RayError, RuntimeError, AttributeError):
+        from ray.autoscaler.v2.sdk import get_cluster_status
+
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    except (ImportError, RayError, RuntimeError):
         return set()
+    return {str(node.node_id) for node in status.active_nodes if node.node_status == "DRAINING"}
 
 
 def _gpus_each(nodes: Sequence[Node], workers: int | None) -> float:

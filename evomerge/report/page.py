@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from evomerge.results import Run
 
 FILE_NAME = "report.html"
-LARGEST = 5_000_000  # bytes
 
 
 def write_report(run: Run, to: str | Path | None = None) -> Path:

@@ -229,11 +229,3 @@ def markdown() -> str:
         lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
         lines.append("")
     return "\n".join(lines)
-
-
-def undocumented(frame: str, columns: list[str]) -> list[str]:
-    """Return the columns of an actual frame that the documentation of `frame` does not cover."""
-    known = [column.name for column in FRAMES[frame]]
-    exact = {name for name in known if "<" not in name}
-    prefixes = tuple(name.partition("<")[0] for name in known if "<" in name)
-    return [name for name in columns if name not in exact and not (prefixes and name.startswith(prefixes))]

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from evomerge.loop import Progress
 from evomerge.results.summaries import clock
-from evomerge.run.session import Reporter
+from evomerge.run.options import Reporter
 
 SECONDS_BETWEEN_LINES = 15.0  # where the output is a file or a pipe
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt.bank import require_seed
-from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
+from evomerge.loop import Racing, Rules, StopReason, evaluate, run_search
 from evomerge.loop.values import Fitness
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
@@ -25,7 +25,8 @@ from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, ev
 from evomerge.run.budgets import budget_of, checked, overridden
 from evomerge.run.controller_setup import setup_of
 from evomerge.run.estimation import Estimation
-from evomerge.run.places import Places, kept, reopened
+from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
+from evomerge.run.places import kept, reopened
 from evomerge.run.preparation import Preparation, from_config, prepare, read_search_file, verify
 from evomerge.run_config import BudgetConfig, RunConfig
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
@@ -35,126 +36,43 @@ BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, be
 ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
-class Reporter:
-    """Where a search says how it goes; this one is silent."""
-
-    def note(self, text: str) -> None:
-        """Say what is being done now, before or after the search proper.
-
-        Args:
-            text: one line.
-        """
-
-    def say(self, text: str) -> None:
-        """Say something that should stay to be read; may come from other threads.
-
-        Args:
-            text: one line.
-        """
-        self.note(text)
-
-    def update(self, progress: Progress) -> None:
-        """Say how far the search is.
-
-        Args:
-            progress: candidates, best, failures, busy share, time.
-        """
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-
-
-def search(
-    file: str | Path,
-    *,
-    out: str | Path | None = None,
-    address: str | None = None,
-    workers: int | None = None,
-    candidates: int | None = None,
-    hours: float | None = None,
-    gpu_hours: float | None = None,
-    deadline: str | None = None,
-    cost: float | None = None,
-    price: float | None = None,
-    seed: int | None = None,
-    progress: Reporter | None = None,
-    cpus_per_worker: float | None = None,
-    gpus_per_worker: float | None = None,
-    use_head: bool = False,
-    mirror: str | None = None,
-    allow_code_execution: bool = False,
-    log: Sequence[str] | None = None,
-) -> Run:
+@accepts(SearchOptions)
+def search(file: str | Path, options: SearchOptions) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
     Args:
         file: search file, see the README.
-        out: run folder; default `runs/<file name without ending>`.
-        address: Ray cluster; None with `workers` starts Ray on this machine, None without uses this process alone.
-        workers: how many Ray workers.
-        candidates: replaces the file's budget.
-        hours: of active time, likewise.
-        gpu_hours: likewise.
-        deadline: ISO 8601 with its offset from UTC, likewise.
-        cost: likewise.
-        price: of a GPU-hour, likewise.
-        seed: replaces the file's seed.
-        progress: told how it goes; None is silent.
-        cpus_per_worker: under Ray; default an equal share of this machine, or 1 on a cluster.
-        gpus_per_worker: under Ray; a fraction or a whole number. Default 1 each, or an equal share.
-        use_head: let a cluster's head node work too, although there are other nodes.
-        mirror: folder or fsspec URI to which the archive is copied while the search runs.
-        allow_code_execution: let tasks run code that models write. Use a sandbox.
-        log: tools that show the search while it runs, as in 'tensorboard', 'wandb:team/project', 'mlflow:URI'.
+        options: the keywords below; see `SearchOptions`.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         ExtraMissing: a tool to log to, or what the search needs, is not installed.
         RunError: the folder already holds a run, or cannot be written.
     """
-    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
-    targets_of(log or ())
-    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
-    search_file = _overridden(read_search_file(file), limits, seed)
-    scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
+    targets_of(options.log)
+    search_file = _overridden(read_search_file(file), checked(options.given()), options.seed)
+    scoring = replace(search_file.scoring, lm_eval=options.allow_code(search_file.scoring.lm_eval))
     search_file = replace(search_file, scoring=scoring)
-    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    folder = Path(options.out) if options.out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
-    reporter = progress or Reporter()
+    reporter = options.progress or Reporter()
     try:
         preparation = prepare(search_file, reporter.note)
         controller = _controller(preparation)
-        with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
+        with _fresh(folder, preparation) as archive, kept(archive, options.mirror, reporter.note):
             archive.put_parents(preparation.parents)
             for text in (*preparation.config.warnings, *preparation.config.controller.notes):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
-            with tracked(archive, log, reporter.say):
-                _drive(archive, preparation, controller, places, reporter)
+            with tracked(archive, options.log, reporter.say):
+                _drive(archive, preparation, controller, options, reporter)
     finally:
         reporter.close()
     return open_run(folder)
 
 
-def resume(
-    folder: str | Path,
-    *,
-    address: str | None = None,
-    workers: int | None = None,
-    candidates: int | None = None,
-    hours: float | None = None,
-    gpu_hours: float | None = None,
-    deadline: str | None = None,
-    cost: float | None = None,
-    price: float | None = None,
-    progress: Reporter | None = None,
-    cpus_per_worker: float | None = None,
-    gpus_per_worker: float | None = None,
-    use_head: bool = False,
-    mirror: str | None = None,
-    allow_code_execution: bool = False,
-    log: Sequence[str] | None = None,
-) -> Run:
+@accepts(ResumeOptions)
+def resume(folder: str | Path, options: ResumeOptions) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
@@ -162,26 +80,29 @@ def resume(
     recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
     the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
 
+    Args:
+        folder: the run folder.
+        options: the keywords below; see `ResumeOptions`.
+
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
-    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
-    targets_of(log or ())
+    targets_of(options.log)
     folder = Path(folder)
-    if mirror is None and mirror_of(folder) is None:
+    if options.mirror is None and mirror_of(folder) is None:
         open_run(folder)  # a clear message where there is none
-    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
-    reporter = progress or Reporter()
+    limits = checked(options.given())
+    reporter = options.progress or Reporter()
     try:
-        with reopened(folder, mirror, reporter.note) as archive, kept(archive, mirror, reporter.note):
+        with reopened(folder, options.mirror, reporter.note) as archive, kept(archive, options.mirror, reporter.note):
             preparation = from_config(RunConfig.from_json(archive.config_json))
-            places.consent(preparation.spec.task_settings.lm_eval)
+            options.allow_code(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
             overridden(BudgetRequest(**asdict(_current(archive, preparation))), limits)
             archive.put_event("resumed", None, limits)
-            with tracked(archive, log, reporter.say):
-                _drive(archive, preparation, _controller(preparation), places, reporter)
+            with tracked(archive, options.log, reporter.say):
+                _drive(archive, preparation, _controller(preparation), options, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -232,13 +153,13 @@ def _drive(
     archive: Archive,
     preparation: Preparation,
     controller: Controller,
-    places: Places,
+    execution: Execution,
     reporter: Reporter,
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
     handler = signal.getsignal(signal.SIGTERM)
-    pool = places.pool(preparation.spec, archive.path.parent)
+    pool = execution.pool(preparation.spec, archive.path.parent)
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
@@ -358,18 +279,6 @@ def _rules(preparation: Preparation) -> Rules:
 def _current(archive: Archive, preparation: Preparation) -> BudgetConfig:
     """Return the limits that hold now: those of the last resume, else the search file's."""
     return preparation.config.budget.after(event.payload for event in archive.events("resumed"))
-
-
-def _limits(
-    candidates: int | None,
-    hours: float | None,
-    gpu_hours: float | None,
-    deadline: str | None,
-    cost: float | None,
-    price: float | None,
-) -> dict[str, Any]:
-    given = {"candidates": candidates, "hours": hours, "gpu_hours": gpu_hours}
-    return checked({**given, "deadline": deadline, "cost": cost, "price": price})
 
 
 def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:

@@ -13,7 +13,7 @@ from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
 from evomerge.results import open_run
 from evomerge.results.evaluations import evaluation_of
-from evomerge.run.places import Places
+from evomerge.run.options import Execution
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
@@ -119,7 +119,7 @@ def score(
     if not tasks:
         raise InputError("--tasks must name at least one task")
     recipe = load_recipe(model) if str(model).endswith((".yaml", ".yml")) else passthrough(str(model))
-    lm_eval = Places(allow_code_execution=allow_code_execution).consent({})
+    lm_eval = Execution(allow_code_execution=allow_code_execution).allow_code({})
     settings = TaskSettings(
         tuple(include), {**lm_eval, **({} if num_fewshot is None else {"num_fewshot": num_fewshot})}
     )
@@ -207,7 +207,7 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
     preparation = from_config(run.config)
-    Places(allow_code_execution=allow_code_execution).consent(preparation.spec.task_settings.lm_eval)
+    Execution(allow_code_execution=allow_code_execution).allow_code(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
     before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}

@@ -59,17 +59,6 @@ def _cuts_earlier(a: str, b: str) -> bool:
     return False
 
 
-def write(
-    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
-) -> list[str]:
-    """Return the greedy continuation of every prompt, cut at its stops; see `write_batches`."""
-    answers = [""] * len(prompts)
-    for batch in write_batches(model, prompts, stops, decode, batch_size, device):
-        for number, answer in batch.items():
-            answers[number] = answer.text
-    return answers
-
-
 def write_batches(
     model: Any,
     prompts: Sequence[Sequence[int]],

@@ -11,11 +11,12 @@ import copy
 import functools
 import hashlib
 import importlib.util
-import io
 import json
 import logging
 import math
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -409,9 +410,69 @@ def _builtin_tasks() -> TaskManager:
     return TaskManager()
 
 
+class _UnmutedStream:
+    """A standard stream that drops what muted threads write; the text of every other thread passes."""
+
+    def __init__(self, stream: Any, muted: Mapping[int, int]) -> None:
+        self._stream, self._muted = stream, muted
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it where the calling thread is muted."""
+        return len(text) if threading.get_ident() in self._muted else int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the attribute of the stream behind, such as its encoding."""
+        return getattr(self._stream, name)
+
+
+class _Mute:
+    """Drops what chosen threads write to standard output and error, and touches no other thread's text."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth: dict[int, int] = {}  # thread -> how many blocks it is in
+        self._streams: dict[str, tuple[Any, _UnmutedStream]] = {}  # the replaced stream and what stands in its place
+
+    @contextlib.contextmanager
+    def this_thread(self) -> Iterator[None]:
+        """Mute the calling thread for this block."""
+        thread = threading.get_ident()
+        with self._lock:
+            if not self._depth:
+                self._replace()
+            self._depth[thread] = self._depth.get(thread, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth[thread] -= 1
+                if not self._depth[thread]:
+                    del self._depth[thread]
+                if not self._depth:
+                    self._restore()
+
+    def _replace(self) -> None:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            self._streams[name] = (stream, _UnmutedStream(stream, self._depth))
+            setattr(sys, name, self._streams[name][1])
+
+    def _restore(self) -> None:
+        for name, (before, ours) in self._streams.items():
+            if getattr(sys, name) is ours:  # otherwise it was replaced in the meantime, and ours passes everything on
+                setattr(sys, name, before)
+        self._streams = {}
+
+
+_MUTE = _Mute()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep progress bars and advice meant for a command line off the terminal; errors are raised, not printed."""
+    """Keep progress bars and advice meant for a command line off the terminal; errors are raised, not printed.
+
+    Other threads print as before, since a progress line or a logger of theirs may run while tasks load.
+    """
     import datasets
 
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
@@ -420,7 +481,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     datasets.utils.disable_progress_bars()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with _MUTE.this_thread():
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -22,6 +22,7 @@ REASONS = {
     "cluster": "needs a cluster",
     "input": "needs an input of the reader's own",
     "shell": "changes the reader's shell or installs packages",
+    "budget": "needs more candidates than the tests evaluate",
 }
 MOST = 3  # candidates of a search in the tests, in place of what the page says
 _FENCE = re.compile(r"(?:^<!-- not run: (?P<reason>[\w-]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)

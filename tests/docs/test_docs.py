@@ -19,13 +19,13 @@ from evomerge.searchfile.sections import SEARCH_FILE
 from tests.docs.snippets import REASONS, commands, parses, run, snippets
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Real searches on the shipped experts, with few candidates and documents.
 SEARCHING = {"first_search", "your_own_task", "choose_from_a_front", "few_items", "merge_then_route", "follow_a_search"}
-SEARCHING |= {"from_mergekit_evolve", "write_a_scorer"}
+SEARCHING |= {"from_mergekit_evolve", "write_a_scorer", "README", "few_evaluations", "from_python"}
 DOCUMENTS, ITEMS = 48, 8  # of each shipped task, and asked by the shipped search files, in the tests
 # Their commands are for clusters, and stand there indented: they are parsed below, not run.
-PROSE = {"index", "clusters", "scale", "glossary"}
+PROSE = {"index", "install", "clusters", "scale", "glossary", "architecture"}
 
 
 @pytest.fixture
@@ -69,12 +69,10 @@ def test_what_is_not_run_says_a_known_reason(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("not run:") == sum(bool(snippet.reason) for snippet in snippets(page)), "a marker without a fence"
     assert text.count("\n```") == 2 * len(snippets(page)), "a fence without a language, or one that is not closed"
-    assert page.stem not in PROSE or not snippets(page) or page.stem in {"clusters", "scale"}
+    assert page.stem not in PROSE or not snippets(page) or page.stem in {"install", "clusters", "scale", "architecture"}
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str
-)
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str)
 def test_every_command_that_is_written_somewhere_parses(path: Path) -> None:
     for words in commands(path.read_text(encoding="utf-8")):
         assert parses(words), f"{path.name}: evomerge {' '.join(words)}"

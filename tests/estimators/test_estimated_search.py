@@ -170,7 +170,7 @@ def test_raising_the_budget_goes_on_with_the_same_anchors_and_knowledge(tmp_path
 
 
 def test_workers_and_their_speed_do_not_change_what_is_told(tmp_path: Path, whole: Path) -> None:
-    search(tmp_path / "run", prepared(), places=Shuffled())
+    search(tmp_path / "run", prepared(), execution=Shuffled())
     assert decisions(tmp_path / "run")["told"] == decisions(whole)["told"]
 
 

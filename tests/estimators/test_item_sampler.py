@@ -82,7 +82,7 @@ def test_a_killed_search_goes_on_with_the_same_draws(tmp_path: Path, whole: Path
 
 def test_a_budget_that_ends_inside_a_generation_is_raised_without_another_draw(tmp_path: Path, whole: Path) -> None:
     search(tmp_path / "run", fresh(candidates=25))
-    search(tmp_path / "run", fresh(candidates=64), places=Shuffled())
+    search(tmp_path / "run", fresh(candidates=64), execution=Shuffled())
     found, expected = decisions(tmp_path / "run"), decisions(whole)
     assert found["told"] == expected["told"]
     assert {n: found["asked"][n] for n in range(64)} == {n: expected["asked"][n] for n in range(64)}

@@ -14,10 +14,8 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
 from evomerge.recipe import passthrough
 from evomerge.run import session
-from evomerge.run.places import Places
+from evomerge.run.options import Execution, Reporter
 from evomerge.run.preparation import Preparation
-from evomerge.run.session import Reporter
-from evomerge.run_config import ControllerConfig, EstimationConfig
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
@@ -57,7 +55,7 @@ def prepared(
 
 
 @dataclass(frozen=True)
-class Shuffled(Places):
+class Shuffled(Execution):
     """Several workers whose results arrive in a random, repeatable order."""
 
     def pool(self, spec: Any, folder: Path | None = None) -> Any:
@@ -68,7 +66,7 @@ def search(
     folder: Path,
     preparation: Preparation,
     watch: Callable[[str], None] | None = None,
-    places: Places = Places(),  # noqa: B008  a frozen value
+    execution: Execution = Execution(),  # noqa: B008  a frozen value
 ) -> None:
     """Start the run in `folder`, or go on with it."""
     if Archive.exists(folder):
@@ -81,7 +79,7 @@ def search(
         candidates = preparation.config.budget.candidates
         if candidates != archive.config_json["budget"]["candidates"]:
             archive.put_event("resumed", None, {"candidates": candidates})
-        session._drive(archive, preparation, session._controller(preparation), places, Reporter())
+        session._drive(archive, preparation, session._controller(preparation), execution, Reporter())
 
 
 def decisions(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.dominance import BLOCK_ROWS, crowding_distance, dominates, front_ranks, non_dominated
+from evomerge.pareto.dominance import BLOCK_ROWS, crowding_distance, dominates, extend_front, front_ranks, non_dominated
 
 from . import twins
 
@@ -24,6 +24,27 @@ def tables(most_rows=12, most_objectives=5):
 def test_front_and_ranks_equal_their_twins(scores):
     assert non_dominated(scores).tolist() == twins.front(scores).tolist()
     assert front_ranks(scores).tolist() == twins.ranks(scores).tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables())
+def test_a_front_extended_row_by_row_is_the_front_of_all_rows(scores):
+    front = None
+    for row in scores:
+        front = extend_front(front, row)
+    expected = scores[twins.front(scores)]  # duplicates included
+    assert sorted((front if front is not None else expected[:0]).tolist()) == sorted(expected.tolist())
+
+
+def test_extending_a_front_by_hand():
+    front = extend_front(None, [1.0, 3.0])
+    assert extend_front(front, [1.0, 2.0]) is front  # dominated
+    assert extend_front(front, [np.nan, 9.0]) is front
+    assert extend_front(front, [1.0, 3.0]).tolist() == [[1.0, 3.0], [1.0, 3.0]]
+    assert extend_front(front, [2.0, 1.0]).tolist() == [[1.0, 3.0], [2.0, 1.0]]
+    assert extend_front(front, [2.0, 3.0]).tolist() == [[2.0, 3.0]]
+    assert front.tolist() == [[1.0, 3.0]]  # not modified
+    assert extend_front(None, [np.nan]) is None
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5])

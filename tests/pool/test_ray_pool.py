@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections import Counter
@@ -89,6 +91,13 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
     assert len(said) == len(set(said)) == sum(len(items) for items in ITEMS.values())
     responses = {response for answers in expected(3) for response in answers.responses}
     assert {response for part in parts for response in part.responses} == responses
+
+
+def test_a_node_that_was_told_to_leave_is_known() -> None:
+    command = [sys.executable, "-m", "tests.pool.draining"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_monitoring_can_scrape_the_figures(running_ray: None) -> None:

@@ -12,7 +12,7 @@ from evomerge.candidate import Answers, Outcome
 from evomerge.errors import InputError
 from evomerge.pool.edge import Edge
 from evomerge.pool.secrets import HIDDEN, hide, to_pass_on
-from evomerge.run.places import Places
+from evomerge.run.options import Execution
 from tests.pool.test_edge import JOB, Script
 
 TOKEN = "planted-token-0123456789"
@@ -63,10 +63,10 @@ def test_a_failure_does_not_repeat_a_token(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_file_alone_cannot_allow_code_that_models_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
     with pytest.raises(InputError, match=r"confirm_run_unsafe_code: a file alone .*add --allow-code-execution"):
-        Places().consent({"confirm_run_unsafe_code": True})
+        Execution().allow_code({"confirm_run_unsafe_code": True})
     assert os.environ["HF_ALLOW_CODE_EVAL"] == "0"
-    assert Places().consent({"num_fewshot": 2}) == {"num_fewshot": 2}
-    allowed = Places(allow_code_execution=True).consent({"num_fewshot": 2})
+    assert Execution().allow_code({"num_fewshot": 2}) == {"num_fewshot": 2}
+    allowed = Execution(allow_code_execution=True).allow_code({"num_fewshot": 2})
     assert allowed == {"num_fewshot": 2, "confirm_run_unsafe_code": True}
     assert os.environ["HF_ALLOW_CODE_EVAL"] == "1"
 

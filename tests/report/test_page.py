@@ -19,12 +19,12 @@ from evomerge.errors import InputError
 from evomerge.report import report_html, write_report
 from evomerge.report.drawing import Plot, Scale, band, spread, steps
 from evomerge.report.findings import points, with_error
-from evomerge.report.page import LARGEST
 from evomerge.results import Run, open_run
 from evomerge.results.fronts import FrontRequest
 from tests.report.worlds import HOSTILE, make_world
 
 NAMES = ["two", "four", "one", "hostile", "predicted", "estimated"]
+LARGEST = 5_000_000  # bytes
 
 
 def parsed(path: Path) -> Any:

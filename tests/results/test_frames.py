@@ -12,8 +12,9 @@ from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import recipe_from_mapping
 from evomerge.results import Run, open_run
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.columns import FRAMES, describe, markdown, undocumented
+from evomerge.results.columns import FRAMES, describe, markdown
 from evomerge.results.landscapes import LANDSCAPE_COLUMNS
+from tests.results.documented import undocumented
 from tests.run.made import make_run
 
 # a landscape needs more candidates than there are here; its columns are a constant

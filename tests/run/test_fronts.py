@@ -257,7 +257,7 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     wanted = before.front_answer(FrontRequest(predicted=3))
     expected = [row for row, measured in zip(wanted.fitness, wanted.measured, strict=True) if not measured]
     monkeypatch.setattr(remeasure, "verify", lambda preparation: None)
-    monkeypatch.setattr(remeasure.Places, "pool", lambda *_: LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS)))
+    monkeypatch.setattr(remeasure.Execution, "pool", lambda *_: LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS)))
     assert main(["front", str(folder), "--predicted", "3", "--remeasure"]) == 0
     shown = capsys.readouterr()
     assert f"measured {len(expected)} predicted points: candidates {FIRST_REMEASURED}" in shown.err

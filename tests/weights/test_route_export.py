@@ -19,11 +19,11 @@ from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
 from evomerge.scoring.likelihood import PlacedForest
 from evomerge.scoring.rows import plant
-from evomerge.weights.export import export, fingerprint_of
+from evomerge.weights.export import export
 from evomerge.weights.resident import Resident
 from evomerge.weights.route_fold import Branches, fold_of
 from evomerge.weights.steps import Fold
-from tests.pico import FAMILIES, make_model
+from tests.pico import FAMILIES, fingerprint_of, make_model
 from tests.weights.test_route import Hop, lend, logits, sequences, written
 
 ORDER = (("merged", 0), ("one", 1), ("merged", 1), ("two", 1), ("two", 1), ("one", 3))

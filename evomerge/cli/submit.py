@@ -7,8 +7,11 @@ import json
 import sys
 from typing import Any
 
+from evomerge.cli.options import add_options, given
+from evomerge.cli.search import run_search
 from evomerge.cli.verb import DONE, INTERRUPTED, verb
 from evomerge.errors import InputError
+from evomerge.run.options import SubmitOptions
 
 
 def add_submit(verbs: Any) -> None:
@@ -31,26 +34,7 @@ evomerge submit mine.yaml --cluster clusters/kuberay.yaml | kubectl apply -f -
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="search file (YAML)")
     parser.add_argument("--cluster", metavar="C", required=True, help="cluster file; see clusters/ for one per place")
-    parser.add_argument("--address", metavar="URL", help="Ray's job server, replacing the cluster file's")
-    parser.add_argument("--out", metavar="DIR", help="run folder there; default: the cluster file's runs/<file name>")
-    parser.add_argument("--workers", type=int, metavar="N", help="replacing the cluster file's")
-    parser.add_argument("--candidates", type=int, metavar="N", help="budget: candidates in all, replacing the file's")
-    parser.add_argument("--seed", type=int, metavar="N", help="replaces the search file's seed")
-    parser.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="pass this variable of your environment on; repeatable",
-    )
-    parser.add_argument(
-        "--log",
-        action="append",
-        default=[],
-        metavar="TOOL[:PLACE]",
-        help="show the search in a tool, as `search --log` does; its key goes with --env, as in --env WANDB_API_KEY",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
+    add_options(parser, SubmitOptions)
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--no-follow", action="store_true", help="do not wait for the search to end")
@@ -59,7 +43,6 @@ evomerge submit mine.yaml --cluster clusters/kuberay.yaml | kubectl apply -f -
 
 
 def _run_submit(arguments: argparse.Namespace) -> int:
-    from evomerge.run.submit import Wish
     from evomerge.searchfile.cluster_file import load_cluster_file
 
     cluster = load_cluster_file(arguments.cluster)
@@ -67,54 +50,44 @@ def _run_submit(arguments: argparse.Namespace) -> int:
         return _look_after(arguments, cluster)
     if arguments.file is None:
         raise InputError("FILE is missing: a search file, or --follow JOB or --stop JOB in its place")
-    wish = Wish(
-        arguments.out,
-        arguments.workers,
-        arguments.candidates,
-        arguments.seed,
-        tuple(arguments.env),
-        arguments.resume,
-        arguments.address,
-        tuple(arguments.log),
-    )
+    options = SubmitOptions(**given(arguments, SubmitOptions))
     if cluster.kind == "slurm":
         from evomerge.run.batch_systems import slurm_command
 
-        print(slurm_command(cluster, arguments.file, wish))
+        print(slurm_command(cluster, arguments.file, options))
         _say("type this on a login node; afterwards `squeue --me` looks, and `scancel JOB` stops")
         return DONE
     if cluster.kind == "rayjob":
         from evomerge.run.batch_systems import rayjob_manifest
 
-        print(rayjob_manifest(cluster, arguments.file, wish), end="")
+        print(rayjob_manifest(cluster, arguments.file, options), end="")
         _say("pipe this into `kubectl apply -f -`; `kubectl get rayjob` looks, `kubectl delete rayjob NAME` stops")
         return DONE
     if cluster.kind == "here" and arguments.address is None:
-        return _search_here(arguments, cluster, wish)
-    return _send(arguments, cluster, wish)
+        return _search_here(arguments, cluster, options)
+    return _send(arguments, cluster, options)
 
 
-def _search_here(arguments: argparse.Namespace, cluster: Any, wish: Any) -> int:
+def _search_here(arguments: argparse.Namespace, cluster: Any, options: SubmitOptions) -> int:
     from pathlib import Path
 
-    from evomerge.cli.main import build_parser
     from evomerge.run.submit import search_options
 
-    if arguments.no_follow or arguments.dry_run or wish.env:
+    if arguments.no_follow or arguments.dry_run or options.env:
         raise InputError(
             f"{cluster.path} has no address, so the search runs in this process, with its environment: leave out "
             "--no-follow, --dry-run and --env, or start Ray here (ray start --head) and add --address http://127.0.0.1:8265"
         )
-    out = wish.out or f"{cluster.runs.rstrip('/')}/{Path(arguments.file).stem}"
-    search = build_parser().parse_args(["search", arguments.file, "--out", out, *search_options(cluster, wish)])
-    status: int = search.call(search)
-    return status
+    found = search_options(cluster, options)
+    found["out"] = options.out or f"{cluster.runs.rstrip('/')}/{Path(arguments.file).stem}"
+    resume = found.pop("resume")
+    return run_search(arguments.file, found, resume=resume)
 
 
-def _send(arguments: argparse.Namespace, cluster: Any, wish: Any) -> int:
+def _send(arguments: argparse.Namespace, cluster: Any, options: SubmitOptions) -> int:
     from evomerge.run.submit import connect, parcel, send
 
-    job = parcel(arguments.file, cluster, wish)
+    job = parcel(arguments.file, cluster, options)
     if arguments.dry_run:
         print(json.dumps(job.to_mapping(), indent=2))
         return DONE

@@ -136,9 +136,8 @@ def _run_completion(arguments: argparse.Namespace) -> int:
         import shtab
     except ImportError as error:
         raise ExtraMissing("shtab", "completion") from error
-    from evomerge.cli.main import build_parser
 
-    print(shtab.complete(_with_files(build_parser(), shtab.FILE, shtab.DIRECTORY), shell=arguments.shell))
+    print(shtab.complete(_with_files(arguments.parser, shtab.FILE, shtab.DIRECTORY), shell=arguments.shell))
     return DONE
 
 

@@ -34,7 +34,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
     from evomerge.results import open_run
 
     if arguments.watch:
-        from evomerge.cli.watching import watch
+        from evomerge.cli.watch import watch
 
         watch(arguments.folder)
         return DONE
