@@ -16,6 +16,7 @@ from evomerge.recipe import passthrough
 from evomerge.run import session
 from evomerge.run.options import Execution, Reporter
 from evomerge.run.preparation import Preparation
+from evomerge.run_config import ControllerConfig, EstimationConfig
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
