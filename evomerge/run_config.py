@@ -17,7 +17,7 @@ from evomerge.candidate import Objective
 from evomerge.errors import RunError
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.measures import Measure
-from evomerge.scoring.rungs import Rungs
+from evomerge.scoring.sanity_checks import SanityChecks
 from evomerge.space import SearchSpace, build_space
 
 
@@ -57,7 +57,7 @@ class EstimationConfig:
     estimator: str  # raw, p-irt, mp-irt ...; never mean
     items: int  # items per task that a candidate answers
     anchors: Literal["pinned", "resample"] = "pinned"  # the same items for all candidates, or others per generation
-    full_every: int | None = None  # every so many candidates one answers all items; None: chosen, 0: none
+    full_evaluation_every: int | None = None  # every so many candidates one answers all items; None: chosen, 0: none
     banks: Mapping[str, BankConfig] = field(default_factory=dict)  # task -> item bank
 
 
@@ -75,7 +75,6 @@ class ControllerConfig:
     """The controller, with `auto` resolved and all of its input read."""
 
     name: str
-    population: int | None = None  # None: the controller's default
     options: Mapping[str, Any] = field(default_factory=dict)
     asynchronous: bool = False
     staleness: int | None = None  # None: the controller's own bound
@@ -88,8 +87,8 @@ class ControllerConfig:
 class RacingConfig:
     """Early stopping of candidates that fall behind."""
 
-    first: int  # items per task that every candidate answers
-    error: float = 0.05  # highest probability to stop a candidate that would have won on all items
+    min_items: int  # items per task that every candidate answers
+    alpha: float = 0.05  # highest probability to stop a candidate that would have won on all items
     against: Literal["best", "front"] | None = None  # None: what fits the controller
 
 
@@ -139,7 +138,7 @@ class RunConfig:
     estimation: EstimationConfig | None = None  # None: scores are plain means over all items
     item_hashes: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)  # task -> item -> its texts'
     racing: RacingConfig | None = None
-    sanity_checks: Rungs | None = None
+    sanity_checks: SanityChecks | None = None
     batch_size: int | None = None  # None: chosen from memory
     cache: str | None = None  # absolute path of the response cache
     warnings: tuple[str, ...] = ()  # found while preparing

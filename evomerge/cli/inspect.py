@@ -137,7 +137,7 @@ evomerge front runs/quickstart --predicted 8 --remeasure
 def _run_front(arguments: argparse.Namespace) -> int:
     from evomerge.errors import InputError
     from evomerge.results import open_run
-    from evomerge.results.fronts import FrontRequest
+    from evomerge.results.fronts import FrontRequest, front_mapping
     from evomerge.results.summaries import front_text
     from evomerge.results.table_output import write_csv
 
@@ -160,11 +160,11 @@ def _run_front(arguments: argparse.Namespace) -> int:
         figures.save(figures.front(run), arguments.plot)
         print(f"wrote {arguments.plot}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(run.front_mapping(request), indent=2))
+        print(json.dumps(front_mapping(run.data, request), indent=2))
     elif arguments.csv:
         write_csv(run.front_answer(request).frame(), arguments.csv)
     else:
-        print(front_text(run, request))
+        print(front_text(run.data, request))
     return DONE
 
 

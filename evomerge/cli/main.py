@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from evomerge import __version__
 from evomerge.cli.calibrate import add_calibrate, add_estimate
 from evomerge.cli.export import add_convert, add_export, add_merge
 from evomerge.cli.init import add_completion, add_init, add_schema
@@ -19,6 +18,7 @@ from evomerge.cli.submit import add_submit
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
 from evomerge.pool.secrets import hide
+from evomerge.version import __version__
 
 OVERVIEW = """\
 Find the merge, or the whole Pareto front of merges, of fine-tuned language models that serves your tasks best.

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from evomerge.results.progress_line import SECONDS_BETWEEN_LINES, progress_line
 from evomerge.results.summaries import clock
 
 SECONDS = 2.0  # between two looks, in a terminal
-SECONDS_BETWEEN_LINES = 15.0  # where the output is a file or a pipe
 
 
 def watch(
@@ -54,23 +54,20 @@ def status_line(status: dict[str, Any]) -> str:
     Args:
         status: what `Run.status()` returns.
     """
-    budget = status["budget"].get("candidates")
-    counted = status["done"] + status["failed"]
-    parts = [status["state"], f"{counted}{f'/{budget}' if budget else ''} candidates"]
-    if best := status["best"]:
-        scores = (f"{name} {value:.3f}±{best['stderr'][name]:.2f}" for name, value in best["score"].items())
-        parts.append("best " + " ".join(scores))
-    parts.append(f"front {status['front_size']}")
-    if status["failed"]:
-        parts.append(f"{status['failed']} failed")
-    if rate := status["candidates_per_hour"]:
-        parts.append(f"{rate:.4g}/h")
-    if status["busy_share"] is not None:
-        parts.append(f"busy {100 * status['busy_share']:.0f}%")
-    parts.append(clock(status["seconds"]))
-    if (left := seconds_left(status)) is not None:
-        parts.append(f"{clock(left)} left")
-    return "  ".join(parts)
+    best = status["best"] or {"score": {}, "stderr": {}}
+    return progress_line(
+        candidates=status["done"] + status["failed"],
+        budget=status["budget"].get("candidates"),
+        best=best["score"],
+        front=status["front_size"],
+        failures=status["failed"],
+        busy=status["busy_share"],
+        seconds=status["seconds"],
+        left=seconds_left(status),
+        state=status["state"],
+        stderr=best["stderr"],
+        rate=status["candidates_per_hour"],
+    )
 
 
 def seconds_left(status: dict[str, Any]) -> float | None:

@@ -58,6 +58,9 @@ def knee(scores: ArrayLike) -> int:
 
     Source: the knee of Das 1999, 'On characterizing the knee of the Pareto curve based on normal-boundary
         intersection'. The paper leaves degenerate extremes open.
+
+    >>> knee([[1.0, 0.0], [0.8, 0.8], [0.0, 1.0]])
+    1
     """
     rows = _front_rows(scores)
     scaled = normalised(scores)[rows]
@@ -85,6 +88,9 @@ def choose_by_preference(
         InputError: a preference is negative, all are 0, the shape is wrong, or there is no row without NaN.
 
     Source: augmented Tchebycheff, Steuer and Choo 1983.
+
+    >>> choose_by_preference([[1.0, 0.0], [0.6, 0.6], [0.0, 1.0]], [1.0, 1.0])
+    1
     """
     table = score_table(scores)
     weights = preference_weights(preference, table.shape[1])

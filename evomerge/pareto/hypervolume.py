@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array, score_table, vector
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.dominance import extend_front, non_dominated
 
 
 def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
@@ -36,6 +36,9 @@ def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
 
     Sources: three objectives, Beume, Fonseca et al. 2009, 'On the complexity of computing the hypervolume indicator';
         more, WFG: While, Bradstreet and Barone 2012, 'A fast way of calculating exact hypervolumes'.
+
+    >>> hypervolume([[1.0, 3.0], [2.0, 1.0]], reference=[0.0, 0.0])
+    4.0
     """
     return _volume(_gains(scores, reference))
 
@@ -49,6 +52,9 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
 
     Returns:
         (n,) float64, never falling. Its last value equals `hypervolume(scores, reference)` up to rounding.
+
+    >>> hypervolume_history([[1.0, 3.0], [2.0, 1.0]], reference=[0.0, 0.0]).tolist()
+    [3.0, 4.0]
     """
     table = score_table(scores)
     point = _reference(table, reference)
@@ -58,9 +64,10 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
     for index, row in enumerate(table):
         if (row > point).all():  # false for NaN
             gain = _counting_gains(row[None], point)[0]
-            if not (front >= gain).all(axis=1).any():
+            grown = extend_front(front, gain, duplicates=False)
+            if grown is not None and grown is not front:
                 total += _exclusive(gain, front)
-                front = np.vstack([front[~(gain >= front).all(axis=1)], gain])
+                front = grown
         history[index] = total
     return history
 

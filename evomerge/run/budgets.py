@@ -69,6 +69,6 @@ def _reserve(preparation: Preparation) -> Reserve | None:
     if not held_out:
         return None
     racing = preparation.config.racing
-    first = None if racing is None else racing.first
+    first = None if racing is None else racing.min_items
     per_job = sum(len(items) if first is None else min(first, len(items)) for items in preparation.plan.search.values())
     return Reserve(len(preparation.parents) + BEST_FINALISTS + 1, held_out / per_job)  # 1: the front's knee

@@ -15,11 +15,12 @@ import numpy as np
 
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
-from evomerge.controllers.choice import choose
-from evomerge.controllers.ingredients import ingredients_in, models_with_weights, with_products
+from evomerge.controllers.auto import auto_options, choose
+from evomerge.controllers.model_weights import ingredients_in, models_with_weights, with_products
 from evomerge.controllers.protocol import Prior, Setup
-from evomerge.controllers.registry import AUTO
+from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
+from evomerge.objectives import Objectives
 from evomerge.pareto.constraints import Bounds
 from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
@@ -30,7 +31,7 @@ from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
 
-NEEDS_PRODUCTS = ("kinship",)  # controllers that ask how akin the models are
+NO_WEIGHT = "a size counts once it has a weight, as in {measure: layers, weight: 0.02}"
 
 
 def decide(
@@ -64,19 +65,23 @@ def decide(
         ControllerConfig(request.name, warm_start=warm_start), space, merge, objectives, plan, budget=budget, seed=0
     )
     name = request.name
+    options = {key: value for key, value in request.options.items() if key != "warm_start"}
     if name == AUTO:
         choice = choose(setup)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
+        options = auto_options(name, options.get("batch_size"))
+    if controller_info(name).scalarises and (sizes := Objectives(objectives).left_out()):
+        names = ", ".join(objective.name for objective in sizes)
+        notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
     similarity = tuple[tuple[float, ...], ...]()
-    if name in NEEDS_PRODUCTS and read_weights and setup.ingredients is not None:
+    if controller_info(name).needs_similarity and read_weights and setup.ingredients is not None:
         from evomerge.weights.kinship import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
         similarity = tuple(tuple(float(value) for value in row) for row in products)
     return ControllerConfig(
         name=name,
-        population=request.population,
-        options={key: value for key, value in request.options.items() if key != "warm_start"},
+        options=options,
         asynchronous=request.asynchronous,
         staleness=request.staleness,
         notes=notes,
@@ -116,7 +121,7 @@ def setup_of(
         dimensions=space.dimension,
         seed=seed,
         objectives=len(objectives),
-        weights=tuple(objective.weight for objective in objectives),
+        weights=Objectives(objectives).scalarisation.relative,
         start=None if start is None else tuple(float(gene) for gene in start),
         budget=budget,
         choices=space.choices,
@@ -156,10 +161,10 @@ def _warm_start(
             raise InputError(f"controller.warm_start: {source} cannot be started from: {error}") from error
         return _start(source, [point], [None]), (f"starts from the recipe {source}",)
     run = open_run(source)
-    evaluations = run.evaluations()
+    evaluations = run.data.evaluations()
     known, missing = _same_objectives(run, objectives)
     numbers, _, _ = fitness_table(evaluations, known if not missing else run.objectives)
-    people = {candidate.number: candidate for candidate in run.candidates()}
+    people = {candidate.number: candidate for candidate in run.data.candidates()}
     points, fitness, left_out = [], list[tuple[float, ...] | None](), 0
     why = ""
     for number in numbers:

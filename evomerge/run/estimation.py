@@ -17,7 +17,7 @@ from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objectiv
 from evomerge.controllers.protocol import Controller, Recommending
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
-from evomerge.pool.desk import Items
+from evomerge.loop import Items
 from evomerge.results.estimates import Estimate, best_evaluation
 from evomerge.run.item_sampler import ItemSampler
 from evomerge.run.preparation import Preparation
@@ -142,7 +142,7 @@ class Estimation:
     @property
     def _full_every(self) -> int:
         """How many candidates there are for one that is answered in full; 0 for none."""
-        given = self._config.full_every
+        given = self._config.full_evaluation_every
         if given is None and not self.asks_parents:
             return 0  # the error of a random sample is known without
         if given is not None:

@@ -135,16 +135,16 @@ class Execution:
         if self.workers is None and self.address is None:
             if self.gpus_per_worker is not None or self.cpus_per_worker is not None or self.use_head:
                 raise InputError("shares per worker and the head node are for Ray; give --workers or --address too")
-            from evomerge.pool.local import LocalPool
+            from evomerge.pool.runner import LocalPool
 
             return LocalPool(spec)
         if self.workers is not None and self.workers < 1:
             raise InputError(
                 f"--workers must be at least 1, got {self.workers}; leave it out to use this process alone"
             )
-        from evomerge.pool.ray_pool import RayPool
+        from evomerge.pool.ray_pool import start_ray_pool
 
-        return RayPool(
+        return start_ray_pool(
             replace(spec, shared=True),
             workers=self.workers,
             address=self.address,

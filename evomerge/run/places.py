@@ -9,14 +9,16 @@ from pathlib import Path
 from evomerge.archive import FILE_NAME, Archive
 from evomerge.archive.lock import WriterLock
 from evomerge.archive.mirror import URI_FILE, Beside, Keep, Keeper, Mirror, mirror_of, restore
-from evomerge.archive.recovery import recover
+from evomerge.archive.recovery import restore_newest
 from evomerge.archive.schema import ArchiveDamaged, on_network
 
 Note = Callable[[str], None]
 
 
 def reopened(folder: Path, mirror: str | None, note: Note) -> Archive:
-    """Return a run's archive, for writing: as it is, recovered where it is damaged, or fetched from its mirror.
+    """Return a run's archive, for writing.
+
+    A damaged one is replaced by its newest good copy, and a missing one is fetched from its mirror.
 
     Raises:
         RunError: there is none, another process is at it, or nothing of it is left.
@@ -30,10 +32,10 @@ def reopened(folder: Path, mirror: str | None, note: Note) -> Archive:
     except ArchiveDamaged:
         lock = WriterLock(folder)
         try:
-            recovered = recover(folder, FILE_NAME, mirror)
+            restored = restore_newest(folder, FILE_NAME, mirror)
         finally:
             lock.release()
-        note(recovered.text())
+        note(restored.text())
         return Archive.open(folder, read_only=False)
 
 

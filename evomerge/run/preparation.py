@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from evomerge import __version__
 from evomerge.candidate import Candidate, Objective
 from evomerge.errors import EvomergeError, RunError, SearchFileError
 from evomerge.pool.worker import WorkerSpec
@@ -36,11 +35,12 @@ from evomerge.run_config import (
 )
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.kinds import version as version_of
-from evomerge.scoring.rungs import Rungs
+from evomerge.scoring.measures import version as version_of
+from evomerge.scoring.sanity_checks import SanityChecks
 from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
+from evomerge.version import __version__
 from evomerge.weights.reference import revision_of, short_name
 
 Note = Callable[[str], None]
@@ -155,7 +155,7 @@ def freeze(
         estimation=_estimation_config(search_file, tasks),
         item_hashes=tasks.item_hashes,
         racing=None if scoring.racing is None else RacingConfig(**scoring.racing),
-        sanity_checks=None if scoring.rungs is None else Rungs(**scoring.rungs),
+        sanity_checks=None if scoring.sanity_checks is None else SanityChecks(**scoring.sanity_checks),
         batch_size=scoring.batch_size,
         cache=scoring.cache,
         warnings=tasks.warnings,
@@ -244,7 +244,9 @@ def _estimation_config(search_file: SearchFile, tasks: SearchTasks) -> Estimatio
     if scoring.estimator == "mean":
         return None
     assert scoring.items is not None  # the search file was refused otherwise
-    return EstimationConfig(scoring.estimator, scoring.items, scoring.anchors, scoring.full_every, tasks.banks)
+    return EstimationConfig(
+        scoring.estimator, scoring.items, scoring.anchors, scoring.full_evaluation_every, tasks.banks
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -14,10 +14,10 @@ from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
+from evomerge.controllers.registry import controller_info
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt.bank import require_seed
-from evomerge.loop import Racing, Rules, StopReason, evaluate, run_search
-from evomerge.loop.values import Fitness
+from evomerge.loop import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
 from evomerge.results.estimates import best_evaluations
@@ -33,7 +33,6 @@ from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
-ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
 @accepts(SearchOptions)
@@ -76,9 +75,10 @@ def resume(folder: str | Path, options: ResumeOptions) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is
-    recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
-    the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
+    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is first
+    replaced by its newest good copy, and one that is gone is fetched from its mirror. Who works is said as in
+    `search`, and need not be the same as before. What was logged to goes on being logged to, unless `log` names other
+    tools; 'none' is no tool.
 
     Args:
         folder: the run folder.
@@ -200,9 +200,8 @@ def _drive(
             reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
-            reason = evaluate(
-                *(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout, budget)
-            )
+            finalists = _finalists(archive, preparation)
+            reason = evaluate(archive, pool, finalists, "holdout", preparation.plan.holdout, budget)
         if reason.finished:
             archive.put_event("ended")
     finally:
@@ -247,9 +246,6 @@ def _done(archive: Archive, number: int) -> bool:
 
 def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = ()) -> Controller:
     config, settings = preparation.config, preparation.config.controller
-    options = dict(settings.options)
-    if settings.population is not None:
-        options["population"] = settings.population
     setup = setup_of(
         settings,
         preparation.space,
@@ -260,7 +256,7 @@ def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = 
         seed=config.seed,
         bounds=bounds_of(constraints, preparation.objectives) if constraints else None,
     )
-    return build_controller(settings.name, setup, options)
+    return build_controller(settings.name, setup, dict(settings.options))
 
 
 def _rules(preparation: Preparation) -> Rules:
@@ -268,11 +264,11 @@ def _rules(preparation: Preparation) -> Rules:
     controller, racing = preparation.config.controller, preparation.config.racing
     race = None
     if racing is not None:
-        # what climbs one number is served by the best; what spreads over a front, by the front
-        one_number = len(preparation.objectives) == 1 or controller.name in ONE_NUMBER
-        chosen: Literal["best", "front"] = "best" if one_number else "front"
+        # single-objective controllers race against the incumbent, multi-objective ones against the Pareto front
+        scalar = len(preparation.objectives) == 1 or controller_info(controller.name).scalarises
+        chosen: Literal["best", "front"] = "best" if scalar else "front"
         against = racing.against or chosen
-        race = Racing(racing.first, racing.error, against, preparation.config.seed)
+        race = Racing(racing.min_items, racing.alpha, against, preparation.config.seed)
     return Rules(controller.asynchronous, race)
 
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field, replace
 
 from evomerge.candidate import Objective
 from evomerge.errors import TaskError
+from evomerge.metrics import is_size, metric_info
 from evomerge.run.banks import held_out_in_banks, names_and_banks
 from evomerge.run.model_inspection import Models, chat_template_problem
 from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
+from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
-from evomerge.scoring.kinds import documents as documents_of
-from evomerge.scoring.kinds import version as version_of
-from evomerge.scoring.measures import GOALS, Measure
-from evomerge.scoring.mishaps import RESPONSE_TOKENS
+from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import documents as documents_of
+from evomerge.scoring.measures import version as version_of
 from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.sizes import SIZES
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 
 HELD_OUT_SHARE = 0.5  # fraction of the documents of other measures than tasks, where `holdout` names tasks
@@ -134,7 +134,7 @@ def _with_measures(
         name, found = one.measure.name, one.documents
         if len({document.hash for document in found}) == 1:
             search[name] = kept[name] = (found[0].id,)
-            if one.measure.kind not in ("python", *SIZES):
+            if one.measure.kind != "python" and not is_size(one.measure.kind):
                 warnings.append(f"objective {name!r} has one item, which is therefore not held out either")
             continue
         try:
@@ -157,7 +157,7 @@ def _objectives(search_file: SearchFile, tasks: TaskSet, problems: Problems) -> 
             objectives += _length_of_answers(request, tasks, problems)
             continue
         try:
-            found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
+            found = tasks.objective(request.task, request.metric, request.filter, request.goal, _weight(request))
         except TaskError as error:
             problems.add_at(("objectives", number, "metric"), str(error))
             continue
@@ -184,8 +184,12 @@ def _length_of_answers(request: ObjectiveRequest, tasks: TaskSet, problems: Prob
     if len(tasks.expand(request.task)) > 1 or not tasks.writes(request.task):
         problems.add(f"objective {name!r}: task {request.task!r} has no written answers whose length could be wanted")
         return []
-    goal = request.goal or GOALS["response_length"]
-    return [Objective(name, request.task, RESPONSE_TOKENS, goal, request.weight, kind="response_length")]
+    goal = request.goal or metric_info("response_length").goal
+    return [Objective(name, request.task, RESPONSE_TOKENS, goal, _weight(request), kind="response_length")]
+
+
+def _weight(request: ObjectiveRequest) -> float:
+    return 1.0 if request.weight is None else request.weight
 
 
 def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[str]) -> float | dict[str, float | str]:

@@ -79,7 +79,7 @@ def run(page: Path, workspace: Path) -> list[str]:
                     _shell(line, place)
                     done.append(f"{place} {line.strip()}")
         elif snippet.kind == "python":
-            exec(compile(snippet.text, place, "exec"), names)
+            exec(compile(snippet.text, place, "exec", dont_inherit=True), names)  # a page has no `annotations` import
             done.append(f"{place} python, {len(snippet.text.splitlines())} lines")
         elif snippet.kind == "yaml":
             done.append(f"{place} yaml{_yaml(snippet.text, workspace)}")

@@ -43,7 +43,7 @@ def prepared(
     anchors, banks = changes.pop("anchors", "pinned"), changes.pop("banks", {})
     known = config(
         candidates,
-        controller=ControllerConfig("cma-es", changes.pop("population", 6)),
+        controller=ControllerConfig("cma-es", {"population": changes.pop("population", 6)}),
         estimation=EstimationConfig(estimator, items, anchors, full_every, banks),
         item_hashes=HASHES,
         items=ItemPlan(ITEMS, HELD),

@@ -29,11 +29,12 @@ def test_front_and_ranks_equal_their_twins(scores):
 @settings(max_examples=200, deadline=None)
 @given(tables())
 def test_a_front_extended_row_by_row_is_the_front_of_all_rows(scores):
-    front = None
+    everything = distinct = None
     for row in scores:
-        front = extend_front(front, row)
+        everything, distinct = extend_front(everything, row), extend_front(distinct, row, duplicates=False)
     expected = scores[twins.front(scores)]  # duplicates included
-    assert sorted((front if front is not None else expected[:0]).tolist()) == sorted(expected.tolist())
+    assert sorted([] if everything is None else everything.tolist()) == sorted(expected.tolist())
+    assert sorted([] if distinct is None else distinct.tolist()) == np.unique(expected, axis=0).tolist()
 
 
 def test_extending_a_front_by_hand():

@@ -10,10 +10,10 @@ import pytest
 
 from evomerge.candidate import Answers, Outcome
 from evomerge.errors import InputError
-from evomerge.pool.edge import Edge
+from evomerge.pool.runner import SafeEvaluator
 from evomerge.pool.secrets import HIDDEN, hide, to_pass_on
 from evomerge.run.options import Execution
-from tests.pool.test_edge import JOB, Script
+from tests.pool.test_runner import JOB, Script
 
 TOKEN = "planted-token-0123456789"
 
@@ -52,7 +52,7 @@ def test_a_failure_does_not_repeat_a_token(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError(f"401 for Bearer {TOKEN}")
         yield
 
-    (outcome,) = Edge(Script(play), "host/0").evaluate(JOB)
+    (outcome,) = SafeEvaluator(Script(play), "host/0").evaluate(JOB)
     assert isinstance(outcome, Outcome)
     assert outcome.failure is not None
     assert outcome.failure.message == f"RuntimeError: 401 for Bearer {HIDDEN}"

@@ -12,7 +12,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
-from evomerge.pool.local import LocalPool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
