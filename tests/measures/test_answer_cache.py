@@ -39,6 +39,9 @@ class Counting(ModelScorer):
 
         self.queries.likelihoods = likelihoods
 
+    def remembered(self, weights, task, items):
+        return tuple(response for portion in self.portions(weights, task, items) for response in portion)
+
     def output_portions(self, task, items, together=()):
         self.asked += len(items)
         return super().output_portions(task, items, together)
