@@ -18,7 +18,7 @@ from evomerge.controllers.protocol import Controller, Recommending
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
 from evomerge.loop import Items
-from evomerge.results.estimates import Estimate, best_evaluation
+from evomerge.results.estimates import ItemEstimate, best_evaluation
 from evomerge.run.item_sampler import ItemSampler
 from evomerge.run.preparation import Preparation
 from evomerge.scoring.estimate import values_of
@@ -209,7 +209,7 @@ class Estimation:
         hashes = self._item_hashes[task]
         return match_bank(read_bank(bank.path), [hashes[item] for item in items], task)
 
-    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> Estimate | None:
+    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> ItemEstimate | None:
         """Return what a candidate's answers to the anchor items tell; None where a value is outside [0, 1]."""
         values = values_of(responses, one.objective)
         anchors = [item for item in self._asked(number)[one.objective.task] if item in values]
@@ -221,7 +221,7 @@ class Estimation:
             return None
         found = one.estimator.estimate(row)
         value, stderr = float(found.value[0]), float(found.stderr[0])
-        return Estimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
+        return ItemEstimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
 
     def _learn(self, number: int, responses: Sequence[Response]) -> None:
         if number in self._learnt:

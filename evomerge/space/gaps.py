@@ -1,4 +1,4 @@
-"""Gaps of a template and the genes that fill them, and where in a merge a setting takes effect."""
+"""A template's placeholders, the genes that fill them, and the sites at which parameters take effect."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from evomerge.space.problems import Place
 
 
 @dataclass(frozen=True)
-class Ref:
-    """A gap in a template: the value of gene number `gene` goes here."""
+class Placeholder:
+    """Stands in a template for the value of gene number `gene`."""
 
     gene: int
 
 
 @dataclass(frozen=True)
-class Spot:
+class ParameterSite:
     """Where a setting takes effect, and what is known there."""
 
     place: Place
@@ -48,8 +48,8 @@ class GeneTable:
         self._methods: list[set[str]] = []  # per gene: the methods in which it has an effect
         self._index: dict[tuple[Place, str], int] = {}
 
-    def gap(self, name: str, marker: Marker, place: Place, methods: Sequence[str]) -> Ref:
-        """Return the gap of the gene that the marker at `place` has under this name."""
+    def placeholder(self, name: str, marker: Marker, place: Place, methods: Sequence[str]) -> Placeholder:
+        """Return the placeholder of the gene `name` of the marker at `place`, added at its first mention."""
         if (place, name) not in self._index:
             taken = {gene.name for gene in self._genes}
             unique, number = name, 2
@@ -60,7 +60,7 @@ class GeneTable:
             self._methods.append(set())
         index = self._index[place, name]
         self._methods[index].update(methods)
-        return Ref(index)
+        return Placeholder(index)
 
     def genes(self, methods: Sequence[str]) -> tuple[Gene, ...]:
         """Return all genes; those without effect in some of the possible methods say in which they are active."""

@@ -16,7 +16,7 @@ from evomerge.space.genes import Gene
 from evomerge.space.route_request import RouteRequest
 
 Layer = tuple[str, int]  # (source, layer)
-Step = tuple[str, int, int]  # (source, layer, slot)
+PathStep = tuple[str, int, int]  # (source, layer, slot)
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not: the middles of their halves
 
 
@@ -33,7 +33,7 @@ class Paths(Protocol):
         """The slots' names, as in 'slot12'; () where the preset has none."""
         ...
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the path of a point (d,) in [0, 1]; total."""
         ...
 
@@ -114,7 +114,7 @@ class Slotted:
         best = sorted(scores, key=lambda slot: (-scores[slot], slot))[: wanted - len(self.fixed)]
         return sorted([*self.fixed, *best])
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the layers of the slots that run."""
         return tuple((*self.layers[slot], slot) for slot in self.running(x))
 
@@ -200,7 +200,7 @@ class RepeatedBlock:
         self._times = Gene("route.repeat.times", "int", 1, request.times)
         self.genes: tuple[Gene, ...] = (self._start, self._end, self._times)
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the stack with its block repeated."""
         first, end, times = self._block(x)
         order = [*range(end), *(list(range(first, end)) * (times - 1)), *range(end, self._depth)]
@@ -268,7 +268,7 @@ class Interleaved:
         self._first = Gene("route.interleave.first", "choice", choices=tuple(self._names))
         self.genes: tuple[Gene, ...] = (self._size, self._overlap, self._first)
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the blocks' layers."""
         return tuple((source, layer, -1) for source, layer in self._layers(*self._values(x)))
 
@@ -341,7 +341,7 @@ class Swapped:
         self.genes = tuple(Gene(f"route.swap.layer{d}", "choice", choices=self._names) for d in self._free)
         self.slots: tuple[str, ...] = tuple(f"layer{d}" for d in range(self._depth))
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return, for each depth, the chosen source's layer."""
         turns = dict.fromkeys(range(self._depth), 0)
         turns |= {

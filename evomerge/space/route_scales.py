@@ -16,7 +16,7 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.recipe import Scalar
 from evomerge.space.genes import SIGNIFICANT_DIGITS, Gene
-from evomerge.space.route_paths import Layer, Paths, Step
+from evomerge.space.route_paths import Layer, Paths, PathStep
 from evomerge.space.route_request import RouteRequest
 
 
@@ -28,15 +28,15 @@ class Scales(Protocol):
         """Genes that make the scales."""
         ...
 
-    def scales(self, path: Sequence[Step], x: Sequence[float]) -> list[float]:
+    def scales(self, path: Sequence[PathStep], x: Sequence[float]) -> list[float]:
         """Return the entry scale of every step of a path, the first one 1."""
         ...
 
-    def values(self, path: Sequence[Step], x: Sequence[float]) -> list[Scalar | None]:
+    def values(self, path: Sequence[PathStep], x: Sequence[float]) -> list[Scalar | None]:
         """Return each gene's value; None for a gene that this path does not need."""
         ...
 
-    def point(self, path: Sequence[Step], scales: Sequence[float]) -> list[float]:
+    def point(self, path: Sequence[PathStep], scales: Sequence[float]) -> list[float]:
         """Return the point (d,) that gives these scales on this path; genes that it does not need stand for 1.
 
         Raises:
@@ -83,17 +83,17 @@ class Keyed:
         self._key = key
         self.genes = tuple(genes.values())
 
-    def scales(self, path: Sequence[Step], x: Sequence[float]) -> list[float]:
+    def scales(self, path: Sequence[PathStep], x: Sequence[float]) -> list[float]:
         """Return the value of each transition's gene, 1 where it has none."""
         found = [self._index.get(self._key(a, b)) for a, b in pairwise(path)]
         return [1.0, *(1.0 if i is None else float(self.genes[i].value(x[i])) for i in found)]
 
-    def values(self, path: Sequence[Step], x: Sequence[float]) -> list[Scalar | None]:
+    def values(self, path: Sequence[PathStep], x: Sequence[float]) -> list[Scalar | None]:
         """Return the values of the genes that some transition of the path needs."""
         needed = {self._index.get(self._key(a, b)) for a, b in pairwise(path)}
         return [gene.value(x[i]) if i in needed else None for i, gene in enumerate(self.genes)]
 
-    def point(self, path: Sequence[Step], scales: Sequence[float]) -> list[float]:
+    def point(self, path: Sequence[PathStep], scales: Sequence[float]) -> list[float]:
         """Return each gene at the scale of its transitions, which must agree."""
         x, seen = self.start(), dict[int, float]()
         for (a, b), scale in zip(pairwise(path), scales[1:], strict=True):
@@ -134,17 +134,17 @@ class Network:
             Gene(f"route.network.{name}", "float", -self._reach, self._reach, start=0.0) for name in names
         )
 
-    def scales(self, path: Sequence[Step], x: Sequence[float]) -> list[float]:
+    def scales(self, path: Sequence[PathStep], x: Sequence[float]) -> list[float]:
         """Return the network's output at every transition."""
         # not Gene.value: its six digits are for numbers that stand in recipes, and weights do not
         weights = self._reach * (2 * np.asarray(x, dtype=float) - 1)
         return [1.0, *(self._scale(float(row @ weights)) for row in self._features(path))]
 
-    def values(self, path: Sequence[Step], x: Sequence[float]) -> list[Scalar | None]:
+    def values(self, path: Sequence[PathStep], x: Sequence[float]) -> list[Scalar | None]:
         """Return all weights."""
         return [gene.value(y) for gene, y in zip(self.genes, x, strict=True)]
 
-    def point(self, path: Sequence[Step], scales: Sequence[float]) -> list[float]:
+    def point(self, path: Sequence[PathStep], scales: Sequence[float]) -> list[float]:
         """Return weights that give these scales, as far from any rounding edge as they can be.
 
         Each scale stands for an interval of numbers that round to it, and the logarithm of the output is linear in the
@@ -177,7 +177,7 @@ class Network:
         """Return every weight at 0."""
         return [0.5] * len(self.genes)
 
-    def _features(self, path: Sequence[Step]) -> np.ndarray:
+    def _features(self, path: Sequence[PathStep]) -> np.ndarray:
         """Return the hidden units' outputs per transition, the bias's 1 before them: (transitions, 1 + h)."""
         steps = max(len(path) - 1, 1)
         inputs = [
@@ -207,26 +207,26 @@ class Network:
 
 
 class _Key(Protocol):
-    def __call__(self, a: Step, b: Step) -> str: ...
+    def __call__(self, a: PathStep, b: PathStep) -> str: ...
 
 
-def _by_nothing(a: Step, b: Step) -> str:
+def _by_nothing(a: PathStep, b: PathStep) -> str:
     return ""
 
 
-def _by_slot(a: Step, b: Step) -> str:
+def _by_slot(a: PathStep, b: PathStep) -> str:
     return str(b[2])
 
 
-def _by_pair(a: Step, b: Step) -> str:
+def _by_pair(a: PathStep, b: PathStep) -> str:
     return f"{(a[0], a[1])}{(b[0], b[1])}"
 
 
-def _by_jump(a: Step, b: Step) -> str:
+def _by_jump(a: PathStep, b: PathStep) -> str:
     return "" if (b[0], b[1]) == (a[0], a[1] + 1) else "jump"
 
 
-def _named(step: Step) -> str:
+def _named(step: PathStep) -> str:
     layer: Layer = (step[0], step[1])
     return f"layer {layer[1]} of {layer[0]!r}"
 

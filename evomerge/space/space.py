@@ -1,7 +1,7 @@
 """The search space: from a point of the unit cube to the recipe of one merged model, and back.
 
-A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with gaps, and
-the genes that fill them. Decoding fills the gaps; encoding reads them off. Gene names are
+A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with
+placeholders, and the genes that fill them. Decoding fills the placeholders; encoding reads them off. Gene names are
 `<parameter>[.<model>][.block<i>|.layer<i>|.knot<i>][.<module or filter>]`, as in `weight.add.block2`; within slices,
 `slice<i>.` comes first. Where the layers' order is searched too, the genes of the route follow, as in
 `route.keep.slot12`.
@@ -20,7 +20,7 @@ from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, Scalar, recipe_from_mapping
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form
-from evomerge.space.gaps import Ref
+from evomerge.space.gaps import Placeholder
 from evomerge.space.genes import Gene
 from evomerge.space.problems import Place, Problem, dotted, located
 from evomerge.space.route import RouteSpace, route_space, without_route
@@ -36,7 +36,7 @@ class SearchSpace:
     """All the recipes that a search may try; decoding is total and deterministic, and encoding is its exact inverse."""
 
     genes: tuple[Gene, ...]  # those of the merge, then those of the route
-    template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Ref` in each gap
+    template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Placeholder` per searched value
     mask_seed: int = 0  # of every recipe, unless the document has its own
     revisions: Mapping[str, str] = field(default_factory=dict, repr=False)  # model as written -> content or commit id
     route: RouteSpace | None = field(default=None, repr=False)  # None: the layers stay where they are
@@ -76,7 +76,7 @@ class SearchSpace:
             InputError: wrong length, or a coordinate outside [0, 1] or not a number.
         """
         document = _filled(self.template, self._values(genotype))
-        if isinstance(self.template["merge_method"], Ref):
+        if isinstance(self.template["merge_method"], Placeholder):
             document = _for_method(document)
         document = {"mask_seed": self.mask_seed, **document}
         if self.route is None:
@@ -95,7 +95,7 @@ class SearchSpace:
             InputError: the recipe lies outside this space; the message names where.
         """
         found: dict[int, Scalar] = {}
-        _read_gaps(self.template, recipe.to_mapping(), (), found)
+        _read_placeholders(self.template, recipe.to_mapping(), (), found)
         rest = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes]
         genotype = np.array(rest, dtype=np.float64)
         for index, value in found.items():
@@ -239,7 +239,7 @@ def _condition(gene: Gene) -> str:
 
 
 def _filled(node: Any, values: list[Scalar]) -> Any:
-    if isinstance(node, Ref):
+    if isinstance(node, Placeholder):
         return values[node.gene]
     if isinstance(node, dict):
         return {key: _filled(value, values) for key, value in node.items()}
@@ -275,9 +275,9 @@ def _slice_for_method(part: dict[str, Any], base: str | None, has_base: bool, pr
     return {**pruned(part), "sources": [pruned(entry, has_base and entry["model"] == own) for entry in part["sources"]]}
 
 
-def _read_gaps(template: Any, actual: Any, place: tuple[str | int, ...], found: dict[int, Scalar]) -> None:
-    """Gather the values that stand in a recipe where the template has gaps; what else differs is noticed later."""
-    if isinstance(template, Ref):
+def _read_placeholders(template: Any, actual: Any, place: tuple[str | int, ...], found: dict[int, Scalar]) -> None:
+    """Gather a recipe's values at the template's placeholders; `encode` finds other differences by decoding again."""
+    if isinstance(template, Placeholder):
         if isinstance(actual, (dict, list)) or found.setdefault(template.gene, actual) != actual:
             expected = f"the value {found[template.gene]!r}, as elsewhere" if template.gene in found else "one value"
             raise InputError(
@@ -285,10 +285,10 @@ def _read_gaps(template: Any, actual: Any, place: tuple[str | int, ...], found: 
             )
     elif isinstance(template, dict) and isinstance(actual, dict):
         for key in template.keys() & actual.keys():
-            _read_gaps(template[key], actual[key], (*place, key), found)
+            _read_placeholders(template[key], actual[key], (*place, key), found)
     elif isinstance(template, list) and isinstance(actual, list):
         for index, (inner, value) in enumerate(zip(template, actual, strict=False)):
-            _read_gaps(inner, value, (*place, index), found)
+            _read_placeholders(inner, value, (*place, index), found)
 
 
 def _difference(ours: Recipe, theirs: Recipe) -> str:
