@@ -16,8 +16,8 @@ import numpy as np
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
 from evomerge.controllers.auto import auto_options, choose
-from evomerge.controllers.model_weights import ingredients_in, models_with_weights, with_products
-from evomerge.controllers.protocol import Prior, Setup
+from evomerge.controllers.model_weights import model_weights_in, models_with_weights, with_products
+from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
@@ -61,20 +61,20 @@ def decide(
     warm_start, notes = None, tuple[str, ...]()
     if (source := request.options.get("warm_start")) is not None:
         warm_start, notes = _warm_start(str(source), space, objectives)
-    setup = setup_of(
+    problem = search_problem(
         ControllerConfig(request.name, warm_start=warm_start), space, merge, objectives, plan, budget=budget, seed=0
     )
     name = request.name
     options = {key: value for key, value in request.options.items() if key != "warm_start"}
     if name == AUTO:
-        choice = choose(setup)
+        choice = choose(problem)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
         options = auto_options(name, options.get("batch_size"))
     if controller_info(name).scalarises and (sizes := Objectives(objectives).left_out()):
         names = ", ".join(objective.name for objective in sizes)
         notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
     similarity = tuple[tuple[float, ...], ...]()
-    if controller_info(name).needs_similarity and read_weights and setup.ingredients is not None:
+    if controller_info(name).needs_similarity and read_weights and problem.model_weights is not None:
         from evomerge.weights.kinship import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
@@ -90,7 +90,7 @@ def decide(
     )
 
 
-def setup_of(
+def search_problem(
     controller: ControllerConfig,
     space: SearchSpace,
     merge: Mapping[str, Any],
@@ -100,8 +100,8 @@ def setup_of(
     budget: int | None,
     seed: int,
     bounds: Bounds | None = None,
-) -> Setup:
-    """Return what the controller is told about a search, from its configuration alone.
+) -> SearchProblem:
+    """Return what the controller knows of a search, from its configuration alone.
 
     Args:
         controller: of the run's configuration.
@@ -114,10 +114,10 @@ def setup_of(
         bounds: on fitness, where the search has constraints and they are known.
     """
     start = space.start()
-    ingredients = ingredients_in(merge, space)
-    if ingredients is not None and controller.similarity:
-        ingredients = with_products(ingredients, controller.similarity)
-    return Setup(
+    model_weights = model_weights_in(merge, space)
+    if model_weights is not None and controller.similarity:
+        model_weights = with_products(model_weights, controller.similarity)
+    return SearchProblem(
         dimensions=space.dimension,
         seed=seed,
         objectives=len(objectives),
@@ -127,7 +127,7 @@ def setup_of(
         choices=space.choices,
         switches=space.switches,
         items=_items(objectives, plan),
-        ingredients=ingredients,
+        model_weights=model_weights,
         asynchronous=controller.asynchronous,
         staleness=controller.staleness,
         bounds=bounds,
@@ -135,11 +135,11 @@ def setup_of(
     )
 
 
-def _priors(warm_start: WarmStartConfig | None) -> tuple[Prior, ...]:
+def _priors(warm_start: WarmStartConfig | None) -> tuple[WarmStartPoint, ...]:
     if warm_start is None:
         return ()
     pairs = zip(warm_start.points, warm_start.fitness, strict=True)
-    return tuple(Prior(point, fitness) for point, fitness in pairs)
+    return tuple(WarmStartPoint(point, fitness) for point, fitness in pairs)
 
 
 def _items(objectives: tuple[Objective, ...], plan: ItemPlan) -> tuple[int, ...]:

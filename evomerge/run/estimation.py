@@ -14,7 +14,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
-from evomerge.controllers.protocol import Controller, Recommending
+from evomerge.controllers.protocol import Controller, Recommender
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
 from evomerge.loop import Items
@@ -103,7 +103,7 @@ class Estimation:
         for event in self._archive.events("recommended"):
             if event.payload["told"] == told:
                 return [self._archive.candidate(number) for number in event.payload["numbers"]]
-        if not self._estimated or not isinstance(controller, Recommending):
+        if not self._estimated or not isinstance(controller, Recommender):
             return []
         points = controller.recommended()
         first, candidates = FIRST_REMEASURED + self._archive.count("remeasured"), list[Candidate]()

@@ -23,7 +23,7 @@ from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluat
 from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, checked, overridden
-from evomerge.run.controller_setup import setup_of
+from evomerge.run.controller_setup import search_problem
 from evomerge.run.estimation import Estimation
 from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
 from evomerge.run.places import kept, reopened
@@ -246,7 +246,7 @@ def _done(archive: Archive, number: int) -> bool:
 
 def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = ()) -> Controller:
     config, settings = preparation.config, preparation.config.controller
-    setup = setup_of(
+    problem = search_problem(
         settings,
         preparation.space,
         config.merge,
@@ -256,7 +256,7 @@ def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = 
         seed=config.seed,
         bounds=bounds_of(constraints, preparation.objectives) if constraints else None,
     )
-    return build_controller(settings.name, setup, dict(settings.options))
+    return build_controller(settings.name, problem, dict(settings.options))
 
 
 def _rules(preparation: Preparation) -> Rules:

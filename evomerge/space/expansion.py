@@ -1,7 +1,7 @@
 """From a merge with markers to a template and its genes: every marker becomes plain mergekit forms with placeholders.
 
-How one setting is turned into plain forms is `settings`' affair; here stands which settings there are, and which of
-them move to the models: a setting with `per: model` anywhere in it goes under each model's own parameters, where a
+`settings` turns one setting into plain forms; this module decides which settings there are, and which of them move to
+the models: a setting with `per: model` anywhere in it goes under each model's own parameters, where a
 model's own setting wins, as in mergekit.
 """
 
@@ -53,18 +53,19 @@ def expand(
         routed: a route says which layers run; then passthrough may list any number of models, which lend their layers.
     """
     builder = _Builder(document, modules, place)
-    if not builder.methods:  # none of the names is a method: no parameter could be right
+    if not builder.methods:  # no name is a known method, so that no parameter could be checked
         return Expansion(builder.template, (), tuple(builder.problems))
     models = merge_models(document, layers, place)
+    # a route lends layers of any number of models
     counted = [method for method in builder.methods if not (routed and only_lends(document))]
     builder.report(*model_problems(document, counted, models, place))
     for model in models:
-        builder.own_parameters(model)
+        builder.own_parameters(model)  # models first: their own settings win over those of slices and of the merge
     builder.slice_parameters(models)
     shared = ParameterSite((*place, "parameters"), "", (), layers=layers if document.get("models") else None)
     builder.shared_parameters(document, builder.template, models, shared)
     builder.fill_in(models)
-    if not builder.problems:  # else what looks missing may only be misspelt
+    if not builder.problems:  # otherwise the parameter may only be misspelt
         builder.report(*missing_problems(builder.template, builder.methods, models, place))
     names = [method.name for method in builder.methods]
     return Expansion(builder.template, builder.genes.genes(names), tuple(builder.problems))
@@ -77,11 +78,12 @@ class _Builder:
         self, document: Mapping[str, Any], modules: Mapping[str, tuple[str, ...]] | None, place: Place
     ) -> None:
         self.document, self.place = document, place
-        self.problems: dict[Problem, None] = {}
+        self.problems: dict[Problem, None] = {}  # a dict as an ordered set
         self.genes = GeneTable()
         self._reader = SettingReader(self.genes, modules, self.problems)
         method = document["merge_method"]
-        self.methods = [CATALOGUE[method]] if isinstance(method, str) else []
+        self.methods = [CATALOGUE[method]] if isinstance(method, str) else []  # `_word` sets those of a searched method
+        # before the parameters, which depend on the possible methods
         self.template = {key: self._word(key, value) for key, value in document.items() if key not in _TREES}
 
     def report(self, *problems: Problem) -> None:
@@ -143,9 +145,10 @@ class _Builder:
             for model in models:
                 own = self._model_site(site.place, name, model, site.layers, prefix=site.prefix)
                 if own is None or (site.methods and not own.methods):
-                    continue  # a base that no possible method gives coefficients
-                if name not in model.parameters:
+                    continue  # no possible method has coefficients for this base
+                if name not in model.parameters:  # a model's own setting, or its slice's, wins over the shared one
                     model.parameters[name] = self._reader.read(setting, own)
+                # 0: inherited from a slice, already checked
                 elif not covers((model.entry.get("parameters") or {}).get(name, 0)):
                     text = "set here for some filters only, and for all models elsewhere; add an entry without filter"
                     self.report(Problem((*model.place, "parameters", name), text))
@@ -157,28 +160,31 @@ class _Builder:
         accepting = self._methods_with(place, name)
         if accepting is None:
             return None
+        # mergekit reads other parameters from the merge only
         per_model = [method for method in accepting if definition(method.name, name).per_model]
         if own and accepting and not per_model:
             self.report(Problem(place, f"{name} is one value for all models; move it to the merge's own parameters"))
             return None
         active = tuple(method.name for method in per_model if model.takes_part(method))
+        # gene names of two slices must differ
         prefix = f"slice{model.slice}" if own and model.slice is not None else prefix
         return ParameterSite(place, name, active, prefix, model.name, layers)
 
     def _methods_with(self, place: Place, name: str) -> list[Method] | None:
-        """Return the possible methods that have this parameter; None, with a problem, where no one has heard of it."""
+        """Return the possible methods that have this parameter; None, with a problem, where it is unknown to all."""
         accepting = [method for method in self.methods if any(p.name == name for p in method.parameters)]
+        # mergekit accepts these and does nothing
         if not accepting and not any(name in method.ignored for method in self.methods):
             known = list(dict.fromkeys(p.name for method in self.methods for p in method.parameters))
-            who = " or ".join(method.name for method in self.methods)
-            self.report(Problem(place, f"unknown parameter of {who}. {near(name, known)}"))
+            methods = " or ".join(method.name for method in self.methods)
+            self.report(Problem(place, f"unknown parameter of {methods}. {near(name, known)}"))
             return None
         return accepting
 
     def _depth_is_known(self, setting: Any, site: ParameterSite) -> bool:
         """Report a setting per layer or block where there is no one run of layers to spread it over."""
         stepwise = _says(setting, "layer") or _says(setting, "blocks")
-        if not stepwise or site.layers is not None or not self.document.get("slices"):
+        if not stepwise or site.layers is not None or not self.document.get("slices"):  # knots work at any depth
             return True
         advice = "use {knots: N}" if site.prefix else "move this into the parameters of each slice, or use {knots: N}"
         self.report(Problem(site.place, f"per layer or block needs one fixed layer_range; {advice}"))
@@ -200,10 +206,10 @@ class _Builder:
             self.report(*problems)
             if marker is None or problems:
                 return []
-            reach.append(marker.gene.high if word == "first" else marker.gene.low)
+            reach.append(marker.gene.high if word == "first" else marker.gene.low)  # the worst case of the two bounds
             name = f"slice{model.slice}.layer_range.{model.name}.{word}"
             bounds.append(self.genes.placeholder(name, marker, place, ()))
-        if reach[0] >= reach[1]:
+        if reach[0] >= reach[1]:  # every genotype has to decode to a slice with at least one layer
             text = "first can reach end; keep the ranges of first and end apart"
             self.report(Problem((*model.place, "layer_range"), text))
         return bounds
@@ -233,7 +239,7 @@ class _Builder:
         return self.genes.placeholder(key, marker, place, ())
 
 
-_TREES = ("parameters", "models", "slices")  # what may hold markers deeper down
+_TREES = ("parameters", "models", "slices")  # these can hold markers deeper down
 
 
 def _says(setting: Any, word: str) -> bool:

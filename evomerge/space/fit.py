@@ -11,7 +11,7 @@ from evomerge.space.gaps import ParameterSite
 from evomerge.space.markers import Marker, is_marker, is_number
 from evomerge.space.problems import Problem
 
-REST = "other"  # the name of what no module or filter names
+REST = "other"  # names the tensors that no module or filter matches
 
 
 def value_problems(value: Any, site: ParameterSite) -> list[Problem]:
@@ -38,6 +38,7 @@ def marker_problems(marker: Marker, site: ParameterSite, depth: str, group: str)
     """
     if not site.methods:
         yield Problem(site.place, f"{site.parameter} changes nothing here; give a number, or remove it")
+    # mergekit's gradients hold numbers only, no nested forms
     if depth and (marker.depth or marker.modules or marker.filters):
         yield Problem(site.place, "an entry of a gradient cannot itself vary over depth or modules; only `per: model`")
     elif group and (marker.modules or marker.filters):
@@ -55,6 +56,7 @@ def marker_problems(marker: Marker, site: ParameterSite, depth: str, group: str)
 
 def whole_numbers_only(site: ParameterSite) -> bool:
     """True where the parameter of some method is a whole number."""
+    # bool is an int
     return any(isinstance(p.default, int) and not isinstance(p.default, bool) for _, p in site.definitions)
 
 
@@ -63,7 +65,7 @@ def covers(setting: Any) -> bool:
     if setting is None:
         return False
     if isinstance(setting, Mapping) and not is_marker(setting):
-        return setting.get("filter") in (None, "*")
+        return setting.get("filter") in (None, "*")  # mergekit's two spellings of an entry for all other tensors
     if isinstance(setting, list) and any(isinstance(entry, Mapping) and not is_marker(entry) for entry in setting):
         return any(isinstance(entry, Mapping) and entry.get("filter") in (None, "*") for entry in setting)
     return True
@@ -79,7 +81,7 @@ def _range_problems(marker: Marker, site: ParameterSite) -> list[Problem]:
             return [Problem(at.place, text)]
         if switch and not all(isinstance(choice, bool) for choice in gene.choices):
             return [Problem(at.place, f"{parameter.name} must be true or false, got {list(gene.choices)}")]
-    for value in gene.choices or (gene.low, gene.high):
+    for value in gene.choices or (gene.low, gene.high):  # the ends suffice: a parameter's own range has no holes
         if problems := value_problems(value, at):
             return problems
     return []

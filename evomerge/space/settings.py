@@ -20,14 +20,14 @@ from evomerge.space.problems import Problem
 
 
 class SettingReader:
-    """Turns settings into plain forms; genes and problems gather on the way."""
+    """Turns settings into plain forms, and adds genes and problems to the tables that it was given."""
 
     def __init__(
         self, genes: GeneTable, modules: Mapping[str, tuple[str, ...]] | None, problems: dict[Problem, None]
     ) -> None:
         self._genes = genes
-        self._modules = modules  # None: not known yet; then a module is as good as a filter
-        self._problems = problems  # a dict keeps the order and drops what several models repeat
+        self._modules = modules  # None: not known yet; then a module's name stands for the parts of tensor names
+        self._problems = problems  # a dict keeps the order and drops duplicates: settings are read once per model
 
     def read(self, setting: Any, site: ParameterSite) -> Any:
         """Return a setting in plain forms: a value, a gradient, or a list of {filter, value}."""
@@ -37,6 +37,7 @@ class SettingReader:
             return self._conditionals([(site, setting)])
         if not isinstance(setting, list):
             return self._value(setting, site)
+        # a list of filters, not a gradient
         if any(isinstance(entry, Mapping) and not is_marker(entry) for entry in setting):
             return self._conditionals((_inside(site, index), entry) for index, entry in enumerate(setting))
         return self._gradient(setting, site)
@@ -83,11 +84,12 @@ class SettingReader:
         self._report(problems)
         if marker is None:
             return None
+        # the marker's form is right; now whether it fits here
         wrong = list(marker_problems(marker, site, depth, group))
         self._report(wrong)
         if wrong:
             return None
-        if whole_numbers_only(site) and marker.gene.kind == "float":
+        if whole_numbers_only(site) and marker.gene.kind == "float":  # the parameter is whole, whatever the range says
             marker = replace(marker, gene=replace(marker.gene, kind="int"))
         if not marker.modules and not marker.filters:
             return self._curve(marker, site, depth, group)
@@ -100,9 +102,10 @@ class SettingReader:
     def _groups(self, marker: Marker, site: ParameterSite) -> list[tuple[str, tuple[str, ...]]]:
         """Return each module or filter with the parts of tensor names that find it; '' finds the rest, and is last."""
         if marker.filters:
+            # mergekit takes the first entry that matches
             return [*((name, (name,)) for name in marker.filters), (REST, ("",))]
         rows: list[tuple[str, tuple[str, ...]]] = []
-        for name in sorted(marker.modules, key=lambda word: word == REST):
+        for name in sorted(marker.modules, key=lambda word: word == REST):  # the entry without filter has to be last
             parts = ("",) if name == REST else (name,) if self._modules is None else self._modules.get(name, ())
             if not parts:
                 known = ", ".join([*(self._modules or ()), REST])
@@ -122,13 +125,15 @@ class SettingReader:
     def _depth_labels(self, form: str, count: int, site: ParameterSite) -> list[str]:
         if form == "knots":
             return [f"knot{index}" for index in range(count)]
-        if site.layers is None:  # not known yet: as good as any number that fits
+        if site.layers is None:  # not known yet: any number of labels gives the same problems
             return [f"{form}0"] * max(count, 1)
         if count > site.layers:
             text = f"{count} blocks do not fit in {site.layers} layers; write {{blocks: {site.layers}}} or fewer"
             self._report([Problem(site.place, text)])
         if form == "layer":
+            # (layers,) labels, all distinct: one gene per layer
             return [f"layer{layer}" for layer in range(site.layers)]
+        # (layers,) equal labels share a gene
         return [f"block{layer * count // site.layers}" for layer in range(site.layers)]
 
 

@@ -28,7 +28,7 @@ class MergeModel:
 
     def takes_part(self, method: Method) -> bool:
         """True where the method gives this model coefficients: a base that it starts from has none."""
-        return not (self.is_base and method.base != "none")
+        return not (self.is_base and method.base != "none")  # its own task vector is zero; slerp starts at it
 
 
 def merge_models(document: Mapping[str, Any], layers: int | None, place: Place) -> list[MergeModel]:
@@ -38,7 +38,7 @@ def merge_models(document: Mapping[str, Any], layers: int | None, place: Place) 
     for index, entry in enumerate(document.get("models") or ()):
         rows.append(((*place, "models", index), entry, entry["model"] == base, layers, None))
     for index, part in enumerate(document.get("slices") or ()):
-        own_base = part.get("base_model") or base
+        own_base = part.get("base_model") or base  # a slice's base_model wins over the merge's, as in mergekit
         for number, entry in enumerate(part["sources"]):
             at = (*place, "slices", index, "sources", number)
             rows.append((at, entry, entry["model"] == own_base, _slice_layers(entry), index))
@@ -51,7 +51,7 @@ def model_problems(
 ) -> Iterator[Problem]:
     """Yield where the number of models, or the base, does not fit a possible method."""
     base, slices = document.get("base_model"), document.get("slices") or ()
-    groups: dict[Place, list[MergeModel]] = {}
+    groups: dict[Place, list[MergeModel]] = {}  # one group per slice, as each slice is a merge of its own
     for model in models:
         groups.setdefault(model.place[:-1], []).append(model)
     for method in methods:
@@ -59,8 +59,9 @@ def model_problems(
             yield Problem(place, f"{method.name} needs a base_model; name the models' common ancestor")
         for at, group in groups.items():
             yield from _count_problems(method, at, sum(model.takes_part(method) for model in group))
+        # several methods: `_for_method` drops the base from recipes of those without one
         if base and not slices and methods == [method] and method.base == "none" and not any(t.is_base for t in models):
-            # mergekit would average it in as one more model, for which nobody gave a weight
+            # mergekit would average it in as one more model, which has no weight in the file
             advice = "list it under models with its own parameters, or remove base_model"
             yield Problem((*place, "base_model"), f"{method.name} starts from no base; {advice}")
 
@@ -71,7 +72,7 @@ def missing_problems(
     """Yield, per method and required parameter, the first model that has no value for some tensor."""
     for method in methods:
         for parameter in method.parameters:
-            if parameter.default is not None:
+            if parameter.default is not None:  # mergekit has a default of its own: not required
                 continue
             bare = next((t for t in models if t.takes_part(method) and not _given(parameter, t, template)), None)
             if bare is not None:
@@ -100,4 +101,5 @@ def _count_problems(method: Method, place: Place, count: int) -> Iterator[Proble
 
 def _slice_layers(source: Mapping[str, Any]) -> int | None:
     first, end = source["layer_range"]
+    # searched bounds: depth known after decoding only
     return int(end - first) if is_number(first) and is_number(end) else None
