@@ -300,7 +300,7 @@ class AsynchronousCmaEs:
         values = [value for _, value, _ in batch]
         if all(value is None for value in values):
             return
-        injected = [place for place, (proposal, _, _) in enumerate(batch) if proposal.update < self._updates]
+        injected = [index for index, (proposal, _, _) in enumerate(batch) if proposal.update < self._updates]
         if not self._proposed_since_move:
             self._distribution.sample(1)  # pycma wants an ask between two tells; this point is not evaluated
         self._updates += 1

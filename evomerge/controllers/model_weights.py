@@ -108,7 +108,7 @@ def model_weights_in(merge: Mapping[str, Any], space: SearchSpace) -> ModelWeigh
 
 def _of_merge(merge: Mapping[str, Any], space: SearchSpace) -> tuple[ModelWeights | None, tuple[str, ...]]:
     places = list(model_places(merge))
-    listed = [model for place, model in places if place[0] in ("models", "slices") and place[-1] == "model"]
+    listed = [model for path, model in places if path[0] in ("models", "slices") and path[-1] == "model"]
     return model_weights_of(space.genes, short_names(list(dict.fromkeys(listed))))
 
 

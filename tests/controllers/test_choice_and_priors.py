@@ -96,9 +96,9 @@ def test_nsga_proposes_the_front_of_the_results_first(name: str) -> None:
 def test_with_priors_replay_is_exact_and_failures_are_survived(name: str) -> None:
     problem = SearchProblem(3, 5, prior=near(0.6, 4))
     options = {"cma-es": {"population": 6}}.get(name, {})
-    told = lambda index, point: None if index % 4 == 1 else sphere(index, point)  # noqa: E731
+    observed = lambda index, point: None if index % 4 == 1 else sphere(index, point)  # noqa: E731
     assert np.array_equal(
-        drive(build(name, problem, options), 14, told), drive(build(name, problem, options), 14, told)
+        drive(build(name, problem, options), 14, observed), drive(build(name, problem, options), 14, observed)
     )
 
 
