@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from evomerge.tracking.feed import Feed
 from evomerge.tracking.keeper import remembered
 from evomerge.tracking.targets import Target, target_of, targets_of
 from evomerge.tracking.values import Begun, Ending, Step
+from tests.clock import BACKSTOP
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import OPTIMA, PARENTS, facts
 from tests.tracking.worlds import FAILS, FILE, Followed, search
@@ -168,24 +168,56 @@ def test_a_folder_that_is_a_file_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PATIENCE", 0.05)
     let_go = threading.Event()
-    monkeypatch.setattr(Notes, "begin", lambda self, about: let_go.wait(30.0))
-    world = Followed(tmp_path / "run")
-    run = world.session(3, ["tensorboard"], end=True)
-    let_go.set()
+    monkeypatch.setattr(Notes, "begin", lambda self, about: let_go.wait())
+    waits: list[float] = []
+    world = Followed(tmp_path / "run", join=lambda thread, seconds: waits.append(seconds))
+    try:
+        run = world.session(3, ["tensorboard"], end=True)
+    finally:
+        let_go.set()
+    assert waits == [keeper.PATIENCE]
     assert run.state == "finished"
-    assert "no progress for" in world.said[0]
+    assert "no progress for 60 seconds" in world.said[0]
 
 
-def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PATIENCE", 0.3)
+class Slow(Notes):
+    """A tool that takes a portion of steps each time that the end of the search waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+        self._called, self._may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def log(self, steps: Any) -> None:
+        self._called.release()
+        assert self._may_go_on.acquire(timeout=BACKSTOP)
+        super().log(steps)
+
+    def end(self, ending: Ending) -> None:
+        super().end(ending)
+        self._called.release()
+
+    def join(self, thread: threading.Thread, seconds: float) -> None:
+        """Stand in for a wait during which the tool takes one portion, and calls again."""
+        if not self.waits:
+            assert self._called.acquire(timeout=BACKSTOP)
+        self.waits += 1
+        self._may_go_on.release()
+        assert self._called.acquire(timeout=BACKSTOP)
+        if self.endings:
+            thread.join()
+
+
+def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait is as long as its patience, fifteen are needed, and each of them brings it further."""
     monkeypatch.setattr(keeper, "AT_ONCE", 2)
-    log = Notes.log
-    monkeypatch.setattr(Notes, "log", lambda self, steps: (time.sleep(0.05), log(self, steps))[1])
-    world = Followed(tmp_path / "run")
-    world.session(30, ["tensorboard"], end=True)  # fifteen portions, longer than its patience together
-    assert [step.number for step in notes.steps] == list(range(30))
+    tool = Slow()
+    monkeypatch.setattr(Target, "tracker", lambda target: tool)
+    world = Followed(tmp_path / "run", join=tool.join)
+    world.session(30, ["tensorboard"], end=True)
+    assert tool.waits >= 15
+    assert [step.number for step in tool.steps] == list(range(30))
     assert not [text for text in world.said if "does not work" in text]
 
 
