@@ -41,12 +41,14 @@ ARMS = {
     "full": Arm(f"{{items: {ITEMS}, holdout: 0.5}}"),
     "full, 16 candidates": Arm(f"{{items: {ITEMS}, holdout: 0.5}}", 16),  # what a tenth of the answers buys without
     "mean of 10": Arm("{items: 10, holdout: 0.5}"),
-    "estimate from 5": Arm(f"{{items: 5, pool: {ITEMS}, estimator: auto, full_every: 0, holdout: 0.5}}"),
+    "estimate from 5": Arm(f"{{items: 5, pool: {ITEMS}, estimator: auto, full_evaluation_every: 0, holdout: 0.5}}"),
     "fresh 14": Arm(f"{{items: 14, pool: {ITEMS}, estimator: raw, anchors: fresh, holdout: 0.5}}", 100, 20),
     "fresh 13 and parents": Arm(
-        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: fresh, full_every: 0, holdout: 0.5}}", 80, 20
+        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: fresh, full_evaluation_every: 0, holdout: 0.5}}",
+        80,
+        20,
     ),
-    "estimate from 10": Arm(f"{{items: 10, pool: {ITEMS}, estimator: auto, full_every: 40, holdout: 0.5}}"),
+    "estimate from 10": Arm(f"{{items: 10, pool: {ITEMS}, estimator: auto, full_evaluation_every: 40, holdout: 0.5}}"),
 }
 SEARCH_FILE = """\
 merge:
@@ -103,6 +105,7 @@ def measured(run: Run) -> dict[str, float]:
     """Return what one search found and what it cost; scores are means over the tasks, in points."""
     best = run.best()
     finals = {final.number: final for final in run.finals()}
+    searched = run.data.evaluations()[best.number]
     with Archive.open(run.folder) as archive:
         answered = sum(
             len(items)
@@ -114,7 +117,7 @@ def measured(run: Run) -> dict[str, float]:
     return {
         "answers": float(answered),
         "seconds": seconds,
-        "search": 100.0 * float(np.mean([score.value for score in run.evaluations()[best.number].scores.values()])),
+        "search": 100.0 * float(np.mean([score.value for score in searched.scores.values()])),
         "held out": 100.0 * finals[best.number].score.value,
         "gain": 100.0 * finals[best.number].gain.value,
     }

@@ -1,4 +1,4 @@
-"""The quadratic controller (MAP): a design, then surrogates refitted to all that was told, asked where to look next.
+"""The quadratic controller (MAP): a design, then surrogates refitted to all results, which propose the next points.
 
 Each objective is a quadratic in the genes behind a link; the next points are those of which the surrogates' posterior
 expects most hypervolume, or, where none is expected, those where the front is least certain. So a front costs tens of
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from evomerge.controllers.nested_front import NestedFront
+from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
-from evomerge.errors import InputError
+from evomerge.controllers.registry import QuadraticOptions
 from evomerge.pareto.bayesian import next_points, stop_reason
 from evomerge.pareto.checks import Array
 from evomerge.pareto.constraints import Bounds
@@ -34,36 +34,23 @@ ROUND = 4  # proposals per refit
 POOL_PER_POINT, SMALLEST_POOL = 8, 256  # Sobol points from which a design is chosen
 
 
-def quadratic(
-    setup: Setup,
-    *,
-    population: int = ROUND,
-    startup: int | None = None,
-    tolerance: float = 0.0,
-    nested: bool = False,
-) -> QuadraticFront:
+def quadratic(setup: Setup, options: QuadraticOptions) -> QuadraticFront:
     """Return the quadratic controller.
 
     Args:
         setup: dimensions, seed, objectives, budget; items, where known, say how noisy shares are; priors with fitness
             are data from the first fit on, and replace as many points of the design.
-        population: proposals per round, which are evaluated side by side between two refits.
-        startup: points of the design; None: 1.5 per coefficient of the richest surrogate that half the budget affords.
-        tolerance: stop when a round promises less than this share of the hypervolume; 0: use the whole budget.
-        nested: merge the models two at a time first (Nested MAP), for one preference, which is the objectives'
-            weights; for more models than a full quadratic can afford. Needs one weight gene per model and no other.
+        options: `batch_size`, proposals per round, which are evaluated side by side between two refits; `startup`,
+            points of the design, None: 1.5 per coefficient of the richest surrogate that half the budget affords;
+            `tolerance`, 0: use the whole budget; `nested`, merge the models two at a time first (Nested MAP), for
+            more models than a full quadratic can afford. It needs one weight gene per model and no other.
 
     Raises:
-        InputError: an option is out of range, or `nested` is not possible in this space.
+        InputError: `nested` is not possible in this space.
     """
-    if population < 1:
-        raise InputError(f"population of quadratic must be 1 or more proposals, got {population}")
-    if startup is not None and startup < 1:
-        raise InputError(f"startup of quadratic must be 1 or more points, got {startup}")
-    if not 0.0 <= tolerance < 1.0:
-        raise InputError(f"tolerance of quadratic must be in [0, 1), a share of the hypervolume, got {tolerance}")
-    count = design_size(setup.dimensions, setup.budget) if startup is None else startup
-    return QuadraticFront(setup, population, count, tolerance, NestedFront(setup) if nested else None)
+    count = design_size(setup.dimensions, setup.budget) if options.startup is None else options.startup
+    nested = NestedFront(setup) if options.nested else None
+    return QuadraticFront(setup, options.batch_size or ROUND, count, options.tolerance, nested)
 
 
 def design_size(dimensions: int, budget: int | None) -> int:
@@ -74,13 +61,13 @@ def design_size(dimensions: int, budget: int | None) -> int:
 
 
 class QuadraticFront:
-    """Proposes a design, then rounds of points; waits until all of a round is told, then refits.
+    """Proposes a design, then rounds of points; waits until all of a round is observed, then refits.
 
-    Failed proposals are no data; they are not proposed again. What was told and the seed of the round decide the
+    Failed proposals are no data; they are not proposed again. What was observed and the seed of the round decide the
     proposals, so replaying them gives the same ones.
 
     Asynchronous, it hands out one point at a time and waits for none, except while it merges two models at a time: a
-    round is proposed from what is told by then, away from what is under way. A result is as good for a fit whenever
+    round is proposed from what is observed by then, away from what is under way. A result is as good for a fit whenever
     its point was proposed, so nothing becomes stale.
     """
 
@@ -88,33 +75,33 @@ class QuadraticFront:
         self, setup: Setup, population: int, startup: int, tolerance: float, nested: NestedFront | None
     ) -> None:
         self._setup, self._batch, self._tolerance, self._nested = setup, population, tolerance, nested
-        self._tally = Tally(setup.objectives)
+        self._proposals = Proposals(setup.objectives)
         self._points: list[Array] = []  # by index
-        self._values: dict[int, tuple[float, ...] | None] = {}  # told, by index
+        self._values: dict[int, tuple[float, ...] | None] = {}  # observed, by index
         known = [one for one in setup.prior if one.fitness is not None]
         self._prior_points = np.array([one.genotype for one in known], dtype=float).reshape(-1, setup.dimensions)
         self._prior_values = np.array([one.fitness for one in known], dtype=float).reshape(-1, setup.objectives)
         self._startup = 0 if nested else max(0, startup - len(np.unique(self._prior_points, axis=0)))
-        self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those told with them
+        self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those observed with them
         self._queue: list[Array] = []  # asynchronous: proposed, not handed out yet
         self._round = 0
         self._gains: list[float] = []
         self._volumes: list[float] = []
 
     def ask(self) -> list[np.ndarray]:
-        """Return the design, or the next round's points; [] while one is not told completely."""
-        if self.stop() or (self._tally.waiting and not self._free):
+        """Return the design, or the next round's points; [] while one is not observed completely."""
+        if self.stop() or (self._proposals.waiting and not self._free):
             return []
-        points = self._queue or [self._on_choices(point) for point in self._proposals(self._generator())]
+        points = self._queue or [self._on_choices(point) for point in self._next_points(self._generator())]
         if self._free:
             points, self._queue = points[:1], points[1:]
         self._points += points
-        self._tally.hand_out(len(points))
+        self._proposals.hand_out(len(points))
         return [point.copy() for point in points]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the surrogates are refitted at the next ask."""
-        self._values[index] = self._tally.take_back(index, fitness)
+        self._values[index] = self._proposals.take_back(index, fitness)
 
     def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
         """Learn one fitness of which part is chance, beyond that of the items that all would answer; it weighs less."""
@@ -128,7 +115,7 @@ class QuadraticFront:
         reason = stop_reason(self._gains, self._volumes, tolerance=self._tolerance)
         return {} if reason is None else {"gain": reason}
 
-    def _proposals(self, rng: np.random.Generator) -> Array:
+    def _next_points(self, rng: np.random.Generator) -> Array:
         if self._nested is not None:
             batch = self._nested.propose(*self._data(), rng)
             if batch is not None:
@@ -137,27 +124,31 @@ class QuadraticFront:
             return self._design(rng)
         points, values = self._data()
         fits = fits_to(points, values, self._setup.items, self._noise())
-        asked = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
+        proposed = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
         if not fits:  # nothing but failures so far: look elsewhere
             return sobol_points(self._batch, self._setup.dimensions, rng)
-        proposal = next_points(fits, asked, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
+        proposal = next_points(fits, proposed, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
         self._gains.append(float(proposal.gain.sum()))
         self._volumes.append(proposal.volume)
         return proposal.c
 
     def _data(self) -> tuple[Array, Array]:
         """Return all points with a fitness, (n, d), and it, (n, m): priors first, then in the order of asking."""
-        told = [(self._points[index], values) for index, values in sorted(self._values.items()) if values is not None]
-        points = np.array([point for point, _ in told]).reshape(-1, self._setup.dimensions)
-        values = np.array([value for _, value in told], dtype=float).reshape(-1, self._setup.objectives)
+        observed = [
+            (self._points[index], values) for index, values in sorted(self._values.items()) if values is not None
+        ]
+        points = np.array([point for point, _ in observed]).reshape(-1, self._setup.dimensions)
+        values = np.array([value for _, value in observed], dtype=float).reshape(-1, self._setup.objectives)
         return np.vstack([self._prior_points, points]), np.vstack([self._prior_values, values])
 
     def _noise(self) -> Array:
         """Return the standard errors of the rows of `_data`, (n, m); 0 where every item was answered."""
         none = (0.0,) * self._setup.objectives
-        told = [self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None]
+        observed = [
+            self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None
+        ]
         known = np.zeros((len(self._prior_points), self._setup.objectives))
-        return np.vstack([known, np.array(told, dtype=float).reshape(-1, self._setup.objectives)])
+        return np.vstack([known, np.array(observed, dtype=float).reshape(-1, self._setup.objectives)])
 
     @property
     def _free(self) -> bool:

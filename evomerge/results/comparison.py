@@ -1,4 +1,4 @@
-"""Two models on the same questions: who answers what, and by how much one is better, with an interval."""
+"""Paired comparison of two models on the items that both answered: item by item, and with an interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from evomerge.candidate import Objective, Response, Split
 from evomerge.errors import InputError
 from evomerge.markup import element, table
-from evomerge.results.evaluations import comparable
+from evomerge.objectives import Objectives
+from evomerge.results.run_data import RunData
+from evomerge.results.selection import named_candidate
 from evomerge.scoring.comparison import Difference, paired_difference
 from evomerge.scoring.estimate import metric_key, values_of
 
@@ -34,7 +36,7 @@ class Comparison:
     differences: Mapping[str, Difference]  # objective -> difference, in the metric's units, higher is better
     items: pd.DataFrame  # one row per objective and item, see `columns`
     left_out: int  # items that only one of the two has answered; they are in nothing above
-    shares: frozenset[str]  # objectives that are shares of items, whose differences are told in points of 100
+    shares: frozenset[str]  # objectives that are fractions of items; their differences are shown in points of 100
     averaged: tuple[str, ...]  # objectives that `overall` is the mean of
 
     def table(self) -> pd.DataFrame:
@@ -114,6 +116,18 @@ class Comparison:
         return f"{value:+.3g}{unit}, {gain.level:.0%} interval [{low:.3g}, {high:.3g}]"
 
 
+def compare_models(
+    run: RunData, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95
+) -> Comparison:
+    """Return how two candidates or parents of a run compare; see `Run.compare`."""
+    models = [named_candidate(run, str(name)) for name in (a, b)]
+    split = split or ("holdout" if all(run.answered_holdout(model.number) for model in models) else "search")
+    names = [f"parent {model.name}" if model.kind == "parent" else f"candidate {model.number}" for model in models]
+    left, right = (run.responses(model.number, split) for model in models)
+    stands_in = run.facts["items"]["stands_in"] if split == "holdout" else {}
+    return compare((names[0], names[1]), (left, right), run.objectives, split=split, stands_in=stands_in, level=level)
+
+
 def compare(
     names: tuple[str, str],
     responses: tuple[Sequence[Response], Sequence[Response]],
@@ -145,12 +159,12 @@ def compare(
     return Comparison(
         *names,
         split,
-        paired_difference(kept[0], kept[1], comparable(objectives), level=level, stands_in=stands_in),
+        paired_difference(kept[0], kept[1], Objectives(objectives).scores(), level=level, stands_in=stands_in),
         differences,
         pd.DataFrame(rows, columns=list(ITEM_COLUMNS)),
         left_out,
         frozenset(objective.name for objective in objectives if objective.kind == "task"),
-        tuple(objective.name for objective in comparable(objectives)),
+        tuple(objective.name for objective in Objectives(objectives).scores()),
     )
 
 

@@ -29,8 +29,8 @@ _RELATIVE = re.compile(rf"^(?P<parent>.+?)(?:\s*(?P<side>[+-])\s*{_NUMBER})?$")
 class Constraint:
     """A bound on one objective's score, in the metric's own units."""
 
-    text: str  # as written
-    place: int  # of the objective
+    text: str  # the constraint as written in the search file or after --where
+    place: int  # index of the objective
     at_least: bool  # False: at most
     bound: float
 
@@ -54,6 +54,12 @@ def read_constraints(
 
     Raises:
         InputError: a text is no constraint, or names nothing that exists.
+
+    >>> from evomerge.candidate import Objective
+    >>> parents = {"base": {"safety": 0.9}}
+    >>> (one,) = read_constraints(["safety >= base - 1 point"], [Objective("safety", "safety", "acc")], parents)
+    >>> one.at_least, round(one.bound, 3)
+    (True, 0.89)
     """
     return tuple(_read(text, objectives, parents) for text in texts)
 
@@ -86,7 +92,7 @@ def parent_scores(parents: Sequence[Candidate], evaluations: Mapping[int, Evalua
 def constraint_problems(
     texts: Sequence[str], objectives: Sequence[Objective], parents: Sequence[str]
 ) -> list[tuple[int, str]]:
-    """Return what is wrong with constraints that can be known before anybody has scores: place and message.
+    """Return what is wrong with constraints that can be known before the parents have scores: index and message.
 
     Args:
         texts: as written.

@@ -7,20 +7,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from evomerge.candidate import Candidate
 from evomerge.errors import InputError
 from evomerge.recipe import Recipe
+from evomerge.results.model_card import model_card
+from evomerge.results.run_data import RunData
+from evomerge.results.selection import picked_candidate
+from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
-    from evomerge.results import Run
     from evomerge.weights.lora import LoraReport
 
 FORMS = ("hf", "lora", "mergekit", "recipe")
 
 
-def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: int | str | None = None) -> str:
+def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank: int | str | None = None) -> str:
     """Write the picked candidate of `run` and return a sentence that says what was written.
 
     Args:
@@ -38,13 +39,12 @@ def export_candidate(run: Run, to: str | Path, *, pick: str, form: str, rank: in
         raise InputError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     if rank is not None and form != "lora":
         raise InputError(f"a rank is for --as lora, got --as {form}")
-    candidate = run.pick(pick)
+    candidate = picked_candidate(run, pick)
     if form in ("mergekit", "recipe"):
         recipe = candidate.recipe
         document = _mergekit(recipe) if form == "mergekit" else recipe.to_mapping()
         write_text(yaml_text(document, _heading(run, candidate, form)), to)
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
-    from evomerge.results.model_card import model_card
     from evomerge.weights.export import export
 
     _check_revisions(candidate.recipe)
@@ -96,12 +96,6 @@ def findings_text(findings: Sequence[str]) -> str:
     return "".join(f"\n  note: {finding}" for finding in findings)
 
 
-def yaml_text(document: dict[str, Any], heading: str = "") -> str:
-    """Return a YAML file's text; lists of numbers stand on one line, as people write them."""
-    comment = "".join(f"# {line}\n" for line in heading.splitlines())
-    return comment + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
 def write_text(text: str, to: str | Path) -> None:
     """Write a text file, or print it where the name is '-'; an existing file is not overwritten."""
     if str(to) == "-":
@@ -116,22 +110,7 @@ def write_text(text: str, to: str | Path) -> None:
         raise InputError(f"{to} cannot be written: {error.strerror}") from error
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes lists of plain values in one line and never writes anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
-    flow = all(not isinstance(value, (dict, list)) for value in values)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
-
-
-_Dumper.add_representer(list, _represent_list)
-
-
-def _heading(run: Run, candidate: Candidate, form: str) -> str:
+def _heading(run: RunData, candidate: Candidate, form: str) -> str:
     lines = [f"candidate {candidate.number} of {run.folder.name}; recipe {candidate.recipe.digest[:16]}"]
     reader = "mergekit-yaml this.yaml out" if form == "mergekit" else "evomerge merge this.yaml --to out"
     lines.append(f"merge it: {reader}")

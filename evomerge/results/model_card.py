@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from evomerge import __version__
 from evomerge.references import MODEL_KEYS, parse
+from evomerge.results.holdout import finals_of
+from evomerge.results.run_data import RunData
+from evomerge.results.status import status_of
 from evomerge.results.summaries import verdict
+from evomerge.version import __version__
+from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Objective, Score
     from evomerge.recipe import Recipe
-    from evomerge.results import Run
     from evomerge.weights.lora import LoraReport
 
 
-def model_card(run: Run, candidate: Candidate, lora: LoraReport | None = None) -> str:
+def model_card(run: RunData, candidate: Candidate, lora: LoraReport | None = None) -> str:
     """Return README.md of an exported candidate: lineage as the Hub reads it, scores, recipe, provenance.
 
     Args:
@@ -35,7 +38,7 @@ def model_card(run: Run, candidate: Candidate, lora: LoraReport | None = None) -
             f"# {run.folder.name}, candidate {candidate.number}",
             "",
             f"A `{recipe.method}` merge, found by evomerge among "
-            f"{run.status()['done']} scored candidates (controller {run.facts['controller']['name']}, "
+            f"{status_of(run)['done']} scored candidates (controller {run.facts['controller']['name']}, "
             f"seed {run.facts['seed']}).",
             "",
             *_adapter(recipe, lora),
@@ -90,7 +93,7 @@ def _front(recipe: Recipe, lora: LoraReport | None) -> list[str]:
         "tags": ["merge", "evomerge", recipe.method, *(["lora"] if lora is not None else [])],
     }
     licences = set(licences_of(recipe).values())
-    if len(licences) == 1 and None not in licences:  # of several, none is the result's by itself
+    if len(licences) == 1 and None not in licences:  # several licences have no common one
         front["license"] = licences.pop()
     return [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---"]
 
@@ -110,8 +113,6 @@ def _adapter(recipe: Recipe, lora: LoraReport | None) -> list[str]:
 
 
 def _recipe(recipe: Recipe, fingerprint: str) -> list[str]:
-    from evomerge.results.export import yaml_text
-
     proof = f", weights fingerprint `{fingerprint}`" if fingerprint else ""
     text = yaml_text(_with_public_names(recipe.to_mapping())).rstrip()
     return ["## Recipe", "", "```yaml", text, "```", "", f"Recipe digest `{recipe.digest}`{proof}.", ""]
@@ -136,8 +137,8 @@ def _provenance(recipe: Recipe, versions: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _score_table(run: Run, candidate: Candidate) -> list[str]:
-    held = {final.number: final for final in run.finals()}.get(candidate.number)
+def _score_table(run: RunData, candidate: Candidate) -> list[str]:
+    held = {final.number: final for final in finals_of(run)}.get(candidate.number)
     searched = run.evaluations("parent" if candidate.number < 0 else "search").get(candidate.number)
     lines = ["| task | metric | search items | held-out items |", "|---|---|---|---|"]
     for objective in run.objectives:
@@ -166,8 +167,8 @@ def _cell(score: Score | None, objective: Objective) -> str:
     return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} {interval} (n={score.items})"
 
 
-def _verdict(run: Run, candidate: Candidate) -> list[str]:
-    for final in run.finals():
+def _verdict(run: RunData, candidate: Candidate) -> list[str]:
+    for final in finals_of(run):
         if final.number == candidate.number and final.gain is not None:
             return [f"On held-out items: {verdict(final)}.", ""]
     return []

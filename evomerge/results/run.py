@@ -1,4 +1,4 @@
-"""A run folder, read: candidates, scores, the front, the best, what failed. Works during and after a run.
+"""A run folder, read: trials, fronts, the best candidate, held-out results, status, export. Works during a run too.
 
 Needs pandas only; torch, ray and lm-eval may be absent. Every method reads the archive afresh, so the same object
 shows the progress of a run that goes on elsewhere.
@@ -6,40 +6,23 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from evomerge.archive import FILE_NAME, holder_of
-from evomerge.candidate import Candidate, Split
-from evomerge.errors import InputError, RunError, near
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.archive import FILE_NAME
+from evomerge.candidate import Candidate, Objective, Split
+from evomerge.errors import RunError
 from evomerge.recipe import Recipe
-from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.comparison import Comparison, compare
-from evomerge.results.evaluations import (
-    best_number,
-    front_numbers,
-    pick_number,
-    reference_point,
-)
-from evomerge.results.finals import Final, compare_finals
-from evomerge.results.frames import (
-    events_frame,
-    failures_frame,
-    items_frame,
-    parents_frame,
-    trials_frame,
-)
-from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_of, hypervolume_frame
-from evomerge.results.generalisation import generalisation_frame
-from evomerge.results.history import history_frame
+from evomerge.results.comparison import Comparison, compare_models
+from evomerge.results.evaluations import front_numbers
+from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_frame, front_of
+from evomerge.results.holdout import Final, finals_of
 from evomerge.results.run_data import RunData
+from evomerge.results.selection import best_candidate, picked_candidate
 from evomerge.results.status import status_of
-from evomerge.results.table_output import plain
-from evomerge.results.work import work_frame
+from evomerge.results.tables import RunTables
+from evomerge.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +35,10 @@ def open_run(folder: str | Path) -> Run:
 
     Raises:
         RunError: the folder does not exist or holds no run.
+
+    >>> run = open_run("runs/quickstart")
+    >>> run.state, [objective.name for objective in run.objectives]
+    ('finished', ['left', 'right'])
     """
     path = Path(folder)
     if not (path / FILE_NAME).is_file():
@@ -62,18 +49,43 @@ def open_run(folder: str | Path) -> Run:
     return Run(path)
 
 
-class Run(RunData):
+class Run:
     """A run folder, read-only. Tables are tidy pandas frames; scores are in the metrics' own units."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = RunData(folder)  # candidates, answers, evaluations
+        self.tables = RunTables(self.data)  # history, utilisation, importance, and all other frames
+
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}, {self.state}, {len(self.candidates())} candidates)"
+        return f"Run({str(self.folder)!r}, {self.state}, {len(self.data.candidates())} candidates)"
 
     def _repr_html_(self) -> str:
         from evomerge.results.overview import overview
 
-        return overview(self)
+        return overview(self.data)
 
-    # --- frames; `columns` documents every column of them --------------------------------------------------------
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
+        return self.data.facts
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, in the search file's order."""
+        return self.data.objectives
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space, built from the stored facts alone."""
+        return self.data.space
+
+    @property
+    def state(self) -> str:
+        """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
+        return self.data.state
+
+    # --- tables -------------------------------------------------------------------------------------------------
 
     def trials(self) -> pd.DataFrame:
         """Return one row per candidate: status, scores with standard errors, genes in the user's units.
@@ -81,100 +93,32 @@ class Run(RunData):
         Columns: candidate, status (pending, running, done, failed), failure (message), seconds, worker, digest (of the
         recipe), then per objective score.*, stderr.* (metric's units), items.* (answered), then gene.* (user's units;
         missing where the chosen method does not use the gene). Last, for objectives whose answers are written,
-        truncated.* and unextracted.*: the share of answers that the limit of tokens cut off, and of those in which the
-        task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context. Where
-        results were told on arrival, staleness: by how many updates the controller had moved on between proposing a
-        candidate and learning of it.
+        truncated.* and unextracted.*: the fraction of answers that the limit of tokens cut off, and of those in which
+        the task's filter found no answer; and shortened.*, of questions that lost their beginning to fit the context.
+        Under an asynchronous controller also staleness: by how many updates the controller had moved on between
+        proposing a candidate and observing it.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.trials()[["candidate", "status", "score.left"]].head(2).round(3)
+           candidate status  score.left
+        0          0   done        0.75
+        1          1   done        0.40
         """
-        evaluations, outcomes = self.evaluations(), {outcome.number: outcome for outcome in self.outcomes()}
-        with self._archive() as archive:
-            candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
-            submitted = {event.candidate for event in archive.events("submitted")} if holder_of(self.folder) else set()
-            staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
-        return trials_frame(
-            *(candidates, outcomes, submitted, evaluations, self.answer_flags(), self.space, self.objectives), staleness
-        )
+        return self.tables.trials()
 
     def items(self, split: Split = "search") -> pd.DataFrame:
         """Return one row per answer: candidate, task, item (document id), metric, value (metric's units), answer.
 
         Args:
             split: search, rest or holdout items.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.items().head(2)[["candidate", "task", "item", "value"]]
+           candidate  task    item  value
+        0         -3  left  left-0    0.0
+        1         -3  left  left-1    0.0
         """
-        with self._archive() as archive:
-            return items_frame(archive.response_rows(split))
-
-    def events(self) -> pd.DataFrame:
-        """Return what happened, in order: seq, time (UTC), seconds (active), kind, candidate, payload."""
-        with self._archive() as archive:
-            return events_frame(archive.events())
-
-    def parents(self) -> pd.DataFrame:
-        """Return one row per parent on the search items: candidate (negative), name, score.*, stderr.*, items.*."""
-        return parents_frame(self.candidates("parent"), self.evaluations(kind="parent"), self.objectives)
-
-    def failures(self) -> pd.DataFrame:
-        """Return one row per failed evaluation: candidate, kind, message, worker, seconds, traceback."""
-        return failures_frame(self.outcomes())
-
-    def history(self) -> pd.DataFrame:
-        """Return how the search went, the best so far with its interval, and the hypervolume.
-
-        A row per scored candidate that meets the constraints.
-
-        Columns: candidate, seconds (active time of the run when it was finished), overall and stderr (weighted mean of
-        fitness), incumbent (best candidate so far), best, best_low, best_high (its 95% interval), front_size,
-        hypervolume (of the front so far, above the worst parent).
-        """
-        with self._archive() as archive:
-            finished = {e.candidate: e.seconds for e in archive.events("finished") if e.payload["split"] == "search"}
-        known = {number: moment for number, moment in finished.items() if number is not None}
-        return history_frame(self.feasible(), self.objectives, self.reference(), known)
-
-    def work(self) -> pd.DataFrame:
-        """Return who was busy when: candidate, split, worker, start and end (active seconds), failed."""
-        with self._archive() as archive:
-            return work_frame(archive.events("finished"), archive.outcomes())
-
-    def generalisation(self) -> pd.DataFrame:
-        """Return finalists and parents on search and on held-out items, a row per objective and one for their mean.
-
-        Columns: candidate, name, kind (candidate, parent), objective, search, search_stderr, holdout, holdout_stderr.
-        """
-        searched = {**self.evaluations(), **self.evaluations(kind="parent")}
-        return generalisation_frame(self.finals(), searched, self.objectives)
-
-    def coefficients(self, pick: int | str = "best") -> pd.DataFrame:
-        """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value.
-
-        Args:
-            pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
-        """
-        return coefficients_frame(self.pick(str(pick)).recipe, self.facts["layers"], self.facts["modules"])
-
-    def compare(self, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95) -> Comparison:
-        """Return how two models compare, question by question: who answers what, and the difference with its interval.
-
-        Args:
-            a: a candidate's number, 'best', 'knee', a preference as in 'add=2,sort=1', or a parent's name.
-            b: likewise; a positive difference says that `a` is better.
-            split: search or holdout items; None: held-out items where both have answered them, which is fairer to
-                both, because search items helped to choose among the candidates.
-            level: of the intervals.
-
-        Raises:
-            InputError: there is no such model, or the two have no answered item in common.
-        """
-        people = [self.resolve(str(name)) for name in (a, b)]
-        split = split or ("holdout" if all(self._answered_holdout(one.number) for one in people) else "search")
-        names = [f"parent {one.name}" if one.kind == "parent" else f"candidate {one.number}" for one in people]
-        left, right = (self.responses(one.number, split) for one in people)
-        stands_in = self.facts["items"]["stands_in"] if split == "holdout" else {}
-        return compare(
-            (names[0], names[1]), (left, right), self.objectives, split=split, stands_in=stands_in, level=level
-        )
-
-    # --- the front ----------------------------------------------------------------------------------------------
+        return self.tables.items(split)
 
     def front(
         self,
@@ -189,16 +133,20 @@ class Run(RunData):
 
         Args:
             predicted: also this many points that surrogates predict; `candidate` is missing, `measured` false, and
-                `stderr` the standard deviation of the prediction. What speaks against them: `front_answer`.
+                `stderr` the standard deviation of the prediction. Reasons to doubt them: `front_answer`.
             where: constraints, as in 'safety >= base - 1 point'; the front of the candidates that meet them.
             beats_parents: leave out what a parent dominates.
             prefer: order by a preference, as in 'add=2,sort=1'.
             desire: order by desirability, as in 'add=0.5..0.9,sort=0.2..0.8' (worthless and ideal scores).
-        """
-        from evomerge.results.front_table import front_table
 
-        request = FrontRequest(predicted, tuple(where), beats_parents, prefer, desire)
-        return front_table(self.front_answer(request).frame(), self.objectives)
+        >>> run = open_run("runs/quickstart")
+        >>> front = run.front()
+        >>> list(front.columns)
+        ['candidate', 'measured', 'score.left', 'score.right', 'stderr.left', 'stderr.right']
+        >>> len(run.front(where=["left >= base"])) <= len(front)
+        True
+        """
+        return front_frame(self.data, FrontRequest(predicted, tuple(where), beats_parents, prefer, desire))
 
     def front_answer(self, request: FrontRequest = MEASURED) -> FrontAnswer:
         """Return a front with intervals, the surrogates' errors and the reasons to doubt them; see `results.fronts`.
@@ -206,164 +154,83 @@ class Run(RunData):
         Args:
             request: what is wanted; default: the measured front, best overall first.
         """
-        return front_of(self, request)
+        return front_of(self.data, request)
 
-    def front_mapping(self, request: FrontRequest = MEASURED) -> dict[str, Any]:
-        """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points.
-
-        Args:
-            request: what is wanted; default: the measured front, best overall first.
-        """
-        answer = self.front_answer(request)
-        numbers = [number for number in answer.candidates if number is not None]
-        mapping = {
-            "objectives": [objective.name for objective in self.objectives],
-            "reference": self.reference(),
-            "hypervolume": self._volume(numbers),
-            "points": answer.points(),
-        }
-        if request.predicted:
-            rows = [] if answer.errors is None else answer.errors.to_dict(orient="records")
-            mapping["surrogates"] = [{str(key): plain(value) for key, value in row.items()} for row in rows]
-            mapping["warnings"] = list(answer.warnings)
-        return mapping
-
-    def reference(self) -> dict[str, float]:
-        """Return objective -> the worst parent's score: above this point hypervolumes are measured."""
-        return reference_point(self.evaluations(kind="parent"), self.objectives)
-
-    def front_volume(self) -> float:
-        """Return the volume that the measured front dominates above `reference`; 0 without a front."""
-        return self._volume(front_numbers(self.feasible(), self.objectives))
-
-    def _volume(self, numbers: Sequence[int]) -> float:
-        evaluations, reference = self.evaluations(), self.reference()
-        point = [objective.fitness(reference[objective.name]) for objective in self.objectives]
-        rows = [evaluations[number].fitness(self.objectives) for number in numbers]
-        return hypervolume(np.array(rows, dtype=float), point) if rows else 0.0
-
-    def hypervolume(self) -> pd.DataFrame:
-        """Return how the front grew, one row per candidate: candidate, seconds (active time), hypervolume so far."""
-        return hypervolume_frame(self)
-
-    def importance(self) -> pd.DataFrame:
-        """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`."""
-        from evomerge.results.landscapes import importance_frame
-
-        return importance_frame(self)
-
-    def landscape(self, pick: str = "best", *, to: Sequence[str] = (), steps: int = 21) -> pd.DataFrame:
-        """Return predicted slices through a candidate along every gene, and straight lines from it to others.
-
-        Args:
-            pick: best, knee, a number, or a preference.
-            to: where lines lead: candidates picked as above, or parents by number (-1 is the base).
-            steps: points per slice and line.
-
-        Columns in `landscapes.landscape_frame`.
-        """
-        from evomerge.results.landscapes import landscape_frame
-
-        return landscape_frame(self, pick, to, steps)
+    # --- one candidate ------------------------------------------------------------------------------------------
 
     def best(self) -> Candidate | None:
         """Return the candidate of highest weighted mean score on the search items, of those that meet the constraints.
 
-        None where there is no such candidate; `infeasible` says why.
-        """
-        number = best_number(self.selection_pool(), self.objectives)
-        return None if number is None else self.candidate(number)
+        None where there is no such candidate; `status()` says why.
 
-    def pick(self, pick: str = "best") -> Candidate:
+        >>> run = open_run("runs/quickstart")
+        >>> best = run.best()
+        >>> best.number, best.recipe.method
+        (6, 'task_arithmetic')
+        """
+        return best_candidate(self.data)
+
+    def pick(self, pick: int | str = "best") -> Candidate:
         """Return the candidate that 'best', 'knee', a number, or a preference as in 'add=2,sort=1' names.
 
         Args:
             pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
 
         Raises:
-            InputError: it names nobody, or somebody who failed.
+            InputError: there is no such candidate, or it failed.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.pick("knee").number, run.pick(3).number, run.pick("left=2,right=1").number
+        (9, 3, 0)
         """
-        evaluations = (
-            {**self.evaluations(kind="parent"), **self.evaluations()} if _is_number(pick) else self.selection_pool()
-        )
-        return self.candidate(pick_number(str(pick), evaluations, self.objectives))
+        return picked_candidate(self.data, str(pick))
 
-    def resolve(self, name: str) -> Candidate:
-        """Return the model that a name means: all that `pick` knows, and parents by their names ('add', 'parent add').
-
-        Args:
-            name: as in `pick`, or a parent's name.
-
-        Raises:
-            InputError: there is no such model.
-        """
-        parents = {parent.name: parent for parent in self.candidates("parent")}
-        text = name.strip()
-        if text in ("best", "knee") or _is_number(text):
-            return self.pick(text)
-        if (parent := parents.get(text, parents.get(text.removeprefix("parent ")))) is not None:
-            return parent
-        if "=" in text:
-            return self.pick(text)
-        known = ["best", "knee", *parents]
-        raise InputError(f"no candidate or parent {name!r}: a number, a preference, or a name. {near(name, known)}")
-
-    def recipe(self, pick: str = "best") -> Recipe:
+    def recipe(self, pick: int | str = "best") -> Recipe:
         """Return the recipe of the picked candidate.
 
         Args:
             pick: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.recipe("best").to_mapping()["merge_method"]
+        'task_arithmetic'
         """
         return self.pick(pick).recipe
 
-    def finals(self) -> list[Final]:
-        """Return finalists and parents on the held-out items, with paired intervals against the best parent."""
-        plan, stands_in = self.facts["items"]["holdout"], self.facts["items"]["stands_in"]
-        with self._archive() as archive:
-            people = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
-            done = [c for c in people if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]
-            responses = {c.number: archive.responses("holdout", c.number) for c in done} if plan else {}
-        names = {c.number: f"parent {c.name}" if c.kind == "parent" else f"candidate {c.number}" for c in people}
-        return compare_finals(responses, names, self.objectives, stands_in)
+    def compare(self, a: int | str, b: int | str, *, split: Split | None = None, level: float = 0.95) -> Comparison:
+        """Return the paired comparison of two models: per item, and the difference with its interval.
 
-    # --- how it went --------------------------------------------------------------------------------------------
+        Args:
+            a: a candidate's number, 'best', 'knee', a preference as in 'add=2,sort=1', or a parent's name.
+            b: likewise; a positive difference says that `a` is better.
+            split: search or holdout items; None: held-out items where both have answered them, which is fairer to
+                both, because search items helped to choose among the candidates.
+            level: of the intervals.
 
-    @property
-    def has_result(self) -> bool:
-        """True where at least one candidate has scores, and meets the search's constraints."""
-        return bool(front_numbers(self.feasible(), self.objectives))
+        Raises:
+            InputError: there is no such model, or the two have no answered item in common.
 
-    def status(self) -> dict[str, Any]:
-        """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation."""
-        return status_of(self)
-
-    def utilisation(self) -> pd.DataFrame:
-        """Return one row per worker that ever was: where its time went, over all sessions.
-
-        Columns: worker, node, gpus (its share), done, failed (jobs), busy (share of the time that it was there), then
-        seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work whose result nobody
-        got: a worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .prefill (reading
-        questions and choices), .decode (writing answers), .score (prompts, grading) and .other (what the stages do
-        not explain).
+        >>> run = open_run("runs/quickstart")
+        >>> comparison = run.compare("best", "left")
+        >>> list(comparison.table()["objective"])
+        ['left', 'right']
+        >>> comparison.overall.low < comparison.overall.value < comparison.overall.high
+        True
         """
-        from evomerge.results.utilisation import table
+        return compare_models(self.data, a, b, split=split, level=level)
 
-        with self._archive() as archive:
-            return table(archive)
+    def finals(self) -> list[Final]:
+        """Return finalists and parents on the held-out items, with paired intervals against the best parent.
 
-    def status_text(self) -> str:
-        """Return the status for people."""
-        from evomerge.results.summaries import status_text
+        >>> run = open_run("runs/quickstart")
+        >>> [final.name for final in run.finals()]
+        ['parent right', 'parent left', 'parent base', 'candidate 0', 'candidate 1']
+        """
+        return finals_of(self.data)
 
-        return status_text(self)
-
-    def summary(self) -> str:
-        """Return what the end of a search prints: the front, the verdict on held-out items, what to type next."""
-        from evomerge.results.summaries import summary_text
-
-        return summary_text(self)
-
-    def export(self, to: str | Path, *, pick: str = "best", form: str = "hf", rank: int | str | None = None) -> str:
+    def export(
+        self, to: str | Path, *, pick: int | str = "best", form: str = "hf", rank: int | str | None = None
+    ) -> str:
         """Write a candidate as a model folder ('hf'), an adapter of its base ('lora'), a mergekit YAML, or a recipe.
 
         Args:
@@ -374,11 +241,50 @@ class Run(RunData):
 
         Returns:
             A sentence that says what was written.
+
+        >>> run = open_run("runs/quickstart")
+        >>> run.export("best.yaml", form="mergekit")
+        'wrote candidate 6 as a mergekit file: best.yaml'
         """
         from evomerge.results.export import export_candidate
 
-        return export_candidate(self, to, pick=pick, form=form, rank=rank)
+        return export_candidate(self.data, to, pick=str(pick), form=form, rank=rank)
 
+    # --- how it went --------------------------------------------------------------------------------------------
 
-def _is_number(text: str | int) -> bool:
-    return str(text).strip().lstrip("-").isdigit()
+    @property
+    def has_result(self) -> bool:
+        """True where at least one candidate has scores, and meets the search's constraints."""
+        return bool(front_numbers(self.data.feasible(), self.objectives))
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` prints: state, counts, best, front size, seconds, utilisation.
+
+        >>> run = open_run("runs/quickstart")
+        >>> status = run.status()
+        >>> status["state"], status["done"], status["failed"]
+        ('finished', 15, 1)
+        """
+        return status_of(self.data)
+
+    def status_text(self) -> str:
+        """Return the status for people.
+
+        >>> run = open_run("runs/quickstart")
+        >>> print(run.status_text().splitlines()[1])
+          candidates  15 done, 1 failed, of 16
+        """
+        from evomerge.results.summaries import status_text
+
+        return status_text(self.data)
+
+    def summary(self) -> str:
+        """Return what the end of a search prints: the front, the verdict on held-out items, what to type next.
+
+        >>> run = open_run("runs/quickstart")
+        >>> print(run.summary().splitlines()[2])
+        Pareto front, 7 candidates (search items; mean ± standard error):
+        """
+        from evomerge.results.summaries import summary_text
+
+        return summary_text(self.data)

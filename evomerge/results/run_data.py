@@ -1,5 +1,6 @@
-"""What a run folder says: the facts, candidates, answers and outcomes that the archive holds, and nothing computed
-from several of them. Read-only, and safe while the search goes on elsewhere.
+"""The data of a run: facts, candidates, answers, outcomes, and the evaluations that follow from them.
+
+Everything else about a run (fronts, tables, texts) is a function of a `RunData`. Reading is safe during a search.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evomerge.archive import Archive, holder_of
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
@@ -20,28 +21,24 @@ from evomerge.results.constraints import (
     parent_scores,
     read_constraints,
 )
-from evomerge.results.estimates import COLUMNS as ESTIMATE_COLUMNS
-from evomerge.results.estimates import best_evaluation, estimate_rows, recorded_estimates, search_answers
+from evomerge.results.estimates import best_evaluation, full_only, recorded_estimates, search_answers
 from evomerge.results.evaluations import answered_everything, evaluation_of
 from evomerge.results.frames import flag_metrics
-from evomerge.results.utilisation import summary
+from evomerge.results.utilisation import usage_summary
 from evomerge.space import SearchSpace, build_space
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class RunData:
-    """A run folder's archive, read afresh at every call; only evaluations, which never change, are kept."""
+    """The archive of a run folder, read afresh at every call; only evaluations are kept, because they never change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[int, Evaluation] = {}  # on search items; answers are never changed, so neither are these
+        self._known: dict[int, Evaluation] = {}  # evaluations on search items are cached: stored answers never change
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             return dict(archive.facts)
 
     @cached_property
@@ -68,7 +65,7 @@ class RunData:
         Args:
             kind: search, which includes those remeasured, or parent.
         """
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             found = [*archive.candidates(kind), *(archive.candidates("remeasured") if kind == "search" else ())]
         return sorted(found, key=lambda candidate: abs(candidate.number))
 
@@ -80,7 +77,7 @@ class RunData:
         """
         finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
         racing = self.facts.get("racing") is not None
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:
@@ -95,16 +92,16 @@ class RunData:
         return {number: self._known[number] for number in sorted(finished) if number in self._known}
 
     def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
-        """Return what is known of the candidates that few items were asked of; those never told are left out."""
+        """Return the evaluations of candidates estimated from few items; candidates never observed are left out."""
         estimates = recorded_estimates(archive)
         items = self.facts["items"]["search"]
-        told = {event.candidate for event in archive.events("told")}
+        observed = {event.candidate for event in archive.events("told")}
         return {
             number: best_evaluation(
                 number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
             )
             for number, outcome in finished.items()
-            if outcome.done and (number in told or number >= FIRST_REMEASURED)
+            if outcome.done and (number in observed or number >= FIRST_REMEASURED)
         }
 
     @property
@@ -151,30 +148,16 @@ class RunData:
     def selection_pool(self) -> dict[int, Evaluation]:
         """Return the evaluations among which the best is chosen: of candidates that meet the search's constraints.
 
-        Once finalists have answered every search item, an estimate no longer competes with them: the highest of many
-        estimates is high by luck too, while most of the finalists' answers had no part in the choice.
+        Once finalists have answered every search item, only they are left, see `estimates.full_only`.
         """
         evaluations = self.evaluations()
-        with self._archive() as archive:
-            decided = any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
-        return self._meeting({n: evaluations[n] for n in self.full_candidates()} if decided else evaluations)
-
-    def estimates(self) -> pd.DataFrame:
-        """Return one row per candidate and estimated objective: what few answers told, beside the full answers.
-
-        Columns: candidate, objective, estimate, stderr, low, high (95%, for the mean over all search items), full
-        (that mean, where the candidate answered them all; else missing), items (answered for the estimate), method,
-        beyond (outside the scores that the item bank was calibrated on, where bias must be expected).
-        """
-        import pandas as pd
-
-        with self._archive() as archive:
-            rows = estimate_rows(archive, self.objectives, self.facts["items"]["search"]) if self.estimated else []
-        return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
+        with self.open_archive() as archive:
+            complete = full_only(archive)
+        return self._meeting({n: evaluations[n] for n in self.full_candidates()} if complete else evaluations)
 
     def outcomes(self, split: Split = "search") -> list[Outcome]:
         """Return the last outcome of every finished candidate and parent on the items of `split`, by number."""
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             last = {outcome.number: outcome for outcome in archive.outcomes() if outcome.split == split}
         return [last[number] for number in sorted(last)]
 
@@ -198,7 +181,7 @@ class RunData:
         Args:
             number: of the candidate; negative for a parent.
         """
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             outcome = archive.outcome(number)
         return outcome.fingerprint if outcome else ""
 
@@ -209,7 +192,7 @@ class RunData:
             number: of the candidate; negative for a parent.
             split: search, rest (what finalists answered beside the anchors) or holdout items.
         """
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             return archive.responses(split, number)
 
     def answers_of(self, numbers: Iterable[int], split: Split = "search") -> dict[int, tuple[Response, ...]]:
@@ -219,13 +202,13 @@ class RunData:
             numbers: of candidates and parents.
             split: as in `responses`.
         """
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             return {number: archive.responses(split, number) for number in numbers}
 
     def answer_flags(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (kind, objective) -> share of its answers to search items; kinds: `MISHAPS`."""
+        """Return candidate or parent -> (kind, objective) -> share of its search answers; kinds: `ANSWER_FLAGS`."""
         wanted = flag_metrics(self.objectives)
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             means = archive.means("search", sorted({metric for _, metric in wanted}))
         found: dict[int, dict[tuple[str, str], float]] = {}
         for (number, task, metric), share in means.items():
@@ -238,7 +221,7 @@ class RunData:
         """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
         if holder_of(self.folder):
             return "running"
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             last = [event.kind for event in archive.events("asked", "submitted", "resumed", "interrupted", "ended")][
                 -1:
             ]
@@ -246,31 +229,33 @@ class RunData:
 
     def count(self) -> int:
         """Return how many candidates were proposed so far."""
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             return archive.count("search")
 
     def seconds(self) -> float:
         """Return the active time of the run in seconds, over all its sessions."""
-        with self._archive() as archive:
+        with self.open_archive() as archive:
             return archive.seconds()
 
     def budget(self) -> dict[str, Any]:
         """Return the limits (candidates, hours, ...) that hold now: the file's, or those of the last `resume`."""
         limits = dict(self.facts["budget"])
-        with self._archive() as archive:
-            for event in archive.events("resumed"):  # what a resume gave takes the place of what was there
+        with self.open_archive() as archive:
+            for event in archive.events("resumed"):  # limits given to a resume replace the earlier ones
                 limits.update(event.payload)
         return limits
 
     def usage(self) -> dict[str, Any]:
         """Return where the time went: busy share, seconds by stage, candidates per hour, and what it cost."""
-        with self._archive() as archive:
-            return summary(archive, self.budget().get("price"))
+        with self.open_archive() as archive:
+            return usage_summary(archive, self.budget().get("price"))
 
-    def _answered_holdout(self, number: int) -> bool:
-        with self._archive() as archive:
+    def answered_holdout(self, number: int) -> bool:
+        """Return whether a candidate or parent has answered the held-out items."""
+        with self.open_archive() as archive:
             outcome = archive.outcome(number, "holdout")
         return outcome is not None and outcome.done
 
-    def _archive(self) -> Archive:
+    def open_archive(self) -> Archive:
+        """Return the archive, opened for reading; close it, or use it as a context manager."""
         return Archive.open(self.folder, read_only=True)

@@ -13,7 +13,7 @@ from evomerge.errors import ExtraMissing, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN_COLUMNS = 14  # of a wide table in a terminal; the rest is in the files
+SHOWN_COLUMNS = 14  # a terminal shows no more columns; files hold all
 
 
 def write_csv(table: pd.DataFrame, path: str) -> None:

@@ -11,9 +11,9 @@ from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Resp
 from evomerge.errors import CandidateError, InputError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
-from evomerge.results import open_run
+from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of
-from evomerge.run.places import Places
+from evomerge.run.options import Execution
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
@@ -119,7 +119,7 @@ def score(
     if not tasks:
         raise InputError("--tasks must name at least one task")
     recipe = load_recipe(model) if str(model).endswith((".yaml", ".yml")) else passthrough(str(model))
-    lm_eval = Places(allow_code_execution=allow_code_execution).consent({})
+    lm_eval = Execution(allow_code_execution=allow_code_execution).allow_code({})
     settings = TaskSettings(
         tuple(include), {**lm_eval, **({} if num_fewshot is None else {"num_fewshot": num_fewshot})}
     )
@@ -186,12 +186,13 @@ class Replay:
         return "\n".join(lines)
 
 
-def replay(folder: str | Path, candidate: int, allow_code_execution: bool = False) -> Replay:
+def replay(folder: str | Path, candidate: int | str, allow_code_execution: bool = False) -> Replay:
     """Return how a candidate's weights, built again, and its answers compare with those that are stored.
 
     Args:
         folder: of the run.
-        candidate: its number; negative for a parent.
+        candidate: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'; as `pick` in
+            `Run.export`.
         allow_code_execution: let tasks run code that the model writes. Use a sandbox.
 
     Raises:
@@ -201,28 +202,35 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
     from evomerge.run.preparation import from_facts
 
     run = open_run(folder)
-    found = run.candidate(candidate)
-    stored = run.evaluations("parent" if candidate < 0 else "search").get(candidate)
+    found = _chosen(run, candidate)
+    candidate = found.number
+    stored = run.data.evaluations("parent" if candidate < 0 else "search").get(candidate)
     if stored is None or stored.failure is not None:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
     preparation = from_facts(run.facts)
-    Places(allow_code_execution=allow_code_execution).consent(preparation.spec.task_settings.lm_eval)
+    Execution(allow_code_execution=allow_code_execution).allow_code(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
-    before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}
+    before = {(r.task, r.item, r.metric): r.value for r in run.data.responses(candidate)}
     timed = {objective.task for objective in run.objectives if objective.kind == "seconds"}  # differs every time
     changed = sum(before.get((r.task, r.item, r.metric)) != r.value for r in responses if r.task not in timed)
     return Replay(
         candidate,
         found.recipe.digest,
         outcome.fingerprint,
-        run.fingerprint(candidate),
+        run.data.fingerprint(candidate),
         dict(evaluation_of(candidate, responses, run.objectives).scores),
         dict(stored.scores),
         changed,
         len(before),
     )
+
+
+def _chosen(run: Run, candidate: int | str) -> Candidate:
+    """Return the candidate of a number, whatever became of it, or the one that a pick names."""
+    text = str(candidate).strip()
+    return run.data.candidate(int(text)) if text.removeprefix("-").isdecimal() else run.pick(text)
 
 
 def _answers(

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from evomerge.errors import CandidateError
-from evomerge.scoring.measures import Written
+from evomerge.scoring.measures import Generation
+from evomerge.scoring.packing import SHORTEST_ROOT
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
-from evomerge.scoring.rows import SHORTEST_ROOT
 from evomerge.scoring.stopwatch import Stopwatch
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # token ids per sequence -> texts, special tokens left out
@@ -59,17 +59,6 @@ def _cuts_earlier(a: str, b: str) -> bool:
     return False
 
 
-def write(
-    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
-) -> list[str]:
-    """Return the greedy continuation of every prompt, cut at its stops; see `write_batches`."""
-    answers = [""] * len(prompts)
-    for batch in write_batches(model, prompts, stops, decode, batch_size, device):
-        for number, answer in batch.items():
-            answers[number] = answer.text
-    return answers
-
-
 def write_batches(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -79,7 +68,7 @@ def write_batches(
     device: torch.device,
     wanted: Collection[int] | None = None,
     stopwatch: Stopwatch | None = None,
-) -> Iterator[dict[int, Written]]:
+) -> Iterator[dict[int, Generation]]:
     """Yield prompt -> its greedy continuation, cut at its stops, with its tokens and whether it came to its end.
 
     Args:
@@ -156,7 +145,7 @@ class _Batch:
         """Largest logit of the last step, per active row."""
         return [float(value) for value in self._largest.tolist()]
 
-    def run(self, stops: Stops, decode: Decode, watch: Stopwatch) -> list[Written]:
+    def run(self, stops: Stops, decode: Decode, watch: Stopwatch) -> list[Generation]:
         """Return the answers, in the order of the prompts; the first step reads the prompts, the others write."""
         for count in range(stops.limit):
             with watch.decode() if count else watch.prefill():
@@ -167,7 +156,7 @@ class _Batch:
             self._shrink()
         ended = [number not in self._going for number in range(len(self._texts))]
         return [
-            Written(stops.cut(text), len(tokens) - end, end)
+            Generation(stops.cut(text), len(tokens) - end, end)
             for text, tokens, end in zip(decode(self._texts), self._texts, ended, strict=True)
         ]
 

@@ -1,68 +1,66 @@
-"""What a measure is: something wanted of a model beside lm-eval's tasks, as plain data that travels to any worker.
+"""A measure: a metric of a model beside lm-eval's tasks, as plain data that travels to any worker.
 
-A measure takes a task's place: it has a name, documents that are pinned and split like a task's, a version, and
-responses per document. What each kind's documents are, and how they are asked, is in `kinds`.
+A measure takes the place of a task: it has a name, documents that are pinned and split like a task's, a version, and
+responses per document. The row of its kind in `evomerge.metrics` says what the documents are and which function asks.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from evomerge.candidate import Objective, ObjectiveKind
-
-METRICS: Mapping[str, str] = {
-    "perplexity": "perplexity",
-    "python": "score",
-    "phrases": "log_likelihood",
-    "response_length": "tokens",
-    "judge": "verdict",
-    "layers": "layers",
-    "parameters": "parameters",
-    "seconds": "seconds",
-}
-GOALS: Mapping[str, Literal["maximize", "minimize"]] = {
-    "perplexity": "minimize",
-    "python": "maximize",
-    "phrases": "maximize",
-    "response_length": "minimize",
-    "judge": "maximize",
-    "layers": "minimize",
-    "parameters": "minimize",
-    "seconds": "minimize",
-}
+from evomerge.candidate import Objective, Response
+from evomerge.errors import TaskError
+from evomerge.metrics import METRICS, MetricInfo, function_of, metric_info, register_metric
+from evomerge.scoring.documents import Catalogue, catalogue
+from evomerge.scoring.texts import read_prompts
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing to measure of a model; `settings` are JSON-ready, with absolute paths and every default filled in."""
+    """One metric of a model; `settings` are JSON-ready, with absolute paths and every default filled in."""
 
-    kind: ObjectiveKind  # never 'task'
+    kind: str  # of a registered metric; never 'task'
     name: str  # stands where a task's name stands
     settings: Mapping[str, Any] = field(default_factory=dict)  # by the kind's own keys
 
-    def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float = 1.0) -> Objective:
+    def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float | None = None) -> Objective:
         """Return the objective that wants this measure; it has the measure's name.
 
         Args:
             goal: which direction is better; None: the kind's own.
-            weight: for controllers that need one number.
+            weight: in the weighted mean; None: 1, and 0 for a size of the model, see `objectives`.
         """
-        return Objective(self.name, self.name, METRICS[self.kind], goal or GOALS[self.kind], weight, kind=self.kind)
+        info = metric_info(self.kind)
+        if weight is None:
+            weight = 0.0 if info.size else 1.0
+        return Objective(self.name, self.name, info.metric, goal or info.goal, weight, kind=self.kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The row travels along: a worker has not run the line that registered the metric.
+        return _measure, (metric_info(self.kind), self.name, self.settings)
+
+
+def _measure(info: MetricInfo, name: str, settings: Mapping[str, Any]) -> Measure:
+    if info.kind not in METRICS:
+        register_metric(info)
+    return Measure(info.kind, name, settings)
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a model wrote after a prompt."""
+class Generation:
+    """The text that a model generated after a prompt."""
 
     text: str  # cut at its stops
-    tokens: int  # of the answer, without the one that ended it
+    tokens: int  # length of the answer, without the token that ended it
     ended: bool  # False where the limit of tokens came first
 
 
-class Door(Protocol):
-    """What a measure may ask of the model that is resident at the moment."""
+class ModelInterface(Protocol):
+    """The interface of measures to the resident model."""
 
     @property
     def model(self) -> Any:
@@ -92,7 +90,7 @@ class Door(Protocol):
         """
         ...
 
-    def write(self, name: str, prompts: Sequence[str], limit: int, until: Sequence[str] = ()) -> list[Written]:
+    def write(self, name: str, prompts: Sequence[str], limit: int, until: Sequence[str] = ()) -> list[Generation]:
         """Return the model's greedy answers of at most `limit` tokens.
 
         Args:
@@ -102,3 +100,70 @@ class Door(Protocol):
             until: texts that end an answer, beside the end-of-text token; they are cut off.
         """
         ...
+
+
+def contents(measure: Measure) -> tuple[dict[str, Any], ...]:
+    """Return the documents of a measure.
+
+    Raises:
+        TaskError: a file is missing, unreadable or too short; names the file.
+    """
+    settings, listed = measure.settings, metric_info(measure.kind).documents
+    if listed is not None:
+        return tuple(function_of(listed)(settings))
+    if settings.get("prompts") is not None:
+        return tuple(read_prompts(settings["prompts"]))
+    # Named by their place, which is also their only content: what they are is known to the user's function alone. A
+    # size of the model is one number; a time is measured several times.
+    return tuple({"place": place} for place in range(settings.get("items") or 1))
+
+
+def documents(measure: Measure) -> Catalogue:
+    """Return the names and hashes of a measure's documents."""
+    return catalogue(measure.name, contents(measure))
+
+
+def version(measure: Measure) -> str:
+    """Return a hash of everything in a measure that can change an answer; of files, what they hold.
+
+    Raises:
+        TaskError: something that the measure needs is missing or wrong.
+    """
+    info = metric_info(measure.kind)
+    # Where files are does not matter, and what they hold is in the documents.
+    settings = {key: value for key, value in measure.settings.items() if key not in (*info.files, "folder")}
+    facts: list[Any] = [measure.kind, settings, [document.hash for document in documents(measure).documents]]
+    if info.version is not None:
+        facts += function_of(info.version)(measure.settings)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class BoundMetric:
+    """One measure on one worker: its documents are read once and asked of every candidate."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+        self.version = version(measure)
+        names = [document.id for document in documents(measure).documents]
+        self._contents = dict(zip(names, contents(measure), strict=True))
+
+    def content(self, item: str) -> Mapping[str, Any]:
+        """Return a document.
+
+        Raises:
+            TaskError: there is none of this name.
+        """
+        if item not in self._contents:
+            raise TaskError(f"{self.measure.name!r} has no document {item!r}; it has {len(self._contents)}")
+        return self._contents[item]
+
+    def answers(self, items: Sequence[str], interface: ModelInterface) -> tuple[Response, ...]:
+        """Return the resident model's responses to some documents.
+
+        Raises:
+            TaskError: a document does not exist, or a user's function returned something of another form.
+            CandidateError: the model's outputs are not numbers, or a user's function failed on this model.
+            InfrastructureError: a judge cannot be reached or answers in another form.
+        """
+        ask = function_of(metric_info(self.measure.kind).ask)
+        return tuple(ask(self.measure, items, [self.content(item) for item in items], interface))

@@ -17,8 +17,8 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InfrastructureError, InputError, TaskError, near
-from evomerge.scoring.chance import borrowed_generators
-from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.measures import Measure, ModelInterface
+from evomerge.scoring.rng import temporary_seed
 
 SCORE = "score"
 WHOLE = "whole"  # metric, 1 per item: the score is one number for all items together
@@ -46,6 +46,11 @@ class Function:
 
 
 _imported: dict[tuple[str, str], Function] = {}  # by path and folder; imported again where the file has changed
+
+
+def version(settings: Mapping[str, Any]) -> list[str]:
+    """Return the digest of the function's file, which is part of the measure's version."""
+    return [read_function(settings["function"], settings["folder"]).digest]
 
 
 def read_function(path: str, folder: str) -> Function:
@@ -87,7 +92,9 @@ def _digest(file: str) -> str:
         return file
 
 
-def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:
+def ask(
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], interface: ModelInterface
+) -> list[Response]:
     """Return what the user's function says of the resident model.
 
     One number for everything is kept with each item, marked as whole; numbers per item are kept as they are.
@@ -98,8 +105,8 @@ def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str,
     """
     settings = measure.settings
     prompts = tuple(document["prompt"] for document in documents) if settings["prompts"] else ()
-    written = door.write(measure.name, prompts, settings["max_tokens"], settings["until"]) if prompts else []
-    asked = Asked(door.model, door.tokenizer, tuple(items), prompts, tuple(answer.text for answer in written))
+    written = interface.write(measure.name, prompts, settings["max_tokens"], settings["until"]) if prompts else []
+    asked = Asked(interface.model, interface.tokenizer, tuple(items), prompts, tuple(answer.text for answer in written))
     function = read_function(settings["function"], settings["folder"])
     result = _called(settings["function"], function.call, asked, settings["folder"])
     numbers = _numbers(settings["function"], result, asked.items)
@@ -115,7 +122,7 @@ def _called(path: str, call: Callable[[Asked], Any], asked: Asked, folder: str) 
     import torch
 
     try:
-        with borrowed_generators(SEED, SEED, SEED), _importing_from(folder), torch.no_grad():
+        with temporary_seed(SEED, SEED, SEED), _importing_from(folder), torch.no_grad():
             return call(asked)
     except (CandidateError, InfrastructureError, InputError, MemoryError, torch.OutOfMemoryError):
         raise  # the function's author chose a kind, or the machine is at fault

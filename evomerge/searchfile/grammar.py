@@ -125,7 +125,7 @@ class Many:
 
 @dataclass(frozen=True)
 class Free:
-    """A mapping that is passed on as it is; whoever takes it checks it."""
+    """A mapping that is passed on unchanged; its reader checks it."""
 
     example: str
 
@@ -135,6 +135,15 @@ class Free:
             problems.append(Problem(place, f"must be a mapping, as in {self.example}, got {value!r}"))
             return {}
         return dict(value)
+
+
+@dataclass(frozen=True)
+class Anything:
+    """A value of any form, which its reader checks."""
+
+    def read(self, value: Any, place: Place, problems: list[Problem]) -> Any:
+        """Return the value."""
+        return value
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class ObjectiveRequest:
     task: str  # or the measure's name
     metric: str | None = None
     goal: Literal["maximize", "minimize"] | None = None
-    weight: float = 1.0
+    weight: float | None = None  # in the weighted mean; None: 1, and 0 for a size of the model
     filter: str | None = None
     name: str | None = None  # of the objective; None: after its task
     measure: Measure | None = None  # where it is no task
@@ -36,11 +36,11 @@ class ScoringRequest:
     banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
     pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
     anchors: str = "pinned"  # with an estimator: pinned, or fresh for every generation
-    full_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
+    full_evaluation_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
-    rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
+    sanity_checks: Mapping[str, Any] | None = None  # settings of scoring.sanity_checks.SanityChecks; None: no checks
     racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 
@@ -49,7 +49,6 @@ class ControllerRequest:
     """Who proposes candidates, and with which options beyond the defaults."""
 
     name: str = "cma-es"
-    population: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     asynchronous: bool = False
     staleness: int | None = None  # None: the controller's own bound

@@ -12,20 +12,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from evomerge.controllers.ingredients import Ingredients
+from evomerge.controllers.model_weights import Ingredients
 from evomerge.controllers.protocol import Controller, Setup
-from evomerge.controllers.registry import AUTO, FACTORIES, build
+from evomerge.controllers.registry import AUTO, CONTROLLERS, build
 from evomerge.errors import InputError
 
-NAMES = [*sorted(FACTORIES), AUTO]
+NAMES = sorted(CONTROLLERS)
 DESIGNS = {"random", "sobol", "latin"}
 # These build from the models and draw no lots: they end by themselves, and a seed changes nothing.
 SOUPS = {"greedy-soup", "kinship"}
 CHANCY = [name for name in NAMES if name not in SOUPS]
 LEARNERS = [name for name in CHANCY if name not in DESIGNS]
 # small batches, so that a few dozen proposals pass through every phase: start-up, modelled, further generations
-OPTIONS = {"tpe": {"startup": 8, "population": 4}, "gp": {"startup": 4, "population": 4}}
-OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution", AUTO)}
+OPTIONS = {"tpe": {"startup": 8, "batch_size": 4}, "gp": {"startup": 4, "batch_size": 4}}
+OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution")}
+OPTIONS |= {AUTO: {"batch_size": 6}}
 OPTIONS |= {"quadratic": {"startup": 10}, "nehvi": {"startup": 8}}
 
 
@@ -150,10 +151,10 @@ def test_wrong_tells_are_refused_and_change_nothing(name: str) -> None:
     controller = fresh(name)
     batch = controller.ask()
     controller.tell(0, sphere(0, batch[0]))
-    with pytest.raises(InputError, match="told before"):
+    with pytest.raises(InputError, match="observed before"):
         controller.tell(0, sphere(0, batch[0]))
     for index in (-1, 10_000):
-        with pytest.raises(InputError, match="never asked"):
+        with pytest.raises(InputError, match="never made"):
             controller.tell(index, [0.0])
     with pytest.raises(InputError, match="must have 1 values, got 2"):
         controller.tell(1, [0.0, 1.0])

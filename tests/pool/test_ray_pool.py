@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.protocol import Notice, Retry
+from evomerge.pool.protocol import PoolEvent, Retry
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.clock import BACKSTOP
 from tests.pool.test_pools import ITEMS, OPTIMA, expected, job, run_all
 
 pytest.importorskip("ray")
-from evomerge.pool.ray_pool import RayCluster, RayPool
+from evomerge.pool.ray_pool import RayCluster, start_ray_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LIMIT = 3600.0  # seconds without a sign of life, after which a worker hangs
@@ -39,7 +39,7 @@ def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(
 
     monkeypatch.setattr(RayCluster, "now", lambda cluster: time.monotonic() + jump)
     spec = SyntheticSpec(OPTIMA, troubles={2: "die once", 5: "die", 7: "hang once"}, scratch=str(tmp_path))
-    pool = RayPool(spec, 2, deadline_seconds=LIMIT, log=tmp_path / "ray.log")
+    pool = start_ray_pool(spec, 2, deadline_seconds=LIMIT, log=tmp_path / "ray.log")
     try:
         answers, outcomes, retries = run_all(pool, range(10), look)
     finally:
@@ -64,7 +64,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
 ) -> None:
     """Two tasks of 8 items in pairs; after five pairs the worker hangs, and its process gets SIGKILL."""
     spec = SyntheticSpec(OPTIMA, portion=2, troubles={3: "hang once"}, scratch=str(tmp_path))
-    pool = RayPool(spec, 1, deadline_seconds=LIMIT)
+    pool = start_ray_pool(spec, 1, deadline_seconds=LIMIT)
     asked: list[Job] = []
     niceness: list[int] = []
     plain = RayCluster.send
@@ -76,14 +76,14 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
         pool.submit(job(3))
         while not any(isinstance(one, Outcome) for one in others):
             for one in pool.collect(0.5):
-                if isinstance(one, Notice) and one.what == "joined":
+                if isinstance(one, PoolEvent) and one.what == "joined":
                     pid = one.facts["pid"]
                     niceness.append(os.getpriority(os.PRIO_PROCESS, pid))
                 elif isinstance(one, Answers):
                     parts.append(one)
                     if len(parts) == 5:
                         os.kill(pid, signal.SIGKILL)
-                elif not isinstance(one, Notice):
+                elif not isinstance(one, PoolEvent):
                     others.append(one)
     finally:
         pool.close()
@@ -114,7 +114,7 @@ def test_monitoring_can_scrape_the_figures(running_ray: None) -> None:
     """A real scrape of the node's metrics endpoint, as Prometheus would do it."""
     import ray
 
-    pool = RayPool(SyntheticSpec(OPTIMA), 2)
+    pool = start_ray_pool(SyntheticSpec(OPTIMA), 2)
     (node,) = [row for row in ray.nodes() if row["Alive"]]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     try:

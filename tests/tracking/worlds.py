@@ -11,15 +11,15 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Rules, evaluate, run_search
-from evomerge.pool.local import LocalPool
 from evomerge.pool.protocol import Pool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 from evomerge.tracking import tracked
-from evomerge.tracking.keeper import Join
+from evomerge.tracking.writer import Join
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, facts
 
 FILE = "controller: {name: sobol}\nscoring: {items: 40}\nmerge: {parameters: {weight: {search: [0.0, 1.0]}}}\n"
@@ -80,7 +80,7 @@ def expected(run: Run, key: str) -> dict[int, float]:
         table = run.trials().set_index("candidate")[f"{kind}.{name}"].dropna()
     else:
         columns = {"overall/best": "best", "front/size": "front_size", "front/hypervolume": "hypervolume"}
-        table = run.history().set_index("candidate")[columns[key]]
+        table = run.tables.history().set_index("candidate")[columns[key]]
     return {int(number): float(value) for number, value in table.items()}
 
 
