@@ -15,11 +15,11 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
-from evomerge.controllers.protocol import Controller, Recommending
+from evomerge.controllers.protocol import Controller, Recommender
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
 from evomerge.loop import Items
-from evomerge.results.estimates import Estimate, best_evaluation
+from evomerge.results.estimates import ItemEstimate, best_evaluation
 from evomerge.run.generations import FreshItems
 from evomerge.run.preparation import Preparation
 from evomerge.scoring.estimate import values_of
@@ -103,7 +103,7 @@ class Estimation:
         for event in self._archive.events("recommended"):
             if event.payload["told"] == told:
                 return [self._archive.candidate(number) for number in event.payload["numbers"]]
-        if not self._estimated or not isinstance(controller, Recommending):
+        if not self._estimated or not isinstance(controller, Recommender):
             return []
         points = controller.recommended()
         first, candidates = FIRST_REMEASURED + self._archive.count("remeasured"), list[Candidate]()
@@ -207,7 +207,7 @@ class Estimation:
         names = self._names[task]
         return match_bank(read_bank(entry["path"]), [names[item] for item in items], task)
 
-    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> Estimate | None:
+    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> ItemEstimate | None:
         """Return what a candidate's answers to the anchor items tell; None where a value is outside [0, 1]."""
         values = values_of(responses, one.objective)
         anchors = [item for item in self._asked(number)[one.objective.task] if item in values]
@@ -219,7 +219,7 @@ class Estimation:
             return None
         found = one.estimator.estimate(row)
         value, stderr = float(found.value[0]), float(found.stderr[0])
-        return Estimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
+        return ItemEstimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
 
     def _learn(self, number: int, responses: Sequence[Response]) -> None:
         if number in self._learnt:

@@ -15,8 +15,8 @@ import numpy as np
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
 from evomerge.controllers.auto import auto_options, choose
-from evomerge.controllers.model_weights import ingredients_in, models_with_weights, with_products
-from evomerge.controllers.protocol import Prior, Setup
+from evomerge.controllers.model_weights import model_weights_in, models_with_weights, with_products
+from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
@@ -82,25 +82,25 @@ def decide(
     prior, notes = dict[str, Any](), tuple[str, ...]()
     if (source := request.options.get("warm_start")) is not None:
         prior, notes = _warm_start(str(source), space, objectives)
-    setup = setup_of({"prior": prior}, space, merge, objectives, plan, budget=budget, seed=0)
+    problem = search_problem({"prior": prior}, space, merge, objectives, plan, budget=budget, seed=0)
     name = request.name
     options = {key: value for key, value in request.options.items() if key != "warm_start"}
     if name == AUTO:
-        choice = choose(setup)
+        choice = choose(problem)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
         options = auto_options(name, options.get("batch_size"))
     if controller_info(name).scalarises and (sizes := Objectives(objectives).left_out()):
         names = ", ".join(objective.name for objective in sizes)
         notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
     products: list[list[float]] = []
-    if controller_info(name).needs_similarity and measure and setup.ingredients is not None:
+    if controller_info(name).needs_similarity and measure and problem.model_weights is not None:
         from evomerge.weights.kinship import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
     return Proposing(name, options, notes, prior, products)
 
 
-def setup_of(
+def search_problem(
     controller: Mapping[str, Any],
     space: SearchSpace,
     merge: Mapping[str, Any],
@@ -110,7 +110,7 @@ def setup_of(
     budget: int | None,
     seed: int,
     bounds: Bounds | None = None,
-) -> Setup:
+) -> SearchProblem:
     """Return what the controller is told about a search, from its facts alone.
 
     Args:
@@ -124,11 +124,11 @@ def setup_of(
         bounds: on fitness, where the search has constraints and they are known.
     """
     start = space.start()
-    ingredients = ingredients_in(merge, space)
-    if ingredients is not None and controller.get("products"):
-        ingredients = with_products(ingredients, controller["products"])
+    model_weights = model_weights_in(merge, space)
+    if model_weights is not None and controller.get("products"):
+        model_weights = with_products(model_weights, controller["products"])
     prior = controller.get("prior") or {"points": [], "fitness": []}
-    return Setup(
+    return SearchProblem(
         dimensions=space.dimension,
         seed=seed,
         objectives=len(objectives),
@@ -138,12 +138,12 @@ def setup_of(
         choices=space.choices,
         switches=space.switches,
         items=_items(objectives, plan),
-        ingredients=ingredients,
+        model_weights=model_weights,
         asynchronous=controller.get("asynchronous", False),  # absent from runs of earlier versions
         staleness=controller.get("staleness"),
         bounds=bounds,
         prior=tuple(
-            Prior(tuple(point), None if fitness is None else tuple(fitness))
+            WarmStartPoint(tuple(point), None if fitness is None else tuple(fitness))
             for point, fitness in zip(prior["points"], prior["fitness"], strict=True)
         ),
     )

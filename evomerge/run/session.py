@@ -27,7 +27,7 @@ from evomerge.run.estimation import Estimation
 from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
 from evomerge.run.places import kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
-from evomerge.run.proposing import setup_of
+from evomerge.run.proposing import search_problem
 from evomerge.run.reading import read_search_file
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
@@ -246,7 +246,7 @@ def _done(archive: Archive, number: int) -> bool:
 
 def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = ()) -> Controller:
     facts, settings = preparation.facts, preparation.facts["controller"]
-    setup = setup_of(
+    problem = search_problem(
         settings,
         preparation.space,
         facts["merge"],
@@ -256,7 +256,7 @@ def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = 
         seed=facts["seed"],
         bounds=bounds_of(constraints, preparation.objectives) if constraints else None,
     )
-    return build_controller(settings["name"], setup, settings["options"])
+    return build_controller(settings["name"], problem, settings["options"])
 
 
 def _rules(preparation: Preparation) -> Rules:

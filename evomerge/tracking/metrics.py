@@ -27,7 +27,7 @@ from evomerge.candidate import Evaluation
 from evomerge.errors import EvomergeError
 from evomerge.results import Run
 from evomerge.results.table_output import plain
-from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, Plain, RunInfo, RunResult, Step
+from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, LoggedStep, Plain, RunInfo, RunResult
 
 
 class RunMetrics:
@@ -37,7 +37,7 @@ class RunMetrics:
         self._run = run
         self._identity = identity
 
-    def about(self) -> RunInfo:
+    def info(self) -> RunInfo:
         """Return who the run is."""
         run, facts = self._run, self._run.facts
         merge, controller = facts["merge"], facts["controller"]
@@ -61,7 +61,7 @@ class RunMetrics:
             goals,
         )
 
-    def steps(self, first: int, *, final: bool = False) -> list[Step]:
+    def steps(self, first: int, *, final: bool = False) -> list[LoggedStep]:
         """Return the steps from `first` on that can be written now, in ascending order.
 
         Args:
@@ -72,7 +72,7 @@ class RunMetrics:
             observed = {e.candidate: e.time for e in archive.events("told") if e.candidate is not None}
         ready = [number for number in sorted(observed) if first <= number <= LAST_STEP]
         if not final:
-            ready = [number for place, number in enumerate(ready) if number == first + place]
+            ready = [number for index, number in enumerate(ready) if number == first + index]
         if not ready:
             return []
         evaluations = self._run.data.evaluations()
@@ -94,7 +94,7 @@ class RunMetrics:
                 metrics |= {f"search/{key}": float(value) for key, value in now.items() if value is not None}
             metrics[MARKER] = float(before)
             finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-            steps.append(Step(number, observed[number], finite, self._genes(genotypes[number])))
+            steps.append(LoggedStep(number, observed[number], finite, self._genes(genotypes[number])))
         return steps
 
     def ending(self, state: Literal["finished", "interrupted", "failed"], time: float) -> RunResult:

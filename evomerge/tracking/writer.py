@@ -14,7 +14,7 @@ from evomerge.archive import Archive
 from evomerge.pool.secrets import hide
 from evomerge.results import open_run
 from evomerge.tracking.metrics import RunMetrics
-from evomerge.tracking.targets import Target, target_of, targets_of
+from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
 from evomerge.tracking.values import Tracker
 
 EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the run, for every tool)
@@ -86,7 +86,9 @@ def remembered(archive: Archive) -> tuple[list[str], str]:
 class _Writer:
     """A thread that keeps one tool up to date."""
 
-    def __init__(self, target: Target, folder: Path, identity: str, say: Say, seconds: float, join: Join) -> None:
+    def __init__(
+        self, target: TrackerTarget, folder: Path, identity: str, say: Say, seconds: float, join: Join
+    ) -> None:
         self._target, self._folder, self._identity = target, folder, identity
         self._say, self._seconds, self._join = say, seconds, join
         self._tracker: Tracker | None = None
@@ -129,9 +131,9 @@ class _Writer:
         try:
             if self._tracker is None:
                 tracker = self._target.tracker()
-                resumed = tracker.begin(source.about())
+                resumed = tracker.begin(source.info())
                 self._tracker, self._first = tracker, resumed.first
-                self._say(f"logging to {self._target.tool}: {resumed.place}")
+                self._say(f"logging to {self._target.tool}: {resumed.destination}")
             steps = source.steps(self._first, final=state == "finished")
             for start in range(0, len(steps), AT_ONCE):
                 some = steps[start : start + AT_ONCE]

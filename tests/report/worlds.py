@@ -11,7 +11,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
 from evomerge.pool.runner import LocalPool
@@ -85,7 +85,7 @@ def make_world(
     pool = LocalPool(spec)
     with Archive.create(folder, facts) as archive:
         archive.put_parents(parents)
-        engine = build(controller, Setup(dimensions=size, seed=3, objectives=len(tasks)))
+        engine = build(controller, SearchProblem(dimensions=size, seed=3, objectives=len(tasks)))
         fitness = lambda number, responses: evaluation_of(number, responses, objectives)  # noqa: E731
         run_search(archive, space, engine, pool, objectives, items, Budget(candidates), fitness)
         if kept:

@@ -9,7 +9,7 @@ from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
 from evomerge.pool.runner import LocalPool
@@ -61,7 +61,7 @@ def make_run(folder: Path, candidates: int = 16, constraints: Sequence[str] = ()
     pool = LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS, **scorer))
     with Archive.create(folder, {**facts(candidates), "constraints": list(constraints)}) as archive:
         archive.put_parents(parents)
-        controller = build("sobol", Setup(dimensions=2, seed=3, objectives=2))
+        controller = build("sobol", SearchProblem(dimensions=2, seed=3, objectives=2))
         fitness = lambda number, responses: evaluation_of(number, responses, OBJECTIVES)  # noqa: E731
         run_search(archive, space, controller, pool, OBJECTIVES, ITEMS, Budget(candidates), fitness)
         done = [c for c in archive.candidates() if (o := archive.outcome(c.number)) and o.done]

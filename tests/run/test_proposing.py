@@ -12,7 +12,7 @@ import yaml
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
 from evomerge.results import Run, open_run
-from evomerge.run.proposing import Proposing, decide, setup_of
+from evomerge.run.proposing import Proposing, decide, search_problem
 from evomerge.scoring.items import ItemPlan
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import build_space
@@ -48,22 +48,22 @@ def test_another_runs_results_are_prior_points_with_their_fitness(run: Run) -> N
     facts = found.to_facts(request)
     assert facts["options"] == {}
     assert "builds on 15 candidates" in found.notes[0]
-    setup = setup_of(facts, SPACE, MERGE, OBJECTIVES, PLAN, budget=40, seed=3)
+    problem = search_problem(facts, SPACE, MERGE, OBJECTIVES, PLAN, budget=40, seed=3)
     evaluations = {n: e for n, e in run.data.evaluations().items() if e.failure is None}
-    assert [prior.fitness for prior in setup.prior] == [e.fitness(OBJECTIVES) for e in evaluations.values()]
+    assert [prior.fitness for prior in problem.prior] == [e.fitness(OBJECTIVES) for e in evaluations.values()]
     genes = {candidate.number: candidate.genotype for candidate in run.data.candidates()}
-    assert np.allclose([prior.genotype for prior in setup.prior], [genes[n] for n in evaluations], atol=1e-5)
-    assert setup.items == (40, 40)
-    assert setup.ingredients is not None
-    assert setup.ingredients.names == ("left", "right")
-    assert len(build("quadratic", setup).ask()) == 4  # a round at once: the design is there
+    assert np.allclose([prior.genotype for prior in problem.prior], [genes[n] for n in evaluations], atol=1e-5)
+    assert problem.items == (40, 40)
+    assert problem.model_weights is not None
+    assert problem.model_weights.names == ("left", "right")
+    assert len(build("quadratic", problem).ask()) == 4  # a round at once: the design is there
 
 
 def test_the_facts_alone_rebuild_the_controller(run: Run, tmp_path: Path) -> None:
     facts = decided("cma-es", run.folder).to_facts(ControllerRequest("cma-es"))
     for name in ("cma-es", "quadratic", "tpe"):
         first, second = (
-            build(name, setup_of(facts, SPACE, MERGE, OBJECTIVES, PLAN, budget=40, seed=3)) for _ in range(2)
+            build(name, search_problem(facts, SPACE, MERGE, OBJECTIVES, PLAN, budget=40, seed=3)) for _ in range(2)
         )
         assert np.array_equal(first.ask(), second.ask())
 

@@ -13,7 +13,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Outcome
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
@@ -85,7 +85,7 @@ def test_decisions_are_recorded_before_they_take_effect(folder: Path) -> None:
         original(index, fitness)
 
     world = World(folder, "random", candidates=5, pool=Witness)
-    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"batch_size": 2})
+    controller = build("random", SearchProblem(GENES, world.seed, len(OBJECTIVES)), {"batch_size": 2})
     original = controller.tell
     controller.tell = tell_with_witness  # type: ignore[method-assign]
     world.run_with(controller)
@@ -270,7 +270,7 @@ def test_a_controller_that_proposes_otherwise_is_refused(folder: Path, change: d
 def test_rounding_on_another_processor_is_noted_and_survived(folder: Path) -> None:
     world = World(folder, "sobol", candidates=10)
     world.run()
-    controller = build("sobol", Setup(GENES, world.seed, len(OBJECTIVES)))
+    controller = build("sobol", SearchProblem(GENES, world.seed, len(OBJECTIVES)))
     original = controller.ask
     controller.ask = lambda: [np.nextafter(point, 1.0) for point in original()]  # type: ignore[method-assign]
     with Archive.open(folder, read_only=False) as archive:

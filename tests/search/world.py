@@ -17,7 +17,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
 from evomerge.pool.protocol import Pool
@@ -81,13 +81,13 @@ class World:
         return self.run_with(self.fresh_controller(), watch, progress)
 
     def fresh_controller(self) -> Controller:
-        setup = Setup(
+        problem = SearchProblem(
             *(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0)),
             budget=self.candidates,
             asynchronous=self.rules.asynchronous,
             staleness=self.staleness,
         )
-        return build(self.controller, setup, self.options)
+        return build(self.controller, problem, self.options)
 
     def run_with(
         self,

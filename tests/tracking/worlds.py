@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Rules, evaluate, run_search
 from evomerge.pool.protocol import Pool
@@ -61,7 +61,7 @@ class Followed:
 
 def search(archive: Archive, pool: Pool, candidates: int, rules: Rules | None = None) -> None:
     space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
-    controller = build("sobol", Setup(dimensions=2, seed=3, objectives=2))
+    controller = build("sobol", SearchProblem(dimensions=2, seed=3, objectives=2))
     fitness = lambda number, responses: evaluation_of(number, responses, OBJECTIVES)  # noqa: E731
     run_search(archive, space, controller, pool, OBJECTIVES, ITEMS, Budget(candidates), fitness, rules=rules)
 
