@@ -56,13 +56,13 @@ def _run_submit(arguments: argparse.Namespace) -> int:
         raise InputError("FILE is missing: a search file, or --follow JOB or --stop JOB in its place")
     options = SubmitOptions(**given(arguments, SubmitOptions))
     if cluster.kind == "slurm":
-        from evomerge.run.queues import slurm_command
+        from evomerge.run.batch_systems import slurm_command
 
         print(slurm_command(cluster, arguments.file, options))
         _say("type this on a login node; afterwards `squeue --me` looks, and `scancel JOB` stops")
         return DONE
     if cluster.kind == "rayjob":
-        from evomerge.run.queues import rayjob_manifest
+        from evomerge.run.batch_systems import rayjob_manifest
 
         print(rayjob_manifest(cluster, arguments.file, options), end="")
         _say("pipe this into `kubectl apply -f -`; `kubectl get rayjob` looks, `kubectl delete rayjob NAME` stops")

@@ -76,8 +76,8 @@ def _difference(archive: Archive, proposed: list[np.ndarray], first: int, count:
 
 
 def _differs(archive: Archive, what: str) -> RunError:
-    facts = archive.facts
-    made_with = ", ".join(f"{key}: {facts[key]}" for key in ("seed", "versions") if key in facts) or "see its facts"
+    config = archive.config_json
+    made_with = ", ".join(f"{key}: {config.get(key)}" for key in ("seed", "versions"))
     return RunError(
         f"{archive.path.parent} cannot be resumed: the controller does not repeat its proposals ({what}). Its seed, "
         f"its options or a library's version differ from those that made the run ({made_with}); restore them"

@@ -22,7 +22,7 @@ from evomerge.space.expansion import expand
 from evomerge.space.form import check_form
 from evomerge.space.gaps import Placeholder
 from evomerge.space.genes import Gene
-from evomerge.space.problems import Problem, dotted, located
+from evomerge.space.problems import Place, Problem, dotted, located
 from evomerge.space.route import RouteSpace, route_space, without_route
 from evomerge.space.route_request import MERGED, depth_problems, merged_depth, plain_source, request_of
 
@@ -174,6 +174,9 @@ def build_space(
     revisions: Mapping[str, str] | None = None,
     route: Mapping[str, Any] | None = None,
     depths: Mapping[str, int] | None = None,
+    place: Place = (),
+    lines: Mapping[Place, int] | None = None,
+    path: str = "merge",
 ) -> SearchSpace:
     """Return the search space of a mergekit document with markers.
 
@@ -185,16 +188,19 @@ def build_space(
         revisions: content or commit ids of models, by their names in `merge`; they go into every recipe.
         route: values of the route section, whose sources stand as in `merge`; None: no route.
         depths: layers of each model; those that are not listed have `layers`.
+        place: where `merge` stands in its file, for errors.
+        lines: place -> line of that file, likewise.
+        path: of that file, likewise.
 
     Raises:
         SearchFileError: the document has mistakes; all of them are listed.
     """
-    problems = check_form(merge)  # expansion relies on the form, so that it comes second
+    problems = check_form(merge, place)  # expansion relies on the form, so that it comes second
     if not problems:
-        expansion = expand(merge, layers, modules, routed=route is not None)
-        problems = [*expansion.problems, *route_depth_problems(route, merge, layers, depths)]
+        expansion = expand(merge, layers, modules, place, routed=route is not None)
+        problems = [*expansion.problems, *_route_depth_problems(route, merge, layers, depths)]
     if problems:
-        raise SearchFileError("merge", located(problems, {}))
+        raise SearchFileError(path, located(problems, lines or {}))
     routes = None if route is None else _routes(route, merge, layers, depths)
     genes = (*expansion.genes, *(routes.genes if routes is not None else ()))
     if routes is not None and merge["merge_method"] == "passthrough":
@@ -202,7 +208,7 @@ def build_space(
     return SearchSpace(genes, expansion.template, mask_seed, dict(revisions or {}), routes)
 
 
-def route_depth_problems(
+def _route_depth_problems(
     route: Mapping[str, Any] | None,
     merge: Mapping[str, Any],
     layers: int,

@@ -39,16 +39,15 @@ class RunMetrics:
 
     def info(self) -> RunInfo:
         """Return who the run is."""
-        run, facts = self._run, self._run.facts
-        merge, controller = facts["merge"], facts["controller"]
-        method = merge.get("merge_method")
+        run, config = self._run, self._run.config
+        method = config.merge.get("merge_method")
         goals: dict[str, Literal["maximize", "minimize"]] = {}
         for objective in run.objectives:
             goals |= {f"score/{objective.name}": objective.goal, f"best/{objective.name}": objective.goal}
         goals |= {"overall/candidate": "maximize", "overall/best": "maximize", "front/hypervolume": "maximize"}
         tags = {
-            "evomerge": str(facts["evomerge"]),
-            "controller": str(controller["name"]),
+            "evomerge": config.versions["evomerge"],
+            "controller": config.controller.name,
             "method": method if isinstance(method, str) else "searched",
         }
         return RunInfo(
@@ -57,7 +56,7 @@ class RunMetrics:
             run.folder,
             self._config(),
             tags,
-            str(facts["search_text"]),
+            config.search_text,
             goals,
         )
 
@@ -143,18 +142,18 @@ class RunMetrics:
 
     def _config(self) -> dict[str, Plain]:
         """Return the search file's settings by dotted name, and what was decided from it."""
-        facts = self._run.facts
+        config = self._run.config
         try:
-            given = yaml.safe_load(facts["search_text"]) or {}
+            given = yaml.safe_load(config.search_text) or {}
         except yaml.YAMLError as error:
             raise EvomergeError(f"the search file that the run keeps is no YAML: {error}") from error
         found: dict[str, Plain] = dict(_flat(given if isinstance(given, Mapping) else {}, ""))
         found |= {
-            "seed": facts["seed"],
+            "seed": config.seed,
             "genes": self._run.space.dimension,
-            "controller.name": facts["controller"]["name"],
-            "models": ", ".join(facts["models"]),
-            "evomerge": facts["evomerge"],
+            "controller.name": config.controller.name,
+            "models": ", ".join(config.models.names),
+            "evomerge": config.versions["evomerge"],
         }
         limits = {f"budget.{key}": value for key, value in self._run.data.budget().items() if value is not None}
         return {**found, **limits}

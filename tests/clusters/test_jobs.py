@@ -154,7 +154,7 @@ def test_a_search_is_uploaded_followed_stopped_refused_and_resumed(
     assert there.state == "finished"
     assert list(trials["status"]) == ["done"] * (told + 8)
     assert len(set(trials["worker"])) == 2, set(trials["worker"])
-    assert all(str(place / "files") in model for model in there.facts["models"]), "the upload is where it stays"
+    assert all(str(place / "files") in model for model in there.config.models.names), "the upload is where it stays"
     said = [out, err, *(one.stdout + one.stderr for one in (stopped, again, done))]
     assert not any(SECRET in text for text in said)
     for file in (place / "runs").rglob("*"):

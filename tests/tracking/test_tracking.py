@@ -21,7 +21,7 @@ from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
 from evomerge.tracking.values import LoggedStep, Resumed, RunResult
 from evomerge.tracking.writer import remembered
 from tests.pool.fakes import ShuffledPool
-from tests.run.made import OPTIMA, PARENTS, facts
+from tests.run.made import OPTIMA, PARENTS, config
 from tests.tracking.worlds import FAILS, FILE, Followed, search
 
 
@@ -98,7 +98,7 @@ def test_results_that_overtake_others_wait_for_them(tmp_path: Path) -> None:
     spec = SyntheticSpec(OPTIMA, parents=PARENTS)
     seen: list[int] = []
     gaps = 0
-    with Archive.create(folder, {**facts(40), "search_text": FILE}) as archive:
+    with Archive.create(folder, config(40, search_text=FILE).to_json()) as archive:
         archive.put_parents(
             [Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in enumerate(PARENTS)]
         )

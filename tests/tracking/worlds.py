@@ -20,7 +20,7 @@ from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 from evomerge.tracking import tracked
 from evomerge.tracking.writer import Join
-from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, facts
+from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, config
 
 FILE = "controller: {name: sobol}\nscoring: {items: 40}\nmerge: {parameters: {weight: {search: [0.0, 1.0]}}}\n"
 FAILS = 3  # the candidate that fails
@@ -38,7 +38,7 @@ class Followed:
         """Go on up to this many candidates, told to `log`; then score held-out items where it is the end."""
         new = not Archive.exists(self.folder)
         archive = (
-            Archive.create(self.folder, {**facts(64), "search_text": FILE})
+            Archive.create(self.folder, config(64, search_text=FILE).to_json())
             if new
             else Archive.open(self.folder, read_only=False)
         )
