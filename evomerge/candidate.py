@@ -64,7 +64,7 @@ class Response:
     item: str  # the document's id, see scoring.items
     metric: str  # with filter where it is not 'none': 'exact_match' or 'exact_match,strict-match'
     value: float  # the score, finite; in [0, 1] for most metrics
-    answer: str = ""  # what the model said or chose, shortened; for people, never for scores
+    answer: str = ""  # the model's answer, shortened; for people, never for scores
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a candidate has no score: a kind with its policy, one sentence, and the traceback for the log."""
+    """Why a candidate has no score: a kind with its policy, one sentence, and the traceback traceback."""
 
     kind: FailureKind  # whose fault it is, which decides what happens next
     message: str  # for people
@@ -129,7 +129,7 @@ LAYERS_RUN, LAYERS_SHARED = "layers.run", "layers.shared"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one job: nothing, or the failure; who did it, how long each stage took, and on which weights."""
+    """The end of one job: nothing, or the failure; worker, how long each stage took, and on which weights."""
 
     number: int  # of the candidate
     split: Split  # which items were asked

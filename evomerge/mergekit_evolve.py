@@ -61,25 +61,28 @@ def differences(document: Mapping[str, Any]) -> list[str]:
     method = genome["merge_method"]
     low = -WEIGHT_REACH if genome.get("allow_negative_weights") else 0.0
     found = [
-        "Part of each task's documents is held out for the final report; mergekit-evolve searches on all of them.",
-        "Every candidate answers the same pinned documents; a limit took the first ones, or with shuffle others.",
-        "Scores stay apart, with a Pareto front and error bars; cma-es climbs their weighted sum, as there.",
-        "Paths are relative to this file; there they were relative to the current folder.",
+        "A fraction of each task's documents is held out for the final report; mergekit-evolve uses all.",
+        ("All candidates answer the same pinned documents; a limit takes the first ones, or with shuffle random ones."),
+        ("Objectives stay separate, with a Pareto front and standard errors; cma-es maximises their weighted sum."),
+        "Paths are relative to this file; in mergekit-evolve they are relative to the working directory.",
     ]
     if method == "slerp":
-        found.append("t goes from the first model (0) to the second (1); there a softmax of two genes chose it.")
+        found.append(
+            "t ranges from the first model (0) to the second (1); in mergekit-evolve it is a softmax of two genes."
+        )
     else:
         found.append(
-            f"Weights are searched in [{low:g}, {WEIGHT_REACH:g}]; there they had no bound and lost their sign."
+            f"Weights are searched in [{low:g}, {WEIGHT_REACH:g}]; in mergekit-evolve they are unbounded "
+            "and lose their sign."
         )
     if "density" in PARAMETERS[method]:
-        found.append("Densities are searched in [0, 1] itself; there they were folded and clipped into it.")
+        found.append("Densities are searched in [0, 1]; mergekit-evolve folds and clips them into it.")
     if genome.get("base_model") in genome["models"] and method not in ("linear", "slerp"):
-        found.append("The base model has no genes; there it had some without effect.")
+        found.append("The base model has no genes; in mergekit-evolve it has genes without effect.")
     if method in ("linear", "slerp") and genome.get("base_model") not in (None, *genome["models"]):
-        found.append(f"base_model is left out: {method} takes none beside its models, and mergekit refuses it.")
+        found.append(f"base_model is omitted: {method} has no base, and mergekit refuses it.")
     if any(_weight(task) == 0 for task in document["tasks"]):
-        found.append("Tasks of weight 0 are left out.")
+        found.append("Tasks with weight 0 are omitted.")
     return found
 
 
@@ -100,13 +103,13 @@ def search_file_text(document: Mapping[str, Any], *, layers: int | None = None, 
         f"Check it:  evomerge check  {name}",
         f"Try it:    evomerge search {name} --candidates 20",
         "",
-        "What differs from mergekit-evolve:",
+        "Differences from mergekit-evolve:",
         *(f"- {sentence}" for sentence in differences(document)),
     ]
     about = {
-        "merge": "a mergekit configuration; {search: [low, high]} stands where a number would stand",
-        "objectives": "metric as in lm-eval; direction from its metadata unless goal says otherwise",
-        "scoring": "items: documents per task; what stands under lm_eval is passed through to lm-eval",
+        "merge": "a mergekit configuration; {search: [low, high]} replaces a number",
+        "objectives": "metric as in lm-eval; direction from its metadata; goal overrides it",
+        "scoring": "items: documents per task; lm_eval: arguments for lm-eval",
         "budget": "never exceeded; mergekit-evolve's default for --max-fevals",
     }
     lines = [f"# {line}".rstrip() for line in head]
@@ -226,7 +229,7 @@ def _genome_problems(genome: Mapping[str, Any], layers: int | None) -> list[str]
     if not isinstance(granularity, int) or granularity < 0:
         problems.append(f"genome.layer_granularity: must be a whole number of layers, got {granularity!r}")
     elif granularity and layers is None:
-        problems.append("genome.layer_granularity: how many layers the models have must be known; give it as `layers`")
+        problems.append("genome.layer_granularity: requires the number of layers of the models; pass it as `layers`")
     elif granularity and layers is not None and layers % granularity:
         problems.append(f"genome.layer_granularity: {granularity} must divide the {layers} layers of the models")
     return problems

@@ -16,7 +16,7 @@ SHOWN_GENES = 20
 SHOWN_SLICES = 9
 
 
-def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.Chart:
+def importance(frame: pd.DataFrame, title: str = "Gene importance") -> alt.Chart:
     """Return which genes mattered most for each objective, of `run.tables.importance()`.
 
     Bars are the share of the fitness' variance between candidates with similar values of the gene; their colour says
@@ -44,7 +44,7 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
         library.Chart()
         .mark_bar()
         .encode(
-            x=library.X("share_of_variance:Q", title="share of variance", scale=library.Scale(domainMin=0)),
+            x=library.X("share_of_variance:Q", title="fraction of variance", scale=library.Scale(domainMin=0)),
             y=library.Y("gene:N", sort=list(order), title=None, axis=library.Axis(labelLimit=220)),
             color=library.Color("direction:N", scale=colours, title=None),
             tooltip=["gene", "objective", *(library.Tooltip(f"{c}:Q", format=".3f") for c in _numbers(shown))],
@@ -52,8 +52,8 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
         .properties(width=max(130, 460 // frame["objective"].nunique()), height=17 * len(order))
     )
     hidden = frame["gene"].nunique() - len(order)
-    subtitle = "in the region that was searched; correlation, not cause" + (
-        f"; {hidden} lesser genes left out" if hidden else ""
+    subtitle = "within the searched region; correlation, not causation" + (
+        f"; {hidden} less important genes omitted" if hidden else ""
     )
     chart = library.layer(bars, data=shown).facet(column=library.Column("objective:N", title=None))
     return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
@@ -101,7 +101,7 @@ def landscape(
     )
     facet = library.Facet("line:N", sort=order, title=None)
     chart = library.layer(around, line, far, data=shown).properties(width=170, height=120).facet(facet, columns=3)
-    subtitle = "bands: 90% intervals; grey dots: farther out than any candidate, not to be believed"
+    subtitle = "bands: 90% intervals; grey dots: extrapolation, unreliable"
     return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
 
 

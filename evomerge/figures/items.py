@@ -56,7 +56,7 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
         )
     )
     subtitle = "dark: solved. A column that few rows share is what a merge may gain; a white one is solved by none"
-    return titled(cells, f"Who solves what: {name}", subtitle, 640, 13 * len(models))
+    return titled(cells, f"Item matrix: {name}", subtitle, 640, 13 * len(models))
 
 
 def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = "search") -> pd.DataFrame:
@@ -126,14 +126,14 @@ def held_out(run: Run) -> alt.Chart:
     """
     library, frame = altair(), run.tables.generalisation()
     if not len(frame):
-        raise InputError("no model has answered held-out items yet; a search asks them at its end")
+        raise InputError("no held-out responses yet; they are scored at the end of a search")
     for side in ("search", "holdout"):
         frame[f"{side}_low"] = frame[side] - REACH * frame[f"{side}_stderr"]
         frame[f"{side}_high"] = frame[side] + REACH * frame[f"{side}_stderr"]
     panels = [_panel(library, part, str(name)) for name, part in frame.groupby("objective", sort=False)]
     title = {
-        "text": f"Did it hold up? {run.folder.name}",
-        "subtitle": "on the line both agree; below it, search items flattered. Bars: 95% intervals",
+        "text": f"Search against held-out scores: {run.folder.name}",
+        "subtitle": "below the line: search score biased upward by selection. Bars: 95% intervals",
     }
     return styled(library.concat(*panels, columns=3).properties(title=title))
 

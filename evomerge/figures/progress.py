@@ -45,7 +45,7 @@ def progress(run: Run) -> alt.Chart:
         y="best:Q", tooltip=["incumbent", library.Tooltip("best:Q", format=".4f")]
     )
     layers = [around, dots, line, *_parent(library, run)]
-    subtitle = "line: best so far, with its 95% interval; dots: candidates; dashed: the best parent (search items)"
+    subtitle = "line: incumbent, with its 95% interval; dots: candidates; dashed: the best parent (search items)"
     return titled(library.layer(*layers), f"Progress of {run.folder.name}", subtitle, 560, 320)
 
 

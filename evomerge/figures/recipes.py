@@ -139,5 +139,5 @@ def route_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
         tooltip=["step", "source", "layer", library.Tooltip("scale:Q", format=".3g")],
     )
     hops, layers = len(frame), frame.groupby("source")["layer"].nunique().sum()
-    subtitle = f"{hops} steps over {layers} different layers; a mark's size is the scale on entering"
+    subtitle = f"{hops} steps over {layers} different layers; mark size: input scale"
     return titled(library.layer(line, marks), title, subtitle, 560, 300)

@@ -63,8 +63,8 @@ def explorer(findings: Findings) -> Html:
 def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
     count = len(findings.front)
     text = (
-        f"{count} candidate{'s are' if count != 1 else ' is'} on the front: no other is as good in everything and "
-        "better in something. Scores are on the search items, bars are one standard error. "
+        f"{count} candidate{'s are' if count != 1 else ' is'} on the front (non-dominated). Scores are on "
+        "the search items, bars are one standard error. "
     )
     if data["predicted"]:
         text += "Open squares are predicted, not measured. "
@@ -73,7 +73,10 @@ def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
     if data["hidden"]:
         text += f"Of the dominated candidates, {len(data['dots'])} of {len(data['dots']) + data['hidden']} are drawn. "
     return element(
-        "p", {}, text, element("span", {"class": "script-only"}, "Choose by pointing, by preference, or in the table.")
+        "p",
+        {},
+        text,
+        element("span", {"class": "script-only"}, "Select a point in the plot, by preference, or in the table."),
     )
 
 
@@ -108,11 +111,13 @@ def _toggle() -> Html:
 
 
 def _canvas() -> Html:
-    hint = "The picture needs a script; the table below says the same."
+    hint = "The plot needs JavaScript; the table below has the same data."
     return element(
         "div",
         {"class": "canvas"},
-        element("svg", {"id": "picture", "role": "img", "aria-label": "Pareto front; the table below says the same"}),
+        element(
+            "svg", {"id": "picture", "role": "img", "aria-label": "Pareto front; the table below has the same data"}
+        ),
         element("div", {"id": "tip", "hidden": True}),
         element("noscript", {}, element("p", {}, hint)),
     )
@@ -151,7 +156,7 @@ def _controls(findings: Findings) -> Html:
     preference = element(
         "fieldset",
         {"class": "preference"},
-        element("legend", {}, "How much does each objective matter to you?"),
+        element("legend", {}, "Weight of each objective"),
         element("div", {"class": "sliders"}, *sliders),
     )
     return element("div", {"class": "controls script-only"}, shortcuts, preference)
@@ -163,7 +168,7 @@ def _choices(findings: Findings, choices: Sequence[int]) -> Html:
     head += [element("th", {"scope": "col", "class": "n"}, o.name) for o in findings.objectives]
     rows = [_choice(findings, number) for number in choices]
     hidden = len(findings.front) - len(choices)
-    text = "What to choose from, best overall first" + (f"; {hidden} more: evomerge front" if hidden > 0 else "")
+    text = "Candidates, best overall first" + (f"; {hidden} more: evomerge front" if hidden > 0 else "")
     body = element(
         "table",
         {"id": "choices"},
@@ -171,7 +176,7 @@ def _choices(findings: Findings, choices: Sequence[int]) -> Html:
         element("thead", {}, element("tr", {}, *head)),
         element("tbody", {}, *rows),
     )
-    return element("div", {"class": "choices"}, scrolling(body, "Candidates to choose from"))
+    return element("div", {"class": "choices"}, scrolling(body, "Candidates"))
 
 
 def _choice(findings: Findings, number: int) -> Html:
@@ -294,8 +299,8 @@ def _gain(
     if not gain.has_interval:
         return f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall"
     return (
-        f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall "
-        f"(95% interval [{low}, {high}], paired on the search items that also chose it)"
+        f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best "
+        f"overall (95% interval [{low}, {high}], paired on the search items, biased by selection)"
     )
 
 

@@ -17,23 +17,23 @@ BAR, BAR_HEIGHT = 110, 22
 def genes(findings: Findings) -> Html:
     """Return the genes that mattered most, with a bar per objective."""
     if len(findings.history) < LEAST_CANDIDATES:
-        text = f"With fewer than {LEAST_CANDIDATES} scored candidates nothing can be said about single genes."
+        text = f"With fewer than {LEAST_CANDIDATES} scored candidates gene importance is not estimated."
         return element("p", {}, text)
     frame = findings.run.tables.importance()
     most = frame.groupby("gene", sort=False)["share_of_variance"].max().sort_values(ascending=False)
     top = float(most.max())
     if not math.isfinite(top) or top <= 0:
-        return element("p", {}, "No gene by itself explains a difference between the candidates.")
+        return element("p", {}, "No single gene explains a difference between candidates.")
     cells = {(row.gene, row.objective): row for row in frame.itertuples()}
     names = [objective.name for objective in findings.objectives]
     rows = [[gene, *(_bar(cells[gene, name], top) for name in names)] for gene in most.index[:SHOWN_GENES]]
     rest = len(most) - len(rows)
     caption = (
-        "Share of the fitness' variance between candidates with similar values of the gene, chance taken off. Blue: "
-        "more of it was better; orange: less was. It describes the region that was searched, not cause and effect."
-        + (f" {rest} lesser genes are left out." if rest else "")
-    )
-    shown = scrolling(table(("gene", *names), rows, caption=caption), "Genes that mattered")
+        "Fraction of the fitness variance explained by the gene, corrected for chance. Blue: larger "
+        "values are better; orange: smaller values are better. Valid within the searched region; "
+        "correlation, not causation."
+    ) + (f" {rest} less important genes are omitted." if rest else "")
+    shown = scrolling(table(("gene", *names), rows, caption=caption), "Gene importance")
     return joined([shown, slices(findings, frame, [str(gene) for gene in most.index])])
 
 

@@ -21,9 +21,9 @@ def headline(findings: Findings) -> Html:
     if best is None:
         text, note, tone = "No candidate could be scored.", "See the failures below.", "bad"
     elif final is None or final.gain is None:
-        text = f"Candidate {best} is the best so far, on the items that chose it."
+        text = f"Candidate {best} is the incumbent, on the search items."
         note = (
-            "It has not been asked held-out items, so its scores are flattered by luck. "
+            "It has no held-out scores; its search scores are biased upward by selection. "
             + ("The search is not finished." if findings.status["state"] != "finished" else "")
         ).strip()
         tone = "open"
@@ -37,12 +37,16 @@ def headline(findings: Findings) -> Html:
     else:
         text = _claim(final, final.gain)
         note = (
-            f"Paired comparison on {final.score.items} held-out items that the search never saw, "
-            f"{final.gain.level:.0%} interval [{points(final.gain.low, final.in_points)}, "
-            f"{points(final.gain.high, final.in_points)}]"
+            (
+                f"Paired comparison on {final.score.items} held-out items, not used in the search, "
+                f"{final.gain.level:.0%} interval [{points(final.gain.low, final.in_points)}, "
+                f"{points(final.gain.high, final.in_points)}]"
+            )
             + (" points" if final.in_points else "")
-            + f", mean over {_what(final, findings)}. The best parent was picked by these very items, which favours "
-            "the parent."
+            + (
+                f", mean over {_what(final, findings)}. The best parent was selected on the same items, "
+                "which favours the parent."
+            )
         )
         tone = "good" if final.gain.low > 0 else "bad" if final.gain.high < 0 else "open"
     claim = element("p", {"class": f"claim {tone}"}, text)
@@ -55,10 +59,10 @@ def _claim(final: Final, gain: Difference) -> str:
     who = final.name[0].upper() + final.name[1:]
     if not gain.has_interval:
         way = "above" if gain.value > 0 else "below"
-        return f"{who} scores {shown}{unit} {way} the best parent, {parent}; how sure that is cannot be said."
+        return f"{who} scores {shown}{unit} {way} the best parent, {parent}; no interval is available."
     if not gain.distinguishable:
         sign = "+" if gain.value >= 0 else "−"
-        return f"{who} cannot be told apart from the best parent, {parent} ({sign}{shown}{unit})."
+        return f"{who} is not distinguishable from the best parent, {parent} ({sign}{shown}{unit})."
     return f"{who} is {'better' if gain.value > 0 else 'worse'} than the best parent, {parent}, by {shown}{unit}."
 
 
@@ -85,7 +89,7 @@ def _tiles(findings: Findings) -> Html:
 def finals(findings: Findings) -> Html:
     """Return finalists and parents on held-out items, and how search scores held up there."""
     if not findings.finals:
-        text = "No held-out items were asked: either the search has not come to its end, or none were kept apart."
+        text = "No held-out scores: the search has not finished, or no items were held out."
         return element("p", {}, text)
     gains = [final.gain for final in findings.finals if final.gain is not None]
     gains += [final.joint for final in findings.finals if final.joint is not None]
@@ -102,7 +106,7 @@ def finals(findings: Findings) -> Html:
     )
     numeric = [i for i, title in enumerate(head) if title in ("mean", *names)]
     shown = scrolling(table(head, rows, caption=caption, numeric=numeric), "Finalists and parents on held-out items")
-    return joined([shown, element("div", {"class": "pair"}, _held(findings), _by_question(findings))])
+    return joined([shown, element("div", {"class": "pair"}, _held(findings), _by_item(findings))])
 
 
 def _row(final: Final, reach: float, findings: Findings) -> list[object]:
@@ -134,8 +138,8 @@ def _interval(gain: Difference, joint: Difference | None, reach: float, final: F
     return element("svg", {**size, "role": "img", "aria-label": label, "class": "interval"}, zero, thin, line, dot)
 
 
-def _by_question(findings: Findings) -> Html | None:
-    """Return the winner against the best parent, objective by objective: who answers what."""
+def _by_item(findings: Findings) -> Html | None:
+    """Return the winner against the best parent, objective by objective, item by item."""
     final = findings.winner
     if final is None or not final.against:
         return None
@@ -148,12 +152,11 @@ def _by_question(findings: Findings) -> Html | None:
         interval = points(gain.value, unit)
         interval += f" [{points(gain.low, unit)}, {points(gain.high, unit)}]" if gain.has_interval else ", no interval"
         rows.append((row.objective, _shares(row.a_better, row.equal, row.b_better), interval))
-    caption = (
-        f"{found.a} against {found.b} on the same held-out items: orange, only or better {found.a}; grey, alike; blue, "
-        "only or better the parent. Difference with its 95% interval" + (", points." if findings.in_points else ".")
-    )
+    caption = f"{found.a} against {found.b} on the same held-out items. Orange: {found.a} better; grey: equal; "
+    caption += "blue: parent better. Difference with its 95% interval" + (", points." if findings.in_points else ".")
     shown = table(("objective", "items", "difference"), rows, caption=caption, numeric=[2])
-    return element("div", {}, element("h3", {}, "Question by question"), scrolling(shown, "Question by question"))
+    title = "Paired comparison by item"
+    return element("div", {}, element("h3", {}, title), scrolling(shown, title))
 
 
 def _shares(better: int, equal: int, worse: int) -> Html:
@@ -166,7 +169,7 @@ def _shares(better: int, equal: int, worse: int) -> Html:
             place = {"x": x + width / 2, "y": 17, "text-anchor": "middle", "class": f"on-{kind}"}
             parts.append(element("text", place, str(count)))
         x += width
-    label = f"better on {better}, alike on {equal}, worse on {worse}"
+    label = f"better on {better}, equal on {equal}, worse on {worse}"
     size = {"viewBox": f"0 0 {BAR} {BAR_HEIGHT}", "width": BAR, "height": BAR_HEIGHT, "class": "interval"}
     return element("svg", {**size, "role": "img", "aria-label": label}, *parts)
 
@@ -212,11 +215,11 @@ def _held(findings: Findings) -> Html | None:
     drop = float((candidates["search"] - candidates["holdout"]).mean()) if len(candidates) else 0.0
     change = f"{points(abs(drop), findings.in_points)}{' points' if findings.in_points else ''}"
     note = (
-        f"Finalists score {change} {'lower' if drop >= 0 else 'higher'} on held-out items than on the items that chose "
-        "them. On the line, both agree; below it, search scores were flattered. Whiskers: 95% intervals."
+        f"Finalists score {change} {'lower' if drop >= 0 else 'higher'} on held-out items than on search "
+        "items. Below the line, search scores are biased upward by selection. Whiskers: 95% intervals."
     )
     label = f"Search scores against held-out scores of {number(float(len(rows)))} models"
     drawn = plot.drawn(
         label, f"search items, {wanted}", f"held-out items, {wanted}", *marks, percent=findings.in_points, both=True
     )
-    return figure("Did it hold up?", drawn, note, label)
+    return figure("Search against held-out scores", drawn, note, label)

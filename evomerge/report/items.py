@@ -33,11 +33,12 @@ def items(findings: Findings) -> Html:
         if len(values) > 1 and all(value in (0.0, 1.0) for found in values.values() for value in found.values()):
             pictures.append(_picture(findings, objective, values))
     if not pictures:
-        return element("p", {}, "No objective is right or wrong item by item, so there is no such picture.")
+        return element("p", {}, "No objective has binary responses per item, so there is no item matrix.")
     where = "held-out" if split == "holdout" else "search"
     note = (
-        f"A row per model, a column per {where} item, from the easiest to the hardest for the parents. A mark: "
-        "answered right. What one parent solves and another does not is what a merge can gain."
+        f"A row per model, a column per {where} item, from the easiest to the hardest for the parents. A "
+        "mark is a correct answer. Items that one parent solves and another does not are the potential "
+        "gain of a merge."
     )
     return joined([element("p", {}, note), *pictures])
 
@@ -88,7 +89,7 @@ def _picture(findings: Findings, objective: Objective, values: Mapping[int, Mapp
     said = "; ".join(
         f"{findings.name(n)} {100 * float(np.nanmean(table[place])):.0f}%" for place, n in enumerate(numbers)
     )
-    label = f"Who solves which item of {objective.name}: {said}"
+    label = f"Item matrix of {objective.name}: {said}"
     box = {"viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": label, "class": "plot items"}
     drawn = element("svg", box, *rows)
     heading = element("h3", {}, objective.name)
@@ -101,7 +102,8 @@ def _counts(findings: Findings, numbers: Sequence[int], table: np.ndarray) -> st
     right = table[:, everywhere] > 0.5
     parents = np.array([n < 0 for n in numbers])
     text = (
-        f"Of {right.shape[1]} items all answered, {int(right.all(axis=0).sum())} are solved by all of these models and "
+        f"Of {right.shape[1]} items with responses of all models, {int(right.all(axis=0).sum())} are "
+        "solved by all of these models and "
     )
     text += f"{int((~right).all(axis=0).sum())} by none"
     if findings.best not in numbers or not parents.any():

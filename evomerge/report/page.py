@@ -85,7 +85,7 @@ def _header(findings: Findings, name: str) -> Html:
     toggle = {"type": "button", "id": "theme", "class": "script-only", "aria-label": "Colours: as the system says"}
     return joined(
         [
-            element("a", {"href": "#main", "class": "skip"}, "Skip to the content"),
+            element("a", {"href": "#main", "class": "skip"}, "Skip to content"),
             element(
                 "header",
                 {},
@@ -104,7 +104,7 @@ def _header(findings: Findings, name: str) -> Html:
 
 
 def _main(findings: Findings) -> Html:
-    parts = [element("section", {"id": "verdict", "aria-label": "What was found"}, headline(findings))]
+    parts = [element("section", {"id": "verdict", "aria-label": "Result"}, headline(findings))]
     for place, title, content in _SECTIONS:
         heading = element("h2", {"id": f"{place}-title"}, title)
         parts.append(element("section", {"id": place, "aria-labelledby": f"{place}-title"}, heading, content(findings)))
@@ -112,19 +112,21 @@ def _main(findings: Findings) -> Html:
 
 
 def _footer(findings: Findings) -> Html:
-    text = f"Written by evomerge from {findings.run.folder}, as of {findings.moment}. One file that loads nothing."
+    text = (
+        f"Written by evomerge from {findings.run.folder}, as of {findings.moment}. One file without external resources."
+    )
     return element("footer", {}, element("p", {}, text))
 
 
 _SECTIONS = (
     ("front", "The front", explorer),
     ("finalists", "Finalists on held-out items", finals),
-    ("progress", "How the search went", progress),
-    ("genes", "Which genes mattered", genes),
+    ("progress", "Progress", progress),
+    ("genes", "Gene importance", genes),
     ("items", "Answers item by item", items),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
-    ("asked", "What was asked", asked),
+    ("asked", "Provenance", asked),
     ("provenance", "Provenance", provenance),
 )
 

@@ -49,10 +49,9 @@ def predictions(findings: Findings) -> Html | None:
         for row in answer.errors.itertuples()
     )
     summary = (
-        f"Quadratic surrogates of {int(answer.errors['candidates'].max())} candidates. Their R² on candidates left "
-        f"out: {errors}."
+        f"Quadratic surrogates of {int(answer.errors['candidates'].max())} candidates. Cross-validated R²: {errors}."
     )
-    caption = f"Predicted scores with their {LEVEL:.0%} interval, on the search items; nothing of this was evaluated"
+    caption = f"Predicted scores with their {LEVEL:.0%} interval, on the search items; not evaluated"
     shown = scrolling(table(("point", *names), rows, caption=caption, numeric=range(1, 1 + len(names))), "Predicted")
     command = f"evomerge front {shlex.quote(str(findings.run.folder))} --predicted {SHOWN_PREDICTED} --remeasure"
     doubts = [element("li", {}, text) for text in answer.warnings]
@@ -63,7 +62,7 @@ def predictions(findings: Findings) -> Html | None:
         element("p", {}, summary),
         element("ul", {"class": "doubts"}, *doubts) if doubts else None,
         shown if rows else None,
-        element("p", {}, "To measure them, which puts them beside the others: ") if rows else None,
+        element("p", {}, "To measure them and add them to the archive: ") if rows else None,
         element("p", {"class": "command"}, command) if rows else None,
         *(element("p", {}, line) for line in remeasured_lines(findings.run.data)),
     )

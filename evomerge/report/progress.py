@@ -49,11 +49,11 @@ def best_so_far(findings: Findings) -> Html:
     around = element("path", {"d": band([(x, low, high) for x, _, low, high in rows], plot.x(last)), "class": "band"})
     line = element("path", {"d": steps([(x, y) for x, y, _, _ in rows], plot.x(last)), "class": "line front"})
     marks = [around, *dots, line, *(_parent_line(plot, *parent) if parent else [])]
-    label = f"Best so far over {len(history)} candidates, ending at {history['best'].iloc[-1]:.4g}"
+    label = f"Incumbent over {len(history)} candidates, ending at {history['best'].iloc[-1]:.4g}"
     unit = "mean score, points" if findings.in_points else "overall fitness"
     drawn = plot.drawn(label, "candidate", unit, *marks, percent=findings.in_points)
-    note = "Line: best so far with its 95% interval. Dots: candidates. Dashed: best parent. All on search items."
-    return figure("Best so far", drawn, note, label)
+    note = "Line: incumbent with its 95% interval. Dots: candidates. Dashed: best parent. All on search items."
+    return figure("Incumbent", drawn, note, label)
 
 
 def growth(findings: Findings) -> Html:
@@ -71,11 +71,11 @@ def growth(findings: Findings) -> Html:
     ]
     line = element("path", {"d": steps(rows, relative.x(last)), "class": "line parent"})
     label = f"Hypervolume of the front, ending at {top:.4g}"
-    drawn = relative.drawn(label, "candidate", "share of the final hypervolume", line)
+    drawn = relative.drawn(label, "candidate", "fraction of the final hypervolume", line)
     note = (
         f"Volume that the front dominates above the worst parent; {top:.4g} at the end, with "
-        f"{_candidates(int(findings.history['front_size'].iloc[-1]))} on the front. A flat end says that more of the "
-        "same search will bring little."
+        f"{_candidates(int(findings.history['front_size'].iloc[-1]))} on the front. A flat end means that "
+        "a longer search would gain little."
     )
     return figure("Hypervolume", drawn, note, label)
 
@@ -110,9 +110,9 @@ def _stages(findings: Findings) -> Html:
         ("cost", status["cost"]),
     ]
     rows += [(name, f"{value:.4g}", "") for name, value in known if value]
-    caption = "Where the workers' time went, over all sessions"
+    caption = "Workers' time by stage, over all sessions"
     shown = table(("stage", "time", "share"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
-    return scrolling(shown, "Where the time went")
+    return scrolling(shown, "Time by stage")
 
 
 def failures(findings: Findings) -> Html:
@@ -127,7 +127,7 @@ def failures(findings: Findings) -> Html:
         for (kind, _), group in list(alike.groupby(["kind", "alike"], sort=False))[:SHOWN_FAILURES]:
             numbers = ", ".join(str(n) for n in group["candidate"][:8]) + (" …" if len(group) > 8 else "")
             rows.append((kind, len(group), group["message"].iloc[0], numbers))
-        caption = f"{len(found)} evaluations failed. A failed candidate is recorded, and never counts as a number."
+        caption = f"{len(found)} evaluations failed. A failed candidate is recorded without fitness."
         shown = table(("kind", "how often", "message", "candidates"), rows, caption=caption, numeric=[1])
         parts.append(scrolling(shown, "Failed evaluations"))
     if (shares := _answer_flags(findings)) is not None:
@@ -150,10 +150,8 @@ def _answer_flags(findings: Findings) -> Html | None:
         return None
     words = {"truncated": "cut off", "unextracted": "no answer found", "shortened": "question cut"}
     head = ("model", *(f"{name}: {words.get(kind, kind)}" for kind, name in keys))
-    caption = "Written answers on search items: a low score with many of these speaks about format, not skill."
-    return scrolling(
-        table(head, rows, caption=caption, numeric=range(1, len(head))), "Answers that were cut off or held none"
-    )
+    caption = "Generated answers on search items. A low score with many of these indicates a formatting problem."
+    return scrolling(table(head, rows, caption=caption, numeric=range(1, len(head))), "Truncated or unparsed answers")
 
 
 def _lanes(findings: Findings) -> Html:
@@ -174,7 +172,7 @@ def _lanes(findings: Findings) -> Html:
         for kind, first, end in _stretches(work[work["worker"] == name], (x.high - x.low) / 900):
             size = {"x": x(first), "y": y, "width": max(x(end) - x(first), 0.6), "height": lane - 6}
             parts.append(element("rect", {**size, "class": f"busy {kind}"}))
-    label = f"When each of {len(names)} workers was busy"
+    label = f"Busy time of {len(names)} workers"
     drawn = element(
         "svg", {"viewBox": f"0 0 1100 {height}", "role": "img", "aria-label": label, "class": "plot"}, *parts
     )

@@ -23,8 +23,8 @@ def question(findings: Findings) -> Html:
     onto = f" onto {names[base]}" if base in names else ""
     wanted = _listed([objective.name for objective in findings.objectives])
     text = (
-        f"A search over {methods} of {_listed(others)}{onto}, good at {wanted}: "
-        f"{findings.run.space.dimension} numbers, moved by {config.controller.name}."
+        f"A search over {methods} of {_listed(others)}{onto} for {wanted}: {findings.run.space.dimension} "
+        f"genes, controller {config.controller.name}."
     )
     return element("p", {"class": "lead"}, text)
 

@@ -47,14 +47,14 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
     if not rows:
         return None
     note = (
-        f"What quadratic surrogates predict when one gene changes and all others stay as in candidate {findings.best} "
-        f"(the dot is its measured score), with the {LEVEL:.0%} interval. Dashed: beyond all candidates, not to be "
-        "believed. Objectives whose surrogate fails on candidates left out are not drawn."
+        "Predictions of quadratic surrogates along one gene, with the others fixed at candidate "
+        f"{findings.best} (the dot is its measured score), with the {LEVEL:.0%} interval. Dashed: "
+        "extrapolation, unreliable. Objectives with a poor cross-validated surrogate are omitted."
     )
     return element(
         "div",
         {"id": "slices"},
-        element("h3", {}, "Through the best candidate, gene by gene"),
+        element("h3", {}, "Slices through the best candidate"),
         element("p", {}, note),
         *rows,
     )

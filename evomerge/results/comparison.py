@@ -61,20 +61,20 @@ class Comparison:
         lines = [f"{self.a} against {self.b}, {self._where()}:"]
         for row in self.table().itertuples(index=False):
             gain = self.differences[row.objective]
-            counts = f"better on {row.a_better} items, worse on {row.b_better}, alike on {row.equal}"
+            counts = f"better on {row.a_better} items, worse on {row.b_better}, equal on {row.equal}"
             lines.append(f"  {row.objective:<{width}}  {self._shown(gain, row.objective)}   {counts}")
         if len(self.averaged) > 1:
             lines.append(f"  {names[-1]:<{width}}  {self._shown(self.overall)}")
         lines.append(f"{self.verdict()}.")
         if self.left_out:
-            lines.append(f"{self.left_out} items that only one of them answered are left out.")
+            lines.append(f"{self.left_out} items with only one response are omitted.")
         return "\n".join(lines)
 
     def verdict(self) -> str:
         """Return one sentence, without its full stop."""
         gain = self.overall
         if not gain.distinguishable:
-            return f"{self.a} and {self.b} cannot be told apart ({self._shown(gain)})"
+            return f"{self.a} and {self.b} are not distinguishable ({self._shown(gain)})"
         return f"{self.a} is {'better' if gain.value > 0 else 'worse'} than {self.b} ({self._shown(gain)})"
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ class Comparison:
         return element("div", {}, shown, element("p", {}, f"{self.verdict()}."))
 
     def _where(self) -> str:
-        return "held-out items" if self.split == "holdout" else "search items (which chose among the candidates)"
+        return "held-out items" if self.split == "holdout" else "search items (biased by selection)"
 
     def _mean(self) -> str:
         return (
@@ -112,7 +112,7 @@ class Comparison:
         scale, unit = (100.0, " points") if self.shares.issuperset(names) else (1.0, "")
         value, low, high = (scale * part for part in (gain.value, gain.low, gain.high))
         if not gain.has_interval:
-            return f"{value:+.3g}{unit}, no interval: one number per model"
+            return f"{value:+.3g}{unit}, no interval: one value per model"
         return f"{value:+.3g}{unit}, {gain.level:.0%} interval [{low:.3g}, {high:.3g}]"
 
 

@@ -172,7 +172,9 @@ def _bound(text: str, name: str, whole: str, objective: Objective, parents: Mapp
         known["best"] = {name: objective.fitness(max(objective.fitness(score) for score in scores))} if scores else {}
     who = relative["parent"].strip() if relative is not None else text
     if relative is None or who not in known:
-        raise InputError(f"constraint {whole!r}: {who!r} is no number and no parent. {near(who, known)}; {EXAMPLE}")
+        raise InputError(
+            f"constraint {whole!r}: {who!r} is neither a number nor a parent. {near(who, known)}; {EXAMPLE}"
+        )
     if name not in known[who]:
         raise InputError(f"constraint {whole!r}: {who} has no score for {name} in this run; write a number")
     if relative["number"] is None:
@@ -191,7 +193,7 @@ def _amount(
     share = objective.kind == "task" and scores and all(0 <= score <= 1 for score in scores)
     if (share and value > 1) or (share and value == 1 and found.re is _RELATIVE):
         raise InputError(
-            f"constraint {whole!r}: {objective.name} is a share between 0 and 1, so {value:g} is all of it or more; "
+            f"constraint {whole!r}: {objective.name} is between 0 and 1, so {value:g} is out of range; "
             f"write {value:g} point{'s' if value != 1 else ''}, or {value / 100:g}"
         )
     return value

@@ -56,10 +56,10 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
     scored = report.resident_fingerprint or report.fingerprint
     if stored and scored != stored:
         raise InputError(
-            f"the exported weights (fingerprint {scored}) are not those that were scored ({stored}); "
+            f"the exported weights (fingerprint {scored}) differ from the scored weights ({stored}); "
             "another version of torch or evomerge may round differently: compare with evomerge replay"
         )
-    proof = ", the weights that were scored" if stored else ""
+    proof = ", equal to the scored weights" if stored else ""
     return (
         f"wrote candidate {candidate.number} to {report.folder} "
         f"({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}{proof})" + findings_text(report.findings)
@@ -115,7 +115,7 @@ def _heading(run: RunData, candidate: Candidate, form: str) -> str:
     reader = "mergekit-yaml this.yaml out" if form == "mergekit" else "evomerge merge this.yaml --to out"
     lines.append(f"merge it: {reader}")
     if form == "mergekit" and candidate.recipe.method.startswith(("dare", "della")):
-        lines.append("mergekit draws random masks of its own, so its weights will differ from those that were scored")
+        lines.append("mergekit draws other random masks, so its weights differ from the scored ones")
     return "\n".join(lines)
 
 
@@ -125,6 +125,7 @@ def _check_revisions(recipe: Recipe) -> None:
     for name, revision in recipe.revisions:
         if (found := revision_of(name)) != revision:
             raise InputError(
-                f"model {name!r} has changed since the search (revision {found[:12]}, was {revision[:12]}), "
-                "so this export would be another model than the one that was scored; put the old files back"
+                f"model {name!r} has changed since the search (revision {found[:12]}, was "
+                f"{revision[:12]}), so the export would differ from the scored model; restore the old "
+                "files"
             )

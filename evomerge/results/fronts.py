@@ -37,7 +37,7 @@ class FrontRequest:
 
     predicted: int = 0  # most predicted points, spread over their front
     where: tuple[str, ...] = ()  # constraints, see `constraints`
-    beats_parents: bool = False  # only what no parent dominates
+    beats_parents: bool = False  # only points that no parent dominates
     prefer: str | None = None  # 'add=2,sort=1': best first by this preference
     desire: str | None = None  # 'add=0.5..0.9,sort=0.2..0.8': best first by desirability
 
@@ -280,7 +280,7 @@ def _with_predictions(run: RunData, answer: FrontAnswer, count: int, kept_by: _F
         kept &= ~np.asarray(dominates(answer.fitness[None], front.scores[:, None])).any(axis=1)
     rows = np.flatnonzero(kept)
     if len(rows) == 0:
-        more = ("no predicted point goes beyond what was measured",)
+        more = ("no predicted point improves on the measured front",)
         return replace(answer, surrogates=found, errors=errors, warnings=(*warnings, *more))
     rows = rows[representatives(front.scores[rows], count)]
     return replace(
@@ -300,7 +300,7 @@ def _with_predictions(run: RunData, answer: FrontAnswer, count: int, kept_by: _F
 def _ordered(answer: FrontAnswer, request: FrontRequest) -> FrontAnswer:
     """Return the answer with its rows in the order of the preference or of the desirability, where one is given."""
     if request.prefer is not None and request.desire is not None:
-        raise InputError("a preference and desirabilities both order the front; give one of them")
+        raise InputError("--prefer and --desire both rank the front; use one of them")
     if len(answer.fitness) == 0:
         return answer
     if request.prefer is not None:

@@ -120,7 +120,7 @@ def _coordinates(run: RunData, found: RunSurrogates, pick: str) -> Array:
         corner = _parent_genotype(run, candidate)
         if corner is None:
             raise InputError(
-                f"parent {candidate.name!r} has no place in this space: it takes one weight per model to give it one"
+                f"parent {candidate.name!r} is not a point of this space: the space needs one weight per model"
             )
         whole = corner
     return whole[list(found.genes)]

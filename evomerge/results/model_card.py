@@ -106,8 +106,10 @@ def _adapter(recipe: Recipe, lora: LoraReport | None) -> list[str]:
     text = (
         f"A LoRA adapter of `{_public(recipe.references()[0])}`, rank {ranks[0]}"
         + (f" to {ranks[-1]}" if len(ranks) > 1 else "")
-        + f". It gives the merged weights up to {100 * lora.relative_error:.2g}% of what the merge changed (norm "
-        "of the difference over norm of the change; per tensor in `reconstruction.json`)."
+        + (
+            f". It approximates the merged weights up to {100 * lora.relative_error:.2g}% of what the merge "
+            "changed (norm of the difference over norm of the change; per tensor in `reconstruction.json`)."
+        )
     )
     return [text + (f" Not in the adapter: {left}." if left else ""), ""]
 
@@ -151,8 +153,10 @@ def _score_table(run: RunData, candidate: Candidate) -> list[str]:
     units = "Scores in percent" + ("" if all(o.kind == "task" for o in run.objectives) else " for tasks")
     lines += [
         "",
-        f"{units} ± one standard error, 95% intervals in brackets. The search chose by the search items; the "
-        "held-out items are fair.",
+        (
+            f"{units} ± one standard error, 95% intervals in brackets. Candidates were selected on the search "
+            "items; the held-out items are unbiased."
+        ),
     ]
     return lines
 

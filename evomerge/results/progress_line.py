@@ -42,7 +42,7 @@ def progress_line(
     """
     parts = [
         state,
-        f"{parents} parent{'s' * (parents > 1)} to answer first" if parents else "",
+        f"{parents} parent{'s' * (parents > 1)} to score first" if parents else "",
         f"{candidates}{'' if budget is None else f'/{budget}'} candidates",
     ]
     if best:

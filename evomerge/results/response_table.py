@@ -32,8 +32,8 @@ def response_table(run: RunData, objective: Objective, prefix: str = "") -> Resp
     names = run.config.item_hashes.get(objective.task)
     if names is None:
         raise InputError(
-            f"{run.folder} was made by a version that did not keep its documents' hashes; items could not be "
-            "recognised in another run. Search again, or calibrate from lm-eval's sample logs"
+            f"{run.folder} has no document hashes, so items cannot be matched with another run. Search "
+            "again, or calibrate from lm-eval's sample logs"
         )
     items: dict[str, str] = {}  # hash -> item
     for item in run.config.items.search[objective.task]:

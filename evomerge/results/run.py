@@ -44,7 +44,7 @@ def open_run(folder: str | Path) -> Run:
     path = Path(folder)
     if not (path / FILE_NAME).is_file():
         if path.is_file():
-            raise RunError(f"expected the folder of a run, got the file {str(folder)!r}; its search said where that is")
+            raise RunError(f"expected a run folder, got the file {str(folder)!r}")
         found = "the folder does not exist" if not path.is_dir() else f"it holds no {FILE_NAME}"
         raise RunError(f"no run in {str(folder)!r}: {found}. Start one with: evomerge search FILE --out {folder}")
     return Run(path)

@@ -43,7 +43,7 @@ def status_text(run: RunData) -> str:
     for failure in status["last_failures"]:
         lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
     if status["state"] in ("interrupted", "stopped"):
-        lines.append(f"  go on with: evomerge resume {run.folder}")
+        lines.append(f"  continue with: evomerge resume {run.folder}")
     return "\n".join(lines)
 
 
@@ -63,7 +63,7 @@ def use_line(status: Mapping[str, Any]) -> str:
         share = status["layers_shared"] / (status["layers_run"] + status["layers_shared"])
         parts.append(f"{100 * share:.0f}% of layer evaluations shared between routes")
     if status["lost_seconds"]:
-        parts.append(f"{clock(status['lost_seconds'])} of work lost")
+        parts.append(f"{clock(status['lost_seconds'])} of lost work")
     if status["cost"] is not None:
         parts.append(f"cost {status['cost']:.4g}")
     return ", ".join(parts) or "nothing yet"
@@ -76,7 +76,7 @@ def summary_text(run: RunData) -> str:
     best = best_candidate(run)
     if best is None:
         if (why := run.infeasible()) is not None:
-            return "\n".join([status_text(run), why, f"All that was measured: evomerge trials {run.folder}"])
+            return "\n".join([status_text(run), why, f"All results: evomerge trials {run.folder}"])
         return "\n".join([status_text(run), "no candidate could be scored; see: evomerge trials " + str(run.folder)])
     lines = [
         f"{status['done']} candidates scored, {status['failed']} failed, in {clock(status['seconds'])}.",
@@ -90,7 +90,7 @@ def summary_text(run: RunData) -> str:
         lines += [*warnings, ""]
     if state == "interrupted":
         return "\n".join(
-            [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
+            [*lines, "interrupted; all results are saved. Continue with:", f"  evomerge resume {run.folder}"]
         )
     if finals := finals_of(run):
         lines += [*finals_lines(finals, best.number), ""]
@@ -126,7 +126,7 @@ def front_text(run: RunData, request: FrontRequest = MEASURED) -> str:
         lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
     if answer.errors is not None:
         held = answer.candidates.count(None)
-        lines += ["", f"{held} predicted points (measured: False; nothing of them was evaluated), by surrogates:"]
+        lines += ["", f"{held} points predicted by surrogates (measured: False; not evaluated):"]
         shown = ["objective", "complexity", "candidates", "r2", "left_out_r2", "left_out_error", "noise", "coverage"]
         lines.append(table_text(answer.errors[shown]))
     lines += [f"warning: {text}" for text in answer.warnings]
@@ -154,8 +154,8 @@ def answer_flag_lines(run: RunData, number: int) -> list[str]:
     """Return a warning per objective in which many of a candidate's answers were cut off or held no answer."""
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
-        UNEXTRACTED: "held nothing that the task's filter takes for an answer",
-        SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
+        UNEXTRACTED: "could not be parsed by the task's filter",
+        SHORTENED: "belong to prompts that were truncated to fit the context; use fewer few-shot examples",
     }
     shares = run.answer_flags().get(number, {})
     return [
@@ -176,9 +176,9 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
     what = (
         "mean over the objectives, in points" + (f"; {', '.join(sizes)} left out" if sizes else "")
         if in_points
-        else "gains: mean over objectives in their own units, a perplexity's in nats per token, sizes left out"
+        else "gains: mean over objectives in their own units (perplexity: nats per token), without sizes"
     )
-    lines = [f"Held-out items, which the search never saw ({what}):"]
+    lines = [f"Held-out items, not used in the search ({what}):"]
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
         if not in_points:  # a mean over different units says nothing, so each objective stands for itself
@@ -190,9 +190,13 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
             line += f"   {verdict(final, final.joint)}"
         lines.append(line)
     if sum(final.joint is not None for final in finals) > 1:
-        lines.append("  (95% intervals that hold for all finalists together)")
+        lines.append("  (simultaneous 95% intervals over all finalists)")
     winner = next((final for final in finals if final.number == best and final.gain is not None), None)
-    return lines if winner is None else [*lines, "", f"The best by the search items, {winner.name}: {verdict(winner)}."]
+    return (
+        lines
+        if winner is None
+        else [*lines, "", (f"Best candidate by search items, {winner.name}: {verdict(winner)}.")]
+    )
 
 
 def verdict(final: Final, joint: Difference | None = None) -> str:
@@ -211,7 +215,7 @@ def verdict(final: Final, joint: Difference | None = None) -> str:
     if not gain.has_interval:
         way = "above" if gain.value > 0 else "below"
         return (
-            f"{shown(abs(gain.value))}{unit} {way} {final.against}, no interval: an objective is one number per model"
+            f"{shown(abs(gain.value))}{unit} {way} {final.against}, no interval: an objective has one value per model"
         )
     if gain.low > 0:
         return f"better than {final.against} by {shown(gain.value)}{unit}, {interval}"

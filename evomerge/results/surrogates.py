@@ -93,8 +93,8 @@ def surrogates_of(run: RunData) -> RunSurrogates:
     ]
     if not free or int(rows.sum()) < FEWEST_CANDIDATES:
         raise InputError(
-            f"only {int(rows.sum())} candidates share the choices of the best, and {len(free)} genes vary among them; "
-            "a surrogate needs more"
+            f"only {int(rows.sum())} candidates have the same choices as the best, and {len(free)} genes "
+            "vary among them; a surrogate needs more"
         )
     points, table = genotypes[rows][:, free], fitness[rows]
     kept = tuple(number for number, row in zip(numbers, rows, strict=True) if row)
@@ -151,10 +151,10 @@ def reasons_to_doubt(found: RunSurrogates, front: PredictedFront | None, errors:
     for name, covered in zip(errors["objective"], errors["coverage"], strict=True):
         if covered < LOWEST_COVERAGE:
             sentences.append(
-                f"{name}: only {covered:.0%} of the candidates left out lie inside their {LEVEL:.0%} interval"
+                f"{name}: only {covered:.0%} of the held-out candidates lie inside their {LEVEL:.0%} interval"
             )
     if found.held:
-        sentences.append(f"it holds for the choices of candidate {found.best} only: {', '.join(found.held)}")
+        sentences.append(f"it is valid only for the choices of candidate {found.best}: {', '.join(found.held)}")
     return sentences
 
 

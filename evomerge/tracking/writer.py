@@ -26,10 +26,18 @@ AT_ONCE = 100  # steps that are handed over together
 
 State = Literal["finished", "interrupted", "failed"]
 Say = Callable[[str], None]
+Join = Callable[[threading.Thread, float], None]
 
 
 @contextmanager
-def tracked(archive: Archive, log: Sequence[str] | None, say: Say, *, seconds: float = SECONDS) -> Iterator[None]:
+def tracked(
+    archive: Archive,
+    log: Sequence[str] | None,
+    say: Say,
+    *,
+    seconds: float = SECONDS,
+    join: Join = threading.Thread.join,
+) -> Iterator[None]:
     """Write a search to the tools that `log` names while it runs, and its results at its end.
 
     Which tools these are is kept in the archive, so a resumed search goes on with the same runs of the same tools. A
@@ -40,13 +48,14 @@ def tracked(archive: Archive, log: Sequence[str] | None, say: Say, *, seconds: f
         log: targets as `--log` writes them; None: those of the run's last session; ['none']: no more.
         say: tells people; called from other threads too.
         seconds: between two looks.
+        join: waits for a thread's end for at most so many seconds; for tests.
     """
     texts, identity = remembered(archive)
     if log:
         texts = [target.text for target in targets_of(log)]
         archive.put_event(EVENT, None, {"to": texts, "id": identity})
     folder = archive.path.parent
-    writers = [_Writer(target, folder, identity, say, seconds) for target in map(target_of, texts)]
+    writers = [_Writer(target, folder, identity, say, seconds, join) for target in map(target_of, texts)]
     state: State = "failed"
     try:
         for writer in writers:
@@ -77,9 +86,11 @@ def remembered(archive: Archive) -> tuple[list[str], str]:
 class _Writer:
     """A thread that keeps one tool up to date."""
 
-    def __init__(self, target: TrackerTarget, folder: Path, identity: str, say: Say, seconds: float) -> None:
+    def __init__(
+        self, target: TrackerTarget, folder: Path, identity: str, say: Say, seconds: float, join: Join
+    ) -> None:
         self._target, self._folder, self._identity = target, folder, identity
-        self._say, self._seconds = say, seconds
+        self._say, self._seconds, self._join = say, seconds, join
         self._tracker: Tracker | None = None
         self._first = 0
         self._state: State | None = None
@@ -101,9 +112,9 @@ class _Writer:
         before = -1
         while self._thread.is_alive() and self._first != before:
             before = self._first
-            self._thread.join(PATIENCE)
+            self._join(self._thread, PATIENCE)
         if self._thread.is_alive():
-            self._complain(f"no progress for {PATIENCE:.0f} seconds at the end; what is missing is in the run folder")
+            self._complain(f"no progress for {PATIENCE:.0f} seconds at the end; the run folder has all results")
         return self._trouble
 
     def _follow(self) -> None:
@@ -138,6 +149,6 @@ class _Writer:
 
     def _complain(self, what: str) -> None:
         if not self._trouble:
-            self._trouble = hide(f"logging to {self._target.text} does not work; the search goes on. {what}")
+            self._trouble = hide(f"logging to {self._target.text} fails; the search continues. {what}")
             with suppress(OSError, ValueError):  # the terminal is gone
                 self._say(self._trouble)

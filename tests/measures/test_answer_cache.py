@@ -154,7 +154,7 @@ def test_many_writers_lose_nothing(tmp_path):
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(60)
+            worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
     cache = AnswerCache(str(tmp_path))
     keys = {f"{number}-{step}": f"{number}-{step}" for number in range(4) for step in range(40)}

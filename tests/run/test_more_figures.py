@@ -49,8 +49,8 @@ def svg(chart: Any, folder: Path) -> str:
         ("hypervolume", ["Hypervolume of made", "above the worst parent"]),
         ("utilisation", ["Utilisation of made", "held-out items", "failed"]),
         ("recipe", ["Recipe of candidate", "math", "code", "layer"]),
-        ("item_matrix", ["Who solves what: add", "parent math"]),
-        ("held_out", ["Did it hold up?", "held-out items", "mean"]),
+        ("item_matrix", ["Item matrix: add", "parent math"]),
+        ("held_out", ["Search against held-out scores", "held-out items", "mean"]),
         ("front", ["Pareto front of made", "parent"]),
     ],
 )

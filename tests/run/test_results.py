@@ -13,6 +13,7 @@ from evomerge.archive import Archive
 from evomerge.errors import InputError, RunError
 from evomerge.results import Run, open_run
 from evomerge.results.fronts import front_mapping
+from tests.clock import BACKSTOP
 from tests.run.made import HELD, ITEMS, make_run
 
 
@@ -136,7 +137,7 @@ def test_finals_compare_item_by_item_with_the_best_parent(run: Run) -> None:
         assert final.joint is not None
         assert final.joint.value == final.gain.value
         assert final.joint.low < final.gain.low < final.gain.high < final.joint.high
-    assert "hold for all finalists together" in run.summary()
+    assert "simultaneous 95% intervals" in run.summary()
 
 
 def test_status_counts_and_state(run: Run) -> None:
@@ -167,7 +168,7 @@ def test_summary_prints_front_verdict_and_the_next_command(run: Run) -> None:
     finalists = {final.number: final for final in run.finals() if final.gain is not None}
     best = run.best()
     assert best is not None
-    assert (f"The best by the search items, candidate {best.number}" in text) == (best.number in finalists)
+    assert (f"Best candidate by search items, candidate {best.number}" in text) == (best.number in finalists)
 
 
 def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_run_is_read_without_torch_ray_or_lm_eval(run: Run) -> None:
         "print('<!DOCTYPE html>' in report_html(run))\n"
         "print(sorted(HEAVY & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BACKSTOP)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["16", str(len(run.front()))]
     assert done.stdout.splitlines()[-2:] == ["True", "[]"]

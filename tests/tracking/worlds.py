@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 from evomerge.tracking import tracked
+from evomerge.tracking.writer import Join
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, config
 
 FILE = "controller: {name: sobol}\nscoring: {items: 40}\nmerge: {parameters: {weight: {search: [0.0, 1.0]}}}\n"
@@ -30,6 +32,7 @@ class Followed:
 
     folder: Path
     said: list[str] = field(default_factory=list)
+    join: Join = threading.Thread.join  # waits for the end of a thread that writes
 
     def session(self, candidates: int, log: list[str] | None = None, *, end: bool = False) -> Run:
         """Go on up to this many candidates, told to `log`; then score held-out items where it is the end."""
@@ -45,7 +48,7 @@ class Followed:
                 archive.put_parents([Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in parents])
             else:
                 archive.put_event("resumed", None, {})
-            with tracked(archive, log, self.said.append, seconds=0.01):
+            with tracked(archive, log, self.said.append, seconds=0.01, join=self.join):
                 pool = LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS, troubles={FAILS: "candidate"}))
                 search(archive, pool, candidates)
                 if end:
