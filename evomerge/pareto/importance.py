@@ -27,7 +27,7 @@ class Importance:
     sd: float  # sd of the link-scale surface over the box; shares are zero if this is
 
 
-def variance_shares(surrogate: Surrogate) -> Importance:
+def sobol_indices(surrogate: Surrogate) -> Importance:
     """Return Sobol indices of the surrogate for points uniform in its box, exactly.
 
     On the box scaled to [-1, 1], u, u^2 - 1/3 and u v are orthogonal with variances 1/3, 4/45 and 1/9, so that the
@@ -84,7 +84,7 @@ def partial_rank_correlation(genes: ArrayLike, scores: ArrayLike) -> Array:
     return result
 
 
-def binned_shares(genes: ArrayLike, scores: ArrayLike, *, bins: int = 4) -> Array:
+def binned_variance_fractions(genes: ArrayLike, scores: ArrayLike, *, bins: int = 4) -> Array:
     """Return the share of each objective's variance between groups of similar values of one gene, (d, m) in [0, 1].
 
     Finds influence of any shape, and works for categories. A gene with at most `bins` different values is grouped by

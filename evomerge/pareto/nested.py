@@ -27,7 +27,7 @@ from evomerge.pareto.front import preference_weights
 
 
 @dataclass(frozen=True)
-class Node:
+class MergeNode:
     """One model of the tree: an expert (a leaf), or two nodes merged."""
 
     members: tuple[int, ...]  # original experts, also tasks, that it stands for, ascending
@@ -41,7 +41,7 @@ class Node:
 class NestedState:
     """The tree so far. Nodes are appended and never change; `open` are those not yet merged further."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[MergeNode, ...]
     open: tuple[int, ...]
     preference: Array  # (N,) over the original tasks, sum 1
     similarity: Array | None  # (N, N) of the experts, or None to pair by metric
@@ -68,7 +68,7 @@ def start(metrics: ArrayLike, preference: ArrayLike = 1.0, similarity: ArrayLike
         if table.shape != (n, n) or not np.allclose(table, table.T, equal_nan=False):
             raise InputError(f"similarity must be ({n}, {n}), symmetric and not NaN; got shape {table.shape}")
     weights = preference_weights(np.broadcast_to(np.asarray(preference, dtype=np.float64), (n,)), n)
-    leaves = tuple(Node((i,), np.eye(n)[i], float(values[i]), None, None) for i in range(n))
+    leaves = tuple(MergeNode((i,), np.eye(n)[i], float(values[i]), None, None) for i in range(n))
     return NestedState(leaves, tuple(range(n)), weights, table)
 
 
@@ -117,7 +117,7 @@ def join(
         metric = float(share @ [a.metric, b.metric])
     if not np.isfinite(metric):
         raise InputError(f"metric must be finite, got {metric}")
-    node = Node(
+    node = MergeNode(
         members=tuple(sorted((*a.members, *b.members))),
         coefficients=local[0] * a.coefficients + local[1] * b.coefficients,
         metric=float(metric),
