@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +12,7 @@ from evomerge.results.evaluations import BEST_FINALISTS
 from evomerge.run.preparation import Preparation
 from evomerge.run_config import BudgetConfig
 from evomerge.searchfile import BudgetRequest
-from evomerge.searchfile.grammar import wrong_moment
-from evomerge.searchfile.load import budget_problems
+from evomerge.searchfile._validation import wrong_moment
 
 UNLIMITED = 2**31  # candidates, where only time is limited
 
@@ -44,8 +42,8 @@ def overridden(request: BudgetRequest, limits: Mapping[str, Any]) -> BudgetReque
     Raises:
         InputError: a cost without a price, or the reverse.
     """
-    changed = replace(request, **limits)
-    if problems := budget_problems(vars(changed)):
+    changed = request.model_copy(update=dict(limits))
+    if problems := changed.missing():
         raise InputError("budget: " + "; ".join(problems))
     return changed
 

@@ -27,8 +27,7 @@ from evomerge.results import Run, open_run
 from evomerge.results.evaluations import best_number, fitness_table
 from evomerge.run_config import ControllerConfig, WarmStartConfig
 from evomerge.scoring.items import ItemPlan
-from evomerge.searchfile import load_recipe
-from evomerge.searchfile.requests import ControllerRequest
+from evomerge.searchfile import ControllerRequest, load_recipe
 from evomerge.space import SearchSpace
 
 NO_WEIGHT = "a size counts once it has a weight, as in {measure: layers, weight: 0.02}"

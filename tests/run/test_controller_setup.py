@@ -15,7 +15,7 @@ from evomerge.results import Run, open_run
 from evomerge.run.controller_setup import decide, search_problem
 from evomerge.run_config import ControllerConfig
 from evomerge.scoring.items import ItemPlan
-from evomerge.searchfile.requests import ControllerRequest
+from evomerge.searchfile import ControllerRequest
 from evomerge.space import build_space
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, make_run
 
