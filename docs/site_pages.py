@@ -46,7 +46,7 @@ def generated() -> dict[str, str]:
     return {
         "reference/cli.md": _cli(),
         "reference/search_file.md": f"# Search file\n\n{schema}\n\n{search_file()}",
-        "reference/frames.md": f"# Frames\n\nThe columns of what `Run`'s methods return.\n\n{frames()}",
+        "reference/frames.md": f"# Frames\n\nThe columns of all frames of `run` and `run.tables`.\n\n{frames()}",
         "reference/methods.md": _methods(),
         "reference/python.md": _python(),
         "gallery.md": _gallery(),
@@ -59,7 +59,7 @@ def _cli() -> str:
 
     parser = build_parser()
     (verbs,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    lines = ["# Verbs", "", "What `evomerge VERB --help` says.", ""]
+    lines = ["# Verbs", "", "Output of `evomerge VERB --help`.", ""]
     for name, verb in verbs.choices.items():
         verb.formatter_class = _Wide
         lines += [f"## {name}", "", "```text", verb.format_help().rstrip(), "```", ""]
@@ -90,19 +90,35 @@ def _methods() -> str:
 
 
 def _python() -> str:
-    lines = ["# Python", "", "`import evomerge` costs nothing: each name is loaded when first used.", ""]
+    lines = ["# Python", "", "`import evomerge` imports nothing else: each name is loaded on first use.", ""]
     for module, names in PUBLIC:
         lines += [f"::: {module}.{name}\n" for name in names] or [f"::: {module}\n"]
+        if module == "evomerge.run.session":
+            lines += _options()
     return "\n".join(lines)
+
+
+def _options() -> list[str]:
+    """Return a table of the keyword arguments that `search` and `resume` share with the command line."""
+    from dataclasses import fields
+
+    from evomerge.run.options import ResumeOptions, SearchOptions
+
+    resumed = {part.name for part in fields(ResumeOptions)}
+    lines = ["", "Keyword arguments of `search` and `resume`, as on the command line:", ""]
+    lines += ["| keyword | default | meaning | in `resume` |", "|---|---|---|---|"]
+    for part in fields(SearchOptions):
+        about = part.metadata.get("help", "receives the progress; see `evomerge.run.options.Reporter`")
+        lines.append(f"| `{part.name}` | `{part.default}` | {about} | {'yes' if part.name in resumed else ''} |")
+    return [*lines, ""]
 
 
 def _gallery() -> str:
     lines = [
         "# Gallery of search spaces",
         "",
-        "Files to start from, all on the experts that the repository ships. What each costs and gains, with a first",
-        "look's number of candidates, is measured by `python -m benchmarks.gallery.run`: enough to compare costs, and",
-        "far too few candidates to call a space bad.",
+        "Files to start from, all on the shipped experts. `python -m benchmarks.gallery.run` measures cost and gain of",
+        "each with few candidates: enough to compare costs, far too few to rank search spaces.",
         "",
     ]
     if GALLERY.exists():

@@ -10,36 +10,71 @@ the package costs nothing and needs none of torch, ray or lm-eval.
     run = evomerge.open_run("runs/quickstart")      # any time later, also while it runs
     run.front(), run.best(), run.trials()
     run.export("merged", pick="best")
+    evomerge.figures.save(evomerge.figures.front(run), "front.svg")
+    evomerge.write_report(run)
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from evomerge.version import __version__
+
+if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
+    from evomerge import figures as figures
+    from evomerge.errors import EvomergeError as EvomergeError
+    from evomerge.recipe import Recipe as Recipe
+    from evomerge.report import write_report as write_report
+    from evomerge.results import Run as Run
+    from evomerge.results import open_run as open_run
+    from evomerge.run.calibration import calibrate_sources as calibrate
+    from evomerge.run.check import check as check
+    from evomerge.run.session import resume as resume
+    from evomerge.run.session import search as search
+    from evomerge.run.verbs import merge_recipe as merge_recipe
+    from evomerge.run.verbs import replay as replay
+    from evomerge.run.verbs import score as score
 
 # public name -> the module that holds it, and its name there where it has another
-_DOORS = {
-    "search": "evomerge.run.session",
-    "resume": "evomerge.run.session",
-    "check": "evomerge.run.check",
-    "score": "evomerge.run.verbs",
-    "replay": "evomerge.run.verbs",
+_LAZY = {
+    "EvomergeError": "evomerge.errors",
+    "Recipe": "evomerge.recipe",
+    "Run": "evomerge.results",
     "calibrate": "evomerge.run.calibration:calibrate_sources",
+    "check": "evomerge.run.check",
     "merge_recipe": "evomerge.run.verbs",
     "open_run": "evomerge.results",
-    "Run": "evomerge.results",
-    "Recipe": "evomerge.recipe",
-    "EvomergeError": "evomerge.errors",
+    "replay": "evomerge.run.verbs",
+    "resume": "evomerge.run.session",
+    "score": "evomerge.run.verbs",
+    "search": "evomerge.run.session",
+    "write_report": "evomerge.report",
 }
 
-__all__ = sorted([*_DOORS, "__version__"])
+__all__ = [
+    "EvomergeError",
+    "Recipe",
+    "Run",
+    "__version__",
+    "calibrate",
+    "check",
+    "figures",
+    "merge_recipe",
+    "open_run",
+    "replay",
+    "resume",
+    "score",
+    "search",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DOORS:
-        module, _, there = _DOORS[name].partition(":")
+    if name == "figures":
+        return importlib.import_module("evomerge.figures")
+    if name in _LAZY:
+        module, _, there = _LAZY[name].partition(":")
         return getattr(importlib.import_module(module), there or name)
     raise AttributeError(f"module 'evomerge' has no attribute {name!r}")
 

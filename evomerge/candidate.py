@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evomerge.recipe import Recipe
+from evomerge.stats import normal_interval
 
 # Parents are scored beside the search, and so are points of the predicted front that are measured on demand and those
 # that a controller recommends at its end; none is counted in its budget or told to its controller.
@@ -16,9 +17,6 @@ FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search st
 # rest: search items that a finalist answers at the end, beside those that every candidate was asked
 Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
-ObjectiveKind = Literal[
-    "task", "perplexity", "python", "phrases", "response_length", "judge", "layers", "parameters", "seconds"
-]
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,9 @@ class Objective:
     task: str  # or the name of another measure, which takes a task's place among items and responses
     metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
     goal: Literal["maximize", "minimize"] = "maximize"  # which direction of the metric is better
-    weight: float = 1.0  # for controllers that need one number
+    weight: float = 1.0  # in the weighted mean, see `objectives`; 0 leaves it out
     filter: str = "none"  # lm-eval's filter name, as in 'exact_match,strict-match'
-    kind: ObjectiveKind = "task"  # other kinds are measured without lm-eval's tasks, see scoring.measures
+    kind: str = "task"  # other kinds are measured without lm-eval's tasks; their rows are in `metrics`
 
     def fitness(self, score: float) -> float:
         """Return `score` turned so that higher is better."""
@@ -83,10 +81,7 @@ class Score:
         Args:
             level: share of intervals that hold the truth, in (0, 1).
         """
-        from statistics import NormalDist
-
-        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
-        return self.value - reach, self.value + reach
+        return normal_interval(self.value, self.stderr, level)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from evomerge.errors import InputError, near
+from evomerge.yaml_text import yaml_text
 
 PARAMETERS = {
     "linear": ("weight",),
@@ -112,8 +111,8 @@ def search_file_text(document: Mapping[str, Any], *, layers: int | None = None, 
     }
     lines = [f"# {line}".rstrip() for line in head]
     for key, value in converted.items():
-        body = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
-        first, *rest = body.splitlines() if _depth(value) else [f"{key}: {value}"]
+        body = yaml_text({key: value}, flow_mappings=True, width=110)
+        first, *rest = body.splitlines() if isinstance(value, (dict, list)) else [f"{key}: {value}"]
         lines += [f"{first}  # {about[key]}" if key in about else first, *rest]
     return "\n".join(lines) + "\n"
 
@@ -250,26 +249,3 @@ def _task_problems(tasks: Any) -> list[str]:
         if isinstance(task.get("weight", 1.0), bool) or not isinstance(task.get("weight", 1.0), (int, float)):
             problems.append(f"tasks[{index}].weight: must be a number, got {task['weight']!r}")
     return problems
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes mappings and lists without depth in one line, as people do."""
-
-    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
-        """Return the node of a mapping."""
-        flat = all(not _depth(value) or (_depth(value) == 1 and isinstance(value, list)) for value in mapping.values())
-        return super().represent_mapping(tag, mapping, flow_style=flat or "search" in mapping)
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
-        """Return the node of a list."""
-        return super().represent_sequence(tag, sequence, flow_style=not any(_depth(value) for value in sequence))
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Say that every value is written where it stands."""
-        return True
-
-
-def _depth(value: Any) -> int:
-    """Return how many lists and mappings are nested in a value, itself included."""
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if children is None else 1 + max(map(_depth, children), default=0)

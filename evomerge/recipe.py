@@ -196,7 +196,16 @@ def freeze_parameters(parameters: Mapping[str, Any] | None) -> Parameters:
 
 
 def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that `to_mapping` gave as `document`; the form has been checked (see `searchfile`)."""
+    """Return the recipe that `to_mapping` gave as `document`; the form has been checked (see `searchfile`).
+
+    >>> recipe = recipe_from_mapping({
+    ...     "merge_method": "linear",
+    ...     "models": [{"model": "org/math", "parameters": {"weight": 0.5}}, {"model": "org/code"}],
+    ...     "parameters": {"weight": 1.0},
+    ... })
+    >>> recipe.references()
+    ('org/math', 'org/code')
+    """
     document = plain_models(document)
     base = document.get("base_model")
     return Recipe(

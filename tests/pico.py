@@ -125,3 +125,12 @@ def _parameters(folder: Path) -> dict[str, torch.Tensor]:
     from transformers import AutoModelForCausalLM
 
     return dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters())
+
+
+def fingerprint_of(model: str) -> str:
+    """Return the fingerprint of a model's weights as its files hold them; `model` is a folder or any reference."""
+    from evomerge.weights.fingerprint import fingerprint
+    from evomerge.weights.reader import Reader
+
+    with Reader(model) as reader:
+        return fingerprint(reader.tensors())

@@ -30,9 +30,8 @@ from evomerge.candidate import Answers, Evaluation, Job, Objective, Outcome, Res
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, run_search
-from evomerge.pool.edge import Edge
-from evomerge.pool.local import LocalPool
 from evomerge.pool.protocol import Pool
+from evomerge.pool.runner import LocalPool, SafeEvaluator
 from evomerge.scoring.synthetic import synthetic_recipe
 
 TASKS = ("add", "sort")
@@ -67,7 +66,7 @@ class ManyWorkers:
 
     def __init__(self, spec: InstantScorer, workers: int) -> None:
         self.workers = workers
-        self._edge = Edge(spec, "none/0")
+        self._edge = SafeEvaluator(spec, "none/0")
         self._jobs: deque[Job] = deque()
 
     def room(self) -> int:

@@ -32,7 +32,7 @@ def measure(path: Path, candidates: int, seed: int, folder: Path) -> dict[str, A
     run = evomerge.search(path, out=folder / path.stem, candidates=candidates, seed=seed)
     spent = time.process_time() - began
     best = run.best()
-    outcomes = {outcome.number: outcome for outcome in run.outcomes()}
+    outcomes = {outcome.number: outcome for outcome in run.data.outcomes()}
     searched = [outcome.seconds for outcome in outcomes.values() if outcome.number >= 0 and outcome.seconds]
     parents = [outcome.seconds for outcome in outcomes.values() if outcome.number < 0 and outcome.seconds]
     final = next((final for final in run.finals() if best is not None and final.number == best.number), None)

@@ -3,7 +3,7 @@
     python benchmarks/merge/turnaround.py --size 1m --folder scratch/models --tasks 4 --items 100 --method linear
     python benchmarks/merge/turnaround.py --size 113m --folder scratch/models --tasks 1 --items 20 --method ties
 
-Ours: `Resident.write` and `ResidentScorer.answers`, as a worker does it. Theirs: mergekit to a folder, from_pretrained,
+Ours: `Resident.write` and `ModelScorer.answers`, as a worker does it. Theirs: mergekit to a folder, from_pretrained,
 `lm_eval.simple_evaluate` (log likelihoods of four-choice items, HF backend, batch size 16). Every round is another
 candidate; both give the same per-item accuracies, which is asserted. Imports and what is done once per worker (loading
 parents, tasks) are not timed for ours; nothing of simple_evaluate is left out for theirs. Prints a Markdown table row.
@@ -30,7 +30,7 @@ import torch
 
 from evomerge.recipe import recipe_from_mapping
 from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
 from evomerge.weights.resident import Resident
 
@@ -110,7 +110,7 @@ def main() -> None:
         task_set = TaskSet.load(names, TaskSettings((scratch,)))
         items = {name: [document.id for document in task_set.documents(name)] for name in names}
         resident = Resident(models, device="cpu")
-        scorer = ResidentScorer(resident.model, resident.tokenizer, task_set)
+        scorer = ModelScorer(resident.model, resident.tokenizer, task_set)
         for round_ in range(options.rounds + 1):  # the first is not counted: measures, prompts and caches are made
             document = made.recipe(models, options.method, round_)
             recipe = recipe_from_mapping(document)

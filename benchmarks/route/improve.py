@@ -75,8 +75,8 @@ def routes(candidates: int, **common: Any) -> dict[str, Any]:
 def staged(first: Run, half: int, candidates: int, **common: Any) -> dict[str, Any]:
     """Return the second stage: routes over the best merge of the first `half` candidates of the weight search."""
     (objective,) = first.objectives
-    scores = {n: e.scores[objective.name].value for n, e in first.evaluations().items() if n < half}
-    recipe = first.candidate(max(scores, key=lambda n: (scores[n], -n))).recipe.to_mapping()
+    scores = {n: e.scores[objective.name].value for n, e in first.data.evaluations().items() if n < half}
+    recipe = first.data.candidate(max(scores, key=lambda n: (scores[n], -n))).recipe.to_mapping()
     merge = {key: value for key, value in recipe.items() if key not in ("revisions", "mask_seed")}
     route = {"sources": ["merged", *LENDERS], "max_layers": 12, "scales": [0.7, 1.4], "scale_by": "network"}
     controller = {"name": "evolution", "population": 10}
@@ -90,7 +90,7 @@ def ran(content: Mapping[str, Any], folder: Path, name: str) -> Run:
 
 
 def held_out(run: Run, number: int) -> tuple[Any, ...]:
-    return tuple(run.responses(number, "holdout"))
+    return tuple(run.data.responses(number, "holdout"))
 
 
 def winner(run: Run) -> int:
@@ -119,7 +119,7 @@ def one_seed(seed: int, options: argparse.Namespace, folder: Path) -> dict[str, 
         final = next(final for final in run.finals() if final.number == winner(run))
         row[name] = final.scores[objective.name].value
         row[f"{name} over parent"] = difference(run, runs["weights"], best)
-        row[f"{name} met again"] = sum(event == "same" for event in run.events()["kind"])
+        row[f"{name} met again"] = sum(event == "same" for event in run.tables.events()["kind"])
     for name in ("route", "staged"):
         row[f"{name} over weights"] = difference(runs[name], runs["weights"], winner(runs["weights"]))
     return row

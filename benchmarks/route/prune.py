@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS, FEWEST = 8, 3
 Subset = tuple[int, ...]
 Table = dict[Subset, tuple[float, float]]  # layers that run -> score on search items, on held-out items
-CONTROLLERS = {"evolution": {"population": 6}, "nsga-ii": {"population": 6}, "random": {"population": 6}}
+CONTROLLERS = {"evolution": {"population": 6}, "nsga-ii": {"population": 6}, "random": {"batch_size": 6}}
 
 
 def space_of(model: str) -> SearchSpace:

@@ -1,6 +1,6 @@
 """A cluster in virtual time: nodes come and go, workers load, answer, straggle, crash and hang.
 
-It stands behind `pool.cluster.Cluster`: the foreman, desk, archive, controller and loop above it are the real ones.
+It stands behind `pool.cluster.Cluster`: scheduler, dispatcher, archive, controller and loop above it are the real ones.
 Time passes in two ways: to the next event while the driver waits, and, while it does not wait, by the processor time
 that it really uses. A driver that is too slow for its cluster therefore shows as idle workers.
 """
@@ -18,10 +18,18 @@ import numpy as np
 
 from benchmarks.scale.world import Shares, World
 from evomerge.candidate import Answers, Failure, Job, Outcome, Response
-from evomerge.pool.cluster import Begun, Died, Greeting, Loaded, News, Node
-from evomerge.pool.versions import versions_here
+from evomerge.pool.cluster import (
+    JobStarted,
+    Metric,
+    ModelsLoaded,
+    Node,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+    versions_here,
+)
 
-Said = list[tuple[int, News]]
+Said = list[tuple[int, WorkerEvent]]
 _TROUBLES = ("crash", "memory", "hang")
 
 
@@ -64,7 +72,7 @@ class SimulatedCluster:
             self._on_boot(started, None)
         self._mark = time.process_time()
 
-    # -- what the foreman asks; what this takes is not the driver's ------------------------------------------------
+    # -- what the scheduler asks; what this takes is not the driver's ------------------------------------------------
 
     def now(self) -> float:
         return self._now + time.process_time() - self._mark
@@ -80,7 +88,7 @@ class SimulatedCluster:
         else:
             machine.workers.add(number)
             self._workers[number] = _Worker(machine, now)
-            self._at(now + self.world.start, "greeting", number)
+            self._at(now + self.world.start, "started", number)
         self._start_clock(now)
 
     def send(self, number: int, job: Job) -> None:
@@ -116,10 +124,10 @@ class SimulatedCluster:
         self._end(number, now)
         self._start_clock(now)
 
-    def wanted(self, workers: int) -> None:
+    def request_workers(self, workers: int) -> None:
         pass
 
-    def publish(self, figures: Mapping[str, Any]) -> None:
+    def publish_metrics(self, metrics: Mapping[str, Metric]) -> None:
         pass
 
     def close(self) -> None:
@@ -184,19 +192,19 @@ class SimulatedCluster:
         numbers = list(machine.workers)
         for number in numbers:
             self._end(number, when)
-        return [(number, Died("the provider took the node back", "node")) for number in numbers]
+        return [(number, WorkerDied("the provider took the node back", "node")) for number in numbers]
 
     def _on_gone(self, when: float, number: int) -> Said:
-        return [(number, Died("the provider took the node back", "node"))]
+        return [(number, WorkerDied("the provider took the node back", "node"))]
 
-    def _on_greeting(self, when: float, number: int) -> Said:
+    def _on_started(self, when: float, number: int) -> Said:
         worker = self._workers.get(number)
         if worker is None:
             return []
         seconds = self._lognormal(self.world.load, self.world.load_spread)
         self._at(when + seconds, "loaded", (number, seconds))
         gpu = str(sorted(worker.machine.workers).index(number))
-        return [(number, Greeting(worker.machine.node.name, number, (gpu,), self._versions))]
+        return [(number, WorkerStarted(worker.machine.node.name, number, (gpu,), self._versions))]
 
     def _on_loaded(self, when: float, what: tuple[int, float]) -> Said:
         number, seconds = what
@@ -204,7 +212,7 @@ class SimulatedCluster:
         if worker is None:
             return []
         self._turn(worker, "idle", when)
-        return [(number, Loaded(seconds))]
+        return [(number, ModelsLoaded(seconds))]
 
     def _plan(self, number: int, worker: _Worker, job: Job, now: float) -> None:
         """Decide how a job goes, and put down when its news come."""
@@ -231,7 +239,7 @@ class SimulatedCluster:
         return worker if worker is not None and worker.job is job else None
 
     def _on_begun(self, when: float, what: tuple[int, Job]) -> Said:
-        return [(what[0], Begun())] if self._at_work(*what) else []
+        return [(what[0], JobStarted())] if self._at_work(*what) else []
 
     def _on_answered(self, when: float, what: tuple[int, Job, str]) -> Said:
         number, job, task = what
@@ -264,7 +272,7 @@ class SimulatedCluster:
             return []
         self.troubles["crash"] += 1
         self._end(what[0], when)
-        return [(what[0], Died("segmentation fault"))]
+        return [(what[0], WorkerDied("segmentation fault"))]
 
     def _on_hang(self, when: float, what: tuple[int, Job]) -> Said:
         self.troubles["hang"] += self._at_work(*what) is not None

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.simulate --workers 10 100 1000 [--controllers sobol cma-es:100] [--kill] [--asynchronous]
 
-Everything but the machines is real: loop, controller, desk, foreman, archive (SQLite, in a folder of this machine).
+Everything but the machines is real: loop, controller, dispatcher, scheduler, archive (SQLite, in a local folder).
 Every row is a process of its own. With --asynchronous results are told as they arrive. With --kill the driver is killed
 half-way, and another one resumes. What is true at the end is checked: every candidate has exactly one end, and every
 answer of one that did not fail is there once.
@@ -34,12 +34,12 @@ from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
 from evomerge.controllers.protocol import Controller, Setup
-from evomerge.controllers.registry import build
+from evomerge.controllers.registry import build, controller_info
 from evomerge.loop import Budget, Rules, replay, run_search
-from evomerge.pool.cluster import Needs
-from evomerge.pool.foreman import Foreman
-from evomerge.pool.protocol import Arrival, Notice, Retry
-from evomerge.pool.roster import Staff
+from evomerge.pool.cluster import Resources
+from evomerge.pool.protocol import Arrival, PoolEvent, Retry
+from evomerge.pool.scheduler import Scheduler
+from evomerge.pool.worker_set import PoolSize
 from evomerge.recipe import Recipe
 from evomerge.scoring.synthetic import synthetic_recipe
 
@@ -59,7 +59,7 @@ class Space:
 class Watched:
     """A pool that counts what passes through another one, and notes the account when work is plenty."""
 
-    def __init__(self, pool: Foreman, cluster: SimulatedCluster, last: int) -> None:
+    def __init__(self, pool: Scheduler, cluster: SimulatedCluster, last: int) -> None:
         self.pool, self.cluster, self.last = pool, cluster, last
         self.retries = 0
         self.notices: dict[str, int] = {}
@@ -82,7 +82,7 @@ class Watched:
         for one in arrived:
             if isinstance(one, Retry):
                 self.retries += 1
-            elif isinstance(one, Notice):
+            elif isinstance(one, PoolEvent):
                 self.notices[one.what] = self.notices.get(one.what, 0) + 1
                 self.wasted += one.facts["seconds"] if one.what == "wasted" else 0.0
         return arrived
@@ -119,7 +119,8 @@ def simulate(
 ) -> dict[str, Any]:
     """Run one search, with one killed driver in the middle or without; return its row."""
     world = replace(world, per_node=math.gcd(world.workers, world.per_node))  # every place of a node has a worker
-    options = {} if population is None else {"population": population}
+    key = controller_info(controller).batch_option
+    options = {} if population is None or key is None else {key: population}
     weights = (1.0,) * len(TASKS)
     setup = Setup(GENES, world.seed, len(TASKS), weights, budget=candidates, asynchronous=asynchronous)
     rules = Rules(asynchronous=asynchronous)
@@ -129,7 +130,9 @@ def simulate(
     while True:
         cluster = SimulatedCluster(world, clock, kill_at)
         with _archive(folder, world, cluster) as archive:
-            pool = Watched(Foreman(cluster, Staff(world.workers, Needs(1, 1), may_grow=True)), cluster, candidates - 1)
+            pool = Watched(
+                Scheduler(cluster, PoolSize(world.workers, Resources(1, 1), may_grow=True)), cluster, candidates - 1
+            )
             asks = build(controller, setup, options)
             try:
                 budget = Budget(candidates)

@@ -4,7 +4,7 @@
 
 Three contestants take turns in every repeat, all on one model in memory whose weights do not change:
 
-- ours: `ResidentScorer.answers`, prompts prepared (they are prepared once per worker);
+- ours: `ModelScorer.answers`, prompts prepared (they are prepared once per worker);
 - lm-eval: `lm_eval.evaluate` with its HF adapter around the model and tasks already loaded, at the faster of two batch
   sizes. `simple_evaluate` pays more: it also loads tasks and collects facts about the machine, for seconds;
 - adapter: lm-eval's HF adapter alone on prompts already built, the same batch size: the model's share of that.
@@ -39,8 +39,8 @@ from lm_eval import evaluate
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evomerge.scoring import harness
-from evomerge.scoring.likelihood import PlacedForest
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.likelihood import PackedBatches
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
 from tests.scoring.worlds import make_model, make_tokenizer
 
@@ -145,10 +145,10 @@ def measure(model: Any, folder: Path, task: str, repeats: int) -> Measured:
     tokenizer = make_tokenizer()
     tasks = harness.TaskSet.load([task], TaskSettings((str(folder),)))
     items = [document.id for document in tasks.documents(task)]
-    scorer = ResidentScorer(model, tokenizer, tasks)
+    scorer = ModelScorer(model, tokenizer, tasks)
     theirs, batch = fastest(model, tasks._leaf(task).task)
-    plain = ResidentScorer(model, tokenizer, tasks, batch_size=batch, fast=False)
-    forest = _forest(scorer, task, items)
+    plain = ModelScorer(model, tokenizer, tasks, batch_size=batch, fast=False)
+    batches = _batches(scorer, task, items)
     rounds: dict[str, list[float]] = {"ours": [], "lm_eval": [], "adapter": [], "plain": []}
     for repeat in range(repeats + 1):
         seconds, mine = clocked(lambda: scorer.answers(task, items))
@@ -158,8 +158,8 @@ def measure(model: Any, folder: Path, task: str, repeats: int) -> Measured:
         others["adapter"], also = clocked(lambda: plain.answers(task, items))
         assert mine == also, "the answers differ from the adapter's"
         assert_equal(mine, expected, task)
-        if forest is not None:
-            others["plain"], _ = clocked(lambda: plain_pass(model, forest))
+        if batches is not None:
+            others["plain"], _ = clocked(lambda: plain_pass(model, batches))
         if repeat:
             for name, value in others.items():
                 rounds[name].append(value)
@@ -170,7 +170,7 @@ def fastest(model: Any, loaded: Any) -> tuple[Callable[[], Any], int]:
     """Return lm-eval's call at the faster of two batch sizes."""
 
     def calling(batch: int) -> Callable[[], Any]:
-        adapter = harness.asker(model, make_tokenizer(), TaskSettings(), batch)
+        adapter = harness.make_lm(model, make_tokenizer(), TaskSettings(), batch)
 
         def call() -> Any:
             loaded.set_fewshot_seed(seed=TaskSettings()["fewshot_random_seed"])
@@ -196,18 +196,18 @@ def assert_equal(mine: Any, expected: Any, task: str) -> None:
         assert ours == [float(sample[metric]) for sample in samples], f"{metric} differs from lm-eval's"
 
 
-def plain_pass(model: Any, forest: PlacedForest) -> None:
-    """Run the model once over as many tokens as the forest has, in rows of the same lengths, without its head."""
+def plain_pass(model: Any, batches: PackedBatches) -> None:
+    """Run the model once over as many tokens as the packed batches have, in rows of the same lengths, headless."""
     with torch.inference_mode():
-        for length in [len(forest.root), *forest.row_lengths]:
+        for length in [len(batches.root), *batches.row_lengths]:
             if length:
                 model.model(input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False)
 
 
-def _forest(scorer: ResidentScorer, task: str, items: list[str]) -> PlacedForest | None:
+def _batches(scorer: ModelScorer, task: str, items: list[str]) -> PackedBatches | None:
     scorer.answers(task, items)
-    way = scorer._ways[(task, tuple(items))][0][1]
-    return getattr(way, "_forest", None)
+    ((_, backend), *_) = scorer.backends(task, items)
+    return getattr(backend, "batches", None)
 
 
 def write_world(folder: Path, items: int) -> None:

@@ -103,6 +103,7 @@ def measured(run: Run) -> dict[str, float]:
     """Return what one search found and what it cost; scores are means over the tasks, in points."""
     best = run.best()
     finals = {final.number: final for final in run.finals()}
+    searched = run.data.evaluations()[best.number]
     with Archive.open(run.folder) as archive:
         answered = sum(
             len(items)
@@ -114,7 +115,7 @@ def measured(run: Run) -> dict[str, float]:
     return {
         "answers": float(answered),
         "seconds": seconds,
-        "search": 100.0 * float(np.mean([score.value for score in run.evaluations()[best.number].scores.values()])),
+        "search": 100.0 * float(np.mean([score.value for score in searched.scores.values()])),
         "held out": 100.0 * finals[best.number].score.value,
         "gain": 100.0 * finals[best.number].gain.value,
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.registry import FACTORIES, build
+from evomerge.controllers.registry import CONTROLLERS, build
 from evomerge.errors import ExtraMissing
 
 Evaluate = Callable[[np.ndarray], np.ndarray]  # genotype (d,) -> fitness (m,), maximised
@@ -74,7 +74,7 @@ BASELINES: dict[str, Callable[[Evaluate, int, int, int, int], None]] = {
 # Left out: the Gaussian process takes minutes per search, the Latin hypercube differs little from Sobol points, soups
 # need a weight per model
 NAMED = ("nehvi", "quadratic", "cma-es", "tpe", "nsga-ii", "nsga-iii")
-OURS: Sequence[str] = [name for name in NAMED if name in FACTORIES]
+OURS: Sequence[str] = [name for name in NAMED if name in CONTROLLERS]
 
 
 def method(name: str, items: tuple[int, ...] = ()) -> Callable[[Evaluate, int, int, int, int], None]:

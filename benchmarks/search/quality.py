@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from evomerge.controllers.choice import choose
+from evomerge.controllers.auto import choose
 from evomerge.controllers.protocol import Setup
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.edge import Edge
 from evomerge.pool.protocol import EvaluatorSpec
+from evomerge.pool.runner import SafeEvaluator
 
 Duration = Callable[[Job], float]  # virtual seconds
 
@@ -24,7 +24,7 @@ class VirtualPool:
 
     def __init__(self, spec: EvaluatorSpec, workers: int, duration: Duration) -> None:
         self.workers, self.now, self.busy = workers, 0.0, 0.0
-        self._edge, self._duration = Edge(spec, "virtual/0"), duration
+        self._edge, self._duration = SafeEvaluator(spec, "virtual/0"), duration
         self._running: list[tuple[float, int, Job]] = []  # a heap by end
         self._submitted = 0
         self.idle_until_last = 0.0  # worker-seconds without a job, while there was one to come

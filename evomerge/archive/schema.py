@@ -66,7 +66,7 @@ _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs"
 
 
 class ArchiveDamaged(RunError):
-    """The file is an archive, or was one, and is not whole; `recovery.recover` brings back what it can."""
+    """The file is an archive, or was one, and is not whole; `recovery.restore_newest` puts a good copy in its place."""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -157,8 +157,8 @@ def _operational(path: Path, message: str) -> str:
 
 def _damaged(path: Path, problem: str) -> str:
     return (
-        f"{path} is damaged ({problem}). `evomerge resume {path.parent}` recovers the last good state, from the file, "
-        "its backups or its mirror, and goes on"
+        f"{path} is damaged ({problem}). `evomerge resume {path.parent}` restores the newest good copy, a backup or "
+        "the mirror, and goes on from there"
     )
 
 

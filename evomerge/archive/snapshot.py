@@ -14,7 +14,8 @@ from evomerge.errors import RunError
 def snapshot(source: Path, target: Path) -> int:
     """Copy an archive, as it is after its last commit, to `target`, and return the number of its last event.
 
-    The copy is one plain file. `target` is replaced in one step, so that it is the old copy or the new one, whole.
+    The copy is one plain file. It is checked, so that a damaged archive never takes the place of its last good copy.
+    `target` is replaced in one step: it is the old copy or the new one, whole.
 
     Raises:
         RunError: the archive is damaged or cannot be read, or the copy cannot be written.
@@ -27,6 +28,7 @@ def snapshot(source: Path, target: Path) -> int:
             with closing(sqlite3.connect(part, isolation_level=None)) as copy:
                 origin.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")  # the copy's header says WAL, as the original's does
+                schema.check(copy, source)
                 last = int(copy.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
             _replace(part, target)
         finally:

@@ -259,11 +259,10 @@ class Archive(Reader):
         count = "SELECT count(*) FROM outcomes WHERE candidate = ? AND split = ?"
         with self.transaction():
             attempt = 1 + self._connection.execute(count, (outcome.number, outcome.split)).fetchone()[0]
-            row = (
-                *(outcome.number, outcome.split, attempt),
-                *((failure.kind, failure.message, failure.traceback) if failure else (None, "", "")),
-                *(outcome.worker, outcome.seconds, _dumps(dict(outcome.stages)), outcome.fingerprint),
-            )
+            key = (outcome.number, outcome.split, attempt)
+            reason = (failure.kind, failure.message, failure.traceback) if failure else (None, "", "")
+            work = (outcome.worker, outcome.seconds, _dumps(dict(outcome.stages)), outcome.fingerprint)
+            row = (*key, *reason, *work)
             self._connection.execute(f"INSERT INTO outcomes VALUES (NULL{', ?' * len(row)})", row)
             payload = {"split": outcome.split, "failure": failure.kind if failure else None}
             self.put_event("finished", outcome.number, payload)
@@ -306,8 +305,12 @@ class Archive(Reader):
     def _put_candidates(self, candidates: Sequence[Candidate]) -> None:
         rows = [
             (
-                *(candidate.number, candidate.kind, candidate.name, _dumps(list(candidate.genotype))),
-                *(_dumps(candidate.recipe.to_mapping()), candidate.recipe.digest),
+                candidate.number,
+                candidate.kind,
+                candidate.name,
+                _dumps(list(candidate.genotype)),
+                _dumps(candidate.recipe.to_mapping()),
+                candidate.recipe.digest,
             )
             for candidate in candidates
         ]

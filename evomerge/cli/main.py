@@ -8,17 +8,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from evomerge import __version__
-from evomerge.cli.estimating import add_calibrate, add_estimate
-from evomerge.cli.looking import add_front, add_report, add_status, add_trials
-from evomerge.cli.scoring import add_replay, add_score
-from evomerge.cli.searching import add_check, add_resume, add_search
-from evomerge.cli.starting import add_completion, add_init, add_schema
-from evomerge.cli.submitting import add_submit
-from evomerge.cli.taking import add_convert, add_export, add_merge
+from evomerge.cli.calibrate import add_calibrate, add_estimate
+from evomerge.cli.export import add_convert, add_export, add_merge
+from evomerge.cli.init import add_completion, add_init, add_schema
+from evomerge.cli.inspect import add_front, add_report, add_status, add_trials
+from evomerge.cli.score import add_replay, add_score
+from evomerge.cli.search import add_check, add_resume, add_search
+from evomerge.cli.submit import add_submit
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
 from evomerge.pool.secrets import hide
+from evomerge.version import __version__
 
 OVERVIEW = """\
 Find the merge, or the whole Pareto front of merges, of fine-tuned language models that serves your tasks best.
@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="evomerge", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"evomerge {__version__}")
+    parser.set_defaults(parser=parser)  # read by `completion`, which describes all verbs
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     for add in (
         add_init,

@@ -11,10 +11,12 @@ from typing import Any
 import cma
 import numpy as np
 
+from evomerge.controllers.proposals import Proposals, bounded
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally, bounded
+from evomerge.controllers.registry import CmaEsOptions
 from evomerge.errors import InputError
 
+LEAST_ASYNCHRONOUS = 3  # candidates of a generation
 DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn than searches last
 SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
 # Of another run's candidates, the share that decides where to begin, and the width of a normal around each of them.
@@ -24,36 +26,24 @@ AVERAGED = (1 / 3, 2 / 3)  # shares of the way whose mean is recommended at the 
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
 
-def cma_es(
-    setup: Setup,
-    *,
-    population: int | None = None,
-    sigma: float = 0.25,
-    restarts: int = 9,
-    diagonal: bool | None = None,
-) -> CmaEs:
+def cma_es(setup: Setup, options: CmaEsOptions) -> CmaEs:
     """Return a CMA-ES controller.
 
     Args:
         setup: dimensions, seed, start point, and the weights that turn several objectives into one number.
-        population: proposals per generation; None: 4 + floor(3 ln d).
-        sigma: first step size, in units of the gene's range.
-        restarts: how often to begin again, with twice the population and from a random point, once converged.
-        diagonal: keep only variances per gene; None: beyond `DIAGONAL_ABOVE` genes.
+        options: `population`, proposals per generation, None: 4 + floor(3 ln d); `sigma`, first step size, in units of
+            the gene's range; `restarts`, how often to begin again, with twice the population and from a random point,
+            once converged; `diagonal`, keep only variances per gene, None: beyond `DIAGONAL_ABOVE` genes.
 
     Source: Hansen and Ostermeier 2001; restarts as in Auger and Hansen 2005 (IPOP); diagonal as in Ros and Hansen 2008.
     """
-    size = population if population is not None else 4 + int(3 * math.log(setup.dimensions))
-    least = 3 if setup.asynchronous else 2  # without mirrors, two points are too few to learn a step size from
-    if size < least:
-        raise InputError(f"population of cma-es must be {least} or more, got {population}")
-    if not 0.0 < sigma <= 1.0:
-        raise InputError(f"sigma of cma-es must be in (0, 1], in units of a gene's range, got {sigma}")
-    if restarts < 0:
-        raise InputError(f"restarts of cma-es must be 0 or more, got {restarts}")
-    separable = setup.dimensions > DIAGONAL_ABOVE if diagonal is None else diagonal
+    size = 4 + int(3 * math.log(setup.dimensions)) if options.population is None else options.population
+    # without mirrors, two points are too few to learn a step size from
+    if setup.asynchronous and size < LEAST_ASYNCHRONOUS:
+        raise InputError(f"population of cma-es, asynchronous, must be {LEAST_ASYNCHRONOUS} or more, got {size}")
+    separable = setup.dimensions > DIAGONAL_ABOVE if options.diagonal is None else options.diagonal
     kind = AsynchronousCmaEs if setup.asynchronous else CmaEs
-    return kind(setup, size, sigma, restarts, separable)
+    return kind(setup, size, options.sigma, options.restarts, separable)
 
 
 class CmaEs:
@@ -66,10 +56,9 @@ class CmaEs:
     def __init__(self, setup: Setup, population: int, sigma: float, restarts: int, diagonal: bool) -> None:
         self._setup = setup
         self._population, self._sigma, self._restarts, self._diagonal = population, sigma, restarts, diagonal
-        weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
-        self._weights = weights / weights.sum()
+        self._scalarisation = setup.scalarisation
         self._generator = np.random.default_rng(setup.seed)
-        self._tally = Tally(setup.objectives, setup.bounds)
+        self._proposals = Proposals(setup.objectives, setup.bounds)
         self._generation = range(0)
         self._points: list[np.ndarray] = []
         self._values: dict[int, float | None] = {}  # told of this generation, maximised
@@ -81,25 +70,25 @@ class CmaEs:
 
     def ask(self) -> list[np.ndarray]:
         """Return a generation, or [] while one is not told completely."""
-        if self._tally.waiting or self._stopped:
+        if self._proposals.waiting or self._stopped:
             return []
         with _global_generator_unchanged():
             # rounding in pycma's bound transformation may leave the cube by an ulp
             self._points = [np.clip(point, 0.0, 1.0) for point in self._strategy.ask()]
-        self._generation = self._tally.hand_out(len(self._points))
+        self._generation = self._proposals.hand_out(len(self._points))
         self._values = {}
         return [point.copy() for point in self._points]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the distribution moves when the generation's last one arrives."""
-        values = self._tally.take_back(index, fitness)
-        self._values[index] = None if values is None else float(np.dot(values, self._weights))
-        if not self._tally.waiting:
+        values = self._proposals.take_back(index, fitness)
+        self._values[index] = None if values is None else self._scalarisation.scalarise(values)
+        if not self._proposals.waiting:
             self._learn()
 
     def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
         """Learn one fitness of which part is chance; ranks then use the errors, see `shrunken`."""
-        self._variances[index] = float(np.dot(self._weights**2, np.square(stderr)))
+        self._variances[index] = self._scalarisation.variance(stderr)
         try:
             self.tell(index, fitness)
         except InputError:
@@ -166,7 +155,7 @@ class CmaEs:
             begin = next((one.genotype for one in prior), self._setup.start)
             return (np.full(d, 0.5) if begin is None else np.array(begin)), None
         values = np.array([one.fitness for one in known], dtype=float)
-        scores = np.array([float(np.dot(bounded(row.tolist(), self._setup.bounds), self._weights)) for row in values])
+        scores = np.array([self._scalarisation.scalarise(bounded(row.tolist(), self._setup.bounds)) for row in values])
         count = max(1, int(np.ceil(BEST_SHARE * len(known))))
         order = np.argsort(-scores, kind="stable")[:count]
         best = np.array([known[index].genotype for index in order], dtype=float)
@@ -218,7 +207,7 @@ class AsynchronousCmaEs(CmaEs):
         super().__init__(setup, population, sigma, restarts, diagonal)
         self._staleness = STALENESS if setup.staleness is None else setup.staleness
         self._updates = 0
-        self._proposals: dict[int, _Proposal] = {}  # untold
+        self._pending: dict[int, _Proposal] = {}  # not observed yet
         self._told: list[tuple[_Proposal, float | None, float]] = []  # not learned yet: fitness, variance
         self._asked_since_move = False
 
@@ -233,25 +222,25 @@ class AsynchronousCmaEs(CmaEs):
             return []
         with _global_generator_unchanged():
             (point,) = (np.clip(one, 0.0, 1.0) for one in self._strategy.ask(1))
-        (index,) = self._tally.hand_out(1)
+        (index,) = self._proposals.hand_out(1)
         self._asked_since_move = True
-        self._proposals[index] = _Proposal(point, self._updates, self._strategy)
+        self._pending[index] = _Proposal(point, self._updates, self._strategy)
         return [point.copy()]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the distribution moves when enough of them are there and none would become too stale."""
-        values = self._tally.take_back(index, fitness)
-        proposal = self._proposals.pop(index)
+        values = self._proposals.take_back(index, fitness)
+        proposal = self._pending.pop(index)
         variance = self._variances.pop(index, 0.0)
         if proposal.strategy is not self._strategy or self._stopped:
             return
-        self._told.append((proposal, None if values is None else float(np.dot(values, self._weights)), variance))
+        self._told.append((proposal, None if values is None else self._scalarisation.scalarise(values), variance))
         while len(self._told) >= self._population and self._nobody_too_old():
             self._learn_told()
 
     def _nobody_too_old(self) -> bool:
         """Return whether a move now would leave every untold candidate within the bound of staleness."""
-        oldest = min((one.update for one in self._proposals.values()), default=self._updates)
+        oldest = min((one.update for one in self._pending.values()), default=self._updates)
         return self._updates + 1 - oldest <= self._staleness
 
     def _learn_told(self) -> None:

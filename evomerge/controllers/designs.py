@@ -1,34 +1,88 @@
-"""Controllers that do not learn: points of a design, drawn batch after batch."""
+"""Designs: points drawn in advance, without learning from results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import qmc
 
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.proposals import Proposals
+from evomerge.controllers.protocol import Setup
+from evomerge.controllers.registry import BatchOptions
 from evomerge.errors import InputError
+
+BATCH_SIZE = 32  # proposals per ask; independent of it, the points are the same
+LARGEST_HYPERCUBE = 4096  # points of one Latin hypercube; a longer search draws further, independent ones
+_BLOCK = 64  # Sobol points drawn at a time: a power of two keeps the sequence balanced (SciPy warns otherwise)
 
 
 class Design:
-    """Hands out the points that `draw` gives; it never waits, and what it is told is only checked."""
+    """Proposes the points that `draw` gives; it never waits, and checks what it observes without using it."""
 
-    def __init__(self, draw: Callable[[int], np.ndarray], population: int, objectives: int) -> None:
-        if population < 1:
-            raise InputError(f"population must be 1 or more proposals, got {population}")
+    def __init__(self, draw: Callable[[int], np.ndarray], batch_size: int, objectives: int) -> None:
         self._draw = draw
-        self._batch = population
-        self._tally = Tally(objectives)
+        self._batch_size = batch_size
+        self._proposals = Proposals(objectives)
 
     def ask(self) -> list[np.ndarray]:
-        """Return the next `batch` points."""
-        self._tally.hand_out(self._batch)
-        return [np.array(point, dtype=np.float64) for point in self._draw(self._batch)]
+        """Return the next `batch_size` points."""
+        self._proposals.hand_out(self._batch_size)
+        return [np.array(point, dtype=np.float64) for point in self._draw(self._batch_size)]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Check the index and the fitness; a design learns nothing."""
-        self._tally.take_back(index, fitness)
+        self._proposals.take_back(index, fitness)
 
     def stop(self) -> dict[str, str]:
         """Return {}: a design has no end of its own."""
         return {}
+
+
+def uniform(setup: Setup, options: BatchOptions) -> Design:
+    """Return a controller of independent uniform points of the cube: the baseline that every search has to beat."""
+    generator = np.random.default_rng(setup.seed)
+    return Design(
+        lambda count: generator.random((count, setup.dimensions)), options.batch_size or BATCH_SIZE, setup.objectives
+    )
+
+
+def latin(setup: Setup, options: BatchOptions) -> Design:
+    """Return a controller of Latin hypercube points: each gene takes each of n strata exactly once.
+
+    Args:
+        setup: dimensions, seed, and the budget where it is known.
+        options: `batch_size` is the size n of the hypercube; None: the whole budget. Another hypercube follows it.
+
+    Source: McKay, Beckman and Conover 1979.
+    """
+    count = options.batch_size or min(setup.budget or BATCH_SIZE, LARGEST_HYPERCUBE)
+    engine = qmc.LatinHypercube(setup.dimensions, seed=np.random.default_rng(setup.seed))
+    return Design(engine.random, count, setup.objectives)
+
+
+def sobol(setup: Setup, options: BatchOptions) -> Design:
+    """Return a controller of scrambled Sobol points, which fill the cube evenly whenever they are stopped.
+
+    Args:
+        setup: dimensions and seed, which keys the scrambling.
+        options: `batch_size`, on which the points do not depend.
+
+    Raises:
+        InputError: more dimensions than there are direction numbers.
+
+    Source: Sobol 1967; direction numbers of Joe and Kuo 2008; scrambling of Matousek 1998, all as in SciPy.
+    """
+    if setup.dimensions > qmc.Sobol.MAXDIM:
+        raise InputError(f"sobol has {qmc.Sobol.MAXDIM} dimensions at most, got {setup.dimensions}; use random")
+    engine = qmc.Sobol(setup.dimensions, scramble=True, seed=setup.seed)
+    drawn = np.empty((0, setup.dimensions))
+
+    def draw(count: int) -> np.ndarray:
+        nonlocal drawn
+        while len(drawn) < count:
+            drawn = np.concatenate([drawn, engine.random(_BLOCK)])
+        points, drawn = drawn[:count], drawn[count:]
+        return points
+
+    return Design(draw, options.batch_size or BATCH_SIZE, setup.objectives)

@@ -17,7 +17,7 @@ import numpy as np
 
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.quadratic_front import ROUND, QuadraticFront, distinct, starts
-from evomerge.errors import InputError
+from evomerge.controllers.registry import StartupOptions
 from evomerge.pareto.acquisition import by_drawn_volume, distance
 from evomerge.pareto.checks import Array
 from evomerge.pareto.constraints import Bounds
@@ -37,23 +37,17 @@ BELOW_FRONT = 0.1  # of the front's range: where volume begins, so that its ends
 SPREAD, FRONT, STEP = 64, 100, 0.05  # Sobol points and front points in the pool; the latter also moved by this sd
 
 
-def nehvi(setup: Setup, *, population: int = ROUND, startup: int | None = None) -> GaussianFront:
+def nehvi(setup: Setup, options: StartupOptions) -> GaussianFront:
     """Return a controller that proposes by noisy expected hypervolume improvement under Gaussian processes.
 
     Args:
         setup: dimensions, seed, objectives, budget; items, where known, say how shares of 0 and 1 are to be read;
             priors with fitness are data from the first fit on, and replace as many points of the even spread.
-        population: proposals per round, which are evaluated side by side.
-        startup: points of the even spread; None: two per gene, a quarter of the budget at most.
-
-    Raises:
-        InputError: an option is out of range.
+        options: `batch_size`, proposals per round, which are evaluated side by side; `startup`, points of the even
+            spread, None: two per gene, a quarter of the budget at most.
     """
-    if population < 1:
-        raise InputError(f"population of nehvi must be 1 or more proposals, got {population}")
-    if startup is not None and startup < 1:
-        raise InputError(f"startup of nehvi must be 1 or more points, got {startup}")
-    return GaussianFront(setup, population, spread_size(setup.dimensions, setup.budget) if startup is None else startup)
+    startup = spread_size(setup.dimensions, setup.budget) if options.startup is None else options.startup
+    return GaussianFront(setup, options.batch_size or ROUND, startup)
 
 
 def spread_size(dimensions: int, budget: int | None) -> int:
@@ -82,10 +76,10 @@ class GaussianFront(QuadraticFront):
         if not (self._round == 1 and self._startup):
             self._schedule(len(self._data()[0]))
         self._points += [np.array(point, dtype=np.float64) for point in points]
-        self._tally.hand_out(len(points))
+        self._proposals.hand_out(len(points))
         return True
 
-    def _proposals(self, rng: np.random.Generator) -> Array:
+    def _next_points(self, rng: np.random.Generator) -> Array:
         if self._round == 1 and self._startup:
             return self._spread(rng)
         points, values = self._data()

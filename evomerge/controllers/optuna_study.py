@@ -16,9 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import Trial, TrialState, create_trial
 
+from evomerge.controllers.proposals import HUGE, Proposals
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import HUGE, Tally
-from evomerge.errors import InputError
+from evomerge.controllers.registry import GpOptions, NsgaOptions, TpeOptions
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.spread import representatives
 
@@ -26,52 +26,51 @@ _BOUNDS = "bounds"  # name of the one constraint: by how much a trial misses all
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
 
-def tpe(setup: Setup, *, population: int = 8, startup: int = 16) -> OptunaStudy:
+def tpe(setup: Setup, options: TpeOptions) -> OptunaStudy:
     """Return a tree-structured Parzen estimator, which models all genes jointly.
 
     Args:
         setup: dimensions, seed, objectives, start.
-        population: proposals per ask, which are evaluated side by side; the larger, the older what each one knows.
-        startup: random proposals before the first modelled one.
+        options: `batch_size`, proposals per ask, which are evaluated side by side; `startup`, random ones at first.
 
     Source: Bergstra et al. 2011; several objectives as in Ozaki et al. 2020.
     """
     with _quiet():
-        sampler = TPESampler(seed=_seed(setup), multivariate=True, constant_liar=True, n_startup_trials=startup)
-    return OptunaStudy(setup, sampler, population)
+        sampler = TPESampler(seed=_seed(setup), multivariate=True, constant_liar=True, n_startup_trials=options.startup)
+    return OptunaStudy(setup, sampler, options.batch_size)
 
 
-def gp(setup: Setup, *, population: int = 4, startup: int = 16) -> OptunaStudy:
+def gp(setup: Setup, options: GpOptions) -> OptunaStudy:
     """Return Bayesian optimisation with a Gaussian process; for up to some tens of genes and hundreds of candidates.
 
     Args:
         setup: dimensions, seed, objectives, start.
-        population: proposals per ask.
-        startup: random proposals before the first modelled one.
+        options: `batch_size`, proposals per ask; `startup`, random ones at first.
     """
     import torch  # noqa: F401  Optuna would fail at the first modelled proposal, hours into the search
 
     with _quiet():
-        sampler = GPSampler(seed=_seed(setup), n_startup_trials=startup)
-    return OptunaStudy(setup, sampler, population)
+        sampler = GPSampler(seed=_seed(setup), n_startup_trials=options.startup)
+    return OptunaStudy(setup, sampler, options.batch_size)
 
 
-def nsga_ii(setup: Setup, *, population: int = 24) -> OptunaStudy:
+def nsga_ii(setup: Setup, options: NsgaOptions) -> OptunaStudy:
     """Return NSGA-II with `population` proposals per generation.
 
     Source: Deb et al. 2002.
     """
-    return OptunaStudy(setup, NSGAIISampler(seed=_seed(setup), population_size=_at_least_two(population)), population)
+    sampler = NSGAIISampler(seed=_seed(setup), population_size=options.population)
+    return OptunaStudy(setup, sampler, options.population)
 
 
-def nsga_iii(setup: Setup, *, population: int = 24) -> OptunaStudy:
+def nsga_iii(setup: Setup, options: NsgaOptions) -> OptunaStudy:
     """Return NSGA-III, for more than three objectives, with `population` proposals per generation.
 
     Source: Deb and Jain 2014.
     """
     with _quiet():
-        sampler = NSGAIIISampler(seed=_seed(setup), population_size=_at_least_two(population))
-    return OptunaStudy(setup, sampler, population)
+        sampler = NSGAIIISampler(seed=_seed(setup), population_size=options.population)
+    return OptunaStudy(setup, sampler, options.population)
 
 
 class OptunaStudy:
@@ -85,14 +84,12 @@ class OptunaStudy:
     under way would become too old by it.
     """
 
-    def __init__(self, setup: Setup, sampler: BaseSampler, population: int) -> None:
-        if population < 1:
-            raise InputError(f"population must be 1 or more proposals, got {population}")
-        self._batch = 1 if setup.asynchronous else population
+    def __init__(self, setup: Setup, sampler: BaseSampler, batch_size: int) -> None:
+        self._batch_size = 1 if setup.asynchronous else batch_size
         self._asynchronous, self._staleness = setup.asynchronous, setup.staleness
         self._asked_at: dict[int, int] = {}  # untold proposal -> updates when it was made
         self._updates = 0
-        self._tally = Tally(setup.objectives)
+        self._proposals = Proposals(setup.objectives)
         self._bounds = setup.bounds
         self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
         self._choices = setup.choices or (0,) * setup.dimensions
@@ -100,9 +97,9 @@ class OptunaStudy:
         self._trials: dict[int, Trial] = {}  # of the batch under way
         self._values: dict[int, tuple[float, ...] | None] = {}
         self._study = _quiet_study(sampler, setup.objectives)
-        self._begin(setup, population, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
+        self._begin(setup, batch_size, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
 
-    def _begin(self, setup: Setup, population: int, models: bool) -> None:
+    def _begin(self, setup: Setup, batch_size: int, models: bool) -> None:
         """Give the study what is known before the search: points to propose first, and finished trials.
 
         A sampler that models takes another run's results for its own. NSGA selects from its own generations only, so
@@ -116,7 +113,7 @@ class OptunaStudy:
             if self._bounds is not None and (met := self._bounds.met(values)).any():
                 values = np.where(met[:, None], values, np.nan)
             front = np.flatnonzero(non_dominated(values, duplicates=False))
-            front = front[representatives(values[front], population)]
+            front = front[representatives(values[front], batch_size)]
             first += [known[index].genotype for index in front]
             known = []
         for point in dict.fromkeys(first):
@@ -132,9 +129,9 @@ class OptunaStudy:
 
     def ask(self) -> list[np.ndarray]:
         """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""
-        if self._tally.waiting and not self._asynchronous:
+        if self._proposals.waiting and not self._asynchronous:
             return []
-        indices = self._tally.hand_out(self._batch)
+        indices = self._proposals.hand_out(self._batch_size)
         with _quiet():
             asked = {index: self._study.ask(dict(self._genes)) for index in indices}
         self._trials.update(asked)
@@ -143,7 +140,7 @@ class OptunaStudy:
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the study learns the batch when its last one arrives."""
-        self._values[index] = self._tally.take_back(index, fitness)
+        self._values[index] = self._proposals.take_back(index, fitness)
         del self._asked_at[index]
         if not self._may_learn():
             return
@@ -165,7 +162,7 @@ class OptunaStudy:
 
     def _may_learn(self) -> bool:
         if not self._asynchronous or self._staleness is None:
-            return self._asynchronous or not self._tally.waiting
+            return self._asynchronous or not self._proposals.waiting
         oldest = min(self._asked_at.values(), default=self._updates)
         return self._updates + 1 - oldest <= self._staleness
 
@@ -214,9 +211,3 @@ def _quiet_study(sampler: BaseSampler, objectives: int) -> optuna.Study:
 
 def _seed(setup: Setup) -> int:
     return int(np.random.SeedSequence(setup.seed).generate_state(1)[0]) % _MOST
-
-
-def _at_least_two(population: int) -> int:
-    if population < 2:
-        raise InputError(f"population must be 2 or more, got {population}")
-    return population

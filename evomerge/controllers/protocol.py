@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from evomerge.controllers.ingredients import Ingredients
+from evomerge.controllers.model_weights import Ingredients
+from evomerge.objectives import Scalarisation
 from evomerge.pareto.constraints import Bounds
 
 
@@ -27,7 +28,7 @@ class Setup:
     dimensions: int  # d, length of a genotype
     seed: int = 0  # of the controller's own generators
     objectives: int = 1  # m, length of a fitness
-    weights: tuple[float, ...] = ()  # (m,) for controllers that need one number; empty: equal weights
+    weights: tuple[float, ...] = ()  # (m,) of the weighted mean, of any sum; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
     budget: int | None = None  # how many candidates the search will ask for, where that is known
     choices: tuple[int, ...] = ()  # (d,) how many names a gene chooses among, 0 for a number; empty: all are numbers
@@ -38,6 +39,11 @@ class Setup:
     asynchronous: bool = False  # results are told as they arrive, and proposals wanted before a generation is told
     bounds: Bounds | None = None  # what a candidate's fitness must meet; None: nothing
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
+
+    @property
+    def scalarisation(self) -> Scalarisation:
+        """The weighted mean of the objectives, by which reports rank too."""
+        return Scalarisation(self.weights or (1.0,) * self.objectives)
 
 
 class Controller(Protocol):

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from evomerge.controllers.nested_front import NestedFront
+from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
-from evomerge.errors import InputError
+from evomerge.controllers.registry import QuadraticOptions
 from evomerge.pareto.bayesian import next_points, stop_reason
 from evomerge.pareto.checks import Array
 from evomerge.pareto.constraints import Bounds
@@ -34,36 +34,23 @@ ROUND = 4  # proposals per refit
 POOL_PER_POINT, SMALLEST_POOL = 8, 256  # Sobol points from which a design is chosen
 
 
-def quadratic(
-    setup: Setup,
-    *,
-    population: int = ROUND,
-    startup: int | None = None,
-    tolerance: float = 0.0,
-    nested: bool = False,
-) -> QuadraticFront:
+def quadratic(setup: Setup, options: QuadraticOptions) -> QuadraticFront:
     """Return the quadratic controller.
 
     Args:
         setup: dimensions, seed, objectives, budget; items, where known, say how noisy shares are; priors with fitness
             are data from the first fit on, and replace as many points of the design.
-        population: proposals per round, which are evaluated side by side between two refits.
-        startup: points of the design; None: 1.5 per coefficient of the richest surrogate that half the budget affords.
-        tolerance: stop when a round promises less than this share of the hypervolume; 0: use the whole budget.
-        nested: merge the models two at a time first (Nested MAP), for one preference, which is the objectives'
-            weights; for more models than a full quadratic can afford. Needs one weight gene per model and no other.
+        options: `batch_size`, proposals per round, which are evaluated side by side between two refits; `startup`,
+            points of the design, None: 1.5 per coefficient of the richest surrogate that half the budget affords;
+            `tolerance`, 0: use the whole budget; `nested`, merge the models two at a time first (Nested MAP), for
+            more models than a full quadratic can afford. It needs one weight gene per model and no other.
 
     Raises:
-        InputError: an option is out of range, or `nested` is not possible in this space.
+        InputError: `nested` is not possible in this space.
     """
-    if population < 1:
-        raise InputError(f"population of quadratic must be 1 or more proposals, got {population}")
-    if startup is not None and startup < 1:
-        raise InputError(f"startup of quadratic must be 1 or more points, got {startup}")
-    if not 0.0 <= tolerance < 1.0:
-        raise InputError(f"tolerance of quadratic must be in [0, 1), a share of the hypervolume, got {tolerance}")
-    count = design_size(setup.dimensions, setup.budget) if startup is None else startup
-    return QuadraticFront(setup, population, count, tolerance, NestedFront(setup) if nested else None)
+    count = design_size(setup.dimensions, setup.budget) if options.startup is None else options.startup
+    nested = NestedFront(setup) if options.nested else None
+    return QuadraticFront(setup, options.batch_size or ROUND, count, options.tolerance, nested)
 
 
 def design_size(dimensions: int, budget: int | None) -> int:
@@ -88,7 +75,7 @@ class QuadraticFront:
         self, setup: Setup, population: int, startup: int, tolerance: float, nested: NestedFront | None
     ) -> None:
         self._setup, self._batch, self._tolerance, self._nested = setup, population, tolerance, nested
-        self._tally = Tally(setup.objectives)
+        self._proposals = Proposals(setup.objectives)
         self._points: list[Array] = []  # by index
         self._values: dict[int, tuple[float, ...] | None] = {}  # told, by index
         known = [one for one in setup.prior if one.fitness is not None]
@@ -103,18 +90,18 @@ class QuadraticFront:
 
     def ask(self) -> list[np.ndarray]:
         """Return the design, or the next round's points; [] while one is not told completely."""
-        if self.stop() or (self._tally.waiting and not self._free):
+        if self.stop() or (self._proposals.waiting and not self._free):
             return []
-        points = self._queue or [self._on_choices(point) for point in self._proposals(self._generator())]
+        points = self._queue or [self._on_choices(point) for point in self._next_points(self._generator())]
         if self._free:
             points, self._queue = points[:1], points[1:]
         self._points += points
-        self._tally.hand_out(len(points))
+        self._proposals.hand_out(len(points))
         return [point.copy() for point in points]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the surrogates are refitted at the next ask."""
-        self._values[index] = self._tally.take_back(index, fitness)
+        self._values[index] = self._proposals.take_back(index, fitness)
 
     def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
         """Learn one fitness of which part is chance, beyond that of the items that all would answer; it weighs less."""
@@ -128,7 +115,7 @@ class QuadraticFront:
         reason = stop_reason(self._gains, self._volumes, tolerance=self._tolerance)
         return {} if reason is None else {"gain": reason}
 
-    def _proposals(self, rng: np.random.Generator) -> Array:
+    def _next_points(self, rng: np.random.Generator) -> Array:
         if self._nested is not None:
             batch = self._nested.propose(*self._data(), rng)
             if batch is not None:

@@ -1,85 +1,101 @@
-"""Controllers by name. Adding one is a factory in its own file and a line here."""
+"""Controllers by name: one row each, which the search file, its schema, the docs, `auto` and reports read."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from evomerge.controllers.choice import choose
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.errors import ExtraMissing, InputError, near
+from evomerge.options import NoOptions, option, options_of, read_options
 
-# name -> module and factory, imported when asked for: a search with Sobol points needs neither cma nor optuna
-FACTORIES = {
-    "random": ("uniform", "uniform"),
-    "sobol": ("sobol", "sobol"),
-    "latin": ("latin", "latin"),
-    "cma-es": ("cma_es", "cma_es"),
-    "tpe": ("optuna_study", "tpe"),
-    "gp": ("optuna_study", "gp"),
-    "nsga-ii": ("optuna_study", "nsga_ii"),
-    "nsga-iii": ("optuna_study", "nsga_iii"),
-    "quadratic": ("quadratic_front", "quadratic"),
-    "nehvi": ("gaussian_front", "nehvi"),
-    "greedy-soup": ("soups", "greedy_soup"),
-    "kinship": ("soups", "kinship"),
-    "evolution": ("route_evolution", "evolution"),
-}
-AUTO = "auto"  # resolved by `choice.choose` before a controller is built
-# Those that learn from points known beforehand; a design or a soup would ignore them, which is refused.
-WARM = ("cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "quadratic", "nehvi", "evolution")
-_EXTRAS = {"cma": "cma", "optuna": "optuna", "torch": "hf"}
+AUTO = "auto"
+Factory = Callable[[Setup, Any], Controller]  # called with the setup and an instance of the row's options
+
+
+@dataclass(frozen=True)
+class ControllerInfo:
+    """All that is known of a controller before it is built."""
+
+    name: str  # in a search file
+    # A callable, or 'module:function', imported when a controller is built: Sobol points need neither cma nor optuna.
+    factory: Factory | str
+    options: type = NoOptions  # frozen dataclass; its fields are the keys that a search file may set beside `name`
+    warm_start: bool = False  # learns from points that are known beforehand; others refuse them
+    scalarises: bool = False  # optimises the weighted sum of the objectives
+    needs_similarity: bool = False  # reads the inner products of the models' task vectors
+    predicts_front: bool = False  # works with surrogates, so a report always shows the front that they predict
+    extras: Mapping[str, str] = field(default_factory=dict)  # package that it needs -> extra of evomerge that has it
+
+    @property
+    def batch_option(self) -> str | None:
+        """The option that sets how many candidates are proposed at once: population, batch_size, or none."""
+        return next((name for name in ("population", "batch_size") if name in options_of(self.options)), None)
+
+
+def register_controller(info: ControllerInfo) -> None:
+    """Make a controller known by its name, in this process.
+
+    Raises:
+        InputError: another controller has the name.
+    """
+    if CONTROLLERS.get(info.name, info) != info:
+        raise InputError(f"controller {info.name!r} is registered already; choose another name")
+    CONTROLLERS[info.name] = info
+
+
+def controller_info(name: str) -> ControllerInfo:
+    """Return the row of a controller.
+
+    Raises:
+        InputError: none has this name.
+    """
+    if name not in CONTROLLERS:
+        raise InputError(f"unknown controller {name!r}. {near(name, CONTROLLERS)}")
+    return CONTROLLERS[name]
+
+
+def warm_starting() -> list[str]:
+    """Return the names of the controllers that can learn from points known beforehand, `auto` left out."""
+    return [name for name, info in CONTROLLERS.items() if info.warm_start and name != AUTO]
 
 
 def build(name: str, setup: Setup, options: Mapping[str, Any] | None = None) -> Controller:
     """Return a fresh controller.
 
     Args:
-        name: a key of `FACTORIES`, or `AUTO`.
+        name: of a registered controller.
         setup: what the search is about.
-        options: keyword arguments of the factory, as written in the search file beside `name`.
+        options: by name, as written in the search file beside `name`.
 
     Raises:
-        InputError: the name or an option is unknown, or the setup is impossible.
+        InputError: the name or an option is unknown or out of range, or the setup is impossible.
         ExtraMissing: the controller's library is not installed.
     """
-    if name == AUTO:
-        name = choose(setup).name
-    factory = _factory(name)
-    known = option_names(name)
-    for key in options or {}:
-        if key not in known:
-            raise InputError(f"controller {name!r} has no option {key!r}. {near(key, known)}")
+    info = controller_info(name)
+    given = read_options(info.options, options or {}, f"controller {name!r}")
     if setup.dimensions < 1:
         raise InputError("the search space has no gene: nothing is marked with `search`, so there is nothing to search")
-    if setup.prior and name not in WARM:
-        raise InputError(f"controller {name!r} cannot start from other results; those that can: {', '.join(WARM)}")
-    controller: Controller = factory(_checked(setup), **dict(options or {}))
-    return controller
+    if setup.prior and not info.warm_start:
+        known = ", ".join(warm_starting())
+        raise InputError(f"controller {name!r} cannot start from other results; those that can: {known}")
+    return _factory(info)(_checked(setup), given)
 
 
-def option_names(name: str) -> list[str]:
-    """Return the options that controller `name` understands; `AUTO`, which may be any, has none but its batch."""
-    if name == AUTO:
-        return ["population"]
-    parameters = inspect.signature(_factory(name)).parameters.items()
-    return [key for key, part in parameters if part.kind is part.KEYWORD_ONLY]
-
-
-def _factory(name: str) -> Callable[..., Controller]:
-    if name not in FACTORIES:
-        raise InputError(f"unknown controller {name!r}. {near(name, [*FACTORIES, AUTO])}")
-    module, function = FACTORIES[name]
+def _factory(info: ControllerInfo) -> Factory:
+    if not isinstance(info.factory, str):
+        return info.factory
+    module, _, function = info.factory.partition(":")
     try:
-        found: Callable[..., Controller] = getattr(importlib.import_module(f"evomerge.controllers.{module}"), function)
+        found: Factory = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package not in _EXTRAS:
+        if package not in info.extras:
             raise
-        raise ExtraMissing(package, _EXTRAS[package]) from error
+        raise ExtraMissing(package, info.extras[package]) from error
     return found
 
 
@@ -109,3 +125,100 @@ def _checked(setup: Setup) -> Setup:
     if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
         raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
     return setup
+
+
+# -- the rows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Options of designs, and of `auto`, which hands `batch_size` to the controller it chooses."""
+
+    batch_size: int | None = option(None, "candidates proposed at once; default: the controller's own", ge=1)
+
+
+@dataclass(frozen=True)
+class CmaEsOptions:
+    """Options of CMA-ES."""
+
+    population: int | None = option(None, "candidates per generation; default: 4 + floor(3 ln d)", ge=2)
+    sigma: float = option(0.25, "first step, as a fraction of each range", gt=0, le=1)
+    restarts: int = option(9, "most restarts, each with twice the population", ge=0)
+    diagonal: bool | None = option(None, "learn no correlations; default: beyond 200 genes")
+
+
+@dataclass(frozen=True)
+class StartupOptions:
+    """Options of controllers that fit a model after some candidates."""
+
+    batch_size: int | None = option(None, "candidates proposed at once; default: the controller's own", ge=1)
+    startup: int | None = option(None, "candidates before the model proposes; default: by genes and budget", ge=1)
+
+
+@dataclass(frozen=True)
+class TpeOptions:
+    """Options of Optuna's TPE."""
+
+    batch_size: int = option(8, "candidates proposed at once; the more, the less each proposal knows", ge=1)
+    startup: int = option(16, "random candidates before the model proposes", ge=0)
+
+
+@dataclass(frozen=True)
+class GpOptions:
+    """Options of Optuna's Gaussian process."""
+
+    batch_size: int = option(4, "candidates proposed at once; the more, the less each proposal knows", ge=1)
+    startup: int = option(16, "random candidates before the model proposes", ge=0)
+
+
+@dataclass(frozen=True)
+class NsgaOptions:
+    """Options of NSGA-II and NSGA-III."""
+
+    population: int = option(24, "candidates per generation", ge=2)
+
+
+@dataclass(frozen=True)
+class QuadraticOptions(StartupOptions):
+    """Options of the quadratic surrogates."""
+
+    tolerance: float = option(0.0, "end when a round promises less, as a fraction of the hypervolume", ge=0, lt=1)
+    nested: bool = option(False, "merge the models two at a time, for one preference: the objectives' weights")
+
+
+@dataclass(frozen=True)
+class KinshipOptions:
+    """Options of top-k merging by model kinship."""
+
+    top: int = option(3, "how many of the best are merged with each other", ge=2)
+
+
+@dataclass(frozen=True)
+class EvolutionOptions:
+    """Options of the evolutionary controller."""
+
+    population: int = option(24, "candidates per generation", ge=2)
+    mutation: float = option(0.2, "first step of a number, as a fraction of its range", gt=0, le=1)
+
+
+_HERE = "evomerge.controllers"
+_CMA, _OPTUNA = {"cma": "cma"}, {"optuna": "optuna", "torch": "hf"}
+_ROWS = (
+    ControllerInfo(AUTO, f"{_HERE}.auto:auto", BatchOptions, warm_start=True),
+    ControllerInfo("random", f"{_HERE}.designs:uniform", BatchOptions),
+    ControllerInfo("sobol", f"{_HERE}.designs:sobol", BatchOptions),
+    ControllerInfo("latin", f"{_HERE}.designs:latin", BatchOptions),
+    ControllerInfo("cma-es", f"{_HERE}.cma_es:cma_es", CmaEsOptions, warm_start=True, scalarises=True, extras=_CMA),
+    ControllerInfo("tpe", f"{_HERE}.optuna_study:tpe", TpeOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo("gp", f"{_HERE}.optuna_study:gp", GpOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo("nsga-ii", f"{_HERE}.optuna_study:nsga_ii", NsgaOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo("nsga-iii", f"{_HERE}.optuna_study:nsga_iii", NsgaOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo(
+        "quadratic", f"{_HERE}.quadratic_front:quadratic", QuadraticOptions, warm_start=True, predicts_front=True
+    ),
+    ControllerInfo("nehvi", f"{_HERE}.gaussian_front:nehvi", StartupOptions, warm_start=True),
+    ControllerInfo("greedy-soup", f"{_HERE}.soups:greedy_soup", scalarises=True),
+    ControllerInfo("kinship", f"{_HERE}.soups:kinship", KinshipOptions, scalarises=True, needs_similarity=True),
+    ControllerInfo("evolution", f"{_HERE}.route_evolution:evolution", EvolutionOptions, warm_start=True),
+)
+CONTROLLERS: dict[str, ControllerInfo] = {row.name: row for row in _ROWS}

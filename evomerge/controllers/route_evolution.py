@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge.controllers.proposals import Proposals, bounded
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally, bounded
-from evomerge.errors import InputError
+from evomerge.controllers.registry import EvolutionOptions
 from evomerge.pareto.dominance import crowding_distance, front_ranks
 
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not
@@ -24,21 +24,17 @@ SHRINK = 0.97  # of the Gaussian step, per generation; it ends at SMALLEST
 SMALLEST = 0.01
 
 
-def evolution(setup: Setup, *, population: int = 24, mutation: float = 0.2) -> Evolution:
+def evolution(setup: Setup, options: EvolutionOptions) -> Evolution:
     """Return an evolutionary controller.
 
     Args:
         setup: dimensions, seed, objectives, start, prior, which genes are choices, and which switch layers.
-        population: proposals per generation, and how many are kept as parents of the next.
-        mutation: first step of a number, in units of its range; it shrinks to `SMALLEST` over the generations.
+        options: `population`, proposals per generation, as many of which are kept as parents of the next;
+            `mutation`, first step of a number, which shrinks to `SMALLEST` over the generations.
 
     Source: survivors by front and crowding distance as in NSGA-II, Deb et al. 2002; the moves on routes are ours.
     """
-    if population < 2:
-        raise InputError(f"population of evolution must be 2 or more, got {population}")
-    if not 0.0 < mutation <= 1.0:
-        raise InputError(f"mutation of evolution must be in (0, 1], in units of a gene's range, got {mutation}")
-    return Evolution(setup, population, mutation)
+    return Evolution(setup, options.population, options.mutation)
 
 
 class Evolution:
@@ -53,7 +49,7 @@ class Evolution:
         self._setup = setup
         self._population, self._step = population, mutation
         self._random = np.random.default_rng(setup.seed)
-        self._tally = Tally(setup.objectives, setup.bounds)
+        self._proposals = Proposals(setup.objectives, setup.bounds)
         self._choices = np.array(setup.choices or (0,) * setup.dimensions)
         self._track = [gene for gene, _ in setup.switches]  # in the order of slots
         self._layers = [layer for _, layer in setup.switches]
@@ -73,17 +69,17 @@ class Evolution:
 
     def ask(self) -> list[np.ndarray]:
         """Return a generation, or [] while one is not told completely."""
-        if self._tally.waiting:
+        if self._proposals.waiting:
             return []
         points = [self._fresh() for _ in range(self._population)]
-        self._asked = dict(zip(self._tally.hand_out(len(points)), points, strict=True))
+        self._asked = dict(zip(self._proposals.hand_out(len(points)), points, strict=True))
         self._told = {}
         return [point.copy() for point in points]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the parents change when the generation's last one arrives."""
-        self._told[index] = self._tally.take_back(index, fitness)
-        if not self._tally.waiting:
+        self._told[index] = self._proposals.take_back(index, fitness)
+        if not self._proposals.waiting:
             self._select()
 
     def stop(self) -> dict[str, str]:

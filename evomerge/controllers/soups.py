@@ -12,16 +12,18 @@ from itertools import combinations
 
 import numpy as np
 
-from evomerge.controllers.ingredients import PARAMETER, Ingredients
+from evomerge.controllers.model_weights import PARAMETER, Ingredients
+from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.tally import Tally
+from evomerge.controllers.registry import KinshipOptions
 from evomerge.errors import InputError
+from evomerge.options import NoOptions
 from evomerge.pareto.checks import Array
 
 ALIKE = 0.9  # mean kinship of the best beyond which merging them brings nothing new, as in the paper
 
 
-def greedy_soup(setup: Setup) -> GreedySoup:
+def greedy_soup(setup: Setup, options: NoOptions) -> GreedySoup:
     """Return the greedy soup: every model alone, then from the best down each is averaged in, and kept if it helps.
 
     Costs 2n - 1 candidates for n models.
@@ -31,24 +33,22 @@ def greedy_soup(setup: Setup) -> GreedySoup:
     return GreedySoup(setup, _ingredients(setup, "greedy-soup"))
 
 
-def kinship(setup: Setup, *, top: int = 3) -> TopKinship:
+def kinship(setup: Setup, options: KinshipOptions) -> TopKinship:
     """Return top-k greedy merging with exploration by kinship.
 
     Each generation averages all pairs of the best `top` mixtures, and the best one with the mixture least akin to it.
 
     Args:
         setup: with ingredients whose task vectors' products are measured.
-        top: k, how many of the best are merged with each other.
+        options: `top` is k, how many of the best are merged with each other.
 
     Source: Hu et al. 2024, 'Exploring Model Kinship for Merging Large Language Models'. Ours: mixtures are averages
         of coefficients, written by the search's own merge method; kinship between mixtures is computed, not measured.
     """
-    if top < 2:
-        raise InputError(f"top of kinship must be 2 or more, got {top}")
     parts = _ingredients(setup, "kinship")
     if not parts.products:
         raise InputError("kinship needs the inner products of the models' task vectors; see weights.kinship")
-    return TopKinship(setup, parts, top)
+    return TopKinship(setup, parts, options.top)
 
 
 def _ingredients(setup: Setup, name: str) -> Ingredients:
@@ -68,19 +68,18 @@ class _Mixing:
 
     def __init__(self, setup: Setup, parts: Ingredients) -> None:
         self._parts = parts
-        weights = np.array(setup.weights or (1.0,) * setup.objectives, dtype=float)
-        self._weights = weights / weights.sum()
-        self._tally = Tally(setup.objectives, setup.bounds)
+        self._scalarisation = setup.scalarisation
+        self._proposals = Proposals(setup.objectives, setup.bounds)
         self._mixtures: list[Array] = []  # proposed, (n,) weights each, by index
         self._scores: dict[int, float | None] = {}
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness."""
-        values = self._tally.take_back(index, fitness)
-        self._scores[index] = None if values is None else float(np.dot(values, self._weights))
+        values = self._proposals.take_back(index, fitness)
+        self._scores[index] = None if values is None else self._scalarisation.scalarise(values)
 
     def _propose(self, mixtures: Sequence[Array]) -> list[np.ndarray]:
-        self._tally.hand_out(len(mixtures))
+        self._proposals.hand_out(len(mixtures))
         self._mixtures += [np.asarray(mixture, dtype=float) for mixture in mixtures]
         return [self._parts.point(mixture) for mixture in mixtures]
 
@@ -102,7 +101,7 @@ class GreedySoup(_Mixing):
 
     def ask(self) -> list[np.ndarray]:
         """Return the models alone, or the next soup; [] while something is untold, and at the end."""
-        if self._tally.waiting:
+        if self._proposals.waiting:
             return []
         if not self._mixtures:
             return self._propose(list(np.eye(self._parts.count)))
@@ -114,7 +113,7 @@ class GreedySoup(_Mixing):
 
     def stop(self) -> dict[str, str]:
         """Return {'soup': the models that were kept} once all were tried."""
-        if self._tally.waiting or not self._mixtures:
+        if self._proposals.waiting or not self._mixtures:
             return {}
         self._learn()
         if self._order:
@@ -152,13 +151,13 @@ class TopKinship(_Mixing):
 
     def ask(self) -> list[np.ndarray]:
         """Return the models alone, or the next generation; [] while something is untold, and at the end."""
-        if self._tally.waiting or self.stop():
+        if self._proposals.waiting or self.stop():
             return []
         return self._propose(self._children() if self._mixtures else list(np.eye(self._parts.count)))
 
     def stop(self) -> dict[str, str]:
         """Return {'gain': ...}, {'kinship': ...} or {'failed': ...} once there is nothing to be had any more."""
-        if not self._tally.waiting and len(self._mixtures) > self._judged:
+        if not self._proposals.waiting and len(self._mixtures) > self._judged:
             self._judged = len(self._mixtures)
             self._stopped = self._reason()
         return dict(self._stopped)

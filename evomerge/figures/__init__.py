@@ -6,14 +6,14 @@
     figures.save(figures.front(run), "front.svg")
     figures.recipe(run, "knee")
 
-Behind each figure is a frame: a method of `Run`, or the function named in the figure's docstring.
+Behind each figure is a frame: of `run.tables`, or the function named in the figure's docstring.
 """
 
-from evomerge.figures.course import hypervolume, progress, utilisation
 from evomerge.figures.front import front
 from evomerge.figures.genes import importance, landscape
 from evomerge.figures.irt import estimates, item_map
 from evomerge.figures.items import held_out, item_matrix
+from evomerge.figures.progress import hypervolume, progress, utilisation
 from evomerge.figures.recipes import recipe, route
 from evomerge.figures.style import save
 

@@ -33,6 +33,11 @@ def front(run: Run, *, predicted: int = 0) -> alt.Chart:
 
     Raises:
         InputError: no candidate has scores yet.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> type(figures.front(run)).__name__
+    'LayerChart'
     """
     frame = front_frame(run, predicted)
     names = [objective.name for objective in run.objectives]
@@ -84,7 +89,7 @@ def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
     )
     guessed = front[front["candidate"].isna()]
     guessed = guessed[columns].assign(name="predicted", kind="predicted")
-    parents = run.parents()
+    parents = run.tables.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
     return pd.concat([frame for frame in (people, parents, guessed) if len(frame)], ignore_index=True)[
         ["name", "kind", *columns]
@@ -141,7 +146,7 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
         .mark_text(align="left", dx=9, dy=-7, color=INK)
         .encode(x="x:Q", y="y:Q", text="label:N")
     )
-    # of more objectives, a front's shadow on a plane is no staircase
+    # with three or more objectives, the projection of a front on a plane is no staircase
     return library.layer(*([staircase] if steps else []), across, upright, points, names_of_parents)
 
 

@@ -17,7 +17,7 @@ SHOWN_SLICES = 9
 
 
 def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.Chart:
-    """Return which genes mattered most for each objective, as in `figures.importance(run.importance())`.
+    """Return which genes mattered most for each objective, of `run.tables.importance()`.
 
     Bars are the share of the fitness' variance between candidates with similar values of the gene; their colour says
     whether more of it was better.
@@ -28,6 +28,10 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
 
     Raises:
         InputError: the frame is empty.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.importance(run.tables.importance())
     """
     library = altair()
     if not len(frame):
@@ -48,17 +52,17 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
         .properties(width=max(130, 460 // frame["objective"].nunique()), height=17 * len(order))
     )
     hidden = frame["gene"].nunique() - len(order)
-    told = "in the region that was searched; correlation, not cause" + (
+    subtitle = "in the region that was searched; correlation, not cause" + (
         f"; {hidden} lesser genes left out" if hidden else ""
     )
     chart = library.layer(bars, data=shown).facet(column=library.Column("objective:N", title=None))
-    return styled(chart.properties(title={"text": title, "subtitle": told}))
+    return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
 
 
 def landscape(
     frame: pd.DataFrame, title: str = "Landscape through a candidate", genes: Sequence[str] = ()
 ) -> alt.Chart:
-    """Return slices: what would change if one gene moved and the others stayed; `figures.landscape(run.landscape())`.
+    """Return slices: the predicted score if one gene moved and the others stayed; of `run.tables.landscape()`.
 
     Bands are 90% intervals of the prediction. Where no candidate was as far out, the line is dotted with grey.
 
@@ -70,6 +74,10 @@ def landscape(
 
     Raises:
         InputError: an unknown gene, or no slice at all.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.landscape(run.tables.landscape("best", steps=5))
     """
     library = altair()
     slices = frame[frame["kind"] == "slice"]
@@ -93,8 +101,8 @@ def landscape(
     )
     facet = library.Facet("line:N", sort=order, title=None)
     chart = library.layer(around, line, far, data=shown).properties(width=170, height=120).facet(facet, columns=3)
-    told = "bands: 90% intervals; grey dots: farther out than any candidate, not to be believed"
-    return styled(chart.properties(title={"text": title, "subtitle": told}))
+    subtitle = "bands: 90% intervals; grey dots: farther out than any candidate, not to be believed"
+    return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
 
 
 def _numbers(frame: pd.DataFrame) -> list[str]:

@@ -53,8 +53,8 @@ def item_map(bank: Bank) -> alt.Chart:
         )
         .properties(width=560, height=90)
     )
-    told = f"{len(items)} items above, {len(models)} models below, on one scale"
-    return styled(library.vconcat(dots, below).properties(title={"text": "Item map", "subtitle": told}))
+    subtitle = f"{len(items)} items above, {len(models)} models below, on one scale"
+    return styled(library.vconcat(dots, below).properties(title={"text": "Item map", "subtitle": subtitle}))
 
 
 def item_map_frame(bank: Bank) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def ability_frame(bank: Bank) -> pd.DataFrame:
 
 
 def estimates(frame: pd.DataFrame, title: str = "Estimates from few items") -> alt.Chart:
-    """Return what few answers told of candidates against their full answers; `figures.estimates(run.estimates())`.
+    """Return estimates from few items against full answers; of `run.tables.estimates()`.
 
     Args:
         frame: candidate, objective, estimate, low, high (95%, metric's units), full (missing: not drawn), items.
@@ -116,8 +116,10 @@ def estimates(frame: pd.DataFrame, title: str = "Estimates from few items") -> a
     error = (both["estimate"] - both["full"]).abs().mean()
     inside = ((both["low"] <= both["full"]) & (both["full"] <= both["high"])).mean()
     panels = [_panel(library, part, str(name)) for name, part in both.groupby("objective", sort=False)]
-    told = f"mean absolute error {error:.3g}; the interval holds the full score of {100 * inside:.0f}% of {len(both)}"
-    return styled(library.concat(*panels, columns=3).properties(title={"text": title, "subtitle": told}))
+    subtitle = (
+        f"mean absolute error {error:.3g}; the interval holds the full score of {100 * inside:.0f}% of {len(both)}"
+    )
+    return styled(library.concat(*panels, columns=3).properties(title={"text": title, "subtitle": subtitle}))
 
 
 def _panel(library: Any, part: pd.DataFrame, name: str) -> Any:

@@ -30,7 +30,11 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
         split: search or holdout items.
 
     Raises:
-        InputError: an unknown objective, or nobody answered.
+        InputError: an unknown objective, or no model answered.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.item_matrix(run, "left")
     """
     library, frame = altair(), item_matrix_frame(run, objective, split=split)
     name = objective or run.objectives[0].name
@@ -51,8 +55,8 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
             tooltip=["model", "item", library.Tooltip("value:Q", format=".3g")],
         )
     )
-    told = "dark: solved. A column that few rows share is what a merge may gain; a white one nobody solves"
-    return titled(cells, f"Who solves what: {name}", told, 640, 13 * len(models))
+    subtitle = "dark: solved. A column that few rows share is what a merge may gain; a white one is solved by none"
+    return titled(cells, f"Who solves what: {name}", subtitle, 640, 13 * len(models))
 
 
 def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = "search") -> pd.DataFrame:
@@ -72,12 +76,12 @@ def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = 
     key = metric_key(one.metric, one.filter)
     rows = [
         (name, kind, r.item, r.value)
-        for (name, kind), answers in zip(people.values(), run.answers_of(people, split).values(), strict=True)
+        for (name, kind), answers in zip(people.values(), run.data.answers_of(people, split).values(), strict=True)
         for r in answers
         if r.task == task and r.metric == key
     ]
     if not rows:
-        raise InputError(f"nobody has answered {split} items of {one.name!r} yet")
+        raise InputError(f"no model has answered {split} items of {one.name!r} yet")
     frame = pd.DataFrame(rows, columns=["model", "kind", "item", "value"])
     solved = one.fitness(1.0) * frame.groupby("item")["value"].mean()
     ability = one.fitness(1.0) * frame.groupby("model")["value"].mean()
@@ -93,9 +97,9 @@ def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
     """Return number -> (name, kind) of the models whose answers are shown."""
     if split == "holdout":
         return {f.number: (f.name, "parent" if f.number < 0 else "candidate") for f in run.finals()}
-    found = {p.number: (f"parent {p.name}", "parent") for p in run.candidates("parent")}
+    found = {p.number: (f"parent {p.name}", "parent") for p in run.data.candidates("parent")}
     front = [int(number) for number in run.front()["candidate"]]
-    done = [n for n, evaluation in run.evaluations().items() if evaluation.failure is None and n not in set(front)]
+    done = [n for n, evaluation in run.data.evaluations().items() if evaluation.failure is None and n not in set(front)]
     room = max(0, SHOWN_MODELS - len(found) - len(front))
     step = max(1, -(-len(done) // room)) if room else len(done) + 1
     for number in front[:SHOWN_MODELS]:
@@ -108,15 +112,19 @@ def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
 def held_out(run: Run) -> alt.Chart:
     """Return search scores against held-out scores of finalists and parents: below the line, luck was taken for skill.
 
-    The frame behind it is `Run.generalisation()`.
+    The frame behind it is `run.tables.generalisation()`.
 
     Args:
         run: that has come to its end, with held-out items.
 
     Raises:
         InputError: no model has answered held-out items.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.held_out(run)
     """
-    library, frame = altair(), run.generalisation()
+    library, frame = altair(), run.tables.generalisation()
     if not len(frame):
         raise InputError("no model has answered held-out items yet; a search asks them at its end")
     for side in ("search", "holdout"):

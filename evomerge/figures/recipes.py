@@ -29,6 +29,10 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
 
     Raises:
         InputError: there is no such candidate, or nothing in its recipe differs between models or layers.
+
+    >>> from evomerge import figures, open_run
+    >>> run = open_run("runs/quickstart")
+    >>> chart = figures.recipe(run, "knee")
     """
     library, frame = altair(), recipe_frame(run, pick)
     number = run.pick(str(pick)).number
@@ -62,13 +66,13 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
 
 
 def recipe_frame(run: Run, pick: int | str = "best") -> pd.DataFrame:
-    """Return `Run.coefficients(pick)` where it is worth a picture: layers only, numbers, parameters that vary.
+    """Return `run.tables.coefficients(pick)` where it is worth a picture: layers only, numbers, parameters that vary.
 
     Columns: as there, and source (the model, with its module where there is one).
     """
     import pandas as pd
 
-    table = run.coefficients(pick)
+    table = run.tables.coefficients(pick)
     table = table[(table["layer"] != OUTSIDE) & (table["model"] != "")]
     table = table[[isinstance(v, (int, float)) and not isinstance(v, bool) for v in table["value"]]]
     table = table.assign(value=pd.to_numeric(table["value"]))
@@ -135,5 +139,5 @@ def route_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
         tooltip=["step", "source", "layer", library.Tooltip("scale:Q", format=".3g")],
     )
     hops, layers = len(frame), frame.groupby("source")["layer"].nunique().sum()
-    told = f"{hops} steps over {layers} different layers; a mark's size is the scale on entering"
-    return titled(library.layer(line, marks), title, told, 560, 300)
+    subtitle = f"{hops} steps over {layers} different layers; a mark's size is the scale on entering"
+    return titled(library.layer(line, marks), title, subtitle, 560, 300)

@@ -10,11 +10,11 @@ from evomerge.errors import ExtraMissing, InputError
 if TYPE_CHECKING:
     import altair as alt
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in print.
+# Okabe and Ito's palette: distinct under the common colour blindnesses, and by lightness in print.
 INK, ORANGE, BLUE, GREEN, GREY = "#222222", "#D55E00", "#0072B2", "#009E73", "#A0A0A0"
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#E69F00"
-SERIES = [BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK]  # for names that have no meaning of their own
-LEVEL = 0.95  # of every interval that a figure draws, unless its caption says otherwise
+SERIES = [BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK]  # colours of categories without a fixed colour
+LEVEL = 0.95  # level of the intervals in figures, unless the caption says otherwise
 REACH = 1.959964  # standard errors
 ENDINGS = ("png", "svg", "pdf", "html", "json")
 

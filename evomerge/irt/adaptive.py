@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from evomerge.irt.ability import estimate_ability
 from evomerge.irt.calibrate import ItemParameters
@@ -27,8 +26,6 @@ WILD_SCALE = 2.0
 MIN_EFFECTIVE = 5.0
 # Keeps one surprising answer from deciding alone: no item is believed more than this.
 LAPSE = 1e-3
-# Stopping on fewer answers than this trusts the model more than the data.
-MIN_ITEMS = 10
 VARIANCE_FLOOR = 1e-9
 
 
@@ -201,44 +198,3 @@ def adaptive_test(people: Population, complete: Array, n: int, batch: int = 1, c
             log += answers[:, k, None] * people.log_odds[:, items[:, k]].T + people.log_wrong[:, items[:, k]].T
         asked += take
     return seen
-
-
-def stop_reasons(
-    mean: float,
-    sd: float,
-    asked: int,
-    *,
-    tolerance: float | None = None,
-    incumbent: float | None = None,
-    alpha: float = 0.05,
-    max_items: int | None = None,
-    min_items: int = MIN_ITEMS,
-) -> tuple[str, ...]:
-    """Return why the test of one model may stop now; empty to go on.
-
-    Args:
-        mean: believed score.
-        sd: its standard error, calibrated (conformal factor included).
-        asked: items answered so far.
-        tolerance: stop when `sd` is at or below this.
-        incumbent: score to beat; stop when P(score > incumbent) is outside [alpha, 1 - alpha].
-        alpha: error accepted on either side of the decision.
-        max_items: stop at this number.
-        min_items: never stop before, except at `max_items`.
-
-    Returns:
-        Any of `tolerance`, `better`, `worse`, `max_items`.
-    """
-    reasons = []
-    if asked >= min_items:
-        if tolerance is not None and sd <= tolerance:
-            reasons.append("tolerance")
-        if incumbent is not None:
-            better = float(norm.sf(incumbent, mean, sd)) if sd > 0.0 else float(mean > incumbent)
-            if better > 1.0 - alpha:
-                reasons.append("better")
-            elif better < alpha:
-                reasons.append("worse")
-    if max_items is not None and asked >= max_items:
-        reasons.append("max_items")
-    return tuple(reasons)

@@ -33,7 +33,12 @@ def logits(theta: Array, a: Array, b: Array) -> Array:
 
 
 def probabilities(theta: Array, a: Array, b: Array) -> Array:
-    """Return the probabilities of a right answer, `(models, items)`; shapes as in `logits`."""
+    """Return the probabilities of a right answer, `(models, items)`; shapes as in `logits`.
+
+    >>> import numpy as np
+    >>> probabilities(np.zeros((1, 1)), np.ones((2, 1)), np.array([0.0, 2.0])).round(3).tolist()
+    [[0.5, 0.119]]
+    """
     return expit(logits(theta, a, b))
 
 

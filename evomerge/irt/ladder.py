@@ -9,8 +9,7 @@ from scipy.special import logit
 
 from evomerge.irt.ability import estimate_ability
 from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, ItemParameters, ItemPrior, fit_items
-from evomerge.irt.curves import Array, IntArray, expected_probabilities, log_likelihood, probabilities
-from evomerge.irt.performance import p_irt
+from evomerge.irt.curves import Array, IntArray, expected_probabilities, log_likelihood
 
 # Below this many models no held-out choice is trusted, and every item discriminates about equally.
 FEW_MODELS = 10
@@ -57,34 +56,6 @@ def _held_out(models: int, rng: np.random.Generator) -> list[tuple[IntArray, Int
     count = min(max(1, -(-MIN_HELD_OUT // size)), len(order) // size)
     groups = [order[k * size : (k + 1) * size] for k in range(count)]
     return [(np.setdiff1d(order, out), out) for out in groups]
-
-
-def split_half_errors(responses: Array, rung: Rung, weights: Array, rng: np.random.Generator) -> Array:
-    """Return how far p-IRT from every second item is off, for held-out models: the `b` of gp-IRT's published share.
-
-    Args:
-        responses: `(models, items)`, nan where missing; at least two models.
-        rung: structure to fit on the other models.
-        weights: of the items, `(items,)`.
-        rng: draws the held-out models.
-
-    Returns:
-        Absolute errors in score units, one per held-out model.
-
-    Source: the split of tinyBenchmarks' calibration, Maia Polo et al. 2024, arXiv:2402.14992.
-    """
-    seen = np.arange(0, responses.shape[1], 2)
-    errors = []
-    for fit, out in _held_out(len(responses), rng):
-        items, held = rung.fit(responses[fit]), responses[out]
-        ability = estimate_ability(
-            held[:, seen], items.a[seen], items.b[seen], items.ability_mean, items.ability_precision
-        )
-        predicted = probabilities(ability.mean, items.a, items.b)
-        # A missing answer is its own prediction: it can neither help nor hurt.
-        truth = np.where(np.isnan(held), predicted, held)
-        errors.append(np.abs(p_irt(truth[:, seen], predicted, weights, seen) - truth @ weights))
-    return np.concatenate(errors)
 
 
 def held_out_loss(responses: Array, rung: Rung, rng: np.random.Generator) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 
 from evomerge.irt.ability import Ability, estimate_ability
 from evomerge.irt.calibrate import ItemParameters
@@ -30,8 +29,6 @@ INHERITANCE = 3.0
 # parents get
 # huge opposite weights, and the estimate is worse than plain p-IRT.
 MIXING_SD = 0.5
-# Spread of a merge's overall shift, in logits, from the item-level predictor.
-SHIFT_SD = 0.3
 # Natural-log evidence by which answers must favour "no relation to these parents" before the parents are dropped.
 REFUSAL = 2.0
 
@@ -43,17 +40,6 @@ class ParentReading:
     estimate: Array  # (models,)
     sd: Array  # (models,)
     trusted: Array  # (models,) bool: False where the answers contradict the parents, and plain p-IRT was used
-
-
-def parent_surprise(parents: Array, items: ItemParameters) -> tuple[Array, Array]:
-    """Return the mean ability of one merge's parents, `(d,)`, and their mean surprise at each item, `(items,)`.
-
-    Args:
-        parents: answers of the parents, `(parents, items)`, nan where missing; items that no parent answered get 0.
-        items: calibrated items.
-    """
-    centre, _, surprise = _family(parents, items)
-    return centre, surprise
 
 
 def _family(parents: Array, items: ItemParameters) -> tuple[Array, Array, Array]:
@@ -138,40 +124,3 @@ def mix_abilities(
     mixed = items.a[chosen] @ endpoints.T  # (n, K): the mixing weights are abilities of these items
     weights = estimate_ability(answers, mixed, items.b[chosen], np.full(count, 1.0 / count), sd**-2.0)
     return weights.mean @ endpoints
-
-
-def parent_counts(parents: Array) -> IntArray:
-    """Return how many parents are right on each item, rounded, `(items,)`; missing answers count half."""
-    return np.rint(np.where(np.isnan(parents), 0.5, parents).sum(axis=0)).astype(np.int64)
-
-
-def inheritance_table(merges: Array, counts: Array, parents: int, prior_merges: float = 1.0) -> Array:
-    """Return P(merge right | number of parents right), `(parents + 1,)`, learnt from merges answered in full.
-
-    Args:
-        merges: answers, `(merges, items)`, nan where missing; none is fine.
-        counts: parents right on each item for each merge, `(merges, items)`.
-        parents: K.
-        prior_merges: how many items per count the prior guess, the mean of the parents, is worth.
-    """
-    table = np.empty(parents + 1)
-    for right in range(parents + 1):
-        guess = (right + 0.5) / (parents + 1.0)
-        hits = merges[(counts == right) & ~np.isnan(merges)]
-        table[right] = (hits.sum() + prior_merges * guess) / (len(hits) + prior_merges)
-    return table
-
-
-def item_level(answers: Array, guess: Array, weights: Array, chosen: IntArray, sd: float = SHIFT_SD) -> Array:
-    """Return scores from a guess per item, shifted in log-odds to fit the answers seen, `(models,)`.
-
-    Args:
-        answers: to the chosen items, `(models, n)`.
-        guess: probability of a right answer on every item, `(items,)`, e.g. `inheritance_table[parent_counts]`.
-        weights: `(items,)`, sum 1.
-        chosen: `(n,)`.
-        sd: of the shift.
-    """
-    z = logit(np.clip(guess, 0.01, 0.99))
-    shift = estimate_ability(answers, np.ones((len(chosen), 1)), -z[chosen], prior_precision=sd**-2.0).mean
-    return p_irt(answers, expit(z + shift), weights, chosen)

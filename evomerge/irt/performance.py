@@ -31,18 +31,6 @@ def normalised(weights: Array | None, items: int) -> Array:
     return values / values.sum()
 
 
-def raw_mean(answers: Array, weights: Array, chosen: IntArray) -> Array:
-    """Return the weighted mean of the answers seen, `(models,)`.
-
-    Args:
-        answers: to the chosen items, `(models, n)`.
-        weights: of all items, `(items,)`.
-        chosen: indices of the answered items, `(n,)`.
-    """
-    w = weights[chosen]
-    return answers @ (w / w.sum() if w.sum() > 0.0 else np.full(len(chosen), 1.0 / len(chosen)))
-
-
 def anchor_mean(answers: Array, shares: Array) -> Array:
     """Return the mean of the anchors' answers, each weighted by the share of the score it stands for."""
     return answers @ shares
@@ -71,20 +59,6 @@ def gp_irt(anchor_estimate: Array, model_estimate: Array, share: float) -> Array
     Mencattini et al. 2025, "MERGE^3", arXiv:2502.10436.
     """
     return share * anchor_estimate + (1.0 - share) * model_estimate
-
-
-def tiny_benchmarks_share(split_half_error: float, answer_variance: float, n: int, reduction: float = 4.0) -> float:
-    """Return the anchor mean's share in gp-IRT by the published rule.
-
-    Args:
-        split_half_error: mean absolute error b of the model's prediction on held-out models.
-        answer_variance: mean over models of the variance v of their answers.
-        n: items answered.
-        reduction: how much less the anchors' mean varies than a random mean; 4 as published, 1 for random items.
-    """
-    square = split_half_error**2
-    total = square + answer_variance / (reduction * n)
-    return square / total if total > 0.0 else 0.5
 
 
 def best_share(first_error: Array, second_error: Array) -> float:

@@ -41,19 +41,6 @@ GP_GREEDY = Recipe("gp-irt", "greedy")
 GP_CLUSTERS = Recipe("gp-irt", "clusters")
 # gp-IRT mixes a weighted mean of the answers with p-IRT: on greedy items the weights are the linear slopes.
 MIXTURES = {GP_GREEDY: (LINEAR, P_GREEDY), GP_CLUSTERS: (ANCHOR, P_CLUSTERS)}
-STATIC = (
-    RAW,
-    RAW_STRATIFIED,
-    P_STRATIFIED,
-    DIFFERENCE_STRATIFIED,
-    P_GREEDY,
-    LINEAR,
-    ANCHOR,
-    P_CLUSTERS,
-    DIFFERENCE_CLUSTERS,
-    GP_GREEDY,
-    GP_CLUSTERS,
-)
 # Two items with the same answers from every calibration model cannot be told apart by clustering.
 DESIGNS = ("random", "stratified", "clusters", "greedy")
 

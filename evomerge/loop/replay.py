@@ -1,4 +1,4 @@
-"""Resuming: the stored asks and tells, replayed into a freshly seeded controller."""
+"""Resuming: the stored proposals and observations, replayed into a freshly seeded controller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from evomerge.archive import Archive
 from evomerge.controllers.protocol import Controller, Repeating, Versioned, tell
 from evomerge.errors import RunError
 
-LAST_DIGITS = 1e-9  # by which a proposal may differ where another processor or BLAS rounds differently
+LAST_DIGITS = 1e-9  # a proposal may differ by so much where another processor or BLAS rounds differently
 
 
 def replay(archive: Archive, controller: Controller, versions: dict[int, int] | None = None) -> list[np.ndarray]:
@@ -19,12 +19,12 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
     how much.
 
     Args:
-        archive: its asked and told events are replayed, in their order.
+        archive: its proposals and observations are replayed, in their order.
         controller: freshly seeded.
-        versions: filled with untold candidate -> the controller's number of updates when it was proposed.
+        versions: filled with unobserved candidate -> the controller's number of updates when it was proposed.
 
     Returns:
-        Proposals that the controller made and nobody took on, because the budget ended inside a batch.
+        Proposals that became no candidates, because the budget ended inside a batch.
 
     Raises:
         RunError: the controller proposes something else than what is stored.
@@ -42,7 +42,7 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
         if size and size == count and _repeated(controller, archive, first, count):
             left = []
             continue
-        if size:  # 0: the rest of the batch before, taken on when the budget was raised
+        if size:  # 0: the rest of the batch before, added when the budget was raised
             left = controller.ask()
             if len(left) != size:
                 raise _differs(archive, f"a batch from candidate {first} on had {size} proposals, now {len(left)}")

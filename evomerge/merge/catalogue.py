@@ -390,7 +390,11 @@ CATALOGUE: Mapping[str, Method] = MappingProxyType({entry.name: entry for entry 
 
 
 def method(name: str) -> Method:
-    """Return the catalogue's entry for a method name; an unknown name is a MergeError that lists near ones."""
+    """Return the catalogue's entry for a method name; an unknown name is a MergeError that lists near ones.
+
+    >>> method("ties").name
+    'ties'
+    """
     if name not in CATALOGUE:
         raise MergeError(f"unknown merge method {name!r}. {near(name, CATALOGUE)}")
     return CATALOGUE[name]

@@ -61,24 +61,6 @@ def same_shape(values: ArrayLike, like: Array, name: str, like_name: str = "scor
         ) from None
 
 
-def standard_errors(stderr: ArrayLike, scores: Array, name: str = "stderr") -> Array:
-    """Return standard errors with the shape of `scores`; NaN is allowed only where the score is NaN.
-
-    Raises:
-        InputError: negative, infinite, or missing beside a score.
-    """
-    table = same_shape(stderr, scores, name)
-    known = ~np.isnan(scores)
-    bad = known & ~(np.isfinite(table) & (table >= 0))
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise InputError(
-            f"{name} must be finite and at least 0 wherever there is a score; "
-            f"got {table[row, column]} in row {row}, objective {column}. Use 0 for an exact score"
-        )
-    return table
-
-
 def fraction(value: float, name: str, *, open_ends: bool = True) -> float:
     """Return `value` if it lies in (0, 1), or in [0, 1] when `open_ends` is false.
 

@@ -27,6 +27,9 @@ def dominates(a: ArrayLike, b: ArrayLike) -> Mask:
 
     Returns:
         Boolean of the broadcast leading shape. False where either has a NaN, and for equal rows.
+
+    >>> bool(dominates([0.6, 0.5], [0.6, 0.4])), bool(dominates([0.6, 0.3], [0.5, 0.4]))
+    (True, False)
     """
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     return np.asarray((left >= right).all(axis=-1) & (left > right).any(axis=-1))
@@ -41,6 +44,9 @@ def non_dominated(scores: ArrayLike, *, duplicates: bool = True) -> Mask:
 
     Returns:
         (n,) boolean. All false only if every row has a NaN or n is 0.
+
+    >>> non_dominated([[0.6, 0.2], [0.5, 0.5], [0.4, 0.4]]).tolist()
+    [True, True, False]
     """
     table = score_table(scores)
     mask = np.zeros(len(table), dtype=bool)
@@ -56,6 +62,28 @@ def non_dominated(scores: ArrayLike, *, duplicates: bool = True) -> Mask:
     return mask
 
 
+def extend_front(front: Array | None, point: ArrayLike, *, duplicates: bool = True) -> Array | None:
+    """Return the front after one more point: with it where it is on the front, without the rows that it dominates.
+
+    Args:
+        front: (n, m) rows of which none dominates another, higher is better; None before the first point.
+        point: (m,) scores.
+        duplicates: whether a point that equals a row of the front joins it, as in `non_dominated`.
+
+    Returns:
+        (k, m) float64, `point` last where it joined. `front` itself where it did not: it has a NaN or is dominated.
+    """
+    scores = np.asarray(point, dtype=np.float64)
+    if np.isnan(scores).any():
+        return front
+    if front is None:
+        return scores[None]
+    beaten = dominates(front, scores) if duplicates else (front >= scores).all(axis=1)
+    if beaten.any():
+        return front
+    return np.vstack([front[~dominates(scores, front)], scores])
+
+
 def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
     """Return each row's front number: 0 for the Pareto front, 1 for the front of what is left, and so on.
 
@@ -67,6 +95,9 @@ def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
 
     Source: non-dominated sorting as in NSGA-II (Deb et al. 2002), by sequential search with bisection over the
     fronts (Zhang et al. 2015): in lexicographic order nobody is dominated by a later row.
+
+    >>> front_ranks([[0.6, 0.2], [0.5, 0.5], [0.4, 0.4]]).tolist()
+    [0, 0, 1]
     """
     table = score_table(scores)
     ranks = np.zeros(len(table), dtype=np.int64)

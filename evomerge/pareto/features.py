@@ -34,20 +34,6 @@ def coefficient_count(dimensions: int, complexity: Complexity = "full") -> int:
     return counts[complexity]
 
 
-def feature_names(names: list[str], complexity: Complexity = "full") -> list[str]:
-    """Return the features' names in order.
-
-    >>> feature_names(["a", "b"])
-    ['a^2', 'b^2', 'a*b', 'a', 'b', '1']
-    """
-    coefficient_count(len(names), complexity)  # refuses unknown complexities
-    first, second = np.triu_indices(len(names), 1)
-    squares = [f"{name}^2" for name in names] if complexity in ("diagonal", "full") else []
-    products = [f"{names[i]}*{names[j]}" for i, j in zip(first, second, strict=True)] if complexity == "full" else []
-    linear = list(names) if complexity != "constant" else []
-    return [*squares, *products, *linear, "1"]
-
-
 def features(c: ArrayLike, complexity: Complexity = "full") -> Array:
     """Return the features of points `c`, (n, K) -> (n, p), float64, in the order of this module.
 

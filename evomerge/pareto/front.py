@@ -58,6 +58,9 @@ def knee(scores: ArrayLike) -> int:
 
     Source: the knee of Das 1999, 'On characterizing the knee of the Pareto curve based on normal-boundary
         intersection'. The paper leaves degenerate extremes open.
+
+    >>> knee([[1.0, 0.0], [0.8, 0.8], [0.0, 1.0]])
+    1
     """
     rows = _front_rows(scores)
     scaled = normalised(scores)[rows]
@@ -85,6 +88,9 @@ def choose_by_preference(
         InputError: a preference is negative, all are 0, the shape is wrong, or there is no row without NaN.
 
     Source: augmented Tchebycheff, Steuer and Choo 1983.
+
+    >>> choose_by_preference([[1.0, 0.0], [0.6, 0.6], [0.0, 1.0]], [1.0, 1.0])
+    1
     """
     table = score_table(scores)
     weights = preference_weights(preference, table.shape[1])
@@ -158,27 +164,6 @@ def overall_desirability(desirabilities: ArrayLike, weights: ArrayLike = 1.0) ->
     table = score_table(desirabilities, "desirabilities")
     share = preference_weights(np.broadcast_to(weights, (table.shape[1],)), table.shape[1])
     return np.prod(np.where(share > 0, table, 1.0) ** share, axis=1)
-
-
-def choose_by_desirability(
-    scores: ArrayLike, low: ArrayLike, target: ArrayLike, *, shape: ArrayLike = 1.0, weights: ArrayLike = 1.0
-) -> int:
-    """Return the front row of the highest overall desirability.
-
-    Raises:
-        InputError: as `desirability`; or every row is worthless, with the objective that comes closest to nothing.
-    """
-    table = score_table(scores)
-    rows = _front_rows(table)
-    single = desirability(table[rows], low, target, shape)
-    overall = overall_desirability(single, weights)
-    if overall.max() == 0:
-        best = single.max(axis=0)
-        raise InputError(
-            f"low is not exceeded in all objectives at once by any row of the front; the best single desirabilities "
-            f"are {np.round(best, 3).tolist()}. Lower `low`, or search longer"
-        )
-    return int(rows[_first_best(overall)])
 
 
 def _front_rows(scores: ArrayLike) -> NDArray[np.int64]:

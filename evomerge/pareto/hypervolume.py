@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array, score_table, vector
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto.dominance import extend_front, non_dominated
 
 
 def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
@@ -36,53 +36,11 @@ def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
 
     Sources: three objectives, Beume, Fonseca et al. 2009, 'On the complexity of computing the hypervolume indicator';
         more, WFG: While, Bradstreet and Barone 2012, 'A fast way of calculating exact hypervolumes'.
+
+    >>> hypervolume([[1.0, 3.0], [2.0, 1.0]], reference=[0.0, 0.0])
+    4.0
     """
     return _volume(_gains(scores, reference))
-
-
-def contributions(scores: ArrayLike, reference: ArrayLike) -> Array:
-    """Return the hypervolume that each row alone is responsible for.
-
-    Args:
-        scores: (n, m), higher is better.
-        reference: (m,) finite.
-
-    Returns:
-        (n,) float64: the hypervolume of all rows minus that without the row. Zero for dominated, repeated, NaN
-        rows and for rows that do not exceed the reference.
-    """
-    table = score_table(scores)
-    point = _reference(table, reference)
-    result = np.zeros(len(table))
-    counting = np.flatnonzero(np.all(table > point, axis=1))
-    gains = _counting_gains(table, point)
-    # Dominated rows count among the others: they take over part of what a front row leaves.
-    for place in np.flatnonzero(non_dominated(gains)):
-        result[counting[place]] = _exclusive(gains[place], np.delete(gains, place, axis=0))
-    return result
-
-
-def improvement(candidates: ArrayLike, scores: ArrayLike, reference: ArrayLike) -> Array:
-    """Return by how much each candidate alone would raise the hypervolume of `scores`.
-
-    Args:
-        candidates: (q, m).
-        scores: (n, m), higher is better; n may be 0.
-        reference: (m,) finite.
-
-    Returns:
-        (q,) float64, at least 0.
-    """
-    new, table = score_table(candidates, "candidates"), score_table(scores)
-    if new.shape[1] != table.shape[1]:
-        raise InputError(
-            f"candidates must have the objectives of scores, {table.shape[1]} columns; got shape {new.shape}"
-        )
-    point = _reference(table, reference)
-    front = _counting_gains(table, point)
-    front = front[non_dominated(front, duplicates=False)]
-    gains = np.where(np.all(new > point, axis=1, keepdims=True), new - point, 0.0)
-    return np.array([_exclusive(gain, front) if gain.all() else 0.0 for gain in gains], dtype=np.float64)
 
 
 def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
@@ -94,6 +52,9 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
 
     Returns:
         (n,) float64, never falling. Its last value equals `hypervolume(scores, reference)` up to rounding.
+
+    >>> hypervolume_history([[1.0, 3.0], [2.0, 1.0]], reference=[0.0, 0.0]).tolist()
+    [3.0, 4.0]
     """
     table = score_table(scores)
     point = _reference(table, reference)
@@ -103,26 +64,12 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
     for index, row in enumerate(table):
         if (row > point).all():  # false for NaN
             gain = _counting_gains(row[None], point)[0]
-            if not (front >= gain).all(axis=1).any():
+            grown = extend_front(front, gain, duplicates=False)
+            if grown is not None and grown is not front:
                 total += _exclusive(gain, front)
-                front = np.vstack([front[~(gain >= front).all(axis=1)], gain])
+                front = grown
         history[index] = total
     return history
-
-
-def normalised_hypervolume(scores: ArrayLike, reference_front: ArrayLike, reference: ArrayLike) -> float:
-    """Return the hypervolume of `scores` as a share of that of `reference_front`.
-
-    Raises:
-        InputError: the reference front has no volume above the reference point.
-    """
-    whole = hypervolume(reference_front, reference)
-    if whole == 0:
-        raise InputError(
-            "reference_front must exceed reference in every objective somewhere, its hypervolume is 0; "
-            "choose a lower reference point"
-        )
-    return hypervolume(scores, reference) / whole
 
 
 def _reference(table: Array, reference: ArrayLike) -> Array:

@@ -6,7 +6,6 @@ variances. All of it describes the region that was sampled, not cause and effect
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import ArrayLike
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array, at_least, score_table, vector
 from evomerge.pareto.features import unpack
-from evomerge.pareto.observations import box_around
 from evomerge.pareto.surrogate import Surrogate
 
 
@@ -129,27 +127,6 @@ def slice_points(through: ArrayLike, gene: int, values: ArrayLike) -> Array:
     points = np.tile(point, (len(grid), 1))
     points[:, gene] = grid
     return points
-
-
-def slices(
-    predict: Callable[[Array], Array], through: ArrayLike, box: ArrayLike, *, steps: int = 21
-) -> tuple[Array, Array]:
-    """Return one-dimensional slices of a landscape through a point, along every gene.
-
-    Args:
-        predict: points (q, K) -> values (q,) or (q, m), for instance `lambda c: predict(surrogate, c).value`.
-        through: (K,) the point.
-        box: (K, 2) ends of each slice.
-        steps: points per slice.
-
-    Returns:
-        Grid (K, steps) and values (K, steps) or (K, steps, m).
-    """
-    point = vector(through, np.size(through), "through", "one value per gene")
-    bounds = box_around(np.empty((0, len(point))), box)
-    grid = np.linspace(bounds[:, 0], bounds[:, 1], at_least(steps, 2, "steps"), axis=1)
-    values = [predict(slice_points(point, gene, row)) for gene, row in enumerate(grid)]
-    return grid, np.stack(values)
 
 
 def path_between(start: ArrayLike, end: ArrayLike, steps: int = 21) -> Array:

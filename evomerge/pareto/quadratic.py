@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, Mask, same_shape, score_table
+from evomerge.pareto.checks import Array, same_shape, score_table
 from evomerge.pareto.diagnostics import diagnose
 from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.pareto.fitting import posterior, select, solve
@@ -154,11 +154,6 @@ def fit_objectives(
         )
         for t in range(count)
     )
-
-
-def used_rows(surrogates: Sequence[Surrogate]) -> Mask:
-    """Return which rows of the design every surrogate used, (n,) boolean."""
-    return np.asarray(np.logical_and.reduce([surrogate.diagnostics.used for surrogate in surrogates]))
 
 
 def _complexities(

@@ -1,4 +1,4 @@
-"""What a pool is: it takes jobs, and gives back answers as they come and an outcome at each job's end."""
+"""The interfaces of pools and evaluators: a pool takes jobs, and returns answers and one outcome for each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Retry:
 
     number: int
     split: Split
-    worker: str  # that failed
+    worker: str  # the one that failed
     message: str
-    seconds: float = 0.0  # of work that were lost: since the last answers that arrived
-    worked: float = 0.0  # seconds at the job, those that were lost among them
+    seconds: float = 0.0  # lost work: since the last answers that arrived
+    worked: float = 0.0  # seconds spent on the job, lost ones included
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Something happened to a worker, for the record; no job is touched by it.
+class PoolEvent:
+    """An event of a worker for the record; it changes no job.
 
     `what` is one of joined, left, lost (it died or hung), refused (other versions), quarantined, straggler (its job was
     given to a second worker too), wasted (answers that the other one had given before).
@@ -34,17 +34,17 @@ class Notice:
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON-ready: node, gpus, seconds, message, log
 
 
-Arrival = Answers | Outcome | Retry | Notice
+Arrival = Answers | Outcome | Retry | PoolEvent
 
 
 class Evaluator(Protocol):
-    """What a worker does with a job; a plain class, the same in this process and under Ray."""
+    """Evaluates jobs in a worker; a plain class, the same in this process and under Ray."""
 
     def evaluate(self, job: Job) -> Iterator[Answers | Outcome]:
         """Yield answers as they come, those of a task at once or in portions, then exactly one outcome.
 
-        Batches are made from `job.together`, so that an answer does not depend on what was answered before. What it
-        raises is turned into a failed outcome by `pool.edge`, which also checks what it yields.
+        Batches are made from `job.together`, so that an answer does not depend on what was answered before. Its
+        exceptions are turned into a failed outcome by `SafeEvaluator`, which also checks its results.
         """
         ...
 
@@ -69,7 +69,7 @@ class Pool(Protocol):
         ...
 
     def collect(self, timeout: float | None = None) -> Sequence[Arrival]:
-        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: for something).
+        """Return what has arrived since the last call, waiting up to `timeout` seconds (None: until something has).
 
         Returns [] at once where there is nothing to wait for. Every job ends in exactly one outcome; an item is
         answered at most once, however often its job had to be tried.

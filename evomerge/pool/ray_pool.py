@@ -1,6 +1,6 @@
 """Ray as a cluster of workers: nodes, one actor per worker, their messages. The only file that imports ray.
 
-What is done about failures is in `pool.foreman`; here is only what Ray says and does.
+The policy for failures is in `pool.scheduler`; this file only translates Ray's calls and messages.
 """
 
 from __future__ import annotations
@@ -16,16 +16,25 @@ from typing import Any
 
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.errors import ExtraMissing, InputError
-from evomerge.pool.aside import Aside
-from evomerge.pool.cluster import Begun, Cause, Died, Greeting, Loaded, Needs, News, Node
-from evomerge.pool.edge import Edge
-from evomerge.pool.foreman import Foreman, Policy
-from evomerge.pool.pace import PaceSettings
-from evomerge.pool.private_ray import PrivateRay, hushed, quiet_settings
+from evomerge.pool.cluster import (
+    Cause,
+    JobStarted,
+    Metric,
+    ModelsLoaded,
+    Node,
+    Resources,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+    versions_here,
+)
+from evomerge.pool.private_ray import PrivateRay, StdoutFilter, quiet_ray, quiet_settings
 from evomerge.pool.protocol import EvaluatorSpec
-from evomerge.pool.roster import Staff
+from evomerge.pool.runner import SafeEvaluator
+from evomerge.pool.scheduler import Policy, Scheduler
 from evomerge.pool.secrets import hide, to_pass_on
-from evomerge.pool.versions import versions_here
+from evomerge.pool.timeouts import TimeoutSettings
+from evomerge.pool.worker_set import PoolSize
 
 try:
     import ray
@@ -36,67 +45,63 @@ except ModuleNotFoundError as missing:
     raise ExtraMissing("ray", "ray") from missing
 
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head, and to no other node
-_LOG_BYTES = 4000  # of a dead worker's last words
-_LOG_SECONDS = 5.0  # that its node gets to fetch them
+_LOG_BYTES = 4000  # the end of a dead worker's log that is kept
+_LOG_SECONDS = 5.0  # timeout of fetching it from the worker's node
 
 
-class RayPool(Foreman):
-    """A foreman on Ray: on this machine alone, or on a running cluster."""
+def start_ray_pool(
+    spec: EvaluatorSpec,
+    workers: int | None = None,
+    address: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
+    deadline_seconds: float | None = None,
+    use_head: bool = False,
+    secrets: Sequence[str] = (),
+    log: Path | None = None,
+) -> Scheduler:
+    """Connect, or start a small Ray of our own on this machine, start the workers, and return their pool.
 
-    def __init__(
-        self,
-        spec: EvaluatorSpec,
-        workers: int | None = None,
-        address: str | None = None,
-        cpus: float | None = None,
-        gpus: float | None = None,
-        deadline_seconds: float | None = None,
-        use_head: bool = False,
-        secrets: Sequence[str] = (),
-        log: Path | None = None,
-    ) -> None:
-        """Connect, or start a small Ray of our own on this machine, and start the workers.
+    Args:
+        spec: plain data that builds the evaluator in each worker.
+        workers: how many; None: as many as the cluster's GPUs allow, or its CPUs where it has no GPU, and more when
+            nodes join.
+        address: of a running cluster ('auto', or host:port); None: this machine alone.
+        cpus: per worker, which is also its number of OpenMP threads; None: an equal share of this machine's cores, or 1
+            on a cluster.
+        gpus: per worker; fractions let workers share one, several are always of one node. None: one each, or an equal
+            share where there are fewer GPUs than workers.
+        deadline_seconds: without a sign of life, after which a worker hangs and is replaced; None: learnt from measured
+            times.
+        use_head: whether a cluster's head node gets workers although there are other nodes.
+        secrets: environment variables that workers get beside `secrets.PASSED_ON`.
+        log: file to which the messages of Ray's own processes are added; None: they go to stderr.
 
-        Args:
-            spec: plain data that builds the evaluator in each worker.
-            workers: how many; None: as many as the cluster's GPUs allow, or its CPUs where it has no GPU, and more
-                when nodes join.
-            address: of a running cluster ('auto', or host:port); None: this machine alone.
-            cpus: per worker, which is also its number of OpenMP threads; None: an equal share of this machine's cores,
-                or 1 on a cluster.
-            gpus: per worker; fractions let workers share one, several are always of one node. None: one each, or an
-                equal share where there are fewer GPUs than workers.
-            deadline_seconds: without a sign of life, after which a worker hangs and is replaced; None: learnt from
-                measured times.
-            use_head: whether a cluster's head node gets workers although there are other nodes.
-            secrets: environment variables that workers get beside `secrets.PASSED_ON`.
-            log: file to which the messages of Ray's own processes are added; None: they go to stderr.
-
-        Raises:
-            InputError: a number is below 1, no worker fits, or the address is of no cluster that can be used.
-        """
-        _check(workers, cpus, gpus, address)
-        cores = os.cpu_count() or 1
-        if cpus is None:
-            cpus = max(1, cores // (workers or cores)) if address is None else 1
-        cluster = RayCluster(spec, address, max(int(cpus * (workers or 1)), cores), to_pass_on(secrets), log)
-        try:
-            cluster.needs = Needs(cpus, _gpus_each(cluster.nodes(), workers) if gpus is None else gpus)
-            staff = Staff(workers, cluster.needs, use_head, may_grow=address is not None and workers is not None)
-            super().__init__(cluster, staff, Policy(PaceSettings(fixed=deadline_seconds)))
-        except BaseException:
-            cluster.close()
-            raise
+    Raises:
+        InputError: a number is below 1, no worker fits, or the address is of no cluster that can be used.
+    """
+    _check(workers, cpus, gpus, address)
+    cores = os.cpu_count() or 1
+    if cpus is None:
+        cpus = max(1, cores // (workers or cores)) if address is None else 1
+    cluster = RayCluster(spec, address, max(int(cpus * (workers or 1)), cores), to_pass_on(secrets), log)
+    try:
+        cluster.resources = Resources(cpus, _gpus_each(cluster.nodes(), workers) if gpus is None else gpus)
+        size = PoolSize(workers, cluster.resources, use_head, may_grow=address is not None and workers is not None)
+        return Scheduler(cluster, size, Policy(TimeoutSettings(fixed=deadline_seconds)))
+    except BaseException:
+        cluster.close()
+        raise
 
 
 @dataclass
 class _Remote:
-    """One actor and what is awaited from it: its greeting, its models, or the next result of its job."""
+    """One actor and what is awaited from it: its start, its models, or the next result of its job."""
 
     actor: Any
     node: Node
     awaited: Any
-    stage: str = "greeting"  # then loading, then idle or job
+    stage: str = "starting"  # then loading, then idle or job
     pid: int = 0
     log: str = ""  # path of its stderr on its node
 
@@ -115,31 +120,31 @@ class RayCluster:
         """Connect to `address`, or start a Ray of our own with this many CPUs.
 
         Args:
-            spec: see RayPool, as `address` and `log`.
+            spec: see `start_ray_pool`, as `address` and `log`.
             address: of a running cluster.
             cpus: of a Ray of our own.
             environment: secrets that workers get. As arguments of the actor, which Ray writes to no log.
             log: for what Ray's own processes say.
         """
-        self._aside = Aside(log)
-        self.needs = Needs()
+        self._stdout = StdoutFilter(log)
+        self.resources = Resources()
         self._private: PrivateRay | None = None
         self._connected = not ray.is_initialized()  # by us, so that we disconnect
         self._remotes: dict[int, _Remote] = {}
         self._asked_for = 0
-        self._figures: dict[str, Any] = {}
+        self._gauges: dict[str, Any] = {}
         self._closed = False
         if self._connected and address is not None:
             _join(address)
         elif self._connected:
             self._private = PrivateRay()
             try:
-                with hushed():
+                with quiet_ray():
                     ray.init(**self._private.settings(cpus))
             except BaseException:
                 self._private.remove()
                 raise
-        self._aside.__enter__()  # until `close`
+        self._stdout.__enter__()  # until `close`
         self._spec, self._environment = ray.put(spec), dict(environment)
 
     def now(self) -> float:
@@ -154,11 +159,11 @@ class RayCluster:
     def start(self, node: Node, number: int, name: str) -> None:
         """Start an actor on exactly this node."""
         place = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        # Ray sets OMP_NUM_THREADS of an actor to its num_cpus where the environment does not say otherwise
-        options = {"num_cpus": self.needs.cpus, "num_gpus": self.needs.gpus, "scheduling_strategy": place}
+        # Ray sets OMP_NUM_THREADS of an actor to its num_cpus unless the environment sets it
+        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus, "scheduling_strategy": place}
         actor_class: Any = ray.remote(max_restarts=0)(_Actor)
         actor = actor_class.options(**options).remote(self._spec, name, self._environment)
-        self._remotes[number] = _Remote(actor, node, actor.greet.remote())
+        self._remotes[number] = _Remote(actor, node, actor.describe.remote())
 
     def send(self, number: int, job: Job) -> None:
         """Start a job on an idle actor."""
@@ -166,20 +171,20 @@ class RayCluster:
         remote.stage = "job"
         remote.awaited = remote.actor.evaluate.options(num_returns="streaming").remote(job)
 
-    def wait(self, timeout: float) -> list[tuple[int, News]]:
+    def wait(self, timeout: float) -> list[tuple[int, WorkerEvent]]:
         """Return what has arrived."""
-        news: list[tuple[int, News]] = []
+        events: list[tuple[int, WorkerEvent]] = []
         while awaited := {remote.awaited: n for n, remote in self._remotes.items() if remote.awaited is not None}:
-            patience = 0.0 if news else timeout
+            patience = 0.0 if events else timeout
             first, _ = ray.wait(list(awaited), num_returns=1, timeout=patience)
             if not first:
-                return news
+                return events
             ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
             for reference in ready:
-                news.append((awaited[reference], self._next(awaited[reference])))
-        if not news and timeout > 0:  # nobody is at work: nothing can arrive
+                events.append((awaited[reference], self._next(awaited[reference])))
+        if not events and timeout > 0:  # no worker runs: nothing can arrive
             time.sleep(timeout)
-        return news
+        return events
 
     def kill(self, number: int) -> None:
         """Kill an actor's process, also one that is stopped."""
@@ -187,23 +192,23 @@ class RayCluster:
         with contextlib.suppress(RayError, ValueError):
             ray.kill(remote.actor)
 
-    def wanted(self, workers: int) -> None:
+    def request_workers(self, workers: int) -> None:
         """Ask the autoscaler, where there is one, for room for so many workers."""
         from ray.autoscaler.sdk import request_resources
 
-        bundle = {"CPU": self.needs.cpus, **({"GPU": self.needs.gpus} if self.needs.gpus else {})}
+        bundle = {"CPU": self.resources.cpus, **({"GPU": self.resources.gpus} if self.resources.gpus else {})}
         self._asked_for = workers
         with contextlib.suppress(RayError, RuntimeError, ConnectionError):
             request_resources(bundles=[bundle] * workers)
 
-    def publish(self, figures: Mapping[str, Any]) -> None:
+    def publish_metrics(self, values: Mapping[str, Metric]) -> None:
         """Set Ray's own gauges, which its metrics agents serve to Prometheus as ray_evomerge_*."""
-        for full, (value, tags) in figures.items():
+        for full, (value, tags) in values.items():
             name = full.partition("/")[0]  # what follows is in the tags
-            gauge = self._figures.get(name)
+            gauge = self._gauges.get(name)
             if gauge is None:
                 gauge = metrics.Gauge(f"evomerge_{name}", "evomerge: " + name.replace("_", " "), tuple(tags))
-                self._figures[name] = gauge
+                self._gauges[name] = gauge
             gauge.set(float(value), dict(tags))
 
     def close(self) -> None:
@@ -214,35 +219,35 @@ class RayCluster:
         for number in list(self._remotes):
             self.kill(number)
         if self._asked_for and ray.is_initialized():
-            self.wanted(0)
+            self.request_workers(0)
         if self._connected and ray.is_initialized():
             ray.shutdown()
-        self._aside.__exit__()
+        self._stdout.__exit__()
         if self._private is not None:
             self._private.remove()
 
-    def _next(self, number: int) -> News:
-        """Return the next thing that a worker says; something of it is ready."""
+    def _next(self, number: int) -> WorkerEvent:
+        """Return the next event of a worker; it is ready."""
         remote = self._remotes[number]
         try:
             if remote.stage != "job":
-                said: News = ray.get(remote.awaited)
+                event: WorkerEvent = ray.get(remote.awaited)
             else:
-                said = ray.get(next(remote.awaited))
-        except StopIteration:  # the edge always ends with an outcome, after which nothing is awaited
+                event = ray.get(next(remote.awaited))
+        except StopIteration:  # an evaluator always ends with an outcome, after which nothing is awaited
             self.kill(number)
-            return Died("the worker ended a job without an outcome")
+            return WorkerDied("the worker ended a job without an outcome")
         except (RayError, ImportError) as error:
             self._remotes.pop(number)
             return self._death(remote, error)
-        if isinstance(said, Greeting):
-            remote.pid, remote.log = said.pid, said.log
+        if isinstance(event, WorkerStarted):
+            remote.pid, remote.log = event.pid, event.log
             remote.stage, remote.awaited = "loading", remote.actor.load.remote()
-        elif isinstance(said, (Loaded, Outcome)):
+        elif isinstance(event, (ModelsLoaded, Outcome)):
             remote.stage, remote.awaited = "idle", None
-        return said
+        return event
 
-    def _death(self, remote: _Remote, error: BaseException) -> Died:
+    def _death(self, remote: _Remote, error: BaseException) -> WorkerDied:
         text = hide(str(error)).strip()
         lines = [line.strip() for line in text.splitlines()]
         reason = next((line for line in lines if line.startswith("The actor")), lines[0] if lines else "")
@@ -257,33 +262,33 @@ class RayCluster:
             cause = "node"
         if not isinstance(error, ActorDiedError) and hasattr(error, "cause"):  # raised by our own code in the actor
             reason = f"{reason} ({lines[-1]})" if lines else reason
-        log = "" if cause == "node" or not remote.log else hide(_last_words(remote))
-        return Died(f"{type(error).__name__}: {reason}", cause, log)
+        log = "" if cause == "node" or not remote.log else hide(_end_of_log(remote))
+        return WorkerDied(f"{type(error).__name__}: {reason}", cause, log)
 
 
 class _Actor:
-    """What runs in a worker's process: the edge, and nothing else."""
+    """What runs in a worker's process: a SafeEvaluator, and nothing else."""
 
     def __init__(self, spec: EvaluatorSpec, name: str, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
-        self._edge = Edge(spec, name)
+        self._evaluator = SafeEvaluator(spec, name)
 
-    def greet(self) -> Greeting:
-        """Say who is here."""
+    def describe(self) -> WorkerStarted:
+        """Describe this process."""
         gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
         log = ""
         with contextlib.suppress(OSError):  # Linux only: Ray has pointed stderr at the worker's log file
             log = os.readlink("/proc/self/fd/2")
-        return Greeting(socket.gethostname(), os.getpid(), gpus, versions_here(), log)
+        return WorkerStarted(socket.gethostname(), os.getpid(), gpus, versions_here(), log)
 
-    def load(self) -> Loaded:
+    def load(self) -> ModelsLoaded:
         """Load the models; where that fails, the first job tries again and says why."""
-        return Loaded(self._edge.prepare())
+        return ModelsLoaded(self._evaluator.prepare())
 
-    def evaluate(self, job: Job) -> Iterator[Begun | Answers | Outcome]:
-        """Yield that the job has begun, then what the edge yields."""
-        yield Begun()
-        yield from self._edge.evaluate(job)
+    def evaluate(self, job: Job) -> Iterator[JobStarted | Answers | Outcome]:
+        """Yield that the job has begun, then what the evaluator yields."""
+        yield JobStarted()
+        yield from self._evaluator.evaluate(job)
 
 
 def _check(workers: int | None, cpus: float | None, gpus: float | None, address: str | None) -> None:
@@ -302,7 +307,7 @@ def _check(workers: int | None, cpus: float | None, gpus: float | None, address:
 
 def _join(address: str) -> None:
     try:
-        with hushed():
+        with quiet_ray():
             ray.init(address=address, namespace="evomerge", **quiet_settings())
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -317,13 +322,17 @@ def _node(row: Mapping[str, Any], leaving: set[str]) -> Node:
 
 
 def _draining() -> set[str]:
-    """Return the ids of nodes that were told to leave; empty where this Ray cannot tell."""
-    state = getattr(ray._private.state, "state", None)
-    ask = getattr(state, "get_draining_nodes", None)
+    """Return the ids of nodes that were told to leave; empty where this Ray cannot tell.
+
+    `ray.nodes()` does not say it, and `ray.util.state` needs a dashboard; the autoscaler's status needs neither.
+    """
     try:
-        return set(ask()) if ask is not None else set()
-    except (RayError, RuntimeError, AttributeError):
+        from ray.autoscaler.v2.sdk import get_cluster_status
+
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    except (ImportError, RayError, RuntimeError):
         return set()
+    return {str(node.node_id) for node in status.active_nodes if node.node_status == "DRAINING"}
 
 
 def _gpus_each(nodes: Sequence[Node], workers: int | None) -> float:
@@ -334,7 +343,7 @@ def _gpus_each(nodes: Sequence[Node], workers: int | None) -> float:
     return 1.0 / -(-workers // int(has))
 
 
-def _last_words(remote: _Remote) -> str:
+def _end_of_log(remote: _Remote) -> str:
     """Return the end of a dead worker's stderr, fetched on its node; empty where that takes too long."""
     if os.path.exists(remote.log):  # on this machine: its name holds the worker's id, so it is no other one's
         return _tail(remote.log, _LOG_BYTES)

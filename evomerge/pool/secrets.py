@@ -1,4 +1,4 @@
-"""Secrets: which of the environment's values workers get, and how they are kept out of everything that is written."""
+"""Secrets: the environment variables that workers get, and their removal from everything that is written."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.errors import WeightsError
 from evomerge.scoring.answer_cache import AnswerCache
-from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
 from evomerge.scoring.measures import Measure
-from evomerge.scoring.rungs import Rungs, check_norms
+from evomerge.scoring.sanity_checks import SanityChecks, check_norms
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.layout import Layout
 from evomerge.weights.resident import Resident
@@ -43,7 +43,7 @@ class WorkerSpec:
     threads: int | None = None  # of torch on the CPU; None: one for a small model, else torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
-    rungs: Rungs | None = None  # what a candidate must pass before it is scored
+    rungs: SanityChecks | None = None  # what a candidate must pass before it is scored
     share_bytes: int | None = None  # memory for activations that routes share; None: chosen from what is free
     portion_seconds: float = PORTION_SECONDS
     shared: bool = False  # on the CPU: one copy of the parents for all workers of a machine, mapped from their files
@@ -71,7 +71,7 @@ class Worker:
         self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
         cache = AnswerCache(spec.cache) if spec.cache else None
-        self._scorer = Answerer(
+        self._scorer = ModelScorer(
             self._resident.model,
             self._resident.tokenizer,
             tasks,
@@ -86,7 +86,7 @@ class Worker:
         """Write the job's recipe into the resident model and yield the answers of its tasks, then the outcome.
 
         Raises:
-            CandidateError: the merged weights or the model's output are not finite, or it fell off a rung.
+            CandidateError: the merged weights or the model's output are not finite, or it failed a sanity check.
         """
         with _threads(self._threads):
             yield from self._evaluate(job)
@@ -104,7 +104,7 @@ class Worker:
         stages = {"merge": time.monotonic() - started}
         if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
             begun = time.monotonic()
-            self._climb(job, self._rungs)
+            self._check_sanity(job, self._rungs)
             stages["rungs"] = time.monotonic() - begun
         for task in job.items:
             yield from self._answer(job, task, weights, stages)
@@ -137,8 +137,8 @@ class Worker:
         work = self._resident.work
         return {} if work is None else {LAYERS_RUN: float(work.run), LAYERS_SHARED: float(work.shared)}
 
-    def _climb(self, job: Job, rungs: Rungs) -> None:
-        """Raise CandidateError where the candidate falls off a rung, the cheapest first."""
+    def _check_sanity(self, job: Job, rungs: SanityChecks) -> None:
+        """Raise CandidateError where the candidate fails a sanity check, the cheapest first."""
         check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
         for task, items in job.items.items():
             # those that it was asked first: a candidate that was stopped half-way is probed as it was before

@@ -16,13 +16,14 @@ import numpy as np
 
 from evomerge.errors import TaskError
 from evomerge.markup import Html, element, joined
+from evomerge.objectives import Objectives
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings, points, with_error
 from evomerge.report.predictions import predicted_points, predictions
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.evaluations import comparable, fitness_table, overall
-from evomerge.results.exporting import yaml_text
+from evomerge.results.evaluations import fitness_table
 from evomerge.scoring.comparison import paired_difference
+from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 SHOWN_DOTS = 3000  # dominated candidates in the picture
 SHOWN_CHOICES = 300  # rows of the table
-BEST_OF_ONE = 20  # with one objective the front is one candidate: then these are offered
-DETAIL_BYTES = 2_500_000  # for recipes; the report stays below 5 MB
+BEST_OF_ONE = 20  # candidates to choose from where one objective makes a front of one
+DETAIL_BYTES = 2_500_000  # limit on embedded recipes; keeps the report below 5 MB
 
 
 def explorer(findings: Findings) -> Html:
@@ -191,19 +192,19 @@ def _choice(findings: Findings, number: int) -> Html:
 
 
 def _data(findings: Findings) -> dict[str, Any]:
-    """Return what the script draws; numbers as short as they can be told apart."""
+    """Return what the script draws; numbers as short as they stay distinct."""
     numbers, fitness, errors = fitness_table(findings.evaluations, findings.objectives)
     signs = np.array([o.fitness(1.0) for o in findings.objectives])
     rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}
     if len(findings.objectives) == 1:
-        ranked = sorted(numbers, key=lambda n: (-overall(rows[n][0], findings.objectives), n))
+        ranked = sorted(numbers, key=lambda n: (-Objectives(findings.objectives).scalarise(rows[n][0]), n))
         choices = ranked[:BEST_OF_ONE]
     else:
         choices = list(findings.front[:SHOWN_CHOICES])
     front = set(findings.front)
     rest = [n for n in numbers if n not in front]
     kept = [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), SHOWN_DOTS)).astype(int))]
-    # what is shown first was measured in full, and may lie behind points that are only estimated
+    # the first candidate shown was measured in full, even where estimated points dominate it
     first = [findings.best] if findings.best is not None and findings.best not in front else []
     kept = sorted({*kept, *(n for n in first if n in rest)})
 
@@ -249,7 +250,7 @@ def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
     by_name = {findings.candidates[n].name: n for n in findings.parents}
     against = by_name[parent[0]] if parent else None
     finals = {final.number: final for final in findings.finals}
-    answers = findings.run.answers_of([*choices, *([against] if against is not None else [])])
+    answers = findings.run.data.answers_of([*choices, *([against] if against is not None else [])])
     details: dict[str, Any] = {}
     spent = 0
     for number in choices:
@@ -284,7 +285,7 @@ def _gain(
     if parent is None:
         return None
     try:
-        gain = paired_difference(mine, theirs, comparable(findings.objectives))
+        gain = paired_difference(mine, theirs, Objectives(findings.objectives).scores())
     except TaskError:  # a race: they did not answer the same items
         return None
     unit = " points" if findings.in_points else ""

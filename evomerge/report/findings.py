@@ -1,4 +1,4 @@
-"""Everything that the report tells about a run, read once, so that its parts agree while a search goes on."""
+"""The contents of the report, read from the run once, so that its parts agree while a search goes on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate, Evaluation, Objective, Score
+from evomerge.controllers.registry import CONTROLLERS
 from evomerge.errors import InputError
-from evomerge.results.evaluations import comparable, front_numbers, overall
-from evomerge.results.finals import Final
+from evomerge.objectives import Objectives
+from evomerge.results.evaluations import front_numbers
 from evomerge.results.fronts import FrontAnswer, FrontRequest
-from evomerge.results.generalisation import generalisation_frame
+from evomerge.results.holdout import Final, generalisation_frame
 from evomerge.results.surrogates import errors_of, surrogates_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from evomerge.results import Run
 
-OWN_CONTROLLER = "quadratic"  # it works with surrogates, so what they say is always told
 FEWEST, MOST = 20, 500  # candidates between which surrogates are fitted for the report where it does not
 BELIEVABLE = 0.5  # left-out R2 of every objective, below which their front is not shown unasked
 SHOWN_PREDICTED = 8  # points
@@ -37,7 +37,7 @@ class Findings:
     objectives: tuple[Objective, ...]
     status: Mapping[str, Any]
     candidates: Mapping[int, Candidate]  # parents included
-    evaluations: Mapping[int, Evaluation]  # of scored and failed candidates, on search items
+    evaluations: Mapping[int, Evaluation]  # scored and failed candidates, on search items
     parents: Mapping[int, Evaluation]  # likewise
     front: tuple[int, ...]  # best overall first
     best: int | None
@@ -50,13 +50,13 @@ class Findings:
     generalisation: pd.DataFrame
     predicted: FrontAnswer | None  # the front with points that surrogates predict; None where there is nothing to show
     estimated: frozenset[int]  # candidates whose scores are estimated from few items
-    mishaps: Mapping[int, Mapping[tuple[str, str], float]]
-    moment: str  # of the last event: the report says nothing about later ones
+    answer_flags: Mapping[int, Mapping[tuple[str, str], float]]
+    moment: str  # time of the last event in the report
 
     @property
     def in_points(self) -> bool:
-        """True where all that is averaged are shares of items, which are told in points of 100."""
-        return all(objective.kind == "task" for objective in comparable(self.objectives))
+        """True where all averaged objectives are fractions of items, which are shown in points of 100."""
+        return all(objective.kind == "task" for objective in Objectives(self.objectives).scores())
 
     @property
     def workers(self) -> int:
@@ -77,7 +77,9 @@ class Findings:
     def best_parent(self) -> tuple[str, float] | None:
         """Return name and overall fitness of the parent that did best on the search items."""
         scored = {n: e.fitness(self.objectives) for n, e in self.parents.items()}
-        values = {n: overall(fitness, self.objectives) for n, fitness in scored.items() if fitness is not None}
+        values = {
+            n: Objectives(self.objectives).scalarise(fitness) for n, fitness in scored.items() if fitness is not None
+        }
         if not values:
             return None
         number = max(values, key=lambda n: values[n])
@@ -90,12 +92,12 @@ class Findings:
 
 def findings_of(run: Run) -> Findings:
     """Return all that there is to tell about `run` now."""
-    evaluations, objectives = run.evaluations(), run.objectives
-    parents, finals = run.evaluations(kind="parent"), tuple(run.finals())
-    numbers, best = front_numbers(run.allowed(), objectives), run.best()
-    events = run.events()
+    evaluations, objectives = run.data.evaluations(), run.objectives
+    parents, finals = run.data.evaluations(kind="parent"), tuple(run.finals())
+    numbers, best = front_numbers(run.data.feasible(), objectives), run.best()
+    events = run.tables.events()
     moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
-    people = [*run.candidates("parent"), *run.candidates("search")]
+    people = [*run.data.candidates("parent"), *run.data.candidates("search")]
     return Findings(
         run=run,
         facts=run.facts,
@@ -108,14 +110,14 @@ def findings_of(run: Run) -> Findings:
         best=best.number if best is not None else None,
         marks=run.front().marks() if numbers else {},
         finals=finals,
-        history=run.history(),
-        work=run.work(),
-        utilisation=run.utilisation(),
-        failures=run.failures(),
+        history=run.tables.history(),
+        work=run.tables.work(),
+        utilisation=run.tables.utilisation(),
+        failures=run.tables.failures(),
         generalisation=generalisation_frame(finals, {**evaluations, **parents}, objectives),
         predicted=predictions_of(run, len([n for n, e in evaluations.items() if e.fitness(objectives) is not None])),
-        estimated=frozenset(evaluations) - frozenset(run.full_candidates()) if run.estimated else frozenset(),
-        mishaps=run.mishaps(),
+        estimated=frozenset(evaluations) - frozenset(run.data.full_candidates()) if run.data.estimated else frozenset(),
+        answer_flags=run.data.answer_flags(),
         moment=moment,
     )
 
@@ -127,11 +129,12 @@ def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
         run: the run.
         scored: how many candidates have scores.
     """
-    own = run.facts["controller"]["name"] == OWN_CONTROLLER
+    info = CONTROLLERS.get(run.facts["controller"]["name"])  # one that is registered elsewhere may be unknown here
+    own = info is not None and info.predicts_front
     if len(run.objectives) < 2 or (not own and not FEWEST <= scored <= MOST) or not scored:
         return None
     try:
-        errors = errors_of(surrogates_of(run))
+        errors = errors_of(surrogates_of(run.data))
     except InputError:  # too few candidates, or no gene that varies
         return None
     if not own and not float(errors["left_out_r2"].min()) >= BELIEVABLE:

@@ -10,7 +10,7 @@ from evomerge.report.findings import Findings
 from evomerge.report.slices import slices
 
 SHOWN_GENES = 12
-LEAST_CANDIDATES = 20  # below, shares are chance
+LEAST_CANDIDATES = 20  # with fewer candidates the fractions of variance are noise
 BAR, BAR_HEIGHT = 110, 22
 
 
@@ -19,7 +19,7 @@ def genes(findings: Findings) -> Html:
     if len(findings.history) < LEAST_CANDIDATES:
         text = f"With fewer than {LEAST_CANDIDATES} scored candidates nothing can be said about single genes."
         return element("p", {}, text)
-    frame = findings.run.importance()
+    frame = findings.run.tables.importance()
     most = frame.groupby("gene", sort=False)["share_of_variance"].max().sort_values(ascending=False)
     top = float(most.max())
     if not math.isfinite(top) or top <= 0:

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
 from evomerge.markup import Html, element, joined
-from evomerge.report.course import course, failures, utilisation
 from evomerge.report.explorer import explorer
 from evomerge.report.findings import Findings, findings_of
 from evomerge.report.genes import genes
-from evomerge.report.origin import asked, provenance, question
-from evomerge.report.solving import solving
-from evomerge.report.verdicts import finals, headline
+from evomerge.report.headline import finals, headline
+from evomerge.report.items import items
+from evomerge.report.progress import failures, progress, utilisation
+from evomerge.report.provenance import asked, provenance, question
 
 if TYPE_CHECKING:
     from evomerge.results import Run
 
 FILE_NAME = "report.html"
-LARGEST = 5_000_000  # bytes
 
 
 def write_report(run: Run, to: str | Path | None = None) -> Path:
@@ -35,6 +34,10 @@ def write_report(run: Run, to: str | Path | None = None) -> Path:
 
     Raises:
         InputError: the folder does not exist or cannot be written, or `to` is a folder.
+
+    >>> from evomerge import open_run, write_report
+    >>> write_report(open_run("runs/quickstart"), "report.html").name
+    'report.html'
     """
     target = Path(to) if to is not None else run.folder / FILE_NAME
     if target.is_dir():
@@ -116,9 +119,9 @@ def _footer(findings: Findings) -> Html:
 _SECTIONS = (
     ("front", "The front", explorer),
     ("finalists", "Finalists on held-out items", finals),
-    ("course", "How the search went", course),
+    ("progress", "How the search went", progress),
     ("genes", "Which genes mattered", genes),
-    ("solving", "Who solves what", solving),
+    ("items", "Answers item by item", items),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
     ("asked", "What was asked", asked),

@@ -48,7 +48,7 @@ def predictions(findings: Findings) -> Html | None:
         f"{row.objective} {row.left_out_r2:.2f}, {row.coverage:.0%} inside their interval"
         for row in answer.errors.itertuples()
     )
-    told = (
+    summary = (
         f"Quadratic surrogates of {int(answer.errors['candidates'].max())} candidates. Their R² on candidates left "
         f"out: {errors}."
     )
@@ -60,10 +60,10 @@ def predictions(findings: Findings) -> Html | None:
         "section",
         {"id": "predicted", "aria-labelledby": "predicted-title"},
         element("h3", {"id": "predicted-title"}, "Predicted, not measured"),
-        element("p", {}, told),
+        element("p", {}, summary),
         element("ul", {"class": "doubts"}, *doubts) if doubts else None,
         shown if rows else None,
         element("p", {}, "To measure them, which puts them beside the others: ") if rows else None,
         element("p", {"class": "command"}, command) if rows else None,
-        *(element("p", {}, line) for line in remeasured_lines(findings.run)),
+        *(element("p", {}, line) for line in remeasured_lines(findings.run.data)),
     )

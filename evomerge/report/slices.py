@@ -27,7 +27,7 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
 
     Args:
         findings: of the run.
-        importance: `Run.importance()`.
+        importance: `run.tables.importance()`.
         genes: names, the one that mattered most first.
     """
     trusted = importance[importance["left_out_r2"] >= BELIEVABLE]
@@ -35,7 +35,7 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
     if not names or findings.best is None:
         return None
     try:
-        frame = findings.run.landscape(str(findings.best), steps=STEPS)
+        frame = findings.run.tables.landscape(str(findings.best), steps=STEPS)
     except InputError:  # a space without a gene that a surrogate could hold
         return None
     drawn_genes = [gene for gene in genes if (frame["line"] == gene).any()][:SHOWN_GENES]
@@ -71,7 +71,7 @@ def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Ht
     around = _path([*zip(xs, highs, strict=True), *reversed(list(zip(xs, lows, strict=True)))]) + "Z"
     marks = [element("path", {"d": around, "class": "band cool"})]
     beyond = [bool(value) for value in part["extrapolates"]]
-    for start in range(len(xs) - 1):  # in pieces, so that what is beyond the candidates can be dashed
+    for start in range(len(xs) - 1):  # one segment each, so that extrapolated ones can be dashed
         kind = "line parent dashed" if beyond[start] or beyond[start + 1] else "line parent"
         marks.append(
             element("path", {"d": _path(list(zip(xs, middle, strict=True))[start : start + 2]), "class": kind})
@@ -81,9 +81,9 @@ def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Ht
         element("circle", {"cx": plot.x(float(str(at))), "cy": plot.y(score.value), "r": 4.5, "class": "front"})
     )
     best = part.loc[part["score"].idxmax() if _higher(findings, name) else part["score"].idxmin()]
-    told = [points(float(best[key]), share) for key in ("score", "low", "high")]
+    said = [points(float(best[key]), share) for key in ("score", "low", "high")]
     label = (
-        f"{name} along {gene}: best predicted at {number(float(best['value']), 3)}, {told[0]} ({told[1]} to {told[2]})"
+        f"{name} along {gene}: best predicted at {number(float(best['value']), 3)}, {said[0]} ({said[1]} to {said[2]})"
     )
     drawn = plot.drawn(label, gene, name + (", points" if share else ""), *marks, percent=share)
     return scrolling(drawn, label)

@@ -44,8 +44,8 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _NUMBER,
             Column("status", "text", "", "pending, running, done or failed"),
             Column("failure", "text", "", "why it failed; missing where it did not"),
-            Column("seconds", "number", _SECONDS, "time that its worker took; 0 where a twin's answers were reused"),
-            Column("worker", "text", "", "who evaluated it; 'as N' where candidate N has the same recipe"),
+            Column("seconds", "number", _SECONDS, "worker's time; 0 where a duplicate's answers were reused"),
+            Column("worker", "text", "", "name of its worker; 'as N' where candidate N has the same recipe"),
             Column("digest", "text", "", "of the recipe: 64 hexadecimal digits over all that determines the weights"),
             _SCORE,
             _STDERR,
@@ -69,7 +69,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("time", "time", "UTC", "clock of the driver; for people, nothing is computed from it"),
             Column("seconds", "number", _SECONDS, "active time of the run, over all its sessions"),
             Column("kind", "text", "", "asked, submitted, answered, finished, told, retry, same, resumed, ..."),
-            Column("candidate", "integer", "", "whom it is about; missing where it is about none"),
+            Column("candidate", "integer", "", "the candidate concerned; missing where there is none"),
             Column("payload", "mapping", "", "the event's particulars"),
         ),
         "parents": (_NUMBER, Column("name", "text", "", "the parent's name"), _SCORE, _STDERR, _ITEMS),
@@ -77,7 +77,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _NUMBER,
             Column("kind", "text", "", "infrastructure (tried again elsewhere), candidate, or configuration"),
             Column("message", "text", "", "one sentence"),
-            Column("worker", "text", "", "who met it"),
+            Column("worker", "text", "", "its worker"),
             Column("seconds", "number", _SECONDS, "until it failed"),
             Column("traceback", "text", "", "for the log"),
         ),
@@ -147,7 +147,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         "estimates": (
             _NUMBER,
             Column("objective", "text", "", "its name"),
-            Column("estimate", "number", _METRIC, "what few answers told"),
+            Column("estimate", "number", _METRIC, "score estimated from few items"),
             Column("stderr", "number", _METRIC, "its standard error"),
             Column("low", "number", _METRIC, "lower end of its 95% interval, for the mean over all search items"),
             Column("high", "number", _METRIC, "upper end"),
@@ -185,7 +185,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         "work": (
             _NUMBER,
             Column("split", "text", "", "search or holdout: which items were answered"),
-            Column("worker", "text", "", "who did it"),
+            Column("worker", "text", "", "its name"),
             Column("start", "number", _SECONDS, "active time of the run when the worker began"),
             Column("end", "number", _SECONDS, "active time of the run when the result was recorded"),
             Column("failed", "true/false", "", "whether it ended in a failure"),
@@ -208,7 +208,7 @@ def describe(frame: str) -> pd.DataFrame:
     """Return one row per column of a frame: column, type, unit, meaning.
 
     Args:
-        frame: a method of `Run` that returns one, as in 'trials'; see `FRAMES`.
+        frame: as in 'trials', one of `FRAMES`: `run.front()`, `run.compare(a, b).table()`, all others of `run.tables`.
 
     Raises:
         InputError: there is no frame of this name.
@@ -229,11 +229,3 @@ def markdown() -> str:
         lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
         lines.append("")
     return "\n".join(lines)
-
-
-def undocumented(frame: str, columns: list[str]) -> list[str]:
-    """Return the columns of an actual frame that the documentation of `frame` does not cover."""
-    known = [column.name for column in FRAMES[frame]]
-    exact = {name for name in known if "<" not in name}
-    prefixes = tuple(name.partition("<")[0] for name in known if "<" in name)
-    return [name for name in columns if name not in exact and not (prefixes and name.startswith(prefixes))]

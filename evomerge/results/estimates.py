@@ -1,4 +1,4 @@
-"""What few answers told of a candidate, as it was recorded when the controller was told; and full answers beside it."""
+"""Score estimates from few items, as recorded when the controller observed them, and full answers beside them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from evomerge.scoring.estimate import values_of
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL = 0.95  # of the intervals
+LEVEL = 0.95  # all intervals of estimates have this level
+COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full", "items", "method", "beyond")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a candidate's answers to the anchor items told of its score over all search items of an objective."""
+    """An estimated score of a candidate over all search items of an objective, from its anchor items."""
 
     value: float
-    stderr: float  # of the score over all search items; more items like these would add to it, see `as_score`
+    stderr: float  # standard error over all search items; `as_score` adds these items' sampling error
     items: int  # answered
     total: int  # search items
     method: str
@@ -54,7 +55,7 @@ class Estimate:
 
 
 def recorded_estimates(archive: Archive) -> dict[int, dict[str, Estimate]]:
-    """Return candidate -> objective -> estimate, as recorded when the controller was told."""
+    """Return candidate -> objective -> estimate, as recorded when the controller observed it."""
     found: dict[int, dict[str, Estimate]] = {}
     for event in archive.events("estimated"):
         if event.candidate is not None:
@@ -98,33 +99,40 @@ def best_evaluation(
     return Evaluation(number, scores)
 
 
+def full_only(archive: Archive) -> bool:
+    """Return whether only candidates that answered every search item may still be chosen as the best.
+
+    This holds once finalists have answered the rest of the items. An estimate then no longer competes with them: the
+    highest of many estimates is biased upward, while most of the finalists' answers had no part in the choice.
+    """
+    return any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+
+
 def best_evaluations(
     archive: Archive, numbers: Iterable[int], objectives: Sequence[Objective], items: Mapping[str, Sequence[str]]
 ) -> dict[int, Evaluation]:
-    """Return number -> the best that is known of each candidate that was told; those in full alone once there are any.
-
-    As soon as finalists have answered everything, an estimate no longer competes with them: the highest of many
-    estimates is high by luck too, while most of the finalists' answers had no part in the choice.
-    """
+    """Return number -> the best evaluation known of each candidate; fully answered ones only where `full_only`."""
     estimates = recorded_estimates(archive)
-    finals = {outcome.number for outcome in archive.outcomes() if outcome.split == "rest" and outcome.done}
+    complete_only = bool(estimates) and full_only(archive)
     found = {}
     for number in numbers:
         responses = search_answers(archive, number)
-        if finals and estimates and not all(is_complete(responses, o, items[o.task]) for o in objectives):
+        if complete_only and not all(is_complete(responses, o, items[o.task]) for o in objectives):
             continue
         found[number] = best_evaluation(number, responses, estimates.get(number, {}), objectives, items)
     return found
 
 
-def estimate_rows(
+def estimates_frame(
     archive: Archive, objectives: Sequence[Objective], items: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Return one row per candidate and estimated objective: the estimate with its interval, and the full answers' mean.
 
-    The estimate is the one that the controller was told or would have been told, made without the candidate's own
-    full answers; so where `full` is a number, the two may be compared.
+    The estimate is the one that the controller observed or would have observed, made without the candidate's own full
+    answers; so where `full` is a number, the two may be compared.
     """
+    import pandas as pd
+
     rows = []
     for number, estimates in sorted(recorded_estimates(archive).items()):
         responses = search_answers(archive, number)
@@ -149,17 +157,14 @@ def estimate_rows(
                     "beyond": estimate.beyond,
                 }
             )
-    return rows
-
-
-COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full", "items", "method", "beyond")
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def estimates_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return per objective how estimates compared with full answers so far.
 
     Args:
-        table: `Run.estimates()`.
+        table: `estimates_frame`.
 
     Returns:
         objective -> items asked, candidates compared, mean absolute error and mean error (both in the metric's units),

@@ -12,40 +12,12 @@ import numpy as np
 from evomerge.archive import Event
 from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
+from evomerge.objectives import Objectives
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.front import choose_by_preference, knee
 from evomerge.scoring.estimate import estimate
-from evomerge.scoring.sizes import SIZES
 
-BEST_FINALISTS = 5  # by overall fitness
-
-
-def comparable(objectives: Sequence[Objective]) -> list[Objective]:
-    """Return the objectives whose mean says something: all but the model's size, unless there is nothing else.
-
-    Twenty layers and an accuracy of 0.6 have no common unit, and their mean would be a count of layers.
-    """
-    return [objective for objective in objectives if objective.kind not in SIZES] or list(objectives)
-
-
-def overall_weights(objectives: Sequence[Objective]) -> np.ndarray:
-    """Return the weight of each objective in `overall`, (m,), summing to 1.
-
-    A size of the model (layers, parameters, seconds) counts only where the search file gives it a weight other than 1,
-    which says what a layer or a second is worth in units of the scores; or where there are only sizes.
-    """
-    scores = comparable(objectives)
-    counted = [o.weight if o in scores or o.weight != 1.0 else 0.0 for o in objectives]
-    weights = np.array(counted, dtype=float)
-    return np.asarray(weights / weights.sum())
-
-
-def overall(fitness: Sequence[float] | np.ndarray, objectives: Sequence[Objective]) -> float:
-    """Return the weighted mean of fitness (m,): the one number by which the best candidate is named.
-
-    See `overall_weights` for what counts.
-    """
-    return float(np.dot(fitness, overall_weights(objectives)))
+BEST_FINALISTS = 5  # this many candidates of highest overall fitness get held-out items
 
 
 def fitness_table(
@@ -70,11 +42,11 @@ def fitness_table(
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
 
 
-def answered_everything(told: Iterable[Event]) -> set[int]:
-    """Return the candidates of a race that answered all items, by the errors that they were told with."""
+def answered_everything(observed: Iterable[Event]) -> set[int]:
+    """Return the candidates of a race that answered all items, by the standard errors that the controller observed."""
     return {
         event.candidate
-        for event in told
+        for event in observed
         if event.candidate is not None and not any(event.payload.get("stderr") or (1.0,))
     }
 
@@ -84,7 +56,7 @@ def best_number(evaluations: Mapping[int, Evaluation], objectives: tuple[Objecti
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     if not numbers:
         return None
-    return numbers[int(np.argmax([overall(row, objectives) for row in fitness]))]
+    return numbers[int(np.argmax([Objectives(objectives).scalarise(row) for row in fitness]))]
 
 
 def front_numbers(evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> list[int]:
@@ -93,7 +65,7 @@ def front_numbers(evaluations: Mapping[int, Evaluation], objectives: tuple[Objec
     if not numbers:
         return []
     kept = np.flatnonzero(non_dominated(fitness, duplicates=False))
-    return [numbers[i] for i in sorted(kept, key=lambda i: (-overall(fitness[i], objectives), numbers[i]))]
+    return [numbers[i] for i in sorted(kept, key=lambda i: (-Objectives(objectives).scalarise(fitness[i]), numbers[i]))]
 
 
 def pick_number(pick: str, evaluations: Mapping[int, Evaluation], objectives: tuple[Objective, ...]) -> int:
@@ -116,7 +88,7 @@ def pick_number(pick: str, evaluations: Mapping[int, Evaluation], objectives: tu
     if not numbers:
         raise InputError("no candidate has scores yet, so there is nothing to pick")
     if text == "best":
-        return numbers[int(np.argmax([overall(row, objectives) for row in fitness]))]
+        return numbers[int(np.argmax([Objectives(objectives).scalarise(row) for row in fitness]))]
     if text == "knee":
         return numbers[knee(fitness)]
     return numbers[choose_by_preference(fitness, preference_of(text, objectives))]
@@ -184,5 +156,7 @@ def finalists(
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     if not numbers:
         return []
-    ranked = [numbers[i] for i in np.argsort([-overall(row, objectives) for row in fitness], kind="stable")]
+    ranked = [
+        numbers[i] for i in np.argsort([-Objectives(objectives).scalarise(row) for row in fitness], kind="stable")
+    ]
     return list(dict.fromkeys([*ranked[:most], numbers[knee(fitness)]]))

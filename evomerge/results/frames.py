@@ -9,14 +9,14 @@ import numpy as np
 
 from evomerge.archive.reader import Event
 from evomerge.candidate import Candidate, Evaluation, Objective, Outcome, Response
+from evomerge.scoring.answer_flags import ANSWER_FLAGS, UNEXTRACTED
 from evomerge.scoring.estimate import metric_key
-from evomerge.scoring.mishaps import MISHAPS, UNEXTRACTED
 from evomerge.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Mishaps = Mapping[int, Mapping[tuple[str, str], float]]  # candidate -> (kind, objective) -> share of its answers
+AnswerFlags = Mapping[int, Mapping[tuple[str, str], float]]  # candidate -> (kind, objective) -> share of its answers
 _FIELDS = {"score": "value", "stderr": "stderr", "items": "items"}
 SCORED = ("score", "stderr", "items")
 
@@ -45,7 +45,7 @@ def trials_frame(
     outcomes: Mapping[int, Outcome],
     submitted: set[int | None],
     evaluations: Mapping[int, Evaluation],
-    mishaps: Mishaps,
+    flags: AnswerFlags,
     space: SearchSpace,
     objectives: Sequence[Objective],
     staleness: Mapping[int | None, int | None],
@@ -55,12 +55,12 @@ def trials_frame(
     Args:
         candidates: in order.
         outcomes: candidate -> how it ended.
-        submitted: whom a live process handed to a worker.
+        submitted: candidates that a live process handed to a worker.
         evaluations: candidate -> scores on search items.
-        mishaps: candidate -> shares of answers that went wrong.
+        flags: candidate -> fractions of answers that went wrong.
         space: names the genes.
         objectives: name the scores.
-        staleness: candidate -> how old the controller's knowledge was, where it was told so.
+        staleness: candidate -> updates of the controller between proposing and observing it, where recorded.
     """
     import pandas as pd
 
@@ -79,12 +79,12 @@ def trials_frame(
         row.update(score_cells(evaluations.get(number), objectives))
         genes = space.phenotype(np.array(candidate.genotype))
         row.update({f"gene.{name}": genes.get(name) for name in space.names})
-        row.update({f"{kind}.{name}": share for (kind, name), share in mishaps.get(number, {}).items()})
+        row.update({f"{kind}.{name}": share for (kind, name), share in flags.get(number, {}).items()})
         rows.append(row)
-    seen = {key for shares in mishaps.values() for key in shares}
+    seen = {key for shares in flags.values() for key in shares}
     columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *score_columns(objectives)]
     columns += [f"gene.{name}" for name in space.names]
-    columns += [f"{kind}.{o.name}" for kind in MISHAPS for o in objectives if (kind, o.name) in seen]
+    columns += [f"{kind}.{o.name}" for kind in ANSWER_FLAGS for o in objectives if (kind, o.name) in seen]
     if any(age is not None for age in staleness.values()):
         columns.append("staleness")
         for row in rows:
@@ -92,11 +92,11 @@ def trials_frame(
     return pd.DataFrame(rows, columns=columns)
 
 
-def mishap_metrics(objectives: Sequence[Objective]) -> dict[tuple[str, str], tuple[str, str]]:
+def flag_metrics(objectives: Sequence[Objective]) -> dict[tuple[str, str], tuple[str, str]]:
     """Return (task, metric under which it is stored) -> (truncated or unextracted, objective)."""
     return {
         (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
-        for kind in MISHAPS
+        for kind in ANSWER_FLAGS
         for o in objectives
     }
 

@@ -10,10 +10,10 @@ import pandas as pd
 
 from evomerge.candidate import Objective
 from evomerge.markup import Html, element, number, table
+from evomerge.objectives import Objectives
 from evomerge.pareto.front import knee
-from evomerge.results.evaluations import overall_weights
 
-SHOWN_ROWS = 30  # in a notebook
+SHOWN_ROWS = 30  # a notebook shows no more rows
 _SIDE = 220  # pixels of the picture
 
 
@@ -51,7 +51,7 @@ class Front(pd.DataFrame):
         """Return candidate -> what it is outstanding in: 'best overall', 'knee', 'best add' ..."""
         goals = self.attrs.get("goals", {})
         objectives = self._objectives()
-        real = self[self["candidate"].notna()]  # points that are only predicted are nobody yet
+        real = self[self["candidate"].notna()]  # predicted points have no candidate number
         if not len(real):
             return {}
         scores = np.column_stack([real[f"score.{name}"].astype(float) * goals.get(name, 1.0) for name in objectives])
@@ -73,7 +73,7 @@ def front_table(frame: pd.DataFrame, objectives: Sequence[Objective]) -> Front:
     """Return a frame of front points as a `Front`, which knows in which direction each objective is better."""
     front = Front(frame)
     names = [objective.name for objective in objectives]
-    front.attrs["weights"] = dict(zip(names, overall_weights(objectives).tolist(), strict=True))
+    front.attrs["weights"] = dict(zip(names, Objectives(objectives).weights().tolist(), strict=True))
     front.attrs["goals"] = {objective.name: objective.fitness(1.0) for objective in objectives}
     return front
 

@@ -1,4 +1,4 @@
-"""Fronts as people ask for them: measured and predicted, under conditions, in the order of a preference."""
+"""Pareto fronts of a run: measured and predicted, under constraints, ordered by a preference."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.archive import Archive
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
+from evomerge.objectives import Objectives
 from evomerge.pareto.amortized import PredictedFront
 from evomerge.pareto.belief import check_front
 from evomerge.pareto.checks import Array, Mask
 from evomerge.pareto.constraints import not_dominated_by_any
 from evomerge.pareto.dominance import dominates, non_dominated
 from evomerge.pareto.front import AUGMENTATION, desirability, knee, overall_desirability
-from evomerge.pareto.hypervolume import hypervolume_history
+from evomerge.pareto.hypervolume import hypervolume
 from evomerge.pareto.spread import representatives
-from evomerge.results.conditions import read_conditions, require_some
-from evomerge.results.constraining import parent_scores
-from evomerge.results.evaluations import fitness_table, overall, preference_of, reference_point
+from evomerge.results.constraints import Constraint, parent_scores, read_constraints, require_feasible
+from evomerge.results.evaluations import fitness_table, front_numbers, preference_of, reference_point
+from evomerge.results.run_data import RunData
 from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
+from evomerge.results.table_output import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evomerge.results import Run
+    from evomerge.results.front_table import Front
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class FrontRequest:
     """What is wanted of a front; the defaults give the measured front, best overall first."""
 
     predicted: int = 0  # most predicted points, spread over their front
-    where: tuple[str, ...] = ()  # conditions, see `conditions`
+    where: tuple[str, ...] = ()  # constraints, see `constraints`
     beats_parents: bool = False  # only what no parent dominates
     prefer: str | None = None  # 'add=2,sort=1': best first by this preference
     desire: str | None = None  # 'add=0.5..0.9,sort=0.2..0.8': best first by desirability
@@ -56,7 +57,7 @@ class FrontAnswer:
     high: Array  # (f, m)
     genotypes: Array  # (f, d)
     knee: int | None  # its candidate
-    surrogates: RunSurrogates | None = None  # what predicted; None where nothing is predicted
+    surrogates: RunSurrogates | None = None  # the surrogates behind predicted points; None without such points
     errors: pd.DataFrame | None = None  # see `surrogates.errors_of`
     warnings: tuple[str, ...] = field(default=())  # reasons to doubt the predicted points, a sentence each
     estimated: frozenset[int] = frozenset()  # candidates whose scores are estimated from few items
@@ -103,7 +104,7 @@ class FrontAnswer:
         }
 
 
-def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
+def front_of(run: RunData, request: FrontRequest = MEASURED) -> FrontAnswer:
     """Return the front of a run as it is asked for.
 
     Conditions come first, the search's own constraints and those of the request: the front is that of the candidates
@@ -111,18 +112,18 @@ def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
     surrogates' front that meet them too and that no measured candidate dominates.
 
     Raises:
-        InputError: no candidate meets the conditions, or a text of the request says nothing that exists.
+        InputError: no candidate meets the constraints, or a text of the request says nothing that exists.
     """
     objectives = run.objectives
-    numbers, fitness, stderr = fitness_table(run.allowed(), objectives)
+    numbers, fitness, stderr = fitness_table(run.feasible(), objectives)
     genotype = {candidate.number: candidate.genotype for candidate in run.candidates()}
-    allowed = _Allowed.of(run, request)
-    kept = allowed.mask(fitness)
+    kept_by = _Filter.of(run, request)
+    kept = kept_by.mask(fitness)
     if len(numbers) and (request.where or request.beats_parents):
-        allowed.require(kept, fitness)
+        kept_by.require(kept, fitness)
     rows = list(np.flatnonzero(kept))
     members = [rows[i] for i in np.flatnonzero(non_dominated(fitness[rows], duplicates=False))] if rows else []
-    order = sorted(members, key=lambda i: (-overall(fitness[i], objectives), numbers[i]))
+    order = sorted(members, key=lambda i: (-Objectives(objectives).scalarise(fitness[i]), numbers[i]))
     m, d = len(objectives), run.space.dimension
     nothing = np.full((len(order), m), np.nan)
     answer = FrontAnswer(
@@ -137,32 +138,57 @@ def front_of(run: Run, request: FrontRequest = MEASURED) -> FrontAnswer:
         estimated=frozenset(numbers) - frozenset(run.full_candidates()) if run.estimated else frozenset(),
     )
     if request.predicted:
-        answer = _with_predictions(run, answer, request.predicted, allowed)
+        answer = _with_predictions(run, answer, request.predicted, kept_by)
     return _ordered(answer, request)
 
 
-def hypervolume_frame(run: Run) -> pd.DataFrame:
-    """Return how the measured front grew: candidate, seconds (active time when it was finished), hypervolume.
+def front_frame(run: RunData, request: FrontRequest = MEASURED) -> Front:
+    """Return the front as a frame that shows itself in a notebook: candidate, measured, score.*, stderr.*."""
+    from evomerge.results.front_table import front_table
 
-    One row per candidate in the order of their numbers, failed ones included, which add nothing. The reference is
-    the worst parent's score per objective, as in `front --json`.
+    return front_table(front_of(run, request).frame(), run.objectives)
+
+
+def front_mapping(run: RunData, request: FrontRequest = MEASURED) -> dict[str, Any]:
+    """Return the front as plain data, the form of `front --json`; the hypervolume is that of measured points.
+
+    Args:
+        run: its data.
+        request: what is wanted; default: the measured front, best overall first.
     """
-    import pandas as pd
+    answer = front_of(run, request)
+    numbers = [number for number in answer.candidates if number is not None]
+    mapping = {
+        "objectives": [objective.name for objective in run.objectives],
+        "reference": reference_of(run),
+        "hypervolume": _volume(run, numbers),
+        "points": answer.points(),
+    }
+    if request.predicted:
+        rows = [] if answer.errors is None else answer.errors.to_dict(orient="records")
+        mapping["surrogates"] = [{str(key): plain(value) for key, value in row.items()} for row in rows]
+        mapping["warnings"] = list(answer.warnings)
+    return mapping
 
-    numbers, fitness, _ = fitness_table(run.allowed(), run.objectives)
-    reference = reference_point(run.evaluations("parent"), run.objectives)
+
+def reference_of(run: RunData) -> dict[str, float]:
+    """Return objective -> the worst parent's score: the reference point of hypervolumes."""
+    return reference_point(run.evaluations("parent"), run.objectives)
+
+
+def front_volume(run: RunData) -> float:
+    """Return the hypervolume of the measured front above `reference_of`; 0 without a front."""
+    return _volume(run, front_numbers(run.feasible(), run.objectives))
+
+
+def _volume(run: RunData, numbers: Sequence[int]) -> float:
+    evaluations, reference = run.evaluations(), reference_of(run)
     point = [objective.fitness(reference[objective.name]) for objective in run.objectives]
-    finished = _finish_seconds(run)
-    every = sorted(finished)
-    table = np.full((len(every), len(run.objectives)), np.nan)
-    place = {number: index for index, number in enumerate(every)}
-    for number, row in zip(numbers, fitness, strict=True):
-        table[place[number]] = row
-    history = hypervolume_history(table, point)
-    return pd.DataFrame({"candidate": every, "seconds": [finished[number] for number in every], "hypervolume": history})
+    rows = [evaluations[number].fitness(run.objectives) for number in numbers]
+    return hypervolume(np.array(rows, dtype=float), point) if rows else 0.0
 
 
-def remeasured_lines(run: Run) -> list[str]:
+def remeasured_lines(run: RunData) -> list[str]:
     """Return what re-measuring predicted points showed, a line per objective; [] where none was re-measured."""
     predicted, measured = _remeasured(run)
     if not len(measured):
@@ -182,10 +208,10 @@ def remeasured_lines(run: Run) -> list[str]:
     return lines
 
 
-def _remeasured(run: Run) -> tuple[tuple[Array, ...], Array]:
+def _remeasured(run: RunData) -> tuple[tuple[Array, ...], Array]:
     """Return predicted fitness, its sd and its interval's ends, and the measured fitness of the same points, (r, m)."""
     evaluations = run.evaluations()
-    with Archive.open(run.folder, read_only=True) as archive:
+    with run.open_archive() as archive:
         events = list(archive.events("remeasured"))
     m = len(run.objectives)
     predicted = tuple(
@@ -198,36 +224,29 @@ def _remeasured(run: Run) -> tuple[tuple[Array, ...], Array]:
     return predicted, np.array(rows, dtype=float).reshape(-1, m)
 
 
-def _finish_seconds(run: Run) -> dict[int, float]:
-    """Return candidate -> active seconds of the run when it was finished on the search items."""
-    with Archive.open(run.folder, read_only=True) as archive:
-        events = [event for event in archive.events("finished") if event.payload.get("split") == "search"]
-    return {e.candidate: e.seconds for e in events if e.candidate is not None and e.candidate >= 0}
-
-
 @dataclass(frozen=True)
-class _Allowed:
-    """What a request lets through."""
+class _Filter:
+    """The rows that a request keeps: feasible, and where asked for not dominated by a parent."""
 
-    run: Run
+    run: RunData
     request: FrontRequest
-    conditions: tuple[Any, ...]
+    constraints: tuple[Constraint, ...]
     parents: Array  # (p, m) fitness
 
     @classmethod
-    def of(cls, run: Run, request: FrontRequest) -> _Allowed:
+    def of(cls, run: RunData, request: FrontRequest) -> _Filter:
         evaluations = run.evaluations("parent")
         scores = parent_scores(run.candidates("parent"), evaluations)
         _, parents, _ = fitness_table(evaluations, run.objectives)
-        conditions = (*(run.conditions() or ()), *read_conditions(request.where, run.objectives, scores))
-        return cls(run, request, conditions, parents)
+        constraints = (*(run.constraints() or ()), *read_constraints(request.where, run.objectives, scores))
+        return cls(run, request, constraints, parents)
 
     def mask(self, fitness: Array) -> Mask:
         """Return which rows of fitness (n, m) are let through."""
         scores = self._scores(fitness)
         kept = np.ones(len(fitness), dtype=bool)
-        for condition in self.conditions:
-            kept &= condition.met(scores)
+        for constraint in self.constraints:
+            kept &= constraint.met(scores)
         if self.request.beats_parents and len(self.parents) and len(fitness):
             kept &= not_dominated_by_any(fitness, self.parents)
         return kept
@@ -236,9 +255,9 @@ class _Allowed:
         """Raise InputError where nothing is let through."""
         scores = self._scores(fitness)
         met = np.ones(len(fitness), dtype=bool)
-        for condition in self.conditions:
-            met &= condition.met(scores)
-        require_some(met, scores, self.conditions, self.run.objectives)
+        for constraint in self.constraints:
+            met &= constraint.met(scores)
+        require_feasible(met, scores, self.constraints, self.run.objectives)
         if not kept.any():
             raise InputError("every candidate is dominated by a parent; search longer, or leave out --beats-parents")
 
@@ -247,7 +266,7 @@ class _Allowed:
         return np.asarray(fitness.reshape(-1, len(signs)) * signs)
 
 
-def _with_predictions(run: Run, answer: FrontAnswer, count: int, allowed: _Allowed) -> FrontAnswer:
+def _with_predictions(run: RunData, answer: FrontAnswer, count: int, kept_by: _Filter) -> FrontAnswer:
     """Return the answer with up to `count` predicted rows, or with the reason why there are none."""
     try:
         found = surrogates_of(run)
@@ -256,7 +275,7 @@ def _with_predictions(run: Run, answer: FrontAnswer, count: int, allowed: _Allow
     front = found.front()
     errors = errors_of(found)
     warnings = tuple(reasons_to_doubt(found, front, errors))
-    kept = allowed.mask(front.scores) & ~front.extrapolates
+    kept = kept_by.mask(front.scores) & ~front.extrapolates
     if len(answer.fitness):
         kept &= ~np.asarray(dominates(answer.fitness[None], front.scores[:, None])).any(axis=1)
     rows = np.flatnonzero(kept)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.candidate import Evaluation, Objective
-from evomerge.pareto.dominance import non_dominated
+from evomerge.objectives import Objectives
+from evomerge.pareto.dominance import extend_front
 from evomerge.pareto.hypervolume import hypervolume_history
-from evomerge.results.evaluations import fitness_table, overall, overall_weights
+from evomerge.results.evaluations import fitness_table, reference_point
+from evomerge.results.run_data import RunData
+from evomerge.stats import normal_reach
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,40 +23,64 @@ COLUMNS = (
 )
 
 
-def history_frame(
-    evaluations: Mapping[int, Evaluation],
-    objectives: tuple[Objective, ...],
-    reference: Mapping[str, float],
-    finished: Mapping[int, float],
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Return one row per scored candidate, in ascending order.
+def history_frame(run: RunData, level: float = 0.95) -> pd.DataFrame:
+    """Return one row per feasible candidate in ascending order; see `RunTables.history`.
 
     Args:
-        evaluations: on search items.
-        objectives: what is wanted.
-        reference: of the hypervolume, in the metrics' units.
-        finished: candidate -> active seconds of the run when it was finished.
+        run: its data.
         level: of the interval around the best.
     """
     import pandas as pd
 
-    numbers, fitness, errors = fitness_table(evaluations, objectives)
-    weights = overall_weights(objectives)
-    reach = NormalDist().inv_cdf(0.5 + level / 2)
-    point = np.array([objective.fitness(reference[objective.name]) for objective in objectives])
+    objectives, finished = run.objectives, finish_seconds(run)
+    numbers, fitness, errors = fitness_table(run.feasible(), objectives)
+    weights = Objectives(objectives).weights()
+    reach = normal_reach(level)
+    point = _reference_fitness(run)
     volumes = hypervolume_history(fitness, point)
-    front = np.empty((0, len(objectives)))
+    front: np.ndarray | None = None
     best, error, incumbent = -math.inf, 0.0, -1
     rows = []
     for place, number in enumerate(numbers):
-        value = overall(fitness[place], objectives)
+        value = Objectives(objectives).scalarise(fitness[place])
         stderr = float(np.sqrt(((weights * errors[place]) ** 2).sum()))
         if value > best:
             best, error, incumbent = value, stderr, number
-        joined = np.vstack([front, fitness[place : place + 1]])
-        front = joined[non_dominated(joined, duplicates=False)]
+        front = extend_front(front, fitness[place], duplicates=False)
         span = (best - reach * error, best + reach * error)
         moment = finished.get(number, math.nan)
-        rows.append((number, moment, value, stderr, incumbent, best, *span, len(front), float(volumes[place])))
+        size = 0 if front is None else len(front)
+        rows.append((number, moment, value, stderr, incumbent, best, *span, size, float(volumes[place])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def hypervolume_frame(run: RunData) -> pd.DataFrame:
+    """Return how the measured front grew: candidate, seconds (active time when it was finished), hypervolume.
+
+    One row per candidate in the order of their numbers, failed ones included, which add nothing. The reference is
+    the worst parent's score per objective, as in `front --json`.
+    """
+    import pandas as pd
+
+    numbers, fitness, _ = fitness_table(run.feasible(), run.objectives)
+    finished = finish_seconds(run)
+    every = sorted(finished)
+    table = np.full((len(every), len(run.objectives)), np.nan)
+    place = {number: index for index, number in enumerate(every)}
+    for number, row in zip(numbers, fitness, strict=True):
+        table[place[number]] = row
+    history = hypervolume_history(table, _reference_fitness(run))
+    return pd.DataFrame({"candidate": every, "seconds": [finished[number] for number in every], "hypervolume": history})
+
+
+def finish_seconds(run: RunData) -> dict[int, float]:
+    """Return candidate -> active seconds of the run when it was finished on the search items."""
+    with run.open_archive() as archive:
+        events = [event for event in archive.events("finished") if event.payload.get("split") == "search"]
+    return {e.candidate: e.seconds for e in events if e.candidate is not None and e.candidate >= 0}
+
+
+def _reference_fitness(run: RunData) -> np.ndarray:
+    """Return the hypervolume's reference point as fitness, (m,)."""
+    reference = reference_point(run.evaluations("parent"), run.objectives)
+    return np.array([objective.fitness(reference[objective.name]) for objective in run.objectives])

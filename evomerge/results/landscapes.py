@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate
-from evomerge.controllers.ingredients import ingredients_in
+from evomerge.controllers.model_weights import ingredients_in
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array
 from evomerge.pareto.importance import (
@@ -21,12 +21,12 @@ from evomerge.pareto.importance import (
 )
 from evomerge.pareto.surrogate import predict
 from evomerge.results.evaluations import fitness_table
+from evomerge.results.run_data import RunData
+from evomerge.results.selection import picked_candidate
 from evomerge.results.surrogates import LEVEL, RunSurrogates, surrogates_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from evomerge.results import Run
 
 IMPORTANCE_COLUMNS = (
     *("gene", "objective", "alone", "involved", "rank_correlation", "partial_correlation", "share_of_variance"),
@@ -35,7 +35,7 @@ IMPORTANCE_COLUMNS = (
 LANDSCAPE_COLUMNS = (*("kind", "line", "position", "value", "objective", "score", "low", "high", "extrapolates"),)
 
 
-def importance_frame(run: Run) -> pd.DataFrame:
+def importance_frame(run: RunData) -> pd.DataFrame:
     """Return which genes mattered, one row per gene and objective, in the region that was searched.
 
     Columns:
@@ -55,9 +55,9 @@ def importance_frame(run: Run) -> pd.DataFrame:
     import pandas as pd
 
     numbers, fitness, _ = fitness_table(run.evaluations(), run.objectives)
-    everyone = {candidate.number: candidate.genotype for candidate in run.candidates()}
+    genotype_of = {candidate.number: candidate.genotype for candidate in run.candidates()}
     d, m = run.space.dimension, len(run.objectives)
-    genotypes = np.array([everyone[number] for number in numbers], dtype=float).reshape(-1, d)
+    genotypes = np.array([genotype_of[number] for number in numbers], dtype=float).reshape(-1, d)
     rank, partial = rank_correlation(genotypes, fitness), partial_rank_correlation(genotypes, fitness)
     binned = binned_shares(genotypes, fitness)
     try:
@@ -78,7 +78,7 @@ def importance_frame(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(IMPORTANCE_COLUMNS))
 
 
-def landscape_frame(run: Run, pick: str = "best", to: Sequence[str] = (), steps: int = 21) -> pd.DataFrame:
+def landscape_frame(run: RunData, pick: str = "best", to: Sequence[str] = (), steps: int = 21) -> pd.DataFrame:
     """Return what the surrogates predict along every gene through a candidate, and on lines to other candidates.
 
     Columns:
@@ -105,16 +105,16 @@ def landscape_frame(run: Run, pick: str = "best", to: Sequence[str] = (), steps:
         rows += _rows(run, found, "slice", name, grid, values, slice_points(start, place, grid))
     for other in to:
         end = _coordinates(run, found, other)
-        candidate = run.pick(other)
+        candidate = picked_candidate(run, other)
         label = f"parent {candidate.name}" if candidate.kind == "parent" else f"candidate {candidate.number}"
         grid = np.linspace(0.0, 1.0, steps)
         rows += _rows(run, found, "line", label, grid, [np.nan] * steps, path_between(start, end, steps))
     return pd.DataFrame(rows, columns=list(LANDSCAPE_COLUMNS))
 
 
-def _coordinates(run: Run, found: RunSurrogates, pick: str) -> Array:
+def _coordinates(run: RunData, found: RunSurrogates, pick: str) -> Array:
     """Return where a candidate or a parent lies among the surrogates' genes, (k,)."""
-    candidate = run.pick(pick)
+    candidate = picked_candidate(run, pick)
     whole = np.array(candidate.genotype, dtype=float)
     if candidate.kind == "parent":
         corner = _parent_genotype(run, candidate)
@@ -126,7 +126,7 @@ def _coordinates(run: Run, found: RunSurrogates, pick: str) -> Array:
     return whole[list(found.genes)]
 
 
-def _parent_genotype(run: Run, parent: Candidate) -> Array | None:
+def _parent_genotype(run: RunData, parent: Candidate) -> Array | None:
     """Return where a parent alone lies in the space (d,); None where models have no weights of their own to search."""
     parts = ingredients_in(run.facts["merge"], run.space)
     if parts is None or not (parent.name in parts.names or parent.number == -1):  # -1 is the base: no weights at all
@@ -135,7 +135,7 @@ def _parent_genotype(run: Run, parent: Candidate) -> Array | None:
 
 
 def _rows(
-    run: Run, found: RunSurrogates, kind: str, line: str, grid: Array, values: Sequence[Any], points: Array
+    run: RunData, found: RunSurrogates, kind: str, line: str, grid: Array, values: Sequence[Any], points: Array
 ) -> list[dict[str, Any]]:
     rows = []
     for objective, fit in zip(run.objectives, found.fits, strict=True):

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.candidate import Candidate, Evaluation
 from evomerge.errors import ExtraMissing, InputError
-from evomerge.results.tables import plain
+from evomerge.results.table_output import plain
 from evomerge.space.genes import Gene
 
 if TYPE_CHECKING:
     import optuna
 
-    from evomerge.results import Run
+    from evomerge.results.run import Run
 
 
 def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study:
@@ -41,6 +41,11 @@ def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study
     Raises:
         InputError: the storage has a study of this name already, or cannot be opened.
         ExtraMissing: optuna is not installed.
+
+    >>> from evomerge import open_run
+    >>> study = write_study(open_run("runs/quickstart"), "sqlite:///quickstart.db")
+    >>> len(study.trials)
+    16
     """
     try:
         import optuna
@@ -66,10 +71,10 @@ def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study
 
 
 def _trials(run: Run) -> Iterator[optuna.trial.FrozenTrial]:
-    evaluations, times = run.evaluations(), _times(run)
-    complete = set(evaluations) if run.estimated else set(run.full_candidates())
+    evaluations, times = run.data.evaluations(), _times(run)
+    complete = set(evaluations) if run.data.estimated else set(run.data.full_candidates())
     table = run.trials().set_index("candidate")
-    for candidate in run.candidates():
+    for candidate in run.data.candidates():
         number = candidate.number
         if number not in evaluations or number not in table.index:
             continue
@@ -131,7 +136,7 @@ def _distribution(gene: Gene) -> optuna.distributions.BaseDistribution:
 
 def _times(run: Run) -> dict[int, tuple[datetime, datetime]]:
     """Return when each candidate was handed out for the first time, and when it was finished, by the driver's clock."""
-    events = run.events()
+    events = run.tables.events()
     began: dict[int, float] = {}
     found: dict[int, tuple[datetime, datetime]] = {}
     for kind, number, moment in zip(events["kind"], events["candidate"], events["time"], strict=True):

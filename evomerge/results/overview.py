@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from evomerge.markup import element, joined, table
+from evomerge.results.fronts import front_frame
+from evomerge.results.holdout import finals_of
+from evomerge.results.run_data import RunData
+from evomerge.results.status import status_of
 from evomerge.results.summaries import clock, verdict
-
-if TYPE_CHECKING:
-    from evomerge.results import Run
+from evomerge.results.tables import RunTables
 
 
-def overview(run: Run) -> str:
+def overview(run: RunData) -> str:
     """Return a run as HTML: a line of facts, then parents and best on the search items, then the verdict."""
-    status = run.status()
+    status = status_of(run)
     budget = status["budget"].get("candidates")
     facts = [
         status["state"],
@@ -26,14 +26,14 @@ def overview(run: Run) -> str:
     return element("div", {}, title, _scores(run), _verdict(run))
 
 
-def _scores(run: Run) -> str:
+def _scores(run: RunData) -> str:
     names = [objective.name for objective in run.objectives]
-    parents = run.parents()
+    parents = RunTables(run).parents()
     rows = [
         (f"parent {row['name']}", *(f"{row[f'score.{n}']:.4g} ± {row[f'stderr.{n}']:.2g}" for n in names))
         for _, row in parents.iterrows()
     ]
-    front = run.front()
+    front = front_frame(run)
     for number, marks in front.marks().items() if len(front) else ():
         row = front[front["candidate"] == number].iloc[0]
         cells = (f"{row[f'score.{n}']:.4g} ± {row[f'stderr.{n}']:.2g}" for n in names)
@@ -42,8 +42,8 @@ def _scores(run: Run) -> str:
     return table(("", *names), rows, caption=caption, numeric=range(1, 1 + len(names)))
 
 
-def _verdict(run: Run) -> str:
-    finals = [final for final in run.finals() if final.gain is not None]
+def _verdict(run: RunData) -> str:
+    finals = [final for final in finals_of(run) if final.gain is not None]
     if not finals:
         return joined([])
     return element("ul", {}, *(element("li", {}, f"held-out items: {f.name} is {verdict(f)}") for f in finals))

@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.irt.table import ResponseTable
-from evomerge.results.reader import Run
+from evomerge.results.run_data import RunData
 from evomerge.scoring.estimate import values_of
 
 # A model that answered less than this share of the search items, as most do where scores are estimated, is left out:
@@ -15,7 +15,7 @@ from evomerge.scoring.estimate import values_of
 LEAST_SHARE = 0.5
 
 
-def response_table(run: Run, objective: Objective, prefix: str = "") -> ResponseTable:
+def response_table(run: RunData, objective: Objective, prefix: str = "") -> ResponseTable:
     """Return the answers of parents and candidates to an objective's search items.
 
     Items are named by the hash of their text, so that other runs find them again whatever their place. Of documents
@@ -27,7 +27,7 @@ def response_table(run: Run, objective: Objective, prefix: str = "") -> Response
         prefix: put before every model's name.
 
     Raises:
-        InputError: the run is of a version that did not keep the hashes, or nobody answered.
+        InputError: the run is of a version that did not keep the hashes, or no model answered.
     """
     names = run.facts.get("item_names", {}).get(objective.task)
     if names is None:
@@ -49,5 +49,5 @@ def response_table(run: Run, objective: Objective, prefix: str = "") -> Response
                 f"{prefix}parent {candidate.name}" if candidate.number < 0 else f"{prefix}candidate {candidate.number}"
             )
     if not rows:
-        raise InputError(f"nobody answered objective {objective.name!r} in {run.folder}")
+        raise InputError(f"no model answered objective {objective.name!r} in {run.folder}")
     return ResponseTable(np.array(rows), tuple(models), tuple(items))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evomerge.results.estimates import estimates_summary
-from evomerge.results.evaluations import best_number, front_numbers, overall
+from evomerge.objectives import Objectives
+from evomerge.results.estimates import estimates_frame, estimates_summary
+from evomerge.results.evaluations import best_number, front_numbers
+from evomerge.results.fronts import front_volume
+from evomerge.results.run_data import RunData
 
 if TYPE_CHECKING:
-    from evomerge.results import Run
+    import pandas as pd
 
 SHOWN_FAILURES = 3
 
 
-def status_of(run: Run) -> dict[str, Any]:
+def status_of(run: RunData) -> dict[str, Any]:
     """Return state, counts, best, front size, hypervolume, seconds and the last failures of a run."""
     outcomes = run.outcomes()
-    numbers = front_numbers(run.allowed(), run.objectives)
+    numbers = front_numbers(run.feasible(), run.objectives)
     last = [outcome for outcome in outcomes if outcome.failure][-SHOWN_FAILURES:]
     searched = [outcome for outcome in outcomes if outcome.number >= 0]
     return {
@@ -27,12 +30,12 @@ def status_of(run: Run) -> dict[str, Any]:
         "failed": sum(not outcome.done for outcome in searched),
         "best": _best(run),
         **({"constraints": list(texts), "infeasible": run.infeasible()} if (texts := _constraints(run)) else {}),
-        **({"estimates": estimates_summary(run.estimates())} if run.estimated else {}),
+        **({"estimates": estimates_summary(_estimates(run))} if run.estimated else {}),
         "front_size": len(numbers),
-        "hypervolume": run.front_volume(),
+        "hypervolume": front_volume(run),
         "seconds": run.seconds(),
         "busy_seconds": sum(outcome.seconds for outcome in searched),
-        **run.use(),
+        **run.usage(),
         "workers": sorted({outcome.worker for outcome in outcomes if outcome.worker}),
         "last_failures": [
             {"candidate": o.number, "kind": o.failure.kind, "message": o.failure.message} for o in last if o.failure
@@ -40,19 +43,24 @@ def status_of(run: Run) -> dict[str, Any]:
     }
 
 
-def _constraints(run: Run) -> tuple[str, ...]:
+def _estimates(run: RunData) -> pd.DataFrame:
+    with run.open_archive() as archive:
+        return estimates_frame(archive, run.objectives, run.facts["items"]["search"])
+
+
+def _constraints(run: RunData) -> tuple[str, ...]:
     return tuple(run.facts.get("constraints") or ())
 
 
-def _best(run: Run) -> dict[str, Any] | None:
+def _best(run: RunData) -> dict[str, Any] | None:
     evaluations = run.evaluations()
-    best = best_number(run.contenders(), run.objectives)
+    best = best_number(run.selection_pool(), run.objectives)
     fitness = evaluations[best].fitness(run.objectives) if best is not None else None
     if best is None or fitness is None:
         return None
     return {
         "candidate": best,
-        "overall": overall(fitness, run.objectives),
+        "overall": Objectives(run.objectives).scalarise(fitness),
         "score": {name: score.value for name, score in evaluations[best].scores.items()},
         "stderr": {name: score.stderr for name, score in evaluations[best].scores.items()},
     }

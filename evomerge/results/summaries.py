@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evomerge.candidate import Score
-from evomerge.results.finals import Final
-from evomerge.results.fronts import MEASURED, FrontRequest, front_of, remeasured_lines
+from evomerge.results.fronts import MEASURED, FrontRequest, front_frame, front_of, remeasured_lines
+from evomerge.results.holdout import Final, finals_of
+from evomerge.results.run_data import RunData
+from evomerge.results.selection import best_candidate
+from evomerge.results.status import status_of
+from evomerge.results.table_output import table_text
+from evomerge.results.tables import RunTables
+from evomerge.scoring.answer_flags import SHORTENED, TRUNCATED, UNEXTRACTED
 from evomerge.scoring.comparison import Difference
-from evomerge.scoring.mishaps import SHORTENED, TRUNCATED, UNEXTRACTED
-
-if TYPE_CHECKING:
-    from evomerge.results import Run
 
 WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said
-SHOWN_POINTS = 12  # of the front; the rest is in `evomerge front`
+SHOWN_POINTS = 12  # points of the front; `evomerge front` shows all
 
 
-def status_text(run: Run) -> str:
+def status_text(run: RunData) -> str:
     """Return the status of a run in a few lines."""
-    status = run.status()
+    status = status_of(run)
     budget = status["budget"].get("candidates")
     lines = [
         f"{run.folder}: {status['state']}",
@@ -51,7 +53,7 @@ def use_line(status: Mapping[str, Any]) -> str:
     if status["candidates_per_hour"]:
         parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
     if status["busy_share"] is not None:
-        # of all they did: this is more than what the candidates took
+        # the share counts all work, which is more than the candidates' own time
         parts.append(f"workers busy {100 * status['busy_share']:.0f}% (loading, parents and held-out items included)")
     total = sum(status["stages"].values())
     shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
@@ -67,11 +69,11 @@ def use_line(status: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "nothing yet"
 
 
-def summary_text(run: Run) -> str:
+def summary_text(run: RunData) -> str:
     """Return what the end of a search prints."""
     state = run.state
-    status = run.status()
-    best = run.best()
+    status = status_of(run)
+    best = best_candidate(run)
     if best is None:
         if (why := run.infeasible()) is not None:
             return "\n".join([status_text(run), why, f"All that was measured: evomerge trials {run.folder}"])
@@ -84,21 +86,21 @@ def summary_text(run: Run) -> str:
     ]
     if run.estimated:
         lines += [*estimate_lines(status["estimates"]), ""]
-    if warnings := mishap_lines(run, best.number):
+    if warnings := answer_flag_lines(run, best.number):
         lines += [*warnings, ""]
     if state == "interrupted":
         return "\n".join(
             [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
         )
-    if finals := run.finals():
+    if finals := finals_of(run):
         lines += [*finals_lines(finals, best.number), ""]
     return "\n".join([*lines, "next:", *next_lines(run)])
 
 
-def front_lines(run: Run) -> list[str]:
+def front_lines(run: RunData) -> list[str]:
     """Return the measured front as a table, with the parents above for comparison (search items)."""
     names = [objective.name for objective in run.objectives]
-    front, parents = run.front(), run.parents()
+    front, parents = front_frame(run), RunTables(run).parents()
     label = max([12, *(len(f"parent {name}") for name in parents["name"])])
     what = "search items; ~ estimated from few of them" if run.estimated else "search items"
     lines = [
@@ -115,14 +117,12 @@ def front_lines(run: Run) -> list[str]:
     return lines
 
 
-def front_text(run: Run, request: FrontRequest = MEASURED) -> str:
-    """Return what `evomerge front` prints: measured and predicted points, told apart, and how far to believe these."""
-    from evomerge.results.tables import table_text
-
+def front_text(run: RunData, request: FrontRequest = MEASURED) -> str:
+    """Return what `evomerge front` prints: measured points, predicted points, the surrogates' errors."""
     answer = front_of(run, request)
     lines = [table_text(answer.frame())]
     if answer.knee is not None and len(run.objectives) > 1:
-        volume = run.status()["hypervolume"]
+        volume = status_of(run)["hypervolume"]
         lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
     if answer.errors is not None:
         held = answer.candidates.count(None)
@@ -150,14 +150,14 @@ def estimate_lines(estimates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def mishap_lines(run: Run, number: int) -> list[str]:
+def answer_flag_lines(run: RunData, number: int) -> list[str]:
     """Return a warning per objective in which many of a candidate's answers were cut off or held no answer."""
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
         UNEXTRACTED: "held nothing that the task's filter takes for an answer",
         SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
     }
-    shares = run.mishaps().get(number, {})
+    shares = run.answer_flags().get(number, {})
     return [
         f"note: {name}: {100 * share:.0f}% of the answers of candidate {number} {what[kind]}"
         for (kind, name), share in sorted(shares.items())
@@ -233,7 +233,7 @@ def _plain(value: float) -> str:
     return f"{value:.3g}"
 
 
-def next_lines(run: Run) -> list[str]:
+def next_lines(run: RunData) -> list[str]:
     """Return the commands that make sense after a search."""
     out = f"{run.folder}-best"
     lines = [

@@ -20,18 +20,17 @@ from evomerge.pareto.links import LinkName, guess_link
 from evomerge.pareto.quadratic import fit_objectives
 from evomerge.pareto.surrogate import Surrogate, predict
 from evomerge.results.evaluations import best_number, fitness_table
+from evomerge.results.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evomerge.results import Run
-
 FEWEST_CANDIDATES = 3
-LEVEL = 0.9  # of every interval here
+LEVEL = 0.9  # all intervals of predictions have this level
 FOLDS = 10
-LOWEST_COVERAGE = 0.7  # of intervals of LEVEL on candidates left out, below which a prediction should not be believed
+LOWEST_COVERAGE = 0.7  # below this coverage of left-out candidates a warning says not to trust the prediction
 FRONT_SIZE = 500  # points of the predicted front from which the shown ones are chosen
-SEED = 0  # of the search for the predicted front: the same archive gives the same front
+SEED = 0  # fixed, so that the same archive gives the same predicted front
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class RunSurrogates:
         return predicted_front(self.fits, np.random.default_rng(SEED), size=FRONT_SIZE, start=self.points, level=LEVEL)
 
 
-def surrogates_of(run: Run) -> RunSurrogates:
+def surrogates_of(run: RunData) -> RunSurrogates:
     """Return the surrogates of a run.
 
     Genes that choose among names have no order that a quadratic could use: they are held at the best candidate's
@@ -77,9 +76,9 @@ def surrogates_of(run: Run) -> RunSurrogates:
         raise InputError(
             f"{len(numbers)} candidates have scores, and a surrogate needs {FEWEST_CANDIDATES} or more; search longer"
         )
-    everyone = {candidate.number: candidate for candidate in run.candidates()}
-    genotypes = np.array([everyone[number].genotype for number in numbers], dtype=float)
-    through = np.array(everyone[best].genotype, dtype=float)
+    candidates = {candidate.number: candidate for candidate in run.candidates()}
+    genotypes = np.array([candidates[number].genotype for number in numbers], dtype=float)
+    through = np.array(candidates[best].genotype, dtype=float)
     rows = np.ones(len(numbers), dtype=bool)
     held = []
     for place, gene in enumerate(run.space.genes):

@@ -1,9 +1,9 @@
-"""Where the time of a run went: per worker, per stage, and what it cost. Computed from the archive alone."""
+"""Where the time of a run went, by worker and stage, what it cost, and which worker was busy when."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,34 +12,35 @@ from evomerge.archive import Archive, Event
 if TYPE_CHECKING:
     import pandas as pd
 
+WORK_COLUMNS = ("candidate", "split", "worker", "start", "end", "failed")
 # columns seconds.*; a stage such as prefill.add is part of its first word
 STAGES = ("load", "merge", "rungs", "prefill", "decode", "score")
 
 
 @dataclass
-class Time:
+class WorkerTime:
     """What one worker did with its time, over all sessions; seconds of active time."""
 
     worker: str
     node: str = ""
     gpus: float = 0.0
     present: float | None = None  # None: its coming was not recorded, since it is the driver's own process
-    busy: float = 0.0  # with jobs and loading
-    lost: float = 0.0  # of that: work that nobody got anything from
+    busy: float = 0.0  # seconds spent on jobs and on loading
+    lost: float = 0.0  # busy seconds whose results were lost or not needed
     done: int = 0
     failed: int = 0
     stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def times(archive: Archive) -> list[Time]:
+def worker_times(archive: Archive) -> list[WorkerTime]:
     """Return the time of every worker that ever was, by name."""
-    found: dict[str, Time] = {}
+    found: dict[str, WorkerTime] = {}
 
-    def of(worker: str) -> Time:
-        return found.setdefault(worker, Time(worker))
+    def of(worker: str) -> WorkerTime:
+        return found.setdefault(worker, WorkerTime(worker))
 
     for outcome in archive.outcomes():
-        if not outcome.worker or outcome.worker.startswith("as "):  # 'as 7': copied from a twin, nobody worked
+        if not outcome.worker or outcome.worker.startswith("as "):  # 'as 7': answers copied from a duplicate recipe
             continue
         time = of(outcome.worker)
         time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
@@ -54,14 +55,14 @@ def times(archive: Archive) -> list[Time]:
     return sorted(found.values(), key=lambda one: one.worker)
 
 
-def table(archive: Archive) -> pd.DataFrame:
-    """Return one row per worker, see `Run.utilisation`."""
+def utilisation_frame(archive: Archive) -> pd.DataFrame:
+    """Return one row per worker, see `RunTables.utilisation`."""
     import pandas as pd
 
     rows = []
-    for time in times(archive):
+    for time in worker_times(archive):
         present = time.present or 0.0
-        told = sum(time.stages.values())
+        explained = sum(time.stages.values())
         rows.append(
             {
                 "worker": time.worker,
@@ -75,7 +76,7 @@ def table(archive: Archive) -> pd.DataFrame:
                 "seconds.wait": max(0.0, present - time.busy),
                 "seconds.lost": time.lost,
                 **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
-                "seconds.other": max(0.0, time.busy - time.lost - told),
+                "seconds.other": max(0.0, time.busy - time.lost - explained),
             }
         )
     columns = ["worker", "node", "gpus", "done", "failed", "busy", "seconds.present", "seconds.busy", "seconds.wait"]
@@ -83,14 +84,14 @@ def table(archive: Archive) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def summary(archive: Archive, price: float | None = None) -> dict[str, Any]:
+def usage_summary(archive: Archive, price: float | None = None) -> dict[str, Any]:
     """Return the figures of the whole run for `status`.
 
     Args:
         archive: of the run.
         price: of one GPU-hour; a worker without a GPU of its own counts as one. None: nothing is said about cost.
     """
-    workers = times(archive)
+    workers = worker_times(archive)
     present = sum(time.present or 0.0 for time in workers)
     devices = sum((time.present or 0.0) * (time.gpus or 1.0) for time in workers) / 3600.0
     stages: dict[str, float] = defaultdict(float)
@@ -113,7 +114,30 @@ def summary(archive: Archive, price: float | None = None) -> dict[str, Any]:
     }
 
 
-def _follow(events: Iterable[Event], of: Any, end: float) -> None:
+def work_frame(archive: Archive) -> pd.DataFrame:
+    """Return one row per evaluation, in the order in which they were finished: candidate, split, worker, start, end.
+
+    Start and end are active seconds of the run. The end is the moment of recording, and the start lies as many seconds
+    before it as the worker measured. Candidates that share another one's answers took no time and are left out.
+    """
+    import pandas as pd
+
+    moments: dict[tuple[int | None, str], list[float]] = defaultdict(list)
+    for event in archive.events("finished"):
+        moments[event.candidate, event.payload["split"]].append(event.seconds)
+    rows = []
+    for outcome in archive.outcomes():
+        ends = moments[outcome.number, outcome.split]
+        if not ends:  # recorded after the events were read: a search may go on beside us
+            continue
+        end = ends.pop(0)
+        if outcome.seconds > 0:
+            start = max(0.0, end - outcome.seconds)
+            rows.append((outcome.number, outcome.split, outcome.worker, start, end, outcome.failure is not None))
+    return pd.DataFrame(rows, columns=list(WORK_COLUMNS))
+
+
+def _follow(events: Iterable[Event], of: Callable[[str], WorkerTime], end: float) -> None:
     """Add up when workers were there, and what was lost; who is there at a session's end leaves with it."""
     since: dict[str, float] = {}
 

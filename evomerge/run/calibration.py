@@ -109,7 +109,7 @@ def _of_runs(runs: Sequence[Run], wanted: str | None) -> tuple[ResponseTable, di
         if objective is None:
             raise InputError(f"{run.folder} has no task objective {name!r}. {near(name, names)}")
         prefix = f"{run.folder.name}: " if len(runs) > 1 else ""
-        tables.append(response_table(run, objective, prefix))
+        tables.append(response_table(run.data, objective, prefix))
         facts.add((objective.task, objective.metric))
     if len(facts) != 1:
         raise InputError(f"objective {name!r} means different metrics in these runs: {sorted(facts)}")

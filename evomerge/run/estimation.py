@@ -18,7 +18,7 @@ from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objectiv
 from evomerge.controllers.protocol import Controller, Recommending
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
-from evomerge.pool.desk import Items
+from evomerge.loop import Items
 from evomerge.results.estimates import Estimate, best_evaluation
 from evomerge.run.generations import FreshItems
 from evomerge.run.preparation import Preparation

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError, SearchFileError
+from evomerge.metrics import METRICS
 from evomerge.references import HUB_ID, absolute, parse, plain_models
 from evomerge.searchfile import load_plain, load_search_file
 from evomerge.space.form import model_places
@@ -23,7 +24,6 @@ from evomerge.space.form import model_places
 MOST_BYTES = 400 * 2**20  # Ray's own limit for a packed working folder is 500 MiB
 # Read by nobody here: only safetensors is.
 NOT_TAKEN = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".pyc")
-_FILES = {"perplexity": "file", "response_length": "prompts", "python": "prompts", "judge": "prompts"}
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def _named(document: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]
 
 
 def _named_by_objective(entry: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]]:
-    for kind, key in _FILES.items():
+    for kind, info in METRICS.items():
         value = entry.get(kind)
-        if isinstance(value, str) and kind != "python":
+        if isinstance(value, str) and info.short in info.files:
             yield value, "maybe" if kind == "response_length" else "path"
-        elif isinstance(value, Mapping) and isinstance(value.get(key), str):
-            yield value[key], "path"
+        elif isinstance(value, Mapping):
+            yield from ((value[key], "path") for key in info.files if isinstance(value.get(key), str))
     python = entry.get("python")
     function = python.get("function") if isinstance(python, Mapping) else python
     if isinstance(function, str):

@@ -16,32 +16,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evomerge import __version__
 from evomerge.candidate import Candidate, Objective
 from evomerge.errors import RunError, SearchFileError, TaskError, WeightsError
+from evomerge.metrics import is_size, metric_info
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
-from evomerge.results.constraining import constraint_problems
+from evomerge.results.constraints import constraint_problems
 from evomerge.run.banks import digest_of, held_out_in_banks, names_and_banks
 from evomerge.run.proposing import decide
 from evomerge.run.route_models import misfits
+from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
 from evomerge.scoring.kinds import documents as documents_of
 from evomerge.scoring.kinds import version as version_of
-from evomerge.scoring.measures import GOALS, Measure
-from evomerge.scoring.mishaps import RESPONSE_TOKENS
-from evomerge.scoring.rungs import Rungs
+from evomerge.scoring.measures import Measure
+from evomerge.scoring.sanity_checks import SanityChecks
 from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.sizes import SIZES
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 from evomerge.space import SearchSpace, build_space
 from evomerge.space.form import model_places
 from evomerge.space.problems import Problem, located
 from evomerge.space.route_request import only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
+from evomerge.version import __version__
 from evomerge.weights.chat_template import template_problem
 from evomerge.weights.inspection import facts_of, problems_between
 from evomerge.weights.layout import Layout, compare_layouts, read_layout
@@ -308,7 +308,7 @@ def _with_measures(
         name, found = one.measure.name, one.documents
         if len({document.hash for document in found}) == 1:
             search[name] = kept[name] = (found[0].id,)
-            if one.measure.kind not in ("python", *SIZES):
+            if one.measure.kind != "python" and not is_size(one.measure.kind):
                 warnings.append(f"objective {name!r} has one item, which is therefore not held out either")
             continue
         try:
@@ -331,7 +331,7 @@ def _objectives(search_file: SearchFile, tasks: TaskSet, problems: list[str]) ->
             objectives += _length_of_answers(request, tasks, problems)
             continue
         try:
-            found = tasks.objective(request.task, request.metric, request.filter, request.goal, request.weight)
+            found = tasks.objective(request.task, request.metric, request.filter, request.goal, _weight(request))
         except TaskError as error:
             problems += located([Problem(("objectives", number, "metric"), str(error))], search_file.lines)
             continue
@@ -359,8 +359,12 @@ def _length_of_answers(request: ObjectiveRequest, tasks: TaskSet, problems: list
             f"objective {name!r}: task {request.task!r} has no written answers whose length could be wanted"
         )
         return []
-    goal = request.goal or GOALS["response_length"]
-    return [Objective(name, request.task, RESPONSE_TOKENS, goal, request.weight, kind="response_length")]
+    goal = request.goal or metric_info("response_length").goal
+    return [Objective(name, request.task, RESPONSE_TOKENS, goal, _weight(request), kind="response_length")]
+
+
+def _weight(request: ObjectiveRequest) -> float:
+    return 1.0 if request.weight is None else request.weight
 
 
 def _holdout(holdout: float | tuple[str, ...] | Mapping[str, str], wanted: list[str]) -> float | dict[str, float | str]:
@@ -460,7 +464,7 @@ def from_facts(facts: Mapping[str, Any]) -> Preparation:
         tokenizer=_tokenizer_of(facts["merge"]),
         measures=measures,
         cache=facts.get("cache"),
-        rungs=None if facts.get("rungs") is None else Rungs(**facts["rungs"]),
+        rungs=None if facts.get("rungs") is None else SanityChecks(**facts["rungs"]),
     )
     parents = tuple(
         Candidate(-1 - place, _parent(name, facts), (), "parent", short_name(name))

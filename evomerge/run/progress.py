@@ -6,10 +6,9 @@ import time
 from typing import TextIO
 
 from evomerge.loop import Progress
-from evomerge.results.summaries import clock
-from evomerge.run.session import Reporter
-
-SECONDS_BETWEEN_LINES = 15.0  # where the output is a file or a pipe
+from evomerge.results.progress_line import SECONDS_BETWEEN_LINES, progress_line
+from evomerge.run.budgets import UNLIMITED
+from evomerge.run.options import Reporter
 
 
 def progress_printer(stream: TextIO) -> Reporter:
@@ -17,25 +16,19 @@ def progress_printer(stream: TextIO) -> Reporter:
     return _Terminal(stream) if stream.isatty() else _Lines(stream)
 
 
-def progress_line(progress: Progress) -> str:
-    """Return the state of a search in one line.
-
-    Parents still to answer, candidates, best per objective, front size, failures, busy share, time used, time left.
-    """
-    budget = f"/{progress.budget}" if progress.budget < 2**31 else ""
-    parts = [f"{progress.parents} parent{'s' * (progress.parents > 1)} to answer first"] if progress.parents else []
-    parts.append(f"{progress.candidates}{budget} candidates")
-    if progress.best:
-        parts.append("best " + " ".join(f"{name} {value:.3f}" for name, value in progress.best.items()))
-    if len(progress.best) > 1:
-        parts.append(f"front {progress.front}")
-    if progress.failures:
-        parts.append(f"{progress.failures} failed")
-    parts.append(f"busy {100 * progress.busy:.0f}%")
-    parts.append(clock(progress.seconds))
-    if progress.eta is not None:
-        parts.append(f"{clock(progress.eta)} left")
-    return "  ".join(parts)
+def line_of(progress: Progress) -> str:
+    """Return how far a search is in one line."""
+    return progress_line(
+        candidates=progress.candidates,
+        budget=progress.budget if progress.budget < UNLIMITED else None,
+        best=progress.best,
+        front=progress.front,
+        failures=progress.failures,
+        busy=progress.busy,
+        seconds=progress.seconds,
+        left=progress.eta,
+        parents=progress.parents,
+    )
 
 
 class _Lines(Reporter):
@@ -51,7 +44,7 @@ class _Lines(Reporter):
     def update(self, progress: Progress) -> None:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            print(f"evomerge: {progress_line(progress)}", file=self._stream, flush=True)
+            print(f"evomerge: {line_of(progress)}", file=self._stream, flush=True)
 
 
 class _Terminal(Reporter):
@@ -65,15 +58,18 @@ class _Terminal(Reporter):
         self._status.start()
 
     def note(self, text: str) -> None:
-        self._status.update(text)
+        self._show(text)
 
     def say(self, text: str) -> None:
         self._status.console.print(f"evomerge: {text}", markup=False, highlight=False)
 
     def update(self, progress: Progress) -> None:
+        self._show(line_of(progress))
+
+    def _show(self, text: str) -> None:
         from rich.markup import escape
 
-        self._status.update(escape(progress_line(progress)))
+        self._status.update(escape(text))  # names of models and tasks are no markup
 
     def close(self) -> None:
         self._status.stop()

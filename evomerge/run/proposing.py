@@ -14,11 +14,12 @@ import numpy as np
 
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
-from evomerge.controllers.choice import choose
-from evomerge.controllers.ingredients import ingredients_in, models_with_weights, with_products
+from evomerge.controllers.auto import auto_options, choose
+from evomerge.controllers.model_weights import ingredients_in, models_with_weights, with_products
 from evomerge.controllers.protocol import Prior, Setup
-from evomerge.controllers.registry import AUTO
+from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
+from evomerge.objectives import Objectives
 from evomerge.pareto.constraints import Bounds
 from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
@@ -28,7 +29,7 @@ from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
 
-NEEDS_PRODUCTS = ("kinship",)  # controllers that ask how akin the models are
+NO_WEIGHT = "a size counts once it has a weight, as in {measure: layers, weight: 0.02}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Proposing:
     """Which controller proposes, what it begins with, and sentences on how that came about."""
 
     name: str
+    options: Mapping[str, Any]  # of this controller, by name
     notes: tuple[str, ...]
     prior: Mapping[str, Any]  # points and fitness as plain data, {} for none
     products: Sequence[Sequence[float]]  # of task vectors, () where nobody asks for them
@@ -44,8 +46,7 @@ class Proposing:
         """Return the entry `controller` of a run's facts."""
         return {
             "name": self.name,
-            "population": request.population,
-            "options": {key: value for key, value in request.options.items() if key != "warm_start"},
+            "options": dict(self.options),
             "asynchronous": request.asynchronous,
             "staleness": request.staleness,
             "notes": list(self.notes),
@@ -83,15 +84,20 @@ def decide(
         prior, notes = _warm_start(str(source), space, objectives)
     setup = setup_of({"prior": prior}, space, merge, objectives, plan, budget=budget, seed=0)
     name = request.name
+    options = {key: value for key, value in request.options.items() if key != "warm_start"}
     if name == AUTO:
         choice = choose(setup)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
+        options = auto_options(name, options.get("batch_size"))
+    if controller_info(name).scalarises and (sizes := Objectives(objectives).left_out()):
+        names = ", ".join(objective.name for objective in sizes)
+        notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
     products: list[list[float]] = []
-    if name in NEEDS_PRODUCTS and measure and setup.ingredients is not None:
+    if controller_info(name).needs_similarity and measure and setup.ingredients is not None:
         from evomerge.weights.kinship import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
-    return Proposing(name, notes, prior, products)
+    return Proposing(name, options, notes, prior, products)
 
 
 def setup_of(
@@ -126,7 +132,7 @@ def setup_of(
         dimensions=space.dimension,
         seed=seed,
         objectives=len(objectives),
-        weights=tuple(objective.weight for objective in objectives),
+        weights=Objectives(objectives).scalarisation.relative,
         start=None if start is None else tuple(float(gene) for gene in start),
         budget=budget,
         choices=space.choices,
@@ -162,10 +168,10 @@ def _warm_start(
             raise InputError(f"controller.warm_start: {source} cannot be started from: {error}") from error
         return _prior(source, [point], [None]), (f"starts from the recipe {source}",)
     run = open_run(source)
-    evaluations = run.evaluations()
+    evaluations = run.data.evaluations()
     known, missing = _same_objectives(run, objectives)
     numbers, _, _ = fitness_table(evaluations, known if not missing else run.objectives)
-    people = {candidate.number: candidate for candidate in run.candidates()}
+    people = {candidate.number: candidate for candidate in run.data.candidates()}
     points, fitness, left_out = [], list[tuple[float, ...] | None](), 0
     why = ""
     for number in numbers:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from evomerge.errors import InputError, SearchFileError
+from evomerge.run.options import SubmitOptions, command_line
 from evomerge.run.packing import pack
-from evomerge.run.submit import Wish, search_command
+from evomerge.run.submit import search_command
 from evomerge.searchfile.cluster_file import ClusterFile
 
 CONFIG_MAP = "evomerge-search"  # of the manifest: holds the search file
@@ -19,30 +21,30 @@ SEARCH_KEY, MOUNT = "search.yaml", "/search"  # its key, and where the head sees
 MOST_CONFIG_BYTES = 2**20 - 4096  # Kubernetes' limit for a ConfigMap is 1 MiB, names included
 
 
-def slurm_command(cluster: ClusterFile, file: str | Path, wish: Wish) -> str:
+def slurm_command(cluster: ClusterFile, file: str | Path, options: SubmitOptions) -> str:
     """Return the sbatch command for a search file.
 
     A job that Slurm starts again resumes: the script passes --resume.
 
     Raises:
         SearchFileError: the search file has mistakes.
-        InputError: a wish cannot be granted here.
+        InputError: --env, which is for Ray clusters.
     """
-    _refuse_env(wish, "sbatch passes the whole environment on; export the variable before you type the command")
+    _refuse_env(options, "sbatch passes the whole environment on; export the variable before you type the command")
     pack(file)  # everything that it names is there: Slurm's nodes see the same folders
     stem = Path(file).stem
-    words = ["sbatch", f"--job-name=evomerge-{stem}", cluster.path, str(file), wish.out or f"runs/{stem}"]
-    return shlex.join([*words, *_options(wish)])
+    words = ["sbatch", f"--job-name=evomerge-{stem}", cluster.path, str(file), options.out or f"runs/{stem}"]
+    return shlex.join([*words, *_options(options)])
 
 
-def rayjob_manifest(cluster: ClusterFile, file: str | Path, wish: Wish) -> str:
+def rayjob_manifest(cluster: ClusterFile, file: str | Path, options: SubmitOptions) -> str:
     """Return a KubeRay manifest with a search file in its ConfigMap and the search as its entrypoint.
 
     Raises:
         SearchFileError: the search file has mistakes, or the manifest lacks what is filled in.
         InputError: the search needs files that a ConfigMap cannot carry.
     """
-    _refuse_env(wish, f"put it into the secret that {cluster.path} names")
+    _refuse_env(options, f"put it into the secret that {cluster.path} names")
     luggage = pack(file)
     if others := [name for name in luggage.files if name != luggage.search_file]:
         raise InputError(
@@ -58,26 +60,24 @@ def rayjob_manifest(cluster: ClusterFile, file: str | Path, wish: Wish) -> str:
     if config is None:
         raise SearchFileError(cluster.path, [f"there is no ConfigMap {CONFIG_MAP!r} to put the search file into"])
     stem = "".join(c if c.isalnum() else "-" for c in Path(file).stem.lower()).strip("-")[:30] or "search"
-    run = wish.out or f"/runs/{stem}"
+    run = options.out or f"/runs/{stem}"
     config["metadata"]["name"] = job["metadata"]["name"] = f"{CONFIG_MAP}-{stem}"
     config["data"] = {**config.get("data", {}), SEARCH_KEY: text}
     for mention in _mentions(job, CONFIG_MAP):
         mention["name"] = f"{CONFIG_MAP}-{stem}"
     # a pod that is lost starts again
-    wish = Wish(wish.out, wish.workers, wish.candidates, wish.seed, resume=True, log=wish.log)
-    job["spec"]["entrypoint"] = search_command(f"{MOUNT}/{SEARCH_KEY}", run, cluster, wish)
+    options = replace(options, resume=True)
+    job["spec"]["entrypoint"] = search_command(f"{MOUNT}/{SEARCH_KEY}", run, cluster, options)
     return yaml.safe_dump_all(parts, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _options(wish: Wish) -> list[str]:
-    options = {"--workers": wish.workers, "--candidates": wish.candidates, "--seed": wish.seed}
-    given = [(name, str(value)) for name, value in options.items() if value is not None]
-    return [word for pair in [*given, *(("--log", text) for text in wish.log)] for word in pair]
+def _options(options: SubmitOptions) -> list[str]:
+    return command_line({"workers": options.workers, **options.given(), "seed": options.seed, "log": options.log})
 
 
-def _refuse_env(wish: Wish, instead: str) -> None:
-    if wish.env:
-        raise InputError(f"--env {wish.env[0]} is for Ray clusters; here, {instead}")
+def _refuse_env(options: SubmitOptions, instead: str) -> None:
+    if options.env:
+        raise InputError(f"--env {options.env[0]} is for Ray clusters; here, {instead}")
 
 
 def _is(part: Any, kind: str, name: str) -> bool:

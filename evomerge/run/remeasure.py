@@ -10,7 +10,7 @@ from evomerge.errors import EvomergeError, InputError
 from evomerge.loop import evaluate
 from evomerge.results import Run
 from evomerge.results.fronts import FrontAnswer, FrontRequest
-from evomerge.run.places import Places
+from evomerge.run.options import Execution
 from evomerge.run.preparation import from_facts, verify
 
 
@@ -42,7 +42,7 @@ def remeasure(run: Run, request: FrontRequest, *, workers: int | None = None, ad
         candidates = _candidates(run, answer, places, first)
         ended = run_ended(archive)
         archive.put_remeasured(candidates, _predictions(answer, places))
-        pool = Places(workers, address).pool(preparation.spec, run.folder)
+        pool = Execution(workers=workers, address=address).pool(preparation.spec, run.folder)
         try:
             reason = evaluate(archive, pool, candidates, "search", preparation.plan.search)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,18 @@ from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
+from evomerge.controllers.registry import controller_info
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt.bank import require_seed
-from evomerge.loop import Progress, Racing, Rules, StopReason, evaluate, run_search
-from evomerge.loop.values import Fitness
+from evomerge.loop import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.results import Run, open_run
-from evomerge.results.conditions import Condition, read_conditions
-from evomerge.results.constraining import bounds_of, feasible, parent_scores
+from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
 from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, changed, checked, overridden
 from evomerge.run.estimation import Estimation
-from evomerge.run.places import Places, kept, reopened
+from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
+from evomerge.run.places import kept, reopened
 from evomerge.run.preparation import Preparation, from_facts, prepare, verify
 from evomerge.run.proposing import setup_of
 from evomerge.run.reading import read_search_file
@@ -33,156 +33,76 @@ from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
-ONE_NUMBER = ("cma-es", "greedy-soup", "kinship")  # controllers that climb the weighted sum of the objectives
 
 
-class Reporter:
-    """Where a search says how it goes; this one is silent."""
-
-    def note(self, text: str) -> None:
-        """Say what is being done now, before or after the search proper.
-
-        Args:
-            text: one line.
-        """
-
-    def say(self, text: str) -> None:
-        """Say something that should stay to be read; may come from other threads.
-
-        Args:
-            text: one line.
-        """
-        self.note(text)
-
-    def update(self, progress: Progress) -> None:
-        """Say how far the search is.
-
-        Args:
-            progress: candidates, best, failures, busy share, time.
-        """
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-
-
-def search(
-    file: str | Path,
-    *,
-    out: str | Path | None = None,
-    address: str | None = None,
-    workers: int | None = None,
-    candidates: int | None = None,
-    hours: float | None = None,
-    gpu_hours: float | None = None,
-    deadline: str | None = None,
-    cost: float | None = None,
-    price: float | None = None,
-    seed: int | None = None,
-    progress: Reporter | None = None,
-    cpus_per_worker: float | None = None,
-    gpus_per_worker: float | None = None,
-    use_head: bool = False,
-    mirror: str | None = None,
-    allow_code_execution: bool = False,
-    log: Sequence[str] | None = None,
-) -> Run:
+@accepts(SearchOptions)
+def search(file: str | Path, options: SearchOptions) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
 
     Args:
         file: search file, see the README.
-        out: run folder; default `runs/<file name without ending>`.
-        address: Ray cluster; None with `workers` starts Ray on this machine, None without uses this process alone.
-        workers: how many Ray workers.
-        candidates: replaces the file's budget.
-        hours: of active time, likewise.
-        gpu_hours: likewise.
-        deadline: ISO 8601 with its offset from UTC, likewise.
-        cost: likewise.
-        price: of a GPU-hour, likewise.
-        seed: replaces the file's seed.
-        progress: told how it goes; None is silent.
-        cpus_per_worker: under Ray; default an equal share of this machine, or 1 on a cluster.
-        gpus_per_worker: under Ray; a fraction or a whole number. Default 1 each, or an equal share.
-        use_head: let a cluster's head node work too, although there are other nodes.
-        mirror: folder or fsspec URI to which the archive is copied while the search runs.
-        allow_code_execution: let tasks run code that models write. Use a sandbox.
-        log: tools that show the search while it runs, as in 'tensorboard', 'wandb:team/project', 'mlflow:URI'.
+        options: the keywords below; see `SearchOptions`.
 
     Raises:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         ExtraMissing: a tool to log to, or what the search needs, is not installed.
         RunError: the folder already holds a run, or cannot be written.
     """
-    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
-    targets_of(log or ())
-    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
-    search_file = _overridden(read_search_file(file), limits, seed)
-    scoring = replace(search_file.scoring, lm_eval=places.consent(search_file.scoring.lm_eval))
+    targets_of(options.log)
+    search_file = _overridden(read_search_file(file), checked(options.given()), options.seed)
+    scoring = replace(search_file.scoring, lm_eval=options.allow_code(search_file.scoring.lm_eval))
     search_file = replace(search_file, scoring=scoring)
-    folder = Path(out) if out is not None else Path("runs") / Path(file).stem
+    folder = Path(options.out) if options.out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
-    reporter = progress or Reporter()
+    reporter = options.progress or Reporter()
     try:
         preparation = prepare(search_file, reporter.note)
         controller = _controller(preparation)
-        with _fresh(folder, preparation) as archive, kept(archive, mirror, reporter.note):
+        with _fresh(folder, preparation) as archive, kept(archive, options.mirror, reporter.note):
             archive.put_parents(preparation.parents)
             for text in (*preparation.facts["warnings"], *preparation.facts["controller"].get("notes", ())):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
-            with tracked(archive, log, reporter.say):
-                _drive(archive, preparation, controller, places, reporter)
+            with tracked(archive, options.log, reporter.say):
+                _drive(archive, preparation, controller, options, reporter)
     finally:
         reporter.close()
     return open_run(folder)
 
 
-def resume(
-    folder: str | Path,
-    *,
-    address: str | None = None,
-    workers: int | None = None,
-    candidates: int | None = None,
-    hours: float | None = None,
-    gpu_hours: float | None = None,
-    deadline: str | None = None,
-    cost: float | None = None,
-    price: float | None = None,
-    progress: Reporter | None = None,
-    cpus_per_worker: float | None = None,
-    gpus_per_worker: float | None = None,
-    use_head: bool = False,
-    mirror: str | None = None,
-    allow_code_execution: bool = False,
-    log: Sequence[str] | None = None,
-) -> Run:
+@accepts(ResumeOptions)
+def resume(folder: str | Path, options: ResumeOptions) -> Run:
     """Go on with the run in `folder`, or extend a finished one with a larger budget, and return it.
 
     The stored proposals and results are replayed into a fresh controller, so the run continues as if it had never
-    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is
-    recovered first, and one that is gone is fetched from its mirror. Who works is said as in `search`, and need not be
-    the same as before. What was logged to goes on being logged to, unless `log` names other tools; 'none' is no tool.
+    stopped; nothing that was answered is answered again. Limits count from the very start. A damaged archive is first
+    replaced by its newest good copy, and one that is gone is fetched from its mirror. Who works is said as in
+    `search`, and need not be the same as before. What was logged to goes on being logged to, unless `log` names other
+    tools; 'none' is no tool.
+
+    Args:
+        folder: the run folder.
+        options: the keywords below; see `ResumeOptions`.
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
     """
-    places = Places(workers, address, cpus_per_worker, gpus_per_worker, use_head, mirror, allow_code_execution)
-    targets_of(log or ())
+    targets_of(options.log)
     folder = Path(folder)
-    if mirror is None and mirror_of(folder) is None:
+    if options.mirror is None and mirror_of(folder) is None:
         open_run(folder)  # a clear message where there is none
-    limits = _limits(candidates, hours, gpu_hours, deadline, cost, price)
-    reporter = progress or Reporter()
+    limits = checked(options.given())
+    reporter = options.progress or Reporter()
     try:
-        with reopened(folder, mirror, reporter.note) as archive, kept(archive, mirror, reporter.note):
+        with reopened(folder, options.mirror, reporter.note) as archive, kept(archive, options.mirror, reporter.note):
             preparation = from_facts(archive.facts)
-            places.consent(preparation.spec.task_settings.lm_eval)
+            options.allow_code(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
             overridden(BudgetRequest(**_current(archive)), limits)
             archive.put_event("resumed", None, limits)
-            with tracked(archive, log, reporter.say):
-                _drive(archive, preparation, _controller(preparation), places, reporter)
+            with tracked(archive, options.log, reporter.say):
+                _drive(archive, preparation, _controller(preparation), options, reporter)
     finally:
         reporter.close()
     return open_run(folder)
@@ -233,13 +153,13 @@ def _drive(
     archive: Archive,
     preparation: Preparation,
     controller: Controller,
-    places: Places,
+    execution: Execution,
     reporter: Reporter,
 ) -> None:
     """Search to the end of the budget, then score finalists and parents once on held-out items."""
     reporter.note(f"loading {len(preparation.spec.models)} models")
     handler = signal.getsignal(signal.SIGTERM)
-    pool = places.pool(preparation.spec, archive.path.parent)
+    pool = execution.pool(preparation.spec, archive.path.parent)
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
@@ -255,7 +175,7 @@ def _drive(
             if estimation is not None:
                 estimation.begin()
             if constrained:  # what the parents scored says what the constraints mean
-                controller = _controller(preparation, _conditions(archive, preparation))
+                controller = _controller(preparation, _constraints(archive, preparation))
             reason = run_search(
                 archive,
                 preparation.space,
@@ -280,9 +200,8 @@ def _drive(
             reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
-            reason = evaluate(
-                *(archive, pool, _finalists(archive, preparation), "holdout", preparation.plan.holdout, budget)
-            )
+            finalists = _finalists(archive, preparation)
+            reason = evaluate(archive, pool, finalists, "holdout", preparation.plan.holdout, budget)
         if reason.finished:
             archive.put_event("ended")
     finally:
@@ -307,17 +226,17 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     # in reverse, so that the first of several with one recipe is what stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
-    allowed = feasible(evaluations, _conditions(archive, preparation), preparation.objectives)
+    allowed = feasible_evaluations(evaluations, _constraints(archive, preparation), preparation.objectives)
     chosen = [everyone[number] for number in finalists(allowed, preparation.objectives, most)]
     return [*(candidate for candidate in everyone.values() if candidate.kind == "parent"), *chosen]
 
 
-def _conditions(archive: Archive, preparation: Preparation) -> tuple[Condition, ...]:
+def _constraints(archive: Archive, preparation: Preparation) -> tuple[Constraint, ...]:
     """Return the search's constraints as numbers, () without any; the parents have answered."""
     texts = preparation.facts.get("constraints") or ()
     done = {p.number: archive.responses("search", p.number) for p in preparation.parents if _done(archive, p.number)}
     evaluations = {n: evaluation_of(n, responses, preparation.objectives) for n, responses in done.items()}
-    return read_conditions(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
+    return read_constraints(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
 
 
 def _done(archive: Archive, number: int) -> bool:
@@ -325,11 +244,8 @@ def _done(archive: Archive, number: int) -> bool:
     return outcome is not None and outcome.done
 
 
-def _controller(preparation: Preparation, conditions: tuple[Condition, ...] = ()) -> Controller:
+def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = ()) -> Controller:
     facts, settings = preparation.facts, preparation.facts["controller"]
-    options = dict(settings["options"])
-    if settings["population"] is not None:
-        options["population"] = settings["population"]
     setup = setup_of(
         settings,
         preparation.space,
@@ -338,9 +254,9 @@ def _controller(preparation: Preparation, conditions: tuple[Condition, ...] = ()
         preparation.plan,
         budget=facts["budget"]["candidates"],
         seed=facts["seed"],
-        bounds=bounds_of(conditions, preparation.objectives) if conditions else None,
+        bounds=bounds_of(constraints, preparation.objectives) if constraints else None,
     )
-    return build_controller(settings["name"], setup, options)
+    return build_controller(settings["name"], setup, settings["options"])
 
 
 def _rules(preparation: Preparation) -> Rules:
@@ -348,9 +264,9 @@ def _rules(preparation: Preparation) -> Rules:
     controller, racing = preparation.facts["controller"], preparation.facts.get("racing")
     race = None
     if racing is not None:
-        # what climbs one number is served by the best; what spreads over a front, by the front
-        one_number = len(preparation.objectives) == 1 or controller["name"] in ONE_NUMBER
-        chosen: Literal["best", "front"] = "best" if one_number else "front"
+        # single-objective controllers race against the incumbent, multi-objective ones against the Pareto front
+        scalar = len(preparation.objectives) == 1 or controller_info(controller["name"]).scalarises
+        chosen: Literal["best", "front"] = "best" if scalar else "front"
         against = racing["against"] or chosen
         race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
     return Rules(controller.get("asynchronous", False), race)
@@ -358,18 +274,6 @@ def _rules(preparation: Preparation) -> Rules:
 
 def _current(archive: Archive) -> dict[str, Any]:
     return changed(archive.facts, archive.events("resumed"))
-
-
-def _limits(
-    candidates: int | None,
-    hours: float | None,
-    gpu_hours: float | None,
-    deadline: str | None,
-    cost: float | None,
-    price: float | None,
-) -> dict[str, Any]:
-    given = {"candidates": candidates, "hours": hours, "gpu_hours": gpu_hours}
-    return checked({**given, "deadline": deadline, "cost": cost, "price": price})
 
 
 def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:

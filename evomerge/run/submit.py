@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
+from evomerge.run.options import SubmitOptions, command_line
 from evomerge.run.packing import Luggage, pack
 from evomerge.searchfile.cluster_file import ClusterFile, passed_on
 
@@ -20,20 +21,6 @@ if TYPE_CHECKING:
 STOP_SECONDS = 30  # between asking a job to end and killing it; a search needs a moment to record its end
 _STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"  # read by the process that watches over a job
 RUN_KEY, FETCH_KEY = "evomerge_run", "evomerge_fetch"  # of a job's metadata
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is asked of a search beyond its file."""
-
-    out: str | None = None  # run folder on the cluster; None: below the cluster file's `runs`, named after the file
-    workers: int | None = None
-    candidates: int | None = None
-    seed: int | None = None
-    env: tuple[str, ...] = ()  # names of further variables to pass on
-    resume: bool = False  # go on with the run that is in the folder, if there is one
-    address: str | None = None  # in place of the cluster file's
-    log: tuple[str, ...] = ()  # tools that show the search, as `search --log` names them
 
 
 @dataclass(frozen=True)
@@ -66,53 +53,48 @@ class Parcel:
         }
 
 
-def parcel(file: str | Path, cluster: ClusterFile, wish: Wish) -> Parcel:
+def parcel(file: str | Path, cluster: ClusterFile, options: SubmitOptions) -> Parcel:
     """Return the job that a search file becomes on a Ray cluster; nothing is sent.
 
     Raises:
         SearchFileError: the search file has mistakes, or names something relative that is not there.
         InputError: too much to upload, or a variable is not set here.
     """
-    address = wish.address or cluster.address
+    address = options.address or cluster.address
     assert address is not None  # the caller told the kinds of cluster files apart
     stem = Path(file).stem
-    run = wish.out or f"{cluster.runs.rstrip('/')}/{stem}"
+    run = options.out or f"{cluster.runs.rstrip('/')}/{stem}"
     if not run.startswith(("/", "~/")):
         raise InputError(f"--out must be absolute or begin with ~/, for it is a folder of the cluster; got {run!r}")
     luggage = pack(file)
     name = f"evomerge-{''.join(c if c.isalnum() else '-' for c in stem)[:40]}-{secrets.token_hex(4)}"
-    command = search_command(luggage.search_file, run, cluster, wish)
-    variables = passed_on(cluster, wish.env)
+    command = search_command(luggage.search_file, run, cluster, options)
+    variables = passed_on(cluster, tuple(options.env))
     fetch = cluster.fetch.format(run=run, name=stem) if cluster.fetch else None
     return Parcel(name, address, run, command, luggage, variables, cluster.install, cluster.files, fetch)
 
 
-def search_command(search_file: str, run: str, cluster: ClusterFile, wish: Wish) -> str:
+def search_command(search_file: str, run: str, cluster: ClusterFile, options: SubmitOptions) -> str:
     """Return the shell command that runs a search on a node of a cluster.
 
-    >>> search_command("my search.yaml", "~/runs/mine", ClusterFile("x", "ray", workers=8), Wish(resume=True))
+    >>> search_command("my search.yaml", "~/runs/mine", ClusterFile("x", "ray", workers=8), SubmitOptions(resume=True))
     'python -m evomerge search \\'my search.yaml\\' --out "$HOME"/runs/mine --address auto --workers 8 --resume'
     """
     start = f"python -m evomerge search {shlex.quote(search_file)} --out {quoted(run)} --address auto"
-    return " ".join([start, *map(shlex.quote, search_options(cluster, wish))])
+    return " ".join([start, *map(shlex.quote, command_line(search_options(cluster, options)))])
 
 
-def search_options(cluster: ClusterFile, wish: Wish) -> list[str]:
-    """Return the options of `evomerge search` that a cluster file and a wish stand for; where both speak, the wish."""
-    options = {
-        "--workers": wish.workers or cluster.workers,
-        "--gpus-per-worker": cluster.gpus,
-        "--cpus-per-worker": cluster.cpus,
-        "--candidates": wish.candidates,
-        "--seed": wish.seed,
+def search_options(cluster: ClusterFile, options: SubmitOptions) -> dict[str, Any]:
+    """Return the options of `evomerge search` that a cluster file and the options of `submit` give; the latter win."""
+    return {
+        "workers": options.workers or cluster.workers,
+        "gpus_per_worker": cluster.gpus,
+        "cpus_per_worker": cluster.cpus,
+        **options.given(),
+        "seed": options.seed,
+        "log": options.log,
+        "resume": options.resume,
     }
-    given = {
-        name: f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in options.items()
-        if value is not None
-    }
-    logs = [word for text in wish.log for word in ("--log", text)]
-    return [*(word for pair in given.items() for word in pair), *logs, *(["--resume"] if wish.resume else [])]
 
 
 def send(jobs: RayJobs, job: Parcel) -> None:

@@ -13,7 +13,7 @@ from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
 from evomerge.results import open_run
 from evomerge.results.evaluations import evaluation_of
-from evomerge.run.places import Places
+from evomerge.run.options import Execution
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import split
 from evomerge.scoring.settings import TaskSettings
@@ -34,8 +34,8 @@ def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: 
         SearchFileError: the file has mistakes; all are listed.
         WeightsError: a model is missing or does not fit, or the folder cannot be written.
     """
-    from evomerge.results.card import recipe_card
-    from evomerge.results.exporting import findings_text, write_lora
+    from evomerge.results.export import findings_text, write_lora
+    from evomerge.results.model_card import recipe_card
     from evomerge.weights.export import export
     from evomerge.weights.reference import revision_of
 
@@ -119,7 +119,7 @@ def score(
     if not tasks:
         raise InputError("--tasks must name at least one task")
     recipe = load_recipe(model) if str(model).endswith((".yaml", ".yml")) else passthrough(str(model))
-    lm_eval = Places(allow_code_execution=allow_code_execution).consent({})
+    lm_eval = Execution(allow_code_execution=allow_code_execution).allow_code({})
     settings = TaskSettings(
         tuple(include), {**lm_eval, **({} if num_fewshot is None else {"num_fewshot": num_fewshot})}
     )
@@ -201,23 +201,23 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
     from evomerge.run.preparation import from_facts
 
     run = open_run(folder)
-    found = run.candidate(candidate)
-    stored = run.evaluations("parent" if candidate < 0 else "search").get(candidate)
+    found = run.data.candidate(candidate)
+    stored = run.data.evaluations("parent" if candidate < 0 else "search").get(candidate)
     if stored is None or stored.failure is not None:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
     preparation = from_facts(run.facts)
-    Places(allow_code_execution=allow_code_execution).consent(preparation.spec.task_settings.lm_eval)
+    Execution(allow_code_execution=allow_code_execution).allow_code(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)
-    before = {(r.task, r.item, r.metric): r.value for r in run.responses(candidate)}
+    before = {(r.task, r.item, r.metric): r.value for r in run.data.responses(candidate)}
     timed = {objective.task for objective in run.objectives if objective.kind == "seconds"}  # differs every time
     changed = sum(before.get((r.task, r.item, r.metric)) != r.value for r in responses if r.task not in timed)
     return Replay(
         candidate,
         found.recipe.digest,
         outcome.fingerprint,
-        run.fingerprint(candidate),
+        run.data.fingerprint(candidate),
         dict(evaluation_of(candidate, responses, run.objectives).scores),
         dict(stored.scores),
         changed,

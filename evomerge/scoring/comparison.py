@@ -12,6 +12,16 @@ import numpy as np
 from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError, TaskError
 from evomerge.scoring.estimate import is_whole, values_of
+from evomerge.stats import (
+    MeanDifference,
+    Sample,
+    bootstrap_means,
+    is_ternary,
+    max_t_deviations,
+    mcnemar,
+    paired_mean,
+    weighted_sum,
+)
 
 RESAMPLES = 10_000  # of the bootstrap
 JOINT_RESAMPLES = 2_000  # of the one that only sets a common width
@@ -143,31 +153,31 @@ def joint_gains(
 
     Source: Romano and Wolf 2005, "Stepwise multiple testing as formalized data snooping", Econometrica 73.
     """
-    single, pairs = dict[str, Difference](), dict[str, list[tuple[float, np.ndarray]]]()
+    single, differences = dict[str, Difference](), dict[str, list[Sample]]()
     for name, responses in models.items():
         best, single[name] = gain_over_best(responses, parents, objectives, level=level, stands_in=stands_in)
-        pairs[name] = _differences(tuple(responses), tuple(parents[best]), tuple(objectives), stands_in or {})
+        differences[name] = _differences(tuple(responses), tuple(parents[best]), tuple(objectives), stands_in or {})
     if len(single) < 2:
         return single
-    widest = _widest_deviations(list(pairs.values()), seed)
+    totals = {name: _total(tasks) for name, tasks in differences.items()}
+    errors = {name: math.sqrt(total.variance) for name, total in totals.items()}
+    by_task = zip(*differences.values(), strict=True)  # per task one sample of each model, all on the same items
+    samples = [(each[0][0], np.stack([pairs for _, pairs in each])) for each in by_task]
+    widest = max_t_deviations(samples, list(errors.values()), np.random.default_rng(seed), JOINT_RESAMPLES)
     critical = float(np.quantile(widest, level))
     joint = {}
-    for name, tasks in pairs.items():
-        centre, error = _centre(tasks)
-        reach = critical * error
-        tail = (
-            (int((widest >= abs(centre) / error).sum()) + 1) / (JOINT_RESAMPLES + 1)
-            if error > 0
-            else float(centre == 0)
-        )
-        alone = single[name]
+    for name, alone in single.items():
+        centre, error = totals[name].value, errors[name]
         if not alone.has_interval:
             joint[name] = alone
             continue
+        tail = float(centre == 0)
+        if error > 0:
+            tail = (int((widest >= abs(centre) / error).sum()) + 1) / (JOINT_RESAMPLES + 1)
         joint[name] = Difference(
             alone.value,
-            min(alone.low, centre - reach),
-            max(alone.high, centre + reach),
+            min(alone.low, centre - critical * error),
+            max(alone.high, centre + critical * error),
             max(alone.p, tail),
             alone.items,
             level,
@@ -175,42 +185,19 @@ def joint_gains(
     return joint
 
 
-def _centre(tasks: Sequence[tuple[float, np.ndarray]]) -> tuple[float, float]:
-    """Return the centre of an interval for the mean over tasks, and its standard error."""
-    moments = [(share, *_moments(pairs)[:2]) for share, pairs in tasks]
-    centre = sum(share * middle for share, middle, _ in moments)
-    return centre, math.sqrt(sum(share**2 * error for share, _, error in moments))
-
-
-def _widest_deviations(models: Sequence[Sequence[tuple[float, np.ndarray]]], seed: int) -> np.ndarray:
-    """Return the largest studentised deviation of any model per resample of the items, `(JOINT_RESAMPLES,)`."""
-    generator = np.random.default_rng(seed)
-    means = np.zeros((JOINT_RESAMPLES, len(models)))
-    for place, (share, first) in enumerate(models[0]):
-        rows = np.stack([tasks[place][1] for tasks in models])  # (models, items)
-        counts = generator.multinomial(len(first), np.full(len(first), 1.0 / len(first)), size=JOINT_RESAMPLES)
-        means += share * (counts @ rows.T / len(first) - rows.mean(axis=1))
-    errors = np.array([_centre(tasks)[1] for tasks in models])
-    usable = np.isfinite(errors) & (errors > 0)
-    if not usable.any():
-        return np.zeros(JOINT_RESAMPLES)
-    return np.abs(means[:, usable] / errors[usable]).max(axis=1)
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Return the exact two-sided p value for `better` against `worse` discordant items (binomial with share 1/2).
-
-    >>> mcnemar(5, 0)
-    0.0625
-    """
-    discordant = better + worse
-    tail = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+def _total(tasks: Sequence[Sample]) -> MeanDifference:
+    """Return the weighted mean over tasks; a task with a single item says nothing about its error."""
+    return weighted_sum(
+        [
+            (weight, paired_mean(pairs) if len(pairs) > 1 else MeanDifference(float(pairs.mean()), math.inf, 1.0))
+            for weight, pairs in tasks
+        ]
+    )
 
 
 def _differences(
     a: Sequence[Response], b: Sequence[Response], objectives: Sequence[Objective], stands_in: Mapping[str, str]
-) -> list[tuple[float, np.ndarray]]:
+) -> list[Sample]:
     """Return (share of the total, differences per item (n,)) per task."""
     if not objectives:
         raise TaskError("there is no objective to compare on")
@@ -231,52 +218,25 @@ def _differences(
     return [(len(parts) / len(objectives), np.mean(parts, axis=0)) for parts in tasks.values()]
 
 
-def _analytic(tasks: Sequence[tuple[float, np.ndarray]], level: float) -> Difference:
-    from scipy import stats
-
-    centre = variance = spread = value = 0.0
-    for share, pairs in tasks:
-        middle, error, freedom = _moments(pairs)
-        value += share * float(pairs.mean())
-        centre += share * middle
-        variance += share**2 * error
-        spread += (share**2 * error) ** 2 / freedom
-    if not math.isfinite(variance):
-        return Difference(value, math.nan, math.nan, math.nan, sum(len(pairs) for _, pairs in tasks), level)
-    freedom = variance**2 / spread if spread > 0 else math.inf
-    reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(variance)
-    if len(tasks) == 1 and _is_ternary(tasks[0][1]):
-        p = mcnemar(int((tasks[0][1] > 0).sum()), int((tasks[0][1] < 0).sum()))
-    else:
-        p = float(2 * stats.t.sf(abs(centre) / math.sqrt(variance), freedom)) if variance > 0 else float(centre == 0)
-    return Difference(value, centre - reach, centre + reach, p, sum(len(pairs) for _, pairs in tasks), level)
+def _mean(tasks: Sequence[Sample]) -> float:
+    return sum(weight * float(pairs.mean()) for weight, pairs in tasks)
 
 
-def _moments(pairs: np.ndarray) -> tuple[float, float, float]:
-    """Return centre, squared standard error and degrees of freedom of the mean of `pairs` (n,)."""
-    count = len(pairs)
-    if count < 2:
-        return float(pairs.mean()), math.inf, 1.0
-    if _is_ternary(pairs):
-        better = (int((pairs > 0).sum()) + 1) / (count + 2)
-        worse = (int((pairs < 0).sum()) + 1) / (count + 2)
-        return better - worse, (better + worse - (better - worse) ** 2) / (count + 2), math.inf
-    return float(pairs.mean()), float(pairs.var(ddof=1)) / count, count - 1.0
+def _analytic(tasks: Sequence[Sample], level: float) -> Difference:
+    value, items, total = _mean(tasks), sum(len(pairs) for _, pairs in tasks), _total(tasks)
+    if not math.isfinite(total.variance):
+        return Difference(value, math.nan, math.nan, math.nan, items, level)
+    first = tasks[0][1]
+    p = total.p_two_sided()
+    if len(tasks) == 1 and is_ternary(first):
+        p = mcnemar(int((first > 0).sum()), int((first < 0).sum()))
+    return Difference(value, *total.interval(level), p, items, level)
 
 
-def _is_ternary(pairs: np.ndarray) -> bool:
-    return bool(np.isin(pairs, (-1.0, 0.0, 1.0)).all())
-
-
-def _bootstrapped(tasks: Sequence[tuple[float, np.ndarray]], level: float, seed: int) -> Difference:
-    generator = np.random.default_rng(seed)
-    means = np.zeros(RESAMPLES)
-    for share, pairs in tasks:
-        for start in range(0, RESAMPLES, 500):  # bounded memory: 500 resamples at a time
-            chosen = generator.integers(len(pairs), size=(min(500, RESAMPLES - start), len(pairs)))
-            means[start : start + 500] += share * pairs[chosen].mean(axis=1)
+def _bootstrapped(tasks: Sequence[Sample], level: float, seed: int) -> Difference:
+    means = bootstrap_means(tasks, np.random.default_rng(seed), RESAMPLES)
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    value = sum(share * float(pairs.mean()) for share, pairs in tasks)
     # One more on each side: a p value of 0 would claim more than a finite number of resamples can show.
     tail = (min(int((means <= 0).sum()), int((means >= 0).sum())) + 1) / (RESAMPLES + 1)
-    return Difference(value, float(low), float(high), min(1.0, 2 * tail), sum(len(pairs) for _, pairs in tasks), level)
+    items = sum(len(pairs) for _, pairs in tasks)
+    return Difference(_mean(tasks), float(low), float(high), min(1.0, 2 * tail), items, level)

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from evomerge.errors import InputError, near
 from evomerge.irt.anchors import random_items, stratified_items
@@ -25,6 +24,7 @@ from evomerge.irt.uncertainty import conformal_factor
 from evomerge.scoring.estimate import METHODS
 from evomerge.scoring.knowledge import Knowledge
 from evomerge.scoring.reading import Learnt
+from evomerge.stats import normal_reach
 
 ON_BANKS = ("p-irt", "gp-irt", "mp-irt")
 # Standard errors are corrected for this level: what `Score.interval` gives by default.
@@ -173,7 +173,7 @@ class Estimator:
         read = alone.read("p-irt", known.parents[:, chosen], chosen)
         truth = known.parents.mean(axis=1)
         level = 1.0 - REFUSAL / len(known.parents)
-        reach = float(norm.ppf(0.5 + level / 2.0)) * alone.factor("p-irt", len(chosen), LEVEL) * read.sd
+        reach = normal_reach(level) * alone.factor("p-irt", len(chosen), LEVEL) * read.sd
         worst = int(np.argmax(np.abs(read.estimate - truth) - reach))
         if abs(read.estimate[worst] - truth[worst]) <= reach[worst]:
             return ""

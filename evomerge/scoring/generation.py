@@ -10,8 +10,8 @@ import torch
 
 from evomerge.errors import CandidateError
 from evomerge.scoring.measures import Written
+from evomerge.scoring.packing import SHORTEST_ROOT
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
-from evomerge.scoring.rows import SHORTEST_ROOT
 from evomerge.scoring.stopwatch import Stopwatch
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # token ids per sequence -> texts, special tokens left out
@@ -57,17 +57,6 @@ def _cuts_earlier(a: str, b: str) -> bool:
         if begun != len(b) and a[begun - common : begun] == b[len(b) - common :]:
             return True
     return False
-
-
-def write(
-    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, decode: Decode, batch_size: int, device: torch.device
-) -> list[str]:
-    """Return the greedy continuation of every prompt, cut at its stops; see `write_batches`."""
-    answers = [""] * len(prompts)
-    for batch in write_batches(model, prompts, stops, decode, batch_size, device):
-        for number, answer in batch.items():
-            answers[number] = answer.text
-    return answers
 
 
 def write_batches(

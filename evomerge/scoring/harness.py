@@ -11,11 +11,12 @@ import copy
 import functools
 import hashlib
 import importlib.util
-import io
 import json
 import logging
 import math
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from evomerge.candidate import Objective, Response
 from evomerge.errors import ExtraMissing, TaskError, near
 from evomerge.irt.table import item_id
-from evomerge.scoring.chance import borrowed_generators
+from evomerge.scoring.answer_flags import UNEXTRACTED, extraction_failed
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.loading import Leaf, Loading
-from evomerge.scoring.mishaps import UNEXTRACTED, extraction_failed
+from evomerge.scoring.rng import temporary_seed
 from evomerge.scoring.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class TaskSet:
         known: Literal["maximize", "minimize"] = "maximize" if leaf.task.higher_is_better()[metric] else "minimize"
         return Objective(name or task, task, metric, goal or known, weight, filter)
 
-    def prompts(self, task: str, items: Iterable[str], asker: HFLM) -> tuple[Prompt, ...]:
+    def prompts(self, task: str, items: Iterable[str], lm: HFLM) -> tuple[Prompt, ...]:
         """Return the requests of some documents of a task, in the order of `items`.
 
         A document's few-shot examples are those that it has when lm-eval runs the whole task, whichever items are
@@ -202,7 +203,7 @@ class TaskSet:
         for item in wanted:
             if item not in position:
                 raise TaskError(f"task {task!r} has no document {item!r}; it has {len(position)}")
-        template = self._template(task, asker)
+        template = self._template(task, lm)
         with _quiet(), _seeded(self.settings):
             requests = self._requests(leaf, {position[item] for item in wanted}, template)
         return tuple(Prompt(item, leaf.contents[position[item]], requests[position[item]]) for item in wanted)
@@ -264,15 +265,15 @@ class TaskSet:
             return f"is computed over the whole task ({name}), not as a mean of per-item values"
         return None
 
-    def _template(self, task: str, asker: HFLM) -> Callable[..., str] | None:
+    def _template(self, task: str, lm: HFLM) -> Callable[..., str] | None:
         if not self.settings["apply_chat_template"]:
             return None
-        if not getattr(asker.tokenizer, "chat_template", None):
+        if not getattr(lm.tokenizer, "chat_template", None):
             raise TaskError(
                 f"task {task!r}: apply_chat_template is set, but the tokenizer has no chat template; "
                 "unset it, or give the base model's folder a chat_template.jinja"
             )
-        return asker.apply_chat_template
+        return lm.apply_chat_template
 
     def _requests(
         self, leaf: Leaf, wanted: set[int], template: Callable[..., str] | None
@@ -306,7 +307,7 @@ class TaskSet:
         return requests
 
 
-def asker(model: Any, tokenizer: Any, settings: TaskSettings, batch_size: int) -> HFLM:
+def make_lm(model: Any, tokenizer: Any, settings: TaskSettings, batch_size: int) -> HFLM:
     """Return lm-eval's own adapter around a model in memory; it asks exactly as lm-eval's `hf` model does."""
     _require("lm_eval", "torch", "transformers")
     from lm_eval.models.huggingface import HFLM
@@ -317,33 +318,33 @@ def asker(model: Any, tokenizer: Any, settings: TaskSettings, batch_size: int) -
         return HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size, **arguments)
 
 
-def ask(asker: HFLM, requests: Sequence[Any], settings: TaskSettings) -> list[list[Any]]:
+def ask(lm: HFLM, requests: Sequence[Any], settings: TaskSettings) -> list[list[Any]]:
     """Return the outputs of lm-eval's adapter per request, all of one kind: how `simple_evaluate` asks them."""
     repeated = [request for request in requests for _ in range(request.repeats or 1)]
     with _quiet(), _seeded(settings):
-        outputs = iter(getattr(asker, requests[0].request_type)(repeated))
+        outputs = iter(getattr(lm, requests[0].request_type)(repeated))
     return [[next(outputs) for _ in range(request.repeats or 1)] for request in requests]
 
 
-def writing(asker: HFLM, arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Any]]:
+def writing(lm: HFLM, arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Any]]:
     """Return (stop strings, new tokens at most, other arguments) of a written answer as lm-eval's adapter reads it."""
     from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
     with _quiet():
-        known = dict(normalize_gen_kwargs(dict(arguments), asker.max_gen_toks))
-    end = asker.tok_decode(asker.eot_token_id, skip_special_tokens=False)
+        known = dict(normalize_gen_kwargs(dict(arguments), lm.max_gen_toks))
+    end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
     until = handle_stop_sequences(known.pop("until", None), eos=end)
     return tuple(until), int(known.pop("max_gen_toks")), known
 
 
-def rolling_windows(asker: HFLM, text: str) -> list[tuple[list[int], list[int]]]:
+def rolling_windows(lm: HFLM, text: str) -> list[tuple[list[int], list[int]]]:
     """Return (tokens before, tokens scored) per window over a text, as lm-eval's adapter cuts it."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     windows = get_rolling_token_windows(
-        token_list=asker.tok_encode(text),
-        prefix_token=asker.prefix_token_id,
-        max_seq_len=asker.max_length,
+        token_list=lm.tok_encode(text),
+        prefix_token=lm.prefix_token_id,
+        max_seq_len=lm.max_length,
         context_len=1,
     )
     return [make_disjoint_window(window) for window in windows]
@@ -398,7 +399,7 @@ def _require(*packages: str) -> None:
 
 def _seeded(settings: TaskSettings) -> contextlib.AbstractContextManager[None]:
     """Seed the global generators as `simple_evaluate` does, for this block only."""
-    return borrowed_generators(settings["random_seed"], settings["numpy_random_seed"], settings["torch_random_seed"])
+    return temporary_seed(settings["random_seed"], settings["numpy_random_seed"], settings["torch_random_seed"])
 
 
 @functools.cache
@@ -409,9 +410,69 @@ def _builtin_tasks() -> TaskManager:
     return TaskManager()
 
 
+class _UnmutedStream:
+    """A standard stream that drops what muted threads write; the text of every other thread passes."""
+
+    def __init__(self, stream: Any, muted: Mapping[int, int]) -> None:
+        self._stream, self._muted = stream, muted
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it where the calling thread is muted."""
+        return len(text) if threading.get_ident() in self._muted else int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the attribute of the stream behind, such as its encoding."""
+        return getattr(self._stream, name)
+
+
+class _Mute:
+    """Drops what chosen threads write to standard output and error, and touches no other thread's text."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth: dict[int, int] = {}  # thread -> how many blocks it is in
+        self._streams: dict[str, tuple[Any, _UnmutedStream]] = {}  # the replaced stream and what stands in its place
+
+    @contextlib.contextmanager
+    def this_thread(self) -> Iterator[None]:
+        """Mute the calling thread for this block."""
+        thread = threading.get_ident()
+        with self._lock:
+            if not self._depth:
+                self._replace()
+            self._depth[thread] = self._depth.get(thread, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth[thread] -= 1
+                if not self._depth[thread]:
+                    del self._depth[thread]
+                if not self._depth:
+                    self._restore()
+
+    def _replace(self) -> None:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            self._streams[name] = (stream, _UnmutedStream(stream, self._depth))
+            setattr(sys, name, self._streams[name][1])
+
+    def _restore(self) -> None:
+        for name, (before, ours) in self._streams.items():
+            if getattr(sys, name) is ours:  # otherwise it was replaced in the meantime, and ours passes everything on
+                setattr(sys, name, before)
+        self._streams = {}
+
+
+_MUTE = _Mute()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep progress bars and advice meant for a command line off the terminal; errors are raised, not printed."""
+    """Keep progress bars and advice meant for a command line off the terminal; errors are raised, not printed.
+
+    Other threads print as before, since a progress line or a logger of theirs may run while tasks load.
+    """
     import datasets
 
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
@@ -420,7 +481,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     datasets.utils.disable_progress_bars()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with _MUTE.this_thread():
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

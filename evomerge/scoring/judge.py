@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from evomerge.candidate import Response
-from evomerge.errors import InfrastructureError, InputError
+from evomerge.errors import InfrastructureError, InputError, TaskError
 from evomerge.scoring.measures import Door, Measure
 
 VERDICT = "verdict"
@@ -114,6 +114,17 @@ def key_problem(settings: Mapping[str, Any]) -> str | None:
     if name and not os.environ.get(name):
         return f"environment variable {name} is not set; it should hold the judge's key (key_env names the variable)"
     return None
+
+
+def version(settings: Mapping[str, Any]) -> list[Any]:
+    """Return [], having checked that the judge's key can be read.
+
+    Raises:
+        TaskError: it cannot.
+    """
+    if problem := key_problem(settings):
+        raise TaskError(problem)
+    return []
 
 
 def _headers(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1,34 +1,18 @@
-"""The kinds of measures: what each one's documents are, what changes its version, and who asks it.
-
-Adding a kind is a file with an `ask` of the same form, a line in each table here and in `measures`, and its form in
-`searchfile.objectives`.
-"""
+"""The documents, version and responses of a measure, by the row of its kind in `evomerge.metrics`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import TaskError
-from evomerge.scoring import judge, lengths, perplexity, phrases, python_function, sizes
+from evomerge.metrics import function_of, metric_info
 from evomerge.scoring.documents import Catalogue, catalogue
 from evomerge.scoring.measures import Door, Measure
-from evomerge.scoring.texts import chunks, read_prompts, read_text
-
-Ask = Callable[[Measure, Sequence[str], Sequence[Mapping[str, Any]], Door], list[Response]]
-ASK: Mapping[str, Ask] = {
-    "perplexity": perplexity.ask,
-    "python": python_function.ask,
-    "phrases": phrases.ask,
-    "response_length": lengths.ask,
-    "judge": judge.ask,
-    **dict.fromkeys(sizes.SIZES, sizes.ask),
-}
-PLACES = ("file", "prompts", "folder")  # settings that say where something is; its content counts instead
-FEWEST_CHUNKS = 4  # of a text: two to search on and two held out, so that both have a standard error
+from evomerge.scoring.texts import read_prompts
 
 
 def contents(measure: Measure) -> tuple[dict[str, Any], ...]:
@@ -37,17 +21,9 @@ def contents(measure: Measure) -> tuple[dict[str, Any], ...]:
     Raises:
         TaskError: a file is missing, unreadable or too short; names the file.
     """
-    settings = measure.settings
-    if measure.kind == "perplexity":
-        found = chunks(read_text(settings["file"]), settings["chunk"])
-        if len(found) < FEWEST_CHUNKS:
-            raise TaskError(
-                f"{settings['file']} has {len(found)} chunks of up to {settings['chunk']} characters; at least "
-                f"{FEWEST_CHUNKS} are needed for standard errors: give a longer text, or lower chunk"
-            )
-        return tuple({"text": text} for text in found)
-    if measure.kind == "phrases":
-        return tuple(dict(phrase) for phrase in settings["phrases"])
+    settings, listed = measure.settings, metric_info(measure.kind).documents
+    if listed is not None:
+        return tuple(function_of(listed)(settings))
     if settings.get("prompts") is not None:
         return tuple(read_prompts(settings["prompts"]))
     # Named by their place, which is also their only content: what they are is known to the user's function alone. A
@@ -66,12 +42,12 @@ def version(measure: Measure) -> str:
     Raises:
         TaskError: something that the measure needs is missing or wrong.
     """
-    settings = {key: value for key, value in measure.settings.items() if key not in PLACES}
+    info = metric_info(measure.kind)
+    # Where files are does not matter, and what they hold is in the documents.
+    settings = {key: value for key, value in measure.settings.items() if key not in (*info.files, "folder")}
     facts: list[Any] = [measure.kind, settings, [document.hash for document in documents(measure).documents]]
-    if measure.kind == "judge" and (problem := judge.key_problem(settings)):
-        raise TaskError(problem)
-    if measure.kind == "python":
-        facts.append(python_function.read_function(settings["function"], measure.settings["folder"]).digest)
+    if info.version is not None:
+        facts += function_of(info.version)(measure.settings)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -102,4 +78,5 @@ class Asking:
             CandidateError: the model's outputs are not numbers, or a user's function failed on this model.
             InfrastructureError: a judge cannot be reached or answers in another form.
         """
-        return tuple(ASK[self.measure.kind](self.measure, items, [self.content(item) for item in items], door))
+        ask = function_of(metric_info(self.measure.kind).ask)
+        return tuple(ask(self.measure, items, [self.content(item) for item in items], door))

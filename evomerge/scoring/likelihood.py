@@ -1,4 +1,4 @@
-"""Log likelihoods of a forest of token sequences: one pass over the distinct tokens, prefixes through the cache."""
+"""Log likelihoods of packed token sequences: one pass over the distinct tokens, prefixes through the cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from evomerge.scoring.packing import Likelihood, PrefixBatches, Row
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
-from evomerge.scoring.rows import Forest, Likelihood, Row
 
 # Tokens at a row's start, shared by all of it, from which on they have a pass of their own: without a mask their
 # attention is causal, which kernels do in half the work.
@@ -35,15 +35,15 @@ class _Placed:
     members: tuple[int, ...]
 
 
-class PlacedForest:
-    """A forest on a device; `score` asks the model as its weights are at the moment."""
+class PackedBatches:
+    """Packed sequences as tensors on a device; `score` runs the model with its current weights."""
 
-    def __init__(self, forest: Forest, device: torch.device) -> None:
-        self.root = forest.root
-        self.row_lengths = [len(row.tokens) for row in forest.rows]
-        self.size = sum(len(row.members) for row in forest.rows)
+    def __init__(self, batches: PrefixBatches, device: torch.device) -> None:
+        self.root = batches.root
+        self.row_lengths = [len(row.tokens) for row in batches.rows]
+        self.size = sum(len(row.members) for row in batches.rows)
         self._device = device
-        self._rows = [_place(row, len(forest.root), device) for row in forest.rows]
+        self._rows = [_place(row, len(batches.root), device) for row in batches.rows]
 
     def score(self, model: Any, softmax_dtype: torch.dtype | None = None) -> list[tuple[float, bool]]:
         """Return (log likelihood of the targets, all of them are the model's first choice) per sequence.

@@ -10,46 +10,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from evomerge.candidate import Objective, ObjectiveKind
-
-METRICS: Mapping[str, str] = {
-    "perplexity": "perplexity",
-    "python": "score",
-    "phrases": "log_likelihood",
-    "response_length": "tokens",
-    "judge": "verdict",
-    "layers": "layers",
-    "parameters": "parameters",
-    "seconds": "seconds",
-}
-GOALS: Mapping[str, Literal["maximize", "minimize"]] = {
-    "perplexity": "minimize",
-    "python": "maximize",
-    "phrases": "maximize",
-    "response_length": "minimize",
-    "judge": "maximize",
-    "layers": "minimize",
-    "parameters": "minimize",
-    "seconds": "minimize",
-}
+from evomerge.candidate import Objective
+from evomerge.metrics import METRICS, MetricInfo, metric_info, register_metric
 
 
 @dataclass(frozen=True)
 class Measure:
     """One thing to measure of a model; `settings` are JSON-ready, with absolute paths and every default filled in."""
 
-    kind: ObjectiveKind  # never 'task'
+    kind: str  # of a registered metric; never 'task'
     name: str  # stands where a task's name stands
     settings: Mapping[str, Any] = field(default_factory=dict)  # by the kind's own keys
 
-    def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float = 1.0) -> Objective:
+    def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float | None = None) -> Objective:
         """Return the objective that wants this measure; it has the measure's name.
 
         Args:
             goal: which direction is better; None: the kind's own.
-            weight: for controllers that need one number.
+            weight: in the weighted mean; None: 1, and 0 for a size of the model, see `objectives`.
         """
-        return Objective(self.name, self.name, METRICS[self.kind], goal or GOALS[self.kind], weight, kind=self.kind)
+        info = metric_info(self.kind)
+        if weight is None:
+            weight = 0.0 if info.size else 1.0
+        return Objective(self.name, self.name, info.metric, goal or info.goal, weight, kind=self.kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The row travels along: a worker has not run the line that registered the metric.
+        return _measure, (metric_info(self.kind), self.name, self.settings)
+
+
+def _measure(info: MetricInfo, name: str, settings: Mapping[str, Any]) -> Measure:
+    if info.kind not in METRICS:
+        register_metric(info)
+    return Measure(info.kind, name, settings)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,26 @@ from typing import Any
 from evomerge.candidate import Response, Score
 from evomerge.errors import TaskError
 from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.texts import chunks, read_text
 
 LOSS = "loss"  # metric: negative log likelihood per token, nats
 TOKENS = "tokens"  # metric: the chunk's number of tokens
+FEWEST_CHUNKS = 4  # of a text: two to search on and two held out, so that both have a standard error
+
+
+def documents(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the chunks of a text.
+
+    Raises:
+        TaskError: the file is missing, unreadable or too short.
+    """
+    found = chunks(read_text(settings["file"]), settings["chunk"])
+    if len(found) < FEWEST_CHUNKS:
+        raise TaskError(
+            f"{settings['file']} has {len(found)} chunks of up to {settings['chunk']} characters; at least "
+            f"{FEWEST_CHUNKS} are needed for standard errors: give a longer text, or lower chunk"
+        )
+    return [{"text": text} for text in found]
 
 
 def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:

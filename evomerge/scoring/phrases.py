@@ -11,6 +11,11 @@ from evomerge.scoring.measures import Door, Measure
 LOG_LIKELIHOOD = "log_likelihood"
 
 
+def documents(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the phrases, each with its context and direction."""
+    return [dict(phrase) for phrase in settings["phrases"]]
+
+
 def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:
     """Return each phrase's log likelihood after its context, in nats, times -1 for phrases to be lowered.
 

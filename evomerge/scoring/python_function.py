@@ -17,8 +17,8 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InfrastructureError, InputError, TaskError, near
-from evomerge.scoring.chance import borrowed_generators
 from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.rng import temporary_seed
 
 SCORE = "score"
 WHOLE = "whole"  # metric, 1 per item: the score is one number for all items together
@@ -46,6 +46,11 @@ class Function:
 
 
 _imported: dict[tuple[str, str], Function] = {}  # by path and folder; imported again where the file has changed
+
+
+def version(settings: Mapping[str, Any]) -> list[str]:
+    """Return the digest of the function's file, which is part of the measure's version."""
+    return [read_function(settings["function"], settings["folder"]).digest]
 
 
 def read_function(path: str, folder: str) -> Function:
@@ -115,7 +120,7 @@ def _called(path: str, call: Callable[[Asked], Any], asked: Asked, folder: str) 
     import torch
 
     try:
-        with borrowed_generators(SEED, SEED, SEED), _importing_from(folder), torch.no_grad():
+        with temporary_seed(SEED, SEED, SEED), _importing_from(folder), torch.no_grad():
             return call(asked)
     except (CandidateError, InfrastructureError, InputError, MemoryError, torch.OutOfMemoryError):
         raise  # the function's author chose a kind, or the machine is at fault

@@ -11,7 +11,6 @@ from evomerge.candidate import Response
 from evomerge.errors import CandidateError
 from evomerge.scoring.measures import Door, Measure
 
-SIZES = ("layers", "parameters", "seconds")
 TIMINGS = 8  # forward passes that are timed, each an item, so that the mean has a standard error
 TOKENS = 128  # of the text that is timed, or the model's context where that is shorter
 TEXTS = 4  # that are timed together

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import yaml
 
 from evomerge.errors import InputError, SearchFileError
 from evomerge.searchfile.grammar import Key, Many, Number, Section, Text
-from evomerge.searchfile.yaml_places import read_document
+from evomerge.searchfile.yaml_places import read_document, read_text
 from evomerge.space.problems import Place, Problem, located
 
 Kind = Literal["here", "ray", "rayjob", "slurm"]
@@ -69,7 +68,7 @@ def load_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
             them are listed, with lines.
     """
     name = os.fspath(path)
-    text = _text(name)
+    text = read_text(name, "; see clusters/ for examples")
     if text.startswith("#!"):
         if "#SBATCH" not in text:
             raise SearchFileError(name, ["line 1: a script without #SBATCH lines is no Slurm batch script"])
@@ -161,17 +160,6 @@ def passed_on(cluster: ClusterFile, extra: tuple[str, ...] = ()) -> dict[str, st
             "passes them on; export them, or leave them out"
         )
     return {name: os.environ[name] for name in names}
-
-
-def _text(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SearchFileError(name, [f"no such file: {os.path.abspath(name)}; see clusters/ for examples"]) from None
-    except UnicodeDecodeError as error:
-        raise SearchFileError(name, [f"not a text file: byte {error.start} is not UTF-8"]) from None
-    except OSError as error:
-        raise SearchFileError(name, [f"cannot be read: {error.strerror or error}"]) from None
 
 
 def _parts(text: str) -> list[Any]:

@@ -138,6 +138,15 @@ class Free:
 
 
 @dataclass(frozen=True)
+class Anything:
+    """A value of any form, which its reader checks."""
+
+    def read(self, value: Any, place: Place, problems: list[Problem]) -> Any:
+        """Return the value."""
+        return value
+
+
+@dataclass(frozen=True)
 class Either:
     """One of several forms, told apart by the type of the value."""
 

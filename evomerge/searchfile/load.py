@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
-from evomerge.controllers.registry import AUTO, WARM, option_names
-from evomerge.errors import ExtraMissing, SearchFileError, near
+from evomerge.controllers.registry import CONTROLLERS, warm_starting
+from evomerge.errors import SearchFileError
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.references import plain_models
@@ -25,8 +24,8 @@ from evomerge.searchfile.requests import (
     ScoringRequest,
     SearchFile,
 )
-from evomerge.searchfile.sections import CONTROLLERS, SEARCH_FILE
-from evomerge.searchfile.yaml_places import Document, read_document
+from evomerge.searchfile.sections import COMMON, search_file_section
+from evomerge.searchfile.yaml_places import Document, read_document, read_text
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form, model_places, resolve_model, strange_parameters
 from evomerge.space.markers import is_marker, read_marker
@@ -34,7 +33,7 @@ from evomerge.space.problems import Place, Problem, located
 from evomerge.space.route_request import MERGED, form_problems, named_sources, route_problems, sources_of
 
 LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
-OF_THE_LOOP = ("asynchronous", "staleness")  # keys of `controller` that no controller is built with
+DEFAULT_CONTROLLER = "cma-es"
 
 
 # Looks at models and tasks: (what could be read of a file, its sections that are free of mistakes) -> what is wrong.
@@ -54,7 +53,8 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     """
     name, text, document = _read(path)
     problems = list(document.problems)
-    content = SEARCH_FILE.read(document.value, (), problems)
+    form = search_file_section(_named_controller(document.value))
+    content = form.read(document.value, (), problems)
     folder = os.path.dirname(os.path.abspath(name))
     merge = content["merge"]
     route = None
@@ -69,7 +69,6 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     scoring = _scoring(content["scoring"], tasks, folder, problems)
     include = _include(content["tasks"], folder, problems)
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
-    _check_options(controller, problems)
     _find_warm_start(controller, folder, problems)
     if content["constraints"] and scoring.racing is not None:
         text = "races stop what is behind the best, which may miss the constraints: use one of the two"
@@ -94,7 +93,7 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     )
     if problems:
         # a file that is broken as a whole is mended first
-        more = further(found, {key.name for key in SEARCH_FILE.keys} - unsound) if further and "" not in unsound else ()
+        more = further(found, {key.name for key in form.keys} - unsound) if further and "" not in unsound else ()
         raise SearchFileError(name, [*located(problems, document.lines), *more])
     return found
 
@@ -137,14 +136,7 @@ def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
     """Return name, text and content of a YAML file that holds a mapping."""
     name = os.fspath(path)
-    try:
-        text = Path(name).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SearchFileError(name, [f"no such file: {os.path.abspath(name)}"]) from None
-    except UnicodeDecodeError as error:
-        raise SearchFileError(name, [f"not a text file: byte {error.start} is not UTF-8"]) from None
-    except OSError as error:
-        raise SearchFileError(name, [f"cannot be read: {error.strerror or error}"]) from None
+    text = read_text(name)
     document = read_document(text)
     if document.value is None:
         problems = list(document.problems) or [Problem((), "the file is empty; see search_spaces/ for examples")]
@@ -326,27 +318,22 @@ def _include(content: dict[str, Any] | None, folder: str, problems: list[Problem
     return tuple(folders)
 
 
-def _check_options(controller: Mapping[str, Any], problems: list[Problem]) -> None:
-    name = controller.get("name", "cma-es")
-    if name not in CONTROLLERS:
-        return
-    try:
-        known = option_names(name)
-    except ExtraMissing:  # its library is not installed here, so its options cannot be read
-        return
-    for key in controller:
-        if key not in ("name", "warm_start", *OF_THE_LOOP, *known):
-            problems.append(Problem(("controller", key), f"{name} has no such option. {near(key, known)}"))
+def _named_controller(document: Mapping[str, Any]) -> str | None:
+    """Return the controller that a file names, or None where the name is unknown: then any option may be right."""
+    section = document.get("controller")
+    name = (section.get("name") if isinstance(section, Mapping) else None) or DEFAULT_CONTROLLER
+    return name if isinstance(name, str) and name in CONTROLLERS else None
 
 
 def _find_warm_start(controller: dict[str, Any], folder: str, problems: list[Problem]) -> None:
     """Make the path of the warm start absolute; say where it is missing, or where the controller has no use for it."""
-    name, source = controller.get("name", "cma-es"), controller.get("warm_start")
+    name, source = controller.get("name", DEFAULT_CONTROLLER), controller.get("warm_start")
     if source is None:
         return
     place = ("controller", "warm_start")
-    if name not in (AUTO, *WARM):
-        problems.append(Problem(place, f"{name} cannot start from other results; those that can: {', '.join(WARM)}"))
+    if name in CONTROLLERS and not CONTROLLERS[name].warm_start:
+        known = ", ".join(warm_starting())
+        problems.append(Problem(place, f"{name} cannot start from other results; those that can: {known}"))
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(source)))
     if not os.path.exists(path):
         problems.append(
@@ -356,10 +343,14 @@ def _find_warm_start(controller: dict[str, Any], folder: str, problems: list[Pro
 
 
 def _controller(content: dict[str, Any]) -> ControllerRequest:
-    options = {key: value for key, value in content.items() if key not in ("name", "population", *OF_THE_LOOP)}
+    # the loop reads all common keys but `warm_start`, which the controller's setup is made from
+    of_the_loop = {key.name for key in COMMON} - {"warm_start"}
+    options = {key: value for key, value in content.items() if key != "name" and key not in of_the_loop}
     return ControllerRequest(
-        *(content.get("name", "cma-es"), content.get("population"), options),
-        *(content.get("asynchronous", False), content.get("staleness")),
+        content.get("name", DEFAULT_CONTROLLER),
+        options,
+        asynchronous=content.get("asynchronous", False),
+        staleness=content.get("staleness"),
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from evomerge.metrics import METRICS, sizes
+from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.measures import Measure
-from evomerge.scoring.mishaps import RESPONSE_TOKENS
-from evomerge.scoring.sizes import SIZES, TIMINGS
+from evomerge.scoring.sizes import TIMINGS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
+from evomerge.searchfile.option_forms import option_section
 from evomerge.searchfile.requests import ObjectiveRequest
 from evomerge.space.problems import Place, Problem
 
@@ -69,45 +71,57 @@ JUDGE = Section(
     ),
     "{url: ..., model: ..., prompts: ..., rubric: ...}",
 )
-FORMS: Mapping[str, Section] = {
+_BUILT_IN: Mapping[str, Section] = {
     "perplexity": PERPLEXITY,
     "python": PYTHON,
     "phrases": PHRASES,
     "response_length": RESPONSE_LENGTH,
     "judge": JUDGE,
 }
-# A single text in place of a mapping means this key of it.
-SHORT = {"perplexity": "file", "python": "function", "response_length": "prompts"}
 
 
-def _short(kind: str) -> str:
-    return "a task, a file" if kind == "response_length" else f"a {SHORT[kind]}"
+def metric_forms() -> dict[str, Section]:
+    """Return the form of each metric's settings, by kind; sizes have none."""
+    return {
+        kind: _BUILT_IN.get(kind) or option_section(info.options) for kind, info in METRICS.items() if not info.size
+    }
 
 
-OBJECTIVE = Section(
-    (
-        Key("task", Text(what="task"), "an lm-eval task"),
-        Key("metric", Text(what="metric"), "as in lm-eval; default: the task's first"),
-        Key("goal", Text(("maximize", "minimize"), what="goal"), "default: from lm-eval's metadata"),
-        Key("weight", Number(0, open_low=True), "for controllers that need one number", default=1.0),
-        Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
-        Key("name", Text(what="name"), "of the objective; default: the task's"),
-        Key("measure", Text(SIZES, what="measure"), "of the model itself, in place of a task: its size or its speed"),
-        *(
+def _what(kind: str, form: Section) -> str:
+    short = "a task, a file" if kind == "response_length" else f"a {METRICS[kind].short}"
+    return f"{short}, or a mapping as in {form.example}" if METRICS[kind].short else form.example
+
+
+def objective_section() -> Section:
+    """Return the form of one entry of `objectives`."""
+    return Section(
+        (
+            Key("task", Text(what="task"), "an lm-eval task"),
+            Key("metric", Text(what="metric"), "as in lm-eval; default: the task's first"),
+            Key("goal", Text(("maximize", "minimize"), what="goal"), "default: from lm-eval's metadata"),
+            Key("weight", Number(0, open_low=True), "in the weighted mean; default: 1, and 0 for a size of the model"),
+            Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
+            Key("name", Text(what="name"), "of the objective; default: the task's"),
             Key(
-                kind,
-                Either(
-                    text=Text(what=SHORT.get(kind, "mapping")) if kind in SHORT else None,
-                    mapping=Free(form.example),
-                    what=f"{_short(kind)}, or a mapping as in {form.example}" if kind in SHORT else form.example,
-                ),
-                "in place of a task",
-            )
-            for kind, form in FORMS.items()
+                "measure",
+                Text(sizes(), what="measure"),
+                "in place of a task: the size or speed of the model",
+            ),
+            *(
+                Key(
+                    kind,
+                    Either(
+                        text=Text(what=METRICS[kind].short or "mapping") if METRICS[kind].short else None,
+                        mapping=Free(form.example),
+                        what=_what(kind, form),
+                    ),
+                    "in place of a task",
+                )
+                for kind, form in metric_forms().items()
+            ),
         ),
-    ),
-    "{task: add}",
-)
+        "{task: add}",
+    )
 
 
 def read_objectives(
@@ -121,11 +135,11 @@ def read_objectives(
 
 def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Problem]) -> ObjectiveRequest | None:
     shared = {"goal": entry["goal"], "weight": entry["weight"]}
-    given = [kind for kind in ("task", "measure", *FORMS) if entry[kind] is not None]
+    given = [kind for kind in ("task", "measure", *metric_forms()) if entry[kind] is not None]
     if len(given) != 1:
         text = f"only one of {', '.join(given)} can be wanted by one objective; write one entry for each"
         if not given:
-            text = f"task is missing: an lm-eval task, or one of {', '.join(['measure', *FORMS])} in its place"
+            text = f"task is missing: an lm-eval task, or one of {', '.join(['measure', *metric_forms()])} in its place"
         problems.append(Problem(place, text))
         return None
     name = _name(entry["name"], place, problems)
@@ -143,7 +157,7 @@ def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Pr
     if kind == "response_length" and isinstance(entry[kind], str) and not _is_file(entry[kind], folder):
         return ObjectiveRequest(entry[kind], RESPONSE_TOKENS, name=name or kind, **shared)
     settings = _settings(kind, entry[kind], (*place, kind), folder, problems)
-    measure = Measure(kind, name or _default_name(kind, settings), settings)  # type: ignore[arg-type]
+    measure = Measure(kind, name or _default_name(kind, settings), settings)
     return ObjectiveRequest(measure.name, name=name, measure=measure, **shared)
 
 
@@ -160,13 +174,14 @@ def _default_name(kind: str, settings: Mapping[str, Any]) -> str:
 
 def _settings(kind: str, value: Any, place: Place, folder: str, problems: list[Problem]) -> dict[str, Any]:
     """Return a measure's settings, complete and with absolute paths."""
-    written = {SHORT[kind]: value} if isinstance(value, str) and kind in SHORT else value
+    short = METRICS[kind].short
+    written = {short: value} if isinstance(value, str) and short else value
     if not isinstance(written, Mapping):
         return {}
-    settings = FORMS[kind].read(written, place, problems)
+    settings = metric_forms()[kind].read(written, place, problems)
     if "until" in settings:
         settings["until"] = list(settings["until"] or ())
-    for key in ("file", "prompts"):
+    for key in METRICS[kind].files:
         if isinstance(settings.get(key), str):
             settings[key] = _existing(settings[key], (*place, key), folder, problems)
     if kind == "phrases":

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evomerge.searchfile.grammar import Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import FORMS
-from evomerge.searchfile.sections import SEARCH_FILE
+from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.searchfile.objectives import metric_forms
+from evomerge.searchfile.sections import search_file_section
 from evomerge.space.form import MERGE_KEYS
 from evomerge.space.markers import MARKER_KEYS
 
 
 def markdown() -> str:
     """Return one Markdown table per section of a search file, `merge` and markers included."""
-    lines = ["### the file", "", *_table(SEARCH_FILE.keys)]
+    file = search_file_section()
+    lines = ["### the file", "", *_table(file.keys)]
     lines += ["### `merge`", "", "As in mergekit.", "", *_pairs(MERGE_KEYS)]
     lines += ["### `{search: ...}`", "", "Stands where a number or a name would stand.", "", *_pairs(MARKER_KEYS)]
-    for path, section in _sections(SEARCH_FILE, ""):
+    for path, section in _sections(file, ""):
         lines += [f"### `{path}`", "", f"As in `{section.example}`.", "", *_table(section.keys)]
-    for kind, form in FORMS.items():
+    for kind, form in metric_forms().items():
         lines += [f"### `objectives[].{kind}`", "", f"As in `{form.example}`.", "", *_table(form.keys)]
     return "\n".join(lines)
 
@@ -33,6 +34,8 @@ def words(form: Form) -> str:
         return f"list of {words(form.entry)}"
     if isinstance(form, Either):
         return form.what
+    if isinstance(form, Anything):
+        return "anything"
     if isinstance(form, Moment):
         return "date and time with offset"
     return str(form) if isinstance(form, Number) else "mapping"

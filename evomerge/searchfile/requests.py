@@ -20,7 +20,7 @@ class ObjectiveRequest:
     task: str  # or the measure's name
     metric: str | None = None
     goal: Literal["maximize", "minimize"] | None = None
-    weight: float = 1.0
+    weight: float | None = None  # in the weighted mean; None: 1, and 0 for a size of the model
     filter: str | None = None
     name: str | None = None  # of the objective; None: after its task
     measure: Measure | None = None  # where it is no task
@@ -40,7 +40,7 @@ class ScoringRequest:
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
-    rungs: Mapping[str, Any] | None = None  # settings of scoring.rungs.Rungs; None: no rungs
+    rungs: Mapping[str, Any] | None = None  # settings of scoring.sanity_checks.SanityChecks; None: no checks
     racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 
@@ -49,7 +49,6 @@ class ControllerRequest:
     """Who proposes candidates, and with which options beyond the defaults."""
 
     name: str = "cma-es"
-    population: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     asynchronous: bool = False
     staleness: int | None = None  # None: the controller's own bound
@@ -80,7 +79,7 @@ class SearchFile:
     controller: ControllerRequest = field(default_factory=ControllerRequest)
     budget: BudgetRequest = field(default_factory=BudgetRequest)
     seed: int = 0
-    constraints: tuple[str, ...] = ()  # on objectives, as written; see `results.conditions`
+    constraints: tuple[str, ...] = ()  # on objectives, as written; see `results.constraints`
     route: Mapping[str, Any] | None = None  # values of the section; its sources stand as in `merge`
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False, compare=False)
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.merge.catalogue import CATALOGUE
-from evomerge.searchfile.grammar import Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import FORMS
-from evomerge.searchfile.sections import SEARCH_FILE
+from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.searchfile.objectives import metric_forms
+from evomerge.searchfile.sections import search_file_section
 from evomerge.space.form import DTYPES, MERGE_KEYS
 from evomerge.space.markers import MARKER_KEYS, MODULES
 
@@ -23,7 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def search_file_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a search file; plain data, ready for `json.dumps`."""
-    schema = schema_of(SEARCH_FILE)
+    schema = schema_of(search_file_section())
     schema["properties"]["merge"] = {**_merge(), "description": schema["properties"]["merge"]["description"]}
     _objectives(schema["properties"]["objectives"]["items"])
     return {
@@ -53,6 +53,8 @@ def schema_of(form: Form) -> Schema:
         return {"type": "string", "format": "date-time"}
     if isinstance(form, Many):
         return {"type": "array", "minItems": 1, "items": schema_of(form.entry)}
+    if isinstance(form, Anything):
+        return {}
     if isinstance(form, Free):
         return {"type": "object"}
     if isinstance(form, Either):
@@ -99,7 +101,7 @@ def _number(form: Number) -> Schema:
 
 def _objectives(entry: Schema) -> None:
     """Replace the mappings of the measures, which the grammar reads in a second step, by their own sections."""
-    for kind, form in FORMS.items():
+    for kind, form in metric_forms().items():
         choices = entry["properties"][kind]["anyOf"]
         entry["properties"][kind]["anyOf"] = [
             schema_of(form) if choice.get("type") == "object" else choice for choice in choices

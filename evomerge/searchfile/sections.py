@@ -5,14 +5,15 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 
 from __future__ import annotations
 
-from evomerge.controllers.registry import AUTO, FACTORIES
+from evomerge.controllers.registry import CONTROLLERS
+from evomerge.options import options_of
 from evomerge.scoring.estimate import METHODS
-from evomerge.searchfile.grammar import Either, Flag, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import OBJECTIVE
+from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.searchfile.objectives import objective_section
+from evomerge.searchfile.option_forms import option_form
 from evomerge.space.route_request import PRESETS, SCALE_FORMS
 
 ESTIMATORS = ("mean", *METHODS)
-CONTROLLERS = (AUTO, *FACTORIES)
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
 RUNGS = Section(
@@ -87,24 +88,33 @@ SCORING = Section(
     ),
     "{items: 100}",
 )
-CONTROLLER = Section(
-    (
-        Key("name", Text(CONTROLLERS, what="controller"), "who proposes candidates", default="cma-es"),
-        Key("population", Number(1, integer=True), "candidates proposed at once; default: the controller's own"),
-        Key("sigma", Number(0, 1, open_low=True), "cma-es: first step, as a share of each range"),
-        Key("restarts", Number(0, integer=True), "cma-es: how often to start again with a larger population"),
-        Key("diagonal", Flag(), "cma-es: learn no correlations, for hundreds of genes"),
-        Key("startup", Number(0, integer=True), "tpe, gp, quadratic, nehvi: candidates before the model proposes"),
-        Key("mutation", Number(0, 1, open_low=True), "evolution: first step of a number, as a share of its range"),
-        Key("tolerance", Number(0, 1), "quadratic: end when a round promises less, as a share of the hypervolume"),
-        Key("nested", Flag(), "quadratic: merge the models two at a time, for one preference: the objectives' weights"),
-        Key("top", Number(2, integer=True), "kinship: how many of the best are merged with each other"),
-        Key("warm_start", Text(what="run folder or recipe"), "begin from another run's results, or from a recipe"),
-        Key("asynchronous", Flag(), "tell results as they arrive and propose before a generation ends; default: false"),
-        Key("staleness", Number(1, integer=True), "asynchronous: most updates between a proposal and its result"),
-    ),
-    "{name: cma-es, population: 12}",
+# Keys of `controller` beside the options of the controller that is named.
+COMMON = (
+    Key("warm_start", Text(what="run folder or recipe"), "begin from another run's results, or from a recipe"),
+    Key("asynchronous", Flag(), "tell results as they arrive and propose before a generation ends; default: false"),
+    Key("staleness", Number(1, integer=True), "asynchronous: most updates between a proposal and its result"),
 )
+
+
+def controller_section(name: str | None = None) -> Section:
+    """Return the section `controller`, with the options in the row of the controller `name`; None: of every row."""
+    rows = [row for row in CONTROLLERS.values() if name is None or row.name == name]
+    owners: dict[str, dict[str, list[str]]] = {}  # option -> meaning -> controllers
+    forms: dict[str, Form] = {}
+    for row in rows:
+        for option in options_of(row.options).values():
+            owners.setdefault(option.name, {}).setdefault(option.help, []).append(row.name)
+            form = option_form(option)
+            same = type(forms.setdefault(option.name, form)) is type(form)
+            forms[option.name] = forms[option.name] if same else Anything()
+    keys = [
+        Key(key, forms[key], "; ".join(f"{', '.join(names)}: {help}" for help, names in meanings.items()))
+        for key, meanings in owners.items()
+    ]
+    named = Key("name", Text(tuple(CONTROLLERS), what="controller"), "who proposes candidates", default="cma-es")
+    return Section((named, *keys, *COMMON), "{name: cma-es, population: 12}")
+
+
 BUDGET = Section(
     (
         Key("candidates", Number(1, integer=True), "most candidates to evaluate"),
@@ -139,23 +149,35 @@ ROUTE = Section(
 )
 TASKS = Section((Key("include", Many(Text(what="folder"), "[tasks]"), "folders of task YAML"),), "{include: [tasks]}")
 _MERGE = Free("{merge_method: linear, models: [...]}")
-SEARCH_FILE = Section(
-    (
-        Key("merge", _MERGE, "a mergekit document with search markers", required=True),
-        Key("objectives", Many(OBJECTIVE, "[{task: add}]"), "what is good: [{task: ...}, ...]", required=True),
-        Key(
-            "constraints",
-            Many(Text(what="condition"), '["safety >= base - 1 point"]'),
-            "what the best and the front must meet: objective >= or <= a number, base, best or a parent, +- a number",
+
+
+def search_file_section(controller: str | None = None) -> Section:
+    """Return the form of a whole search file whose `controller` section names this one; None: any."""
+    return Section(
+        (
+            Key("merge", _MERGE, "a mergekit document with search markers", required=True),
+            Key(
+                "objectives",
+                Many(objective_section(), "[{task: add}]"),
+                "what is good: [{task: ...}, ...]",
+                required=True,
+            ),
+            Key(
+                "constraints",
+                Many(Text(what="constraint"), '["safety >= base - 1 point"]'),
+                "what the best and the front must meet: objective >= or <= a number, base, best or parent, +- a number",
+            ),
+            Key("tasks", TASKS, "where lm-eval finds tasks"),
+            Key("scoring", SCORING, "how candidates are scored"),
+            Key("controller", controller_section(controller), "who proposes candidates"),
+            Key(
+                "budget",
+                BUDGET,
+                "when to stop: candidates, hours, gpu_hours, deadline, or cost with price",
+                required=True,
+            ),
+            Key("seed", Number(0, integer=True), "of everything random", default=0),
+            Key("route", ROUTE, "the layers' order"),
         ),
-        Key("tasks", TASKS, "where lm-eval finds tasks"),
-        Key("scoring", SCORING, "how candidates are scored"),
-        Key("controller", CONTROLLER, "who proposes candidates"),
-        Key(
-            "budget", BUDGET, "when to stop: candidates, hours, gpu_hours, deadline, or cost with price", required=True
-        ),
-        Key("seed", Number(0, integer=True), "of everything random", default=0),
-        Key("route", ROUTE, "the layers' order"),
-    ),
-    "{merge: ..., objectives: ..., budget: ...}",
-)
+        "{merge: ..., objectives: ..., budget: ...}",
+    )

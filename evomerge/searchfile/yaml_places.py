@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from evomerge.errors import SearchFileError
 from evomerge.space.problems import Place, Problem
 
 # YAML 1.1 wants a dot and a sign in 1.0e-3; people write 1e-3, and mergekit takes it for the number that they mean
@@ -24,6 +27,26 @@ class Document:
     value: Any
     lines: Mapping[Place, int] = field(default_factory=dict)  # counted from 1
     problems: tuple[Problem, ...] = ()
+
+
+def read_text(name: str, hint: str = "") -> str:
+    """Return the text of a file that a user named; a byte order mark is dropped.
+
+    Args:
+        name: of the file.
+        hint: what the message about a missing file ends with.
+
+    Raises:
+        SearchFileError: it is missing, no text, or cannot be read.
+    """
+    try:
+        return Path(name).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SearchFileError(name, [f"no such file: {os.path.abspath(name)}{hint}"]) from None
+    except UnicodeDecodeError as error:
+        raise SearchFileError(name, [f"not a text file: byte {error.start} is not UTF-8"]) from None
+    except OSError as error:
+        raise SearchFileError(name, [f"cannot be read: {error.strerror or error}"]) from None
 
 
 def read_document(text: str) -> Document:

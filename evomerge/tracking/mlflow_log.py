@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, About, Begun, Ending, Plain, Step
+from evomerge.tracking.values import MARKER, MOST_TRIALS, Plain, Resumed, RunInfo, RunResult, Step
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-EXPERIMENT = "evomerge"  # where MLFLOW_EXPERIMENT_NAME names none
+EXPERIMENT = "evomerge"  # default; MLFLOW_EXPERIMENT_NAME names another
 IDENTITY, NUMBER = "evomerge.id", "evomerge.candidate"  # tags by which runs are found again
-MOST_METRICS, MOST_PARAMS = 1000, 100  # that MLflow takes at once
+MOST_METRICS, MOST_PARAMS = 1000, 100  # MLflow's limits per call
 LONGEST = 500  # characters of a parameter that every store takes
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 _STATES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -32,7 +32,7 @@ class MlflowLog:
     def __init__(self, place: str = "") -> None:
         self._place = place
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open the run, or go on with the one that has the identity's tag."""
         from mlflow.tracking import MlflowClient
 
@@ -55,18 +55,18 @@ class MlflowLog:
         children = self._search(f"tags.`mlflow.parentRunId` = '{self._id}'")
         self._known = {child.data.tags.get(NUMBER) for child in children}
         uri = self._client.tracking_uri
-        return Begun(first, f"{uri}, experiment {self._experiment}, run {self._id}")
+        return Resumed(first, f"{uri}, experiment {self._experiment}, run {self._id}")
 
     def log(self, steps: Sequence[Step]) -> None:
         """Write the metrics of all steps in few requests, and the nested runs."""
         metrics = [metric for step in steps for metric in _metrics(step.metrics, step.time, step.number)]
-        for step in steps:  # before the marker: a session that ends in between writes them once all the same
+        for step in steps:  # written before the marker, so that an interrupted session does not write them twice
             if step.number < MOST_TRIALS and str(step.number) not in self._known:
                 self._nested(step)
         for some in _chunks(metrics, MOST_METRICS):
             self._client.log_batch(self._id, metrics=some)
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results and the summary, and set the run's status."""
         self._client.log_batch(self._id, metrics=list(_metrics(ending.metrics, ending.time, 0)))
         self._client.log_text(self._id, ending.text, "summary.txt")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, About, Begun, Ending, Step
+from evomerge.tracking.values import MARKER, MOST_TRIALS, Resumed, RunInfo, RunResult, Step
 
 TRIALS = "candidates"  # folder of the entries under HPARAMS, a run of TensorBoard each
 
@@ -20,7 +20,7 @@ class TensorBoardLog:
         self._place = place
         self._last = -1
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open a new event file beside those of earlier sessions; what these hold of a broken step is taken back."""
         from tensorboardX import SummaryWriter
 
@@ -38,7 +38,7 @@ class TensorBoardLog:
             self._writer.add_text("search/file", indented, 0)
             self._writer.flush()
         self._last = first - 1
-        return Begun(first, str(folder))
+        return Resumed(first, str(folder))
 
     def log(self, steps: Sequence[Step]) -> None:
         """Write a scalar per metric and step, and the candidates with their genes."""
@@ -51,7 +51,7 @@ class TensorBoardLog:
             self._last = step.number
         self._writer.flush()
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results at the last step, and close."""
         last = max(self._last, 0)
         for key, value in ending.metrics.items():

@@ -1,4 +1,4 @@
-"""What trackers are given, the same for every tool: who the run is, its steps, and how it ended."""
+"""The values that every tracker gets: the run, its steps, and its result."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Plain = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class About:
+class RunInfo:
     """What holds for the whole run."""
 
     identity: str  # hexadecimal digits, the same in every session of the run
-    name: str  # of the run folder
-    folder: Path  # of the run
+    name: str  # the run folder's name
+    folder: Path  # the run folder
     config: Mapping[str, Plain]  # settings by dotted name, as in controller.name
     tags: Mapping[str, str]  # few, short: what runs are grouped by
     search_file: str  # its text
@@ -34,12 +34,12 @@ class About:
 
 @dataclass(frozen=True)
 class Step:
-    """What one candidate told, and the state of the search after it."""
+    """Metrics of one candidate, and the state of the search after it."""
 
-    number: int  # of the candidate
+    number: int  # candidate number
     time: float  # when it was finished, seconds since 1970
-    metrics: Mapping[str, float]  # finite; see `feed` for the names. A failed candidate has those of the search only
-    genes: Mapping[str, Plain]  # in the user's units
+    metrics: Mapping[str, float]  # finite; see `metrics` for the names. A failed candidate has those of the search only
+    genes: Mapping[str, Plain]  # values in the user's units
 
     @property
     def scores(self) -> dict[str, float]:
@@ -48,21 +48,21 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunResult:
     """How this session of the run ended."""
 
     state: Literal["finished", "interrupted", "failed"]  # interrupted: it can be resumed
     time: float  # seconds since 1970
-    metrics: Mapping[str, float]  # of the winner on held-out items: holdout/...; {} where nothing was asked them
-    text: str  # what the search printed at its end
+    metrics: Mapping[str, float]  # held-out scores of the best candidate: holdout/...; {} without held-out items
+    text: str  # the summary printed at the end of the search
     trials: tuple[Sequence[str], Sequence[Sequence[Plain | None]]]  # columns and rows; at most MOST_ROWS
 
 
-MOST_ROWS = 10_000  # of the table at the end
+MOST_ROWS = 10_000  # limit of the trials table in the result
 
 
 @dataclass(frozen=True)
-class Begun:
+class Resumed:
     """Where a tracker goes on, and where people find it."""
 
     first: int  # the step to write next: all before it are there
@@ -72,7 +72,7 @@ class Begun:
 class Tracker(Protocol):
     """One tool, for one run. What it raises is said once and tried again later with a new tracker."""
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open the run in the tool, or go on with the one that has this identity, and return what it has got.
 
         Args:
@@ -88,7 +88,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results and close.
 
         Args:

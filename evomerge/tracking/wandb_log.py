@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.tracking.values import About, Begun, Ending, Step
+from evomerge.tracking.values import Resumed, RunInfo, RunResult, Step
 
-PROJECT = "evomerge"  # where neither `place` nor WANDB_PROJECT names one
+PROJECT = "evomerge"  # default; `place` or WANDB_PROJECT names another
 
 
 class WandbLog:
@@ -23,18 +23,18 @@ class WandbLog:
     def __init__(self, place: str = "") -> None:
         self._entity, _, self._project = place.rpartition("/")
 
-    def begin(self, about: About) -> Begun:
+    def begin(self, about: RunInfo) -> Resumed:
         """Open the run, or go on with it: by what the server knows, or offline by what was noted beside the files.
 
         Raises:
-            InputError: nobody is logged in, and the mode is not offline.
+            InputError: there is no login, and the mode is not offline.
         """
         import wandb
 
         online = (wandb.setup().settings.mode or "online") == "online"
         # otherwise wandb would ask for a key, in the search's terminal
         if online and not wandb.login(prompt=False, verify=False):
-            raise InputError("nobody is logged in to Weights & Biases: run `wandb login`, or set WANDB_MODE=offline")
+            raise InputError("not logged in to Weights & Biases: run `wandb login`, or set WANDB_MODE=offline")
         self._note = about.folder / f"wandb-{about.identity}.json"
         self._run = wandb.init(
             entity=self._entity or None,
@@ -55,7 +55,7 @@ class WandbLog:
         self._offline = bool(self._run.offline)
         first = _noted(self._note) if self._offline else int(self._run.step)
         place = Path(self._run.dir).parent if self._offline else self._run.url
-        return Begun(first, str(place))
+        return Resumed(first, str(place))
 
     def log(self, steps: Sequence[Step]) -> None:
         """Write a row of history per candidate, its genes beside its scores."""
@@ -65,7 +65,7 @@ class WandbLog:
         if self._offline:  # a later session cannot ask a server how far this one came
             self._note.write_text(json.dumps({"next": steps[-1].number + 1}), encoding="utf-8")
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         """Write the final results into the summary and the candidates as a table, and close."""
         import wandb
 

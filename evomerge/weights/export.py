@@ -145,14 +145,6 @@ def _check_route(
     return check_fold(folder, steps, read_route(recipe, parents.layouts), merged.read, parents.revisions)
 
 
-def fingerprint_of(model: str) -> str:
-    """Return the fingerprint of a model's weights as its files hold them; `model` is a folder or any reference."""
-    from evomerge.weights.fingerprint import fingerprint
-
-    with Reader(model) as reader:
-        return fingerprint(reader.tensors())
-
-
 class _Merge:
     """Merges the tensors of one file after another, and remembers their hashes."""
 

@@ -57,18 +57,13 @@ def description(dtype: str, shape: Sequence[int], sums: Tensor) -> str:
     return f"{dtype}{list(shape)}:{finish(sums):016x}"
 
 
-def tensor_hash(tensor: Tensor) -> int:
-    """Return the sum over 8-byte words of (word + word >> 29) times an odd key of its place, modulo 2**64.
+def row_sums(tensor: Tensor) -> Tensor:
+    """Return the first half of the hash, one int64 number per row of ROW_BYTES bytes.
 
+    It is the sum over the row's 8-byte words of (word + word >> 29) times an odd key of the word's place, modulo 2**64.
     The shifted word is added so that the top bit (every other float32's sign) also moves lower bits: times an odd key,
     the top bit alone stays the top bit, and two flipped signs would cancel. The shift is 29, not 32, because the signs
     of the two float32 numbers of one word, 32 bits apart, would cancel again.
-    """
-    return finish(row_sums(tensor))
-
-
-def row_sums(tensor: Tensor) -> Tensor:
-    """Return the first half of the hash, one int64 number per row of ROW_BYTES bytes.
 
     A tensor may be hashed in pieces: the sums of consecutive pieces are those of the whole if every piece but the last
     fills its rows.

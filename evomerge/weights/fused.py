@@ -21,7 +21,7 @@ from evomerge.merge.native import Fill
 from evomerge.merge.parameters import checked
 from evomerge.merge.reductions import sum_of_weights, weighted_sum
 from evomerge.weights import fused_by_rank
-from evomerge.weights.fused_task import Task
+from evomerge.weights.fused_task import Task, dare_fill
 from evomerge.weights.measures import Measures, Read
 from evomerge.weights.steps import Step
 
@@ -217,26 +217,7 @@ def _dare(task: Task, *, elect: bool) -> Fill:
         thinning = (values["density"], factors, task.keys)
         return native.dropper(task.base, task.inputs, weight, *thinning, elect, normalize, divisor, values["lambda_"])
 
-    def fill(out: Tensor, start: int) -> None:
-        base, inputs = task.parts(out, start)
-        assert base is not None
-        kernels.dare_block(
-            out,
-            base,
-            inputs,
-            weight=values["weight"],
-            density=values["density"],
-            factor=factors,
-            keys=task.keys,
-            elect=elect,
-            normalize=values["normalize"],
-            lambda_=values["lambda_"],
-            start=start,
-            subtract=True,
-            chunk=task.chunk,
-        )
-
-    return fill
+    return dare_fill(task, factors, elect)
 
 
 _WAYS: Mapping[str, Callable[[Task], Fill | None]] = {

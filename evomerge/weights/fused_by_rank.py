@@ -6,12 +6,11 @@ from functools import partial
 
 from torch import Tensor
 
-from evomerge.merge import kernels
 from evomerge.merge.native import Fill
 from evomerge.merge.row_ranks import chances
 from evomerge.merge.selective import energy_shares, sce_sum
 from evomerge.merge.variances import energies
-from evomerge.weights.fused_task import Task
+from evomerge.weights.fused_task import Task, dare_fill
 
 
 def della(task: Task) -> Fill | None:
@@ -65,23 +64,4 @@ def _thinned_by_rank(task: Task, *, elect: bool) -> Fill | None:
             for way, tensor, (_, _, _, source) in zip(ways, task.inputs, each, strict=True)
         ]
 
-    def fill(out: Tensor, start: int) -> None:
-        origin, inputs = task.parts(out, start)
-        assert origin is not None
-        kernels.dare_block(
-            out,
-            origin,
-            inputs,
-            weight=values["weight"],
-            density=values["density"],
-            factor=factors,
-            keys=task.keys,
-            elect=elect,
-            normalize=values["normalize"],
-            lambda_=values["lambda_"],
-            start=start,
-            thin=[way.thin for way in ways],
-            chunk=task.chunk,
-        )
-
-    return fill
+    return dare_fill(task, factors, elect, [way.thin for way in ways])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from evomerge.merge import native
+from evomerge.merge import kernels, native
+from evomerge.merge.native import Fill
 from evomerge.weights.measures import Measures, Read
 from evomerge.weights.steps import Input, Step
 
@@ -42,3 +43,37 @@ class Task:
         """Return the stretches of base and inputs that belong to a stretch of the result."""
         place = slice(start, start + out.numel())
         return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
+
+
+def dare_fill(task: Task, factors: Sequence[float], elect: bool, thin: Sequence[kernels.Thin] | None = None) -> Fill:
+    """Return what writes stretches of a DARE or DELLA merge by torch.
+
+    Args:
+        task: the step.
+        factors: per input, what its kept entries are multiplied with.
+        elect: merge only the entries whose sign agrees with the elected one.
+        thin: per input, what drops entries from its delta; None for a drop by chance alone.
+    """
+    values = task.arguments
+
+    def fill(out: Tensor, start: int) -> None:
+        base, inputs = task.parts(out, start)
+        assert base is not None
+        kernels.dare_block(
+            out,
+            base,
+            inputs,
+            weight=values["weight"],
+            density=values["density"],
+            factor=factors,
+            keys=task.keys,
+            elect=elect,
+            normalize=values["normalize"],
+            lambda_=values["lambda_"],
+            start=start,
+            subtract=thin is None,
+            thin=thin,
+            chunk=task.chunk,
+        )
+
+    return fill

@@ -251,7 +251,7 @@ def test_a_truncated_file_is_said_to_be_damaged(tmp_path: Path, read_only: bool)
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(size // 2)
-    with pytest.raises(RunError, match=r"archive.sqlite is damaged \(.*`evomerge resume .*recovers"):
+    with pytest.raises(RunError, match=r"archive.sqlite is damaged \(.*`evomerge resume .*restores"):
         Archive.open(path.parent, read_only)
     assert path.stat().st_size == size // 2  # left as it was found
 

@@ -1,4 +1,4 @@
-"""A damaged archive gives back its last good state, and the search goes on as if it had been killed there."""
+"""A damaged archive is restored from its newest copy, and the search goes on as if it had been killed there."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import re
 import shutil
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evomerge.archive import FILE_NAME, Archive
 from evomerge.archive.mirror import BACKUP_NAMES, Beside, Mirror
-from evomerge.archive.recovery import recover
-from evomerge.candidate import Answers, Candidate, Outcome, Response
+from evomerge.archive.recovery import Restored, restore_newest
 from evomerge.errors import RunError
 from evomerge.run.places import reopened
-from evomerge.scoring.synthetic import synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 from tests.search.conftest import folder
 from tests.search.world import World, trace
@@ -43,7 +43,7 @@ def damaged(whole: Path, name: str) -> tuple[Path, World]:
     return run, World(run, candidates=200, levels=3, controller="random")
 
 
-def recovered(run: Path, mirror: str | None = None) -> list[str]:
+def restored(run: Path, mirror: str | None = None) -> list[str]:
     """Open the run as `resume` does; return what it said."""
     said: list[str] = []
     reopened(run, mirror, said.append).close()
@@ -55,66 +55,14 @@ def events(run: Path) -> int:
         return sum(1 for _ in archive.events())
 
 
-@pytest.mark.parametrize("share", [0.6, 0.8, 0.97])
-def test_a_truncated_archive_goes_on_from_a_prefix_of_its_history(whole: Path, share: float) -> None:
-    run, world = damaged(whole, "cut")
-    cut(run, share)
-    with pytest.raises(RunError, match=r"is damaged .*`evomerge resume"):
-        Archive.open(run)
-    (text,) = recovered(run)
-    assert "from the damaged file itself" in text
-    lost = events(whole) + 1 - events(run)  # the recovery is an event
-    known = re.search(r"(at least (\d+) later events are lost|how much is lost is unknown);", text)
-    assert known is not None, text
-    assert 0 < int(known[2] or 1) <= lost
-    (kept,) = run.glob("archive.damaged-*.sqlite")
-    assert kept.name in text
-    assert 1 < events(run) < events(whole)
-    world.run()
-    assert trace(run) == trace(whole)
-
-
-def test_what_cannot_be_read_is_not_made_up(whole: Path) -> None:
-    """A fifth of the file holds the facts and some candidates, but not the events that say how it began."""
-    run, _ = damaged(whole, "stump")
-    cut(run, 0.2)
-    with pytest.raises(RunError, match="nothing can be read from it, and there is no undamaged copy"):
-        recovered(run)
-
-
-def cut(run: Path, share: float) -> None:
-    path = run / FILE_NAME
-    os.truncate(path, int(path.stat().st_size * share) // 4096 * 4096)
-
-
-def test_garbage_in_a_page_is_noticed_and_survived_where_the_facts_are_whole(whole: Path) -> None:
-    ends = {place: end_of(whole, place) for place in range(1, 80, 11)}
-    assert set(ends.values()) <= {"unharmed", "recovered", "nothing left"}
-    assert sum(end == "recovered" for end in ends.values()) >= 3, ends
-
-
-def end_of(whole: Path, place: int) -> str:
-    """Write garbage into one page, open the run as `resume` does, go on with it, and say what became of it."""
-    run, world = damaged(whole, f"garbage-{place}")
-    with open(run / FILE_NAME, "r+b") as file:
-        file.seek(4096 * place + 64)
-        file.write(b"\xa5" * 3000)
-    try:
-        said = recovered(run)
-    except RunError as error:
-        return "nothing left" if "nothing can be read from it" in str(error) else str(error)
-    world.run()
-    return ("recovered" if said else "unharmed") if trace(run) == trace(whole) else f"page {place}: another trace"
-
-
 def test_a_backup_stands_in_where_the_file_is_beyond_reading(whole: Path) -> None:
     run, world = damaged(whole, "header")
     Beside().put(run / FILE_NAME)
     assert (run / BACKUP_NAMES[0]).stat().st_mode & 0o777 == 0o600
     with open(run / FILE_NAME, "r+b") as file:
         file.write(b"\0" * 8192)
-    (text,) = recovered(run)
-    assert f"recovered 200 candidates and {events(whole)} events from a backup in the run folder" in text
+    (text,) = restored(run)
+    assert f"restored 200 candidates and {events(whole)} events from a backup in the run folder" in text
     assert events(run) == events(whole) + 1  # the recovery is an event
     world.run()
     assert trace(run) == trace(whole)
@@ -127,65 +75,104 @@ def test_of_several_copies_the_longest_history_is_taken(whole: Path, tmp_path: P
     shutil.copy(early.folder / FILE_NAME, run / BACKUP_NAMES[0])
     Mirror(str(tmp_path / "mirror")).put(run / FILE_NAME)
     (run / FILE_NAME).write_bytes((run / FILE_NAME).read_bytes()[:4096])
-    (text,) = recovered(run, str(tmp_path / "mirror"))
-    assert f"recovered 200 candidates and {events(whole)} events from the mirror" in text
+    (text,) = restored(run, str(tmp_path / "mirror"))
+    assert f"restored 200 candidates and {events(whole)} events from the mirror" in text
     assert trace(run) == trace(whole)
     (run / FILE_NAME).write_bytes((run / FILE_NAME).read_bytes()[:4096])
-    (text,) = recovered(run)
-    assert "recovered 8 candidates" in text
+    (text,) = restored(run)
+    assert "restored 8 candidates" in text
     world.run()
     assert trace(run) == trace(whole)
 
 
-def test_a_half_recorded_candidate_is_taken_back_to_where_it_was_whole(whole: Path) -> None:
-    """Answers that are missing although their event is there end the history before that event."""
-    run, world = damaged(whole, "hole")
-    with sqlite3.connect(run / FILE_NAME) as connection:
-        connection.execute("DROP TRIGGER answers_no_DELETE")
-        connection.execute(
-            "DELETE FROM answers WHERE candidate = 20 AND question = (SELECT max(question) FROM answers)"
-        )
-    connection.close()
-    with open(run / FILE_NAME, "r+b") as file:  # a page at the end, of which nothing is needed, so that it is noticed
-        file.seek(0, 2)
-        size = file.tell()
-        file.seek(28)
-        file.write((size // 4096 + 5).to_bytes(4, "big"))
-    result = recover(run, FILE_NAME)
-    with Archive.open(run) as archive:
-        kinds = [(event.kind, event.candidate) for event in archive.events()]
-    assert ("finished", 20) not in kinds
-    assert result.lost is not None
-    assert result.lost > 0
+def overwrite_outcomes(path: Path) -> None:
+    """Write garbage into the first page of the outcomes; events stay readable."""
+    with closing(sqlite3.connect(path)) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'outcomes'").fetchone()[0]
+    with open(path, "r+b") as file:
+        file.seek(4096 * (page - 1))
+        file.write(b"\xa5" * 3000)
+
+
+@pytest.fixture
+def backed_up(whole: Path) -> tuple[Path, World]:
+    """The same run with a backup of its first 120 candidates."""
+    run = whole.with_name("backed-up")
+    world = World(run, candidates=200, levels=3, controller="random", pool=lambda spec: ShuffledPool(spec, 2))
+    replace(world, candidates=120).run()
+    Beside().put(run / FILE_NAME)
+    world.run()
+    assert trace(run) == trace(whole)
+    return run, world
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.97])
+def test_a_truncated_archive_goes_on_from_its_backup(whole: Path, backed_up: tuple[Path, World], share: float) -> None:
+    run, world = backed_up
+    path = run / FILE_NAME
+    before = events(run)
+    os.truncate(path, int(path.stat().st_size * share) // 4096 * 4096)
+    with pytest.raises(RunError, match=r"is damaged .*`evomerge resume"):
+        Archive.open(run)
+    (text,) = restored(run)
+    assert "restored 120 candidates" in text
+    assert "what was recorded later is lost, and the damaged file does not show how much" in text
+    (kept,) = run.glob("archive.damaged-*.sqlite")
+    assert kept.name in text
+    assert 1 < events(run) < before
     world.run()
     assert trace(run) == trace(whole)
 
 
-def test_parts_of_tasks_and_several_metrics_per_item_are_kept(folder: Path) -> None:
-    """A history of 60 candidates with two metrics per item, the tasks answered in two parts; cut near its end."""
-    run = folder / "metrics"
-    with Archive.create(run, {"seed": 7}) as archive:
-        for number in range(60):
-            genes = (number / 60, 0.5)
-            archive.put_asked([Candidate(number, synthetic_recipe(genes), genes)], 1)
-            for place, left in (("a", 1), ("b", 0)):
-                given = tuple(Response("add", place, metric, 1.0, "said" * 20) for metric in ("acc", "acc_norm"))
-                archive.put_answers(Answers(number, "search", "add", given, left), ("a", "b") if left else ())
-            archive.put_outcome(Outcome(number, "search"))
-        whole = sum(1 for _ in archive.events())
-    cut(run, 0.7)
-    result = recover(run, FILE_NAME)
+def test_what_was_recorded_after_the_backup_is_reported(whole: Path, backed_up: tuple[Path, World]) -> None:
+    """Garbage in a page of answers leaves the events readable: they say which results are gone."""
+    run, world = backed_up
+    path = run / FILE_NAME
     with Archive.open(run) as archive:
-        kinds = [event.kind for event in archive.events()]
-        ended = {event.candidate for event in archive.events("finished")}
-        assert all(len(archive.responses("search", number or 0)) == 4 for number in ended)
-    assert 100 < result.events < whole
-    assert kinds.count("part") >= len(ended) >= 20
+        last = list(archive.events())[-1].seq
+    overwrite_outcomes(path)
+    (text,) = restored(run)
+    with Archive.open(run) as archive:
+        kept = [event for event in archive.events() if event.kind != "recovered"]
+        (note,) = archive.events("recovered")
+    assert note.payload == {"source": "a backup in the run folder", "events": kept[-1].seq, "lost": last - kept[-1].seq}
+    assert f"at least {last - kept[-1].seq} later events are lost, with the results of candidates " in text
+    done = {event.candidate for event in kept if event.kind == "finished"}
+    first = min(set(range(200)) - done)
+    assert re.search(rf"candidates {first}, .* and \d+ more; the damaged file", text)
+    world.run()
+    assert trace(run) == trace(whole)
 
 
-def test_where_nothing_is_left_it_is_said(whole: Path) -> None:
+def test_nothing_is_lost_where_the_backup_holds_the_last_event(whole: Path) -> None:
+    run, _ = damaged(whole, "same")
+    Beside().put(run / FILE_NAME)
+    overwrite_outcomes(run / FILE_NAME)
+    (text,) = restored(run)
+    assert "nothing is lost" in text
+
+
+def test_a_damaged_archive_does_not_replace_its_good_copy(whole: Path, tmp_path: Path) -> None:
+    run, _ = damaged(whole, "copied")
+    Beside().put(run / FILE_NAME)
+    good = (run / BACKUP_NAMES[0]).read_bytes()
+    overwrite_outcomes(run / FILE_NAME)
+    for keep in (Beside(), Mirror(str(tmp_path / "mirror"))):
+        with pytest.raises(RunError, match=r"archive.sqlite is damaged"):
+            keep.put(run / FILE_NAME)
+    assert (run / BACKUP_NAMES[0]).read_bytes() == good
+    assert not list(run.glob("*.part"))
+
+
+def test_where_there_is_no_copy_it_is_said(whole: Path) -> None:
     run, _ = damaged(whole, "nothing")
     (run / FILE_NAME).write_bytes(b"SQLite format 3\0" + b"\0" * 4096)
-    with pytest.raises(RunError, match="nothing can be read from it, and there is no undamaged copy"):
-        recover(run, FILE_NAME)
+    with pytest.raises(RunError, match="there is no undamaged copy"):
+        restore_newest(run, FILE_NAME)
     assert (run / FILE_NAME).exists()  # it was not touched
+
+
+def test_a_long_loss_is_named_in_part() -> None:
+    result = Restored("a backup", 10, 0.0, 3, 40, tuple(range(3, 20)), Path("archive.damaged-x.sqlite"))
+    assert "candidates 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 and 5 more" in result.text()
+    assert "which ends at 1970-01-01 00:00:00 UTC" in result.text()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evomerge.pool.ray_pool import RayPool
+from evomerge.pool.ray_pool import start_ray_pool
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.search.world import OPTIMA, PARENTS, World
 
@@ -20,7 +20,7 @@ def world(folder: Path, candidates: int) -> World:
 def main(folder: str, address: str, candidates: str, seconds: str) -> int:
     spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=float(seconds), spread=0.5, portion=4)
     given = world(Path(folder), int(candidates))
-    given.spec, given.pool = spec, lambda spec: RayPool(spec, address=address)
+    given.spec, given.pool = spec, lambda spec: start_ray_pool(spec, address=address)
     return 0 if given.run().finished else 130
 
 

@@ -14,8 +14,8 @@ from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.test_pools import OPTIMA, expected, run_all
 
 pytest.importorskip("ray")
-from evomerge.pool.private_ray import PrivateRay, hushed
-from evomerge.pool.ray_pool import RayPool
+from evomerge.pool.private_ray import PrivateRay, quiet_ray
+from evomerge.pool.ray_pool import start_ray_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -56,9 +56,9 @@ def test_a_worker_that_the_host_has_no_memory_for_is_asked_for_half_of_it() -> N
     threshold = (memory.total - memory.available + 2.7 * GIB) / memory.total
     config = {"memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100}
     try:
-        with hushed():
+        with quiet_ray():
             ray.init(**place.settings(2), _system_config=config)
-        pool = RayPool(Hungry(), 1, cpus=1)
+        pool = start_ray_pool(Hungry(), 1, cpus=1)
         try:
             answers, outcomes, retries = run_all(pool, range(4))
         finally:

@@ -12,7 +12,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.cli import main
-from evomerge.cli.watching import seconds_left, status_line, watch
+from evomerge.cli.watch import seconds_left, status_line, watch
 from evomerge.results import open_run
 from tests.run.made import make_run
 
@@ -95,13 +95,13 @@ def test_a_status_without_a_best_is_a_line_too() -> None:
         "state": "stopped", "budget": {}, "candidates_per_hour": None, "done": 0, "failed": 0, "seconds": 3.0,
         "best": None, "front_size": 0, "busy_share": None,
     }  # fmt: skip
-    assert status_line(status) == "stopped  0 candidates  front 0  3s"
+    assert status_line(status) == "stopped  0 candidates  3s"
 
 
 def test_a_watcher_in_a_process_of_its_own_ends_with_the_run(folder: str) -> None:
     root = str(Path(__file__).parents[2])
     with Archive.open(folder, read_only=False):
-        code = f"import sys; sys.path.insert(0, {root!r}); from evomerge.cli.watching import watch; "
+        code = f"import sys; sys.path.insert(0, {root!r}); from evomerge.cli.watch import watch; "
         code += f"watch({folder!r}, seconds=0.05)"
         watcher = Popen([sys.executable, "-c", code], stdout=PIPE, text=True)
         assert watcher.stdout is not None

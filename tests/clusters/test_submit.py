@@ -12,9 +12,10 @@ import yaml
 
 from evomerge.cli import main
 from evomerge.errors import InputError, RunError, SearchFileError
+from evomerge.run.options import SubmitOptions
 from evomerge.run.packing import MOST_BYTES, pack
 from evomerge.run.session import run_of_file, search
-from evomerge.run.submit import Wish, parcel, search_command
+from evomerge.run.submit import parcel, search_command
 from evomerge.searchfile.cluster_file import ClusterFile, load_cluster_file
 from tests.clusters.test_places import CLUSTERS, SCHEMA, understood
 from tests.end_to_end.conftest import EXPERTS, TASKS
@@ -137,7 +138,7 @@ def cluster_file(folder: Path, text: str) -> ClusterFile:
 
 def test_the_command_is_one_that_search_understands(place: Path) -> None:
     cluster = cluster_file(place, "address: http://head:8265\nruns: ~/my runs\nworkers: 6\n")
-    job = parcel(write(place), cluster, Wish(candidates=9, seed=3, resume=True, log=("wandb:me/a b",)))
+    job = parcel(write(place), cluster, SubmitOptions(candidates=9, seed=3, resume=True, log=("wandb:me/a b",)))
     words = shlex.split(job.entrypoint.replace('"$HOME"', "/home/me"))
     assert words[:3] == ["python", "-m", "evomerge"]
     given = understood(words[3:])
@@ -148,13 +149,13 @@ def test_the_command_is_one_that_search_understands(place: Path) -> None:
 
 
 def test_the_command_line_wins_over_the_cluster_file() -> None:
-    assert "--workers 2" in search_command("a.yaml", "/r", ClusterFile("c", "ray", workers=8), Wish(workers=2))
+    assert "--workers 2" in search_command("a.yaml", "/r", ClusterFile("c", "ray", workers=8), SubmitOptions(workers=2))
 
 
 def test_a_run_folder_of_the_cluster_is_absolute(place: Path) -> None:
     cluster = cluster_file(place, "address: http://head:8265\nruns: /runs\n")
     with pytest.raises(InputError, match="--out must be absolute or begin with ~/"):
-        parcel(write(place), cluster, Wish(out="runs/mine"))
+        parcel(write(place), cluster, SubmitOptions(out="runs/mine"))
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(
@@ -174,7 +175,9 @@ def test_secrets_come_from_the_environment_and_are_not_shown(
     out = capsys.readouterr().out
     assert json.loads(out)["variables"] == ["HF_TOKEN"]
     assert "hf_planted" not in out
-    assert parcel(file, load_cluster_file(place / "cluster.yaml"), Wish()).variables == {"HF_TOKEN": "hf_planted"}
+    assert parcel(file, load_cluster_file(place / "cluster.yaml"), SubmitOptions()).variables == {
+        "HF_TOKEN": "hf_planted"
+    }
 
 
 def test_nobody_answers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

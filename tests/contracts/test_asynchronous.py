@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from evomerge.controllers.protocol import Controller, NoiseAware, Setup, Versioned, tell
-from evomerge.controllers.registry import FACTORIES, build
+from evomerge.controllers.registry import AUTO, CONTROLLERS, build
 from evomerge.errors import InputError
 from tests.contracts.test_controllers import OPTIONS, SOUPS, sphere
 
-NAMES = sorted(set(FACTORIES) - SOUPS)  # what ends by itself has no asynchronous form
-NEVER_WAIT = sorted({"cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "random", "sobol", "latin"} & set(FACTORIES))
+NAMES = sorted(set(CONTROLLERS) - SOUPS - {AUTO})  # what ends by itself has no asynchronous form
+NEVER_WAIT = sorted({"cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "random", "sobol", "latin"} & set(CONTROLLERS))
 
 
 def eager(name: str, staleness: int | None = None) -> Controller:

@@ -12,20 +12,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from evomerge.controllers.ingredients import Ingredients
+from evomerge.controllers.model_weights import Ingredients
 from evomerge.controllers.protocol import Controller, Setup
-from evomerge.controllers.registry import AUTO, FACTORIES, build
+from evomerge.controllers.registry import AUTO, CONTROLLERS, build
 from evomerge.errors import InputError
 
-NAMES = [*sorted(FACTORIES), AUTO]
+NAMES = sorted(CONTROLLERS)
 DESIGNS = {"random", "sobol", "latin"}
 # These build from the models and draw no lots: they end by themselves, and a seed changes nothing.
 SOUPS = {"greedy-soup", "kinship"}
 CHANCY = [name for name in NAMES if name not in SOUPS]
 LEARNERS = [name for name in CHANCY if name not in DESIGNS]
 # small batches, so that a few dozen proposals pass through every phase: start-up, modelled, further generations
-OPTIONS = {"tpe": {"startup": 8, "population": 4}, "gp": {"startup": 4, "population": 4}}
-OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution", AUTO)}
+OPTIONS = {"tpe": {"startup": 8, "batch_size": 4}, "gp": {"startup": 4, "batch_size": 4}}
+OPTIONS |= {name: {"population": 6} for name in ("cma-es", "nsga-ii", "nsga-iii", "evolution")}
+OPTIONS |= {AUTO: {"batch_size": 6}}
 OPTIONS |= {"quadratic": {"startup": 10}, "nehvi": {"startup": 8}}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.choice import choose
+from evomerge.controllers.auto import choose
 from evomerge.controllers.protocol import Prior, Setup
-from evomerge.controllers.registry import WARM, build
+from evomerge.controllers.registry import build, warm_starting
 from evomerge.errors import InputError
 from tests.contracts.test_controllers import drive, sphere
 
@@ -87,7 +87,8 @@ def test_nsga_proposes_the_front_of_the_results_first(name: str) -> None:
     assert tuple(first[3]) != (0.3, 0.3)
 
 
-@pytest.mark.parametrize("name", [name for name in WARM if name != "gp"])  # which is as slow as it is alike to tpe here
+# gp is left out: it is slow, and here like tpe
+@pytest.mark.parametrize("name", [name for name in warm_starting() if name != "gp"])
 def test_with_priors_replay_is_exact_and_failures_are_survived(name: str) -> None:
     setup = Setup(3, 5, prior=near(0.6, 4))
     options = {"cma-es": {"population": 6}}.get(name, {})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evomerge.controllers.proposals import MISSED, Proposals
 from evomerge.controllers.protocol import Prior, Setup
 from evomerge.controllers.registry import build
-from evomerge.controllers.tally import MISSED, Tally
 from evomerge.pareto.constraints import Bounds
 from tests.contracts.test_controllers import OPTIONS, drive
 
@@ -49,9 +49,9 @@ def test_results_of_another_run_are_judged_by_the_bounds_too(name: str) -> None:
 
 
 def test_what_misses_a_bound_ranks_below_all_that_meets_it_and_the_nearer_higher() -> None:
-    tally = Tally(2, BOUNDS)
-    tally.hand_out(4)
-    told = [tally.take_back(i, row) for i, row in enumerate([(0.1, 0.8), (9.0, 0.7), (9.0, 0.4), (-1e9, 0.9)])]
+    proposals = Proposals(2, BOUNDS)
+    proposals.hand_out(4)
+    told = [proposals.take_back(i, row) for i, row in enumerate([(0.1, 0.8), (9.0, 0.7), (9.0, 0.4), (-1e9, 0.9)])]
     assert told[0] == (0.1, 0.8)
     assert told[3] == (-1e9, 0.9)
     assert told[1] == pytest.approx((MISSED * 1.125,) * 2)

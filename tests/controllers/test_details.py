@@ -12,8 +12,9 @@ from scipy.stats import qmc
 
 from evomerge.controllers.cma_es import CmaEs, cma_es
 from evomerge.controllers.protocol import Setup
-from evomerge.controllers.registry import FACTORIES, build, option_names
+from evomerge.controllers.registry import CONTROLLERS, CmaEsOptions, build, controller_info
 from evomerge.errors import InputError
+from evomerge.options import options_of
 from tests.contracts.test_controllers import drive, sphere
 
 
@@ -24,7 +25,7 @@ def points(name: str, setup: Setup, count: int, **options: Any) -> np.ndarray:
 @pytest.mark.parametrize("name", ["sobol", "random"])
 def test_a_designs_points_do_not_depend_on_its_batches(name: str) -> None:
     setup = Setup(3, seed=5)
-    assert np.array_equal(points(name, setup, 100, population=7), points(name, setup, 100, population=64))
+    assert np.array_equal(points(name, setup, 100, batch_size=7), points(name, setup, 100, batch_size=64))
 
 
 def test_sobol_fills_the_cube_more_evenly_than_chance() -> None:
@@ -72,7 +73,7 @@ def test_cma_ranks_failures_last_and_ties_them() -> None:
 
 
 def test_cma_restarts_with_twice_the_population_and_says_why_it_ends() -> None:
-    controller = cma_es(Setup(2, seed=5), population=5, restarts=2)
+    controller = cma_es(Setup(2, seed=5), CmaEsOptions(population=5, restarts=2))
     sizes: list[int] = []
     asked = 0
     while not controller.stop():
@@ -90,9 +91,9 @@ def test_cma_is_diagonal_in_many_dimensions() -> None:
     def diagonal(controller: CmaEs) -> bool:
         return controller._diagonal
 
-    assert not diagonal(cma_es(Setup(200)))
-    assert diagonal(cma_es(Setup(201)))
-    assert diagonal(cma_es(Setup(3), diagonal=True))
+    assert not diagonal(cma_es(Setup(200), CmaEsOptions()))
+    assert diagonal(cma_es(Setup(201), CmaEsOptions()))
+    assert diagonal(cma_es(Setup(3), CmaEsOptions(diagonal=True)))
 
 
 def test_cma_leaves_numpys_generator_alone_in_many_dimensions() -> None:
@@ -128,18 +129,18 @@ def test_unknown_names_and_options_are_refused_with_near_ones() -> None:
         build("cmaes", Setup(2))
     with pytest.raises(InputError, match=r"controller 'cma-es' has no option 'populaton'. Near: population"):
         build("cma-es", Setup(2), {"populaton": 5})
-    assert option_names("cma-es") == ["population", "sigma", "restarts", "diagonal"]
+    assert list(options_of(controller_info("cma-es").options)) == ["population", "sigma", "restarts", "diagonal"]
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cma-es", {"population": 1}, "population of cma-es must be 2 or more, got 1"),
-        ("cma-es", {"sigma": 0.0}, r"sigma of cma-es must be in \(0, 1\]"),
-        ("cma-es", {"restarts": -1}, "restarts of cma-es must be 0 or more"),
-        ("sobol", {"population": 0}, "population must be 1 or more"),
-        ("tpe", {"population": 0}, "population must be 1 or more"),
-        ("nsga-ii", {"population": 1}, "population must be 2 or more"),
+        ("cma-es", {"population": 1}, "population of controller 'cma-es' must be a whole number of at least 2, got 1"),
+        ("cma-es", {"sigma": 0.0}, "must be a number above 0 and of at most 1, got 0.0"),
+        ("cma-es", {"restarts": -1}, "restarts of controller 'cma-es' must be a whole number of at least 0, got -1"),
+        ("sobol", {"batch_size": 0}, "must be a whole number of at least 1, got 0"),
+        ("tpe", {"batch_size": 0}, "must be a whole number of at least 1, got 0"),
+        ("nsga-ii", {"population": 1}, "must be a whole number of at least 2, got 1"),
     ],
 )
 def test_impossible_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -147,7 +148,7 @@ def test_impossible_options_are_refused(name: str, options: dict[str, Any], mess
         build(name, Setup(2), options)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", CONTROLLERS)
 def test_a_space_without_genes_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="no gene"):
         build(name, Setup(0))

@@ -110,7 +110,7 @@ def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposal
     assert not eager.repeat(batches[0])
 
 
-@pytest.mark.parametrize(("options", "what"), [({"population": 0}, "population"), ({"startup": 0}, "startup")])
+@pytest.mark.parametrize(("options", "what"), [({"batch_size": 0}, "batch_size"), ({"startup": 0}, "startup")])
 def test_impossible_options_are_refused(options: dict[str, int], what: str) -> None:
-    with pytest.raises(InputError, match=f"{what} of nehvi must be 1 or more"):
+    with pytest.raises(InputError, match=f"{what} of controller 'nehvi' must be a whole number of at least 1, got 0"):
         build("nehvi", Setup(3), options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.ingredients import Ingredients
+from evomerge.controllers.model_weights import Ingredients
 from evomerge.controllers.protocol import Prior, Setup
 from evomerge.controllers.quadratic_front import design_size, fits_to
 from evomerge.controllers.registry import build
@@ -197,9 +197,9 @@ def test_nested_needs_one_weight_per_model_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"population": 0}, "population of quadratic must be 1 or more"),
-        ({"startup": 0}, "startup of quadratic must be 1 or more"),
-        ({"tolerance": 1.0}, r"tolerance of quadratic must be in \[0, 1\)"),
+        ({"batch_size": 0}, "batch_size of controller 'quadratic' must be a whole number of at least 1"),
+        ({"startup": 0}, "startup of controller 'quadratic' must be a whole number of at least 1"),
+        ({"tolerance": 1.0}, "must be a number of at least 0 and below 1, got 1.0"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:

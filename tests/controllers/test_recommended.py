@@ -7,13 +7,14 @@ import pytest
 
 from evomerge.controllers.cma_es import CmaEs, cma_es
 from evomerge.controllers.protocol import Recommending, Setup
+from evomerge.controllers.registry import CmaEsOptions
 
 OPTIMUM = np.array([0.35, 0.6, 0.5, 0.4, 0.55, 0.45])
 GENERATIONS, POPULATION = 12, 10
 
 
 def climbed(seed: int, noise: float, asynchronous: bool = False) -> tuple[CmaEs, list[np.ndarray], list[float]]:
-    controller = cma_es(Setup(6, seed, asynchronous=asynchronous), population=POPULATION)
+    controller = cma_es(Setup(6, seed, asynchronous=asynchronous), CmaEsOptions(population=POPULATION))
     rng, points, told = np.random.default_rng(seed), list[np.ndarray](), list[float]()
     while len(points) < GENERATIONS * POPULATION:
         for point in controller.ask():
@@ -49,7 +50,7 @@ def test_without_noise_the_last_centre_is_where_it_converged(asynchronous: bool)
 
 
 def test_before_the_first_generation_there_is_nothing_and_after_it_one_point() -> None:
-    controller = cma_es(Setup(6, 0), population=4)
+    controller = cma_es(Setup(6, 0), CmaEsOptions(population=4))
     assert controller.recommended() == []
     for number, point in enumerate(controller.ask()):
         controller.tell(number, (float(point.sum()),))

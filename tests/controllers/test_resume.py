@@ -15,8 +15,10 @@ class Cut(Exception):
 
 @pytest.mark.parametrize("controller", ["quadratic", "nehvi", "nsga-iii"])
 def test_resume_goes_on_as_if_nothing_had_happened(tmp_path: Path, controller: str) -> None:
+    key = "population" if controller == "nsga-iii" else "batch_size"
+
     def world(name: str) -> World:
-        return World(tmp_path / name, controller, 22, options={"population": 4})
+        return World(tmp_path / name, controller, 22, options={key: 4})
 
     moments: list[str] = []
     world("whole").run(moments.append)

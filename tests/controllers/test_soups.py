@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.ingredients import Ingredients, ingredients_of
+from evomerge.controllers.model_weights import Ingredients, ingredients_of
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
@@ -106,5 +106,5 @@ def test_a_space_without_weights_is_refused(name: str) -> None:
 def test_kinship_without_measurements_and_with_too_few_of_the_best() -> None:
     with pytest.raises(InputError, match="needs the inner products"):
         build("kinship", Setup(3, ingredients=parts()))
-    with pytest.raises(InputError, match="top of kinship must be 2 or more, got 1"):
+    with pytest.raises(InputError, match="top of controller 'kinship' must be a whole number of at least 2, got 1"):
         build("kinship", Setup(3, ingredients=parts(np.eye(3).tolist())), {"top": 1})

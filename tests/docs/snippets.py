@@ -22,6 +22,7 @@ REASONS = {
     "cluster": "needs a cluster",
     "input": "needs an input of the reader's own",
     "shell": "changes the reader's shell or installs packages",
+    "budget": "needs more candidates than the tests evaluate",
 }
 MOST = 3  # candidates of a search in the tests, in place of what the page says
 _FENCE = re.compile(r"(?:^<!-- not run: (?P<reason>[\w-]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
@@ -78,7 +79,7 @@ def run(page: Path, workspace: Path) -> list[str]:
                     _shell(line, place)
                     done.append(f"{place} {line.strip()}")
         elif snippet.kind == "python":
-            exec(compile(snippet.text, place, "exec"), names)
+            exec(compile(snippet.text, place, "exec", dont_inherit=True), names)  # a page has no `annotations` import
             done.append(f"{place} python, {len(snippet.text.splitlines())} lines")
         elif snippet.kind == "yaml":
             done.append(f"{place} yaml{_yaml(snippet.text, workspace)}")

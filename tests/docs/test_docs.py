@@ -15,17 +15,17 @@ import pytest
 from evomerge.merge.catalogue import CATALOGUE
 from evomerge.results.columns import FRAMES
 from evomerge.searchfile.reference import markdown
-from evomerge.searchfile.sections import SEARCH_FILE
+from evomerge.searchfile.sections import search_file_section
 from tests.docs.snippets import REASONS, commands, parses, run, snippets
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Real searches on the shipped experts, with few candidates and documents.
 SEARCHING = {"first_search", "your_own_task", "choose_from_a_front", "few_items", "merge_then_route", "follow_a_search"}
-SEARCHING |= {"from_mergekit_evolve", "write_a_scorer"}
+SEARCHING |= {"from_mergekit_evolve", "write_a_scorer", "README", "few_evaluations", "from_python"}
 DOCUMENTS, ITEMS = 48, 8  # of each shipped task, and asked by the shipped search files, in the tests
 # Their commands are for clusters, and stand there indented: they are parsed below, not run.
-PROSE = {"index", "clusters", "scale", "glossary"}
+PROSE = {"index", "install", "clusters", "scale", "glossary", "architecture"}
 
 
 @pytest.fixture
@@ -69,12 +69,10 @@ def test_what_is_not_run_says_a_known_reason(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("not run:") == sum(bool(snippet.reason) for snippet in snippets(page)), "a marker without a fence"
     assert text.count("\n```") == 2 * len(snippets(page)), "a fence without a language, or one that is not closed"
-    assert page.stem not in PROSE or not snippets(page) or page.stem in {"clusters", "scale"}
+    assert page.stem not in PROSE or not snippets(page) or page.stem in {"install", "clusters", "scale", "architecture"}
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str
-)
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "search_spaces").glob("*.yaml"))], ids=str)
 def test_every_command_that_is_written_somewhere_parses(path: Path) -> None:
     for words in commands(path.read_text(encoding="utf-8")):
         assert parses(words), f"{path.name}: evomerge {' '.join(words)}"
@@ -98,6 +96,7 @@ def test_the_site_builds_with_warnings_as_errors(tmp_path: Path) -> None:
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert "evomerge.results.Run" in text
     assert "Return one row per candidate" in text  # a docstring of a method
+    assert "&gt;&gt;&gt; run = open_run" in re.sub(r"<[^>]*>", "", text)  # a doctest is code, no quotation
     assert "cma-es" in (site / "reference" / "search_file.html").read_text(encoding="utf-8")
     for page in site.rglob("*.html"):
         loads = re.findall(r'<(?:script|img)[^>]* src="(https?:[^"]*)"', page.read_text(encoding="utf-8"))
@@ -121,7 +120,7 @@ def test_the_reference_has_every_verb_key_frame_method_and_space(site_pages: Mod
     assert all(f"| `{name}` |" in pages["reference/methods.md"] for name in CATALOGUE)
     spaces = [path.stem for path in (ROOT / "search_spaces").glob("*.yaml")]
     assert all(f"## {name}\n" in pages["gallery.md"] for name in spaces)
-    assert all(f"| `{key.name}` |" in markdown() for key in SEARCH_FILE.keys)
+    assert all(f"| `{key.name}` |" in markdown() for key in search_file_section().keys)
     assert "| `first` | whole number of at least 2 | `20` |" not in markdown().split("### `scoring.racing`")[0]
     assert "| `first` |" in markdown().split("### `scoring.racing`")[1]
 

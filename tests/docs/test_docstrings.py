@@ -34,21 +34,25 @@ EXTENDING = {
     "evomerge.scoring.measures": ("Measure", "Door"),
     "evomerge.results.front_table": ("Front",),
     "evomerge.results.fronts": ("FrontRequest", "FrontAnswer"),
-    "evomerge.results.comparing": ("Comparison", "compare"),
-    "evomerge.results.finals": ("Final", "compare_finals"),
+    "evomerge.results.comparison": ("Comparison", "compare"),
+    "evomerge.results.holdout": ("Final", "compare_finals"),
     "evomerge.results.columns": ("Column", "describe", "markdown"),
     "evomerge.results.optuna_storage": ("write_study",),
     "evomerge.report": ("write_report", "report_html"),
     "evomerge.run.check": ("CheckReport",),
-    "evomerge.run.session": ("Reporter",),
-    "evomerge.tracking.values": ("About", "Step", "Ending", "Begun", "Tracker"),
+    "evomerge.run.options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
+    "evomerge.tracking.values": ("RunInfo", "Step", "RunResult", "Resumed", "Tracker"),
 }
 OWN_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
 
 
 def surface() -> dict[str, Any]:
     """Return every public function and class by its dotted name."""
-    found = {f"evomerge.{name}": getattr(evomerge, name) for name in evomerge.__all__ if name != "__version__"}
+    found = {
+        f"evomerge.{name}": getattr(evomerge, name)
+        for name in evomerge.__all__
+        if name not in ("__version__", "figures")
+    }
     found |= {f"evomerge.figures.{name}": getattr(figures, name) for name in figures.__all__}
     for module, names in EXTENDING.items():
         found |= {f"{module}.{name}": getattr(importlib.import_module(module), name) for name in names}
@@ -133,6 +137,8 @@ def test_a_class_tells_what_it_is_and_every_field(name: str) -> None:
     assert isinstance(tree, ast.ClassDef)
     spans = {node.target.id: node for node in tree.body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
     for field in dataclasses.fields(kind):
+        if field.metadata.get("help") or field.name not in spans:  # told by `--help`, or by the class that it is from
+            continue
         start, end = spans[field.name].lineno, spans[field.name].end_lineno
         beside = "#" in "".join(lines[start - 1 : end]) or lines[start - 2].strip().startswith("#")
         plain = f"{field.name}:" in text or f"`{field.name}`" in text or re.search(rf"\b{field.name}\b", text)

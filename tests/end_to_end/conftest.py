@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.controllers.registry import controller_info
+
 ROOT = Path(__file__).parent.parent.parent
 EXPERTS = ROOT / "examples" / "experts"
 TASKS = ROOT / "examples" / "tasks"
@@ -25,7 +27,7 @@ objectives:
   - {{task: sort, metric: exact_match}}
 tasks: {{include: [{tasks}]}}
 scoring: {{items: {items}, holdout: 0.05}}
-controller: {{name: {controller}, population: 4}}
+controller: {{name: {controller}, {key}: 4}}
 budget: {{candidates: {candidates}}}
 seed: 3
 """
@@ -35,7 +37,13 @@ def search_text(
     *, method: str = "task_arithmetic", controller: str = "cma-es", candidates: int = 6, items: int = 12
 ) -> str:
     return SEARCH.format(
-        experts=EXPERTS, tasks=TASKS, method=method, controller=controller, candidates=candidates, items=items
+        key=controller_info(controller).batch_option,
+        experts=EXPERTS,
+        tasks=TASKS,
+        method=method,
+        controller=controller,
+        candidates=candidates,
+        items=items,
     )
 
 

@@ -160,8 +160,8 @@ def test_a_chat_template_in_the_bases_folder_or_in_the_search_file(
         file.write_text(file.read_text().replace("merge:", f"merge:\n  chat_template: {json.dumps(template)}", 1))
     assert main(["search", str(place / "search.yaml"), "--out", str(place / "run"), "--quiet"]) == 0
     run = open_run(place / "run")
-    assert len(run.evaluations()) == 2
-    assert len(run.evaluations("parent")) == 3  # parents are asked in it too
+    assert len(run.data.evaluations()) == 2
+    assert len(run.data.evaluations("parent")) == 3  # parents are asked in it too
     capsys.readouterr()
 
 

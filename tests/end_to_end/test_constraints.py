@@ -52,10 +52,10 @@ def test_a_search_obeys_its_constraint_and_resumes_with_it(tmp_path: Path, capsy
     run = open_run(bound)
     best = run.best()
     assert best is not None
-    assert run.evaluations()[best.number].scores["sort"].value <= bar
+    assert run.data.evaluations()[best.number].scores["sort"].value <= bar
     finalists = [final.number for final in run.finals() if final.number >= 0]
     assert finalists
-    assert all(run.evaluations()[number].scores["sort"].value <= bar for number in finalists)
+    assert all(run.data.evaluations()[number].scores["sort"].value <= bar for number in finalists)
 
     evomerge.resume(bound, candidates=12)
     assert main(["search", str(tmp_path / "bound.yaml"), "--out", str(tmp_path / "long"), "--candidates", "12"]) == 0

@@ -32,7 +32,7 @@ def test_a_searchs_answers_become_the_bank_of_the_next(tmp_path: Path, capsys: p
     assert "estimates   add: from 6 items" in out
     first, second = open_run(tmp_path / "first"), open_run(tmp_path / "second")
     assert second.facts["items"]["search"] == first.facts["items"]["search"]
-    table = second.estimates()
+    table = second.tables.estimates()
     assert (table["items"] == 6).all()
     assert set(table["method"]) <= {"mp-irt", "p-irt", "parents"}
     known = table.dropna(subset=["full"])
@@ -40,4 +40,4 @@ def test_a_searchs_answers_become_the_bank_of_the_next(tmp_path: Path, capsys: p
     assert main(["status", str(tmp_path / "second"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["estimates"]["add"]["items"] == 6
     # the first candidate is the same recipe in both, and answered everything in both
-    assert second.evaluations()[0].scores == first.evaluations()[0].scores
+    assert second.data.evaluations()[0].scores == first.data.evaluations()[0].scores

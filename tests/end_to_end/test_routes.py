@@ -10,6 +10,7 @@ import yaml
 import evomerge
 from evomerge.errors import SearchFileError
 from evomerge.results import Run, open_run
+from evomerge.results.fronts import front_mapping
 from evomerge.run.check import check
 from evomerge.run.verbs import replay, score
 from tests.end_to_end.conftest import EXPERTS, TASKS
@@ -47,7 +48,7 @@ def test_a_front_of_quality_against_depth(run: Run) -> None:
     assert sizes[8.0] == 8 * layer + 78 * 96 + 96
     assert len(sizes) > 1
     assert all(sizes[depth] == sizes[8.0] - (8 - depth) * layer for depth in sizes)
-    points = run.front_mapping()["points"]
+    points = front_mapping(run.data)["points"]
     scores = {point["score"]["layers"]: point["score"]["add"] for point in points}
     deeper = sorted(scores)
     assert [scores[depth] for depth in deeper] == sorted(scores[depth] for depth in deeper)
@@ -60,16 +61,16 @@ def test_a_front_of_quality_against_depth(run: Run) -> None:
 
 
 def test_the_start_is_the_parent_and_costs_nothing(run: Run) -> None:
-    events = run.events()
+    events = run.tables.events()
     same = events[events["kind"] == "same"]
     assert 0 in set(same["candidate"])
     trials = run.trials()
     assert trials.loc[0, "score.layers"] == 8
-    assert trials.loc[0, "score.add"] == run.parents().loc[0, "score.add"]
+    assert trials.loc[0, "score.add"] == run.tables.parents().loc[0, "score.add"]
     digests = trials["digest"]
     submitted = events[(events["kind"] == "submitted") & (events["candidate"] >= 0)]["candidate"]
     assert len(set(submitted)) == len(set(digests)) - 1
-    finalists = [run.candidate(final.number).recipe.digest for final in run.finals() if final.number >= 0]
+    finalists = [run.data.candidate(final.number).recipe.digest for final in run.finals() if final.number >= 0]
     assert len(finalists) == len(set(finalists)) > 1
 
 
@@ -119,6 +120,6 @@ def test_layers_that_cannot_follow_each_other(tmp_path: Path, other: dict, messa
 
 def test_a_run_of_routes_is_read_from_its_folder_alone(run: Run) -> None:
     again = open_run(run.folder)
-    for candidate in again.candidates():
+    for candidate in again.data.candidates():
         assert again.space.decode(candidate.genotype) == candidate.recipe
         assert again.space.decode(again.space.encode(candidate.recipe)) == candidate.recipe

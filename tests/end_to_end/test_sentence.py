@@ -45,15 +45,15 @@ def test_every_candidate_has_scores_weights_and_answers(folder: Path) -> None:
     run = open_run(folder)
     trials = run.trials()
     assert list(trials["status"]) == ["done"] * 6
-    assert len(set(trials["digest"])) == len({run.fingerprint(n) for n in range(6)}) == 6
+    assert len(set(trials["digest"])) == len({run.data.fingerprint(n) for n in range(6)}) == 6
     answered = run.items().drop_duplicates(["candidate", "task", "item"])
     assert len(answered) == (6 + 4) * 2 * 12  # candidates and parents, tasks, items
-    assert list(run.parents()["name"]) == ["base", "add", "sort", "spell"]
+    assert list(run.tables.parents()["name"]) == ["base", "add", "sort", "spell"]
 
 
 def test_parents_know_their_own_skill(folder: Path) -> None:
     """Guards the whole chain: wrong weights, prompts or grading would not leave an expert at its skill."""
-    parents = open_run(folder).parents().set_index("name")
+    parents = open_run(folder).tables.parents().set_index("name")
     assert parents.loc["add", "score.add"] > parents.loc["base", "score.add"]
     assert parents.loc["sort", "score.sort"] > 0.8
     assert parents.loc["add", "score.sort"] < 0.6
@@ -112,7 +112,7 @@ def test_a_mergekit_recipe_of_a_candidate_gives_the_same_weights(folder: Path, t
     run = open_run(folder)
     best = run.best()
     assert best is not None
-    assert run.fingerprint(best.number) in done.stderr
+    assert run.data.fingerprint(best.number) in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -173,7 +173,7 @@ def test_a_larger_budget_extends_a_finished_run(tmp_path: Path, search_file: Pat
 def test_other_methods_run_and_export_what_they_scored(tmp_path: Path, method: str) -> None:
     file = tmp_path / "search.yaml"
     text = search_text(method=method, controller="sobol", candidates=2, items=4)
-    text = text.replace("population: 4", "population: 2")
+    text = text.replace("batch_size: 4", "batch_size: 2")
     file.write_text(text.replace("  base_model", "  # base_model") if method == "linear" else text)
     run = search(file, out=tmp_path / "run")
     assert list(run.trials()["status"]) == ["done"] * 2
@@ -200,7 +200,7 @@ def _wait_for_answers(folder: Path, process: subprocess.Popen[str] | subprocess.
         assert process.poll() is None, "the search ended before it could be stopped"
         time.sleep(0.1)
         try:
-            if len(open_run(folder).evaluations()) >= 1:
+            if len(open_run(folder).data.evaluations()) >= 1:
                 return
         except Exception:  # not there yet, or in the middle of being made
             continue
@@ -216,6 +216,7 @@ def _assert_same_trace(whole: Path, other: Path) -> None:
     )
     assert yours.equals(mine)
     told = [
-        [(e.candidate, e.payload) for e in run.events().itertuples() if e.kind == "told"] for run in (first, second)
+        [(e.candidate, e.payload) for e in run.tables.events().itertuples() if e.kind == "told"]
+        for run in (first, second)
     ]
     assert told[0] == told[1]

@@ -26,13 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_runs_full_answers_become_a_table_named_by_the_items_texts(folder: Path) -> None:
     run = open_run(folder)
-    table = response_table(run, run.objectives[0])
-    full = run.full_candidates()
+    table = response_table(run.data, run.objectives[0])
+    full = run.data.full_candidates()
     assert table.models == ("parent base", "parent left", "parent right", *(f"candidate {n}" for n in full))
     assert table.items == tuple(NAMES["left"][item][0] for item in ITEMS["left"])
     for number in full:
-        answers = {NAMES["left"][r.item][0]: r.value for r in run.responses(number) if r.task == "left"}
-        answers |= {NAMES["left"][r.item][0]: r.value for r in run.responses(number, "rest") if r.task == "left"}
+        answers = {NAMES["left"][r.item][0]: r.value for r in run.data.responses(number) if r.task == "left"}
+        answers |= {NAMES["left"][r.item][0]: r.value for r in run.data.responses(number, "rest") if r.task == "left"}
         assert dict(zip(table.items, table.row(f"candidate {number}"), strict=True)) == answers
 
 
@@ -55,7 +55,7 @@ def test_a_search_asks_the_items_that_its_bank_chose(folder: Path, tmp_path: Pat
     calibrate_sources([tmp_path / "first"], bank, task="left")
     banks = {"left": {"path": str(bank), "digest": "unused here"}}
     search(tmp_path / "second", prepared(candidates=8, full_every=0, banks=banks))
-    table = open_run(tmp_path / "second").estimates()
+    table = open_run(tmp_path / "second").tables.estimates()
     assert set(table[table["objective"] == "left"]["method"]) <= {"mp-irt", "p-irt"}
     assert set(table[table["objective"] == "right"]["method"]) == {"parents"}
     errors = (table["estimate"] - table["full"]).abs().dropna()

@@ -52,7 +52,7 @@ def test_what_is_told_is_the_estimate_or_the_mean_of_full_answers(whole: Path) -
     assert list(told) == list(range(24))
     for number, fitness in told.items():
         if number % 6 == 0:
-            values = [[r.value for r in run.responses(number) if r.task == task] for task in TASKS]
+            values = [[r.value for r in run.data.responses(number) if r.task == task] for task in TASKS]
             assert fitness == [np.mean(row) for row in values]
         else:
             assert fitness == [estimated[number]["scores"][task]["value"] for task in TASKS]
@@ -66,13 +66,13 @@ def test_finalists_answer_the_rest_and_the_best_is_one_of_them(whole: Path) -> N
         for task in TASKS:
             assert found["asked"][number][task] | found["rest"][number][task] == set(ITEMS[task])
             assert not found["asked"][number][task] & found["rest"][number][task]
-    full = run.full_candidates()
+    full = run.data.full_candidates()
     recommended = {number for number in found["asked"] if number >= FIRST_REMEASURED}
     assert len(recommended) == 2  # of four generations, the last third is the last one
     assert set(full) == {*finals, *range(0, 24, 6), *recommended}
     best = run.best()
     assert best is not None
-    overall = {number: sum(score.value for score in run.evaluations()[number].scores.values()) for number in full}
+    overall = {number: sum(score.value for score in run.data.evaluations()[number].scores.values()) for number in full}
     assert best.number in full
     assert overall[best.number] == max(overall.values())
     assert {final.number for final in run.finals() if final.number >= 0} <= set(full)
@@ -96,24 +96,24 @@ def test_what_the_controller_recommends_is_measured_in_full_and_told_to_nobody(w
         assert candidate.genotype == tuple(point)
         assert candidate.recipe == preparation.space.decode(point)
         assert found["asked"][candidate.number] == {task: set(ITEMS[task]) for task in TASKS}
-        score = run.evaluations()[candidate.number].scores["left"]
+        score = run.data.evaluations()[candidate.number].scores["left"]
         assert score.value == pytest.approx(truth(preparation, candidate, "left"))
     assert not {number for number, _ in told} & set(people)
 
 
 def test_estimates_stand_beside_full_answers_and_are_better_than_plain_means(whole: Path) -> None:
     run, preparation = open_run(whole), prepared()
-    table = run.estimates()
+    table = run.tables.estimates()
     assert list(table.columns)[:8] == ["candidate", "objective", "estimate", "stderr", "low", "high", "full", "items"]
     assert len(table) == 2 * 24
-    everyone = {candidate.number: candidate for candidate in run.candidates()}
+    everyone = {candidate.number: candidate for candidate in run.data.candidates()}
     ours, raw, inside = [], [], []
     for row in table.to_dict("records"):
         true = truth(preparation, everyone[row["candidate"]], row["objective"])
         if not np.isnan(row["full"]):
             assert row["full"] == pytest.approx(true)
         anchors = decisions(whole)["anchors"][0]["tasks"][row["objective"]]
-        mine = [r.value for r in run.responses(row["candidate"]) if r.item in anchors]
+        mine = [r.value for r in run.data.responses(row["candidate"]) if r.item in anchors]
         raw.append(abs(np.mean(mine) - true))
         ours.append(abs(row["estimate"] - true))
         inside.append(row["low"] <= true <= row["high"])
@@ -121,12 +121,12 @@ def test_estimates_stand_beside_full_answers_and_are_better_than_plain_means(who
     assert np.mean(inside) >= 0.85
     summary = run.status()["estimates"]["left"]
     assert summary["items"] == 8
-    assert summary["compared"] == len([number for number in run.full_candidates() if number < FIRST_REMEASURED])
+    assert summary["compared"] == len([number for number in run.data.full_candidates() if number < FIRST_REMEASURED])
 
 
 def test_the_front_says_which_scores_are_estimated(whole: Path) -> None:
     run = open_run(whole)
-    front, full = run.front(), set(run.full_candidates())
+    front, full = run.front(), set(run.data.full_candidates())
     assert (front["measured"] == front["candidate"].isin(full)).all()
     errors = run.trials().set_index("candidate")["stderr.left"]
     assert errors[1] > errors[0]  # 0 answered everything
@@ -170,14 +170,14 @@ def test_raising_the_budget_goes_on_with_the_same_anchors_and_knowledge(tmp_path
 
 
 def test_workers_and_their_speed_do_not_change_what_is_told(tmp_path: Path, whole: Path) -> None:
-    search(tmp_path / "run", prepared(), places=Shuffled())
+    search(tmp_path / "run", prepared(), execution=Shuffled())
     assert decisions(tmp_path / "run")["told"] == decisions(whole)["told"]
 
 
 @pytest.mark.parametrize("estimator", METHODS)
 def test_every_method_runs_from_parents_alone_and_says_what_it_did_instead(tmp_path: Path, estimator: str) -> None:
     search(tmp_path / "run", prepared(estimator=estimator, candidates=7, full_every=3))
-    used = set(open_run(tmp_path / "run").estimates()["method"])
+    used = set(open_run(tmp_path / "run").tables.estimates()["method"])
     assert used == {"parents" if estimator in ("auto", "mp-irt") else "p-irt" if estimator == "gp-irt" else estimator}
     said = [text for text in notes(tmp_path / "run") if "needs" in text]
     assert len(said) == (2 if estimator in ("mp-irt", "gp-irt") else 0)
@@ -187,11 +187,11 @@ def test_only_tasks_are_estimated(tmp_path: Path) -> None:
     lengths = Objective("length", "right", "acc", "minimize", kind="response_length")
     search(tmp_path / "run", prepared(objectives=(OBJECTIVES[0], lengths), candidates=6, full_every=0))
     run = open_run(tmp_path / "run")
-    assert set(run.estimates()["objective"]) == {"left"}
+    assert set(run.tables.estimates()["objective"]) == {"left"}
     asked = decisions(tmp_path / "run")["asked"]
     assert (len(asked[0]["left"]), len(asked[0]["right"])) == (8, 60)
     told = dict(decisions(tmp_path / "run")["told"])
-    assert told[0][1] == -np.mean([r.value for r in run.responses(0) if r.task == "right"])
+    assert told[0][1] == -np.mean([r.value for r in run.data.responses(0) if r.task == "right"])
 
 
 def test_failed_candidates_and_parents_do_not_end_it(tmp_path: Path) -> None:
@@ -212,5 +212,5 @@ def test_with_no_parent_and_no_bank_everything_is_asked(tmp_path: Path) -> None:
 def test_as_many_items_as_there_are_estimates_nothing(tmp_path: Path) -> None:
     preparation = prepared(candidates=4, items=60)
     search(tmp_path / "run", replace(preparation))
-    assert open_run(tmp_path / "run").estimates().empty
-    assert len(open_run(tmp_path / "run").full_candidates()) == 4
+    assert open_run(tmp_path / "run").tables.estimates().empty
+    assert len(open_run(tmp_path / "run").data.full_candidates()) == 4

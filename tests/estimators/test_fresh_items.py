@@ -49,15 +49,15 @@ def test_raw_asks_parents_no_more_than_candidates_and_tells_plain_means(whole: P
         assert found["asked"][parent] == found["asked"][0]
         assert not found["rest"][parent]
     for number, fitness in found["told"]:
-        means = [np.mean([r.value for r in run.responses(number) if r.task == task]) for task in TASKS]
+        means = [np.mean([r.value for r in run.data.responses(number) if r.task == task]) for task in TASKS]
         assert fitness == pytest.approx(means)
-    assert set(run.estimates()["method"]) == {"raw"}
+    assert set(run.tables.estimates()["method"]) == {"raw"}
 
 
 def test_intervals_of_raw_estimates_cover_the_truth(whole: Path) -> None:
     run, preparation = open_run(whole), fresh()
-    everyone = {candidate.number: candidate for candidate in run.candidates()}
-    rows = run.estimates().to_dict("records")
+    everyone = {candidate.number: candidate for candidate in run.data.candidates()}
+    rows = run.tables.estimates().to_dict("records")
     inside = [
         row["low"] <= truth(preparation, everyone[row["candidate"]], row["objective"]) <= row["high"] for row in rows
     ]
@@ -76,7 +76,7 @@ def test_a_killed_search_goes_on_with_the_same_draws(tmp_path: Path, whole: Path
 
 def test_a_budget_that_ends_inside_a_generation_is_raised_without_another_draw(tmp_path: Path, whole: Path) -> None:
     search(tmp_path / "run", fresh(candidates=25))
-    search(tmp_path / "run", fresh(candidates=64), places=Shuffled())
+    search(tmp_path / "run", fresh(candidates=64), execution=Shuffled())
     found, expected = decisions(tmp_path / "run"), decisions(whole)
     assert found["told"] == expected["told"]
     assert {n: found["asked"][n] for n in range(64)} == {n: expected["asked"][n] for n in range(64)}
@@ -93,7 +93,7 @@ def test_with_parents_a_full_answer_is_told_by_its_generations_items(tmp_path: P
         assert told[number] == [estimated[number]["scores"][task]["value"] for task in TASKS]
         assert estimated[number]["scores"]["left"]["items"] == 12
     assert found["asked"][-1] == found["asked"][7] == {task: set(ITEMS[task]) for task in TASKS}
-    assert run.evaluations()[7].scores["left"].items == 60
+    assert run.data.evaluations()[7].scores["left"].items == 60
 
 
 def test_proposals_that_come_one_at_a_time_share_items_in_blocks(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
 from evomerge.recipe import passthrough
 from evomerge.run import session
-from evomerge.run.places import Places
+from evomerge.run.options import Execution, Reporter
 from evomerge.run.preparation import Preparation
-from evomerge.run.session import Reporter
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
@@ -43,7 +42,7 @@ def prepared(
     estimation = {"items": items, "full_every": full_every, "banks": changes.pop("banks", {})}
     estimation["anchors"] = changes.pop("anchors", "pinned")
     objectives = changes.pop("objectives", OBJECTIVES)
-    controller = {"name": "cma-es", "population": changes.pop("population", 6), "options": {}}
+    controller = {"name": "cma-es", "options": {"population": changes.pop("population", 6)}}
     known = {
         **facts(candidates),
         "controller": controller,
@@ -60,7 +59,7 @@ def prepared(
 
 
 @dataclass(frozen=True)
-class Shuffled(Places):
+class Shuffled(Execution):
     """Several workers whose results arrive in a random, repeatable order."""
 
     def pool(self, spec: Any, folder: Path | None = None) -> Any:
@@ -71,7 +70,7 @@ def search(
     folder: Path,
     preparation: Preparation,
     watch: Callable[[str], None] | None = None,
-    places: Places = Places(),  # noqa: B008  a frozen value
+    execution: Execution = Execution(),  # noqa: B008  a frozen value
 ) -> None:
     """Start the run in `folder`, or go on with it."""
     if Archive.exists(folder):
@@ -84,7 +83,7 @@ def search(
         candidates = preparation.facts["budget"]["candidates"]
         if candidates != archive.facts["budget"]["candidates"]:
             archive.put_event("resumed", None, {"candidates": candidates})
-        session._drive(archive, preparation, session._controller(preparation), places, Reporter())
+        session._drive(archive, preparation, session._controller(preparation), execution, Reporter())
 
 
 def decisions(folder: Path) -> dict[str, Any]:

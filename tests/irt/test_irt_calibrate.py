@@ -4,7 +4,7 @@ from irt_worlds import simulate
 
 from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, fit_items
 from evomerge.irt.curves import probabilities
-from evomerge.irt.ladder import LOOSE, NEAR, Rung, choose_rung, rungs, split_half_errors
+from evomerge.irt.ladder import LOOSE, NEAR, Rung, choose_rung, rungs
 
 
 def test_parameters_are_recovered_in_one_dimension():
@@ -111,10 +111,3 @@ def test_choice_of_dimensions_sees_a_second_dimension():
 
 def test_one_rung_needs_no_choice():
     assert choose_rung(np.ones((3, 4)), np.random.default_rng(0)) == (Rung(1, NEAR_RASCH), {})
-
-
-def test_split_half_error_falls_with_more_items():
-    y = simulate(200, 100, 1, 8)[3]
-    few = split_half_errors(y[:, :10], NEAR, np.full(10, 0.1), np.random.default_rng(0)).mean()
-    many = split_half_errors(y, NEAR, np.full(100, 0.01), np.random.default_rng(0)).mean()
-    assert 0.0 < many < few

@@ -6,14 +6,7 @@ from scipy.optimize import minimize_scalar
 from evomerge.irt.ability import estimate_ability
 from evomerge.irt.calibrate import fit_items
 from evomerge.irt.curves import log_likelihood, logits, probabilities
-from evomerge.irt.parents import (
-    inheritance_table,
-    item_level,
-    mix_abilities,
-    parent_counts,
-    parent_surprise,
-    read_merges,
-)
+from evomerge.irt.parents import mix_abilities, read_merges
 from evomerge.irt.performance import p_irt
 
 
@@ -76,28 +69,3 @@ def test_parents_that_the_answers_contradict_are_dropped():
     broken = 1.0 - np.array([p.mean(axis=0).round() for p in parents])  # answers the opposite of its parents
     assert not read_merges(items, w, chosen, broken[:, chosen], parents).trusted.any()
     assert read_merges(items, w, chosen, merges[:, chosen], parents).trusted.all()
-
-
-def test_missing_parent_answers_carry_no_surprise():
-    _, _, _, y = simulate(50, 10, 1, 2)
-    items = fit_items(y, 1)
-    two = y[:2].copy()
-    two[:, 3] = np.nan
-    assert parent_surprise(two, items)[1][3] == 0.0
-
-
-def test_inheritance_table_counts_and_shrinks():
-    counts = np.array([[0, 1, 2, 2]])
-    np.testing.assert_allclose(inheritance_table(np.empty((0, 4)), np.empty((0, 4)), 2), [1 / 6, 1 / 2, 5 / 6])
-    table = inheritance_table(np.array([[0.0, 1.0, 1.0, 0.0]]), counts, 2)
-    np.testing.assert_allclose(table, [(0 + 1 / 6) / 2, (1 + 1 / 2) / 2, (1 + 5 / 6) / 3])
-    assert parent_counts(np.array([[1.0, 0.0, np.nan], [1.0, 1.0, np.nan]])).tolist() == [2, 1, 1]
-
-
-def test_item_level_shifts_towards_the_answers():
-    guess, w, chosen = np.full(10, 0.6), np.full(10, 0.1), np.arange(4)
-    up = item_level(np.ones((1, 4)), guess, w, chosen)[0]
-    down = item_level(np.zeros((1, 4)), guess, w, chosen)[0]
-    assert 0.4 + 0.36 < up < 1.0
-    assert 0.0 < down < 0.36
-    assert item_level(np.ones((1, 10)), guess, w, np.arange(10))[0] == pytest.approx(1.0)

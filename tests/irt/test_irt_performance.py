@@ -17,8 +17,6 @@ from evomerge.irt.performance import (
     gp_irt,
     normalised,
     p_irt,
-    raw_mean,
-    tiny_benchmarks_share,
 )
 
 
@@ -38,7 +36,6 @@ def test_all_items_give_the_exact_weighted_mean(pool):
     y, w, items = pool
     every = np.arange(40)
     np.testing.assert_allclose(p_irt(y, predict(items, y, every), w, every), y @ w)
-    np.testing.assert_allclose(raw_mean(y, w, every), y @ w)
     np.testing.assert_allclose(difference(y, predict(items, y, every), w, every), y @ w)
     line = linear_readout(shrunk_covariance(y, NEAR.fit(y)), w, every)
     np.testing.assert_allclose(line.intercept + y @ line.slopes, y @ w)
@@ -79,7 +76,6 @@ def test_p_irt_does_not_see_a_change_of_ability_coordinates(pool):
 
 def test_weights_are_respected():
     y = np.array([[1.0, 0.0]])
-    np.testing.assert_allclose(raw_mean(y, np.array([0.2, 0.3, 0.5]), np.array([0, 1])), [0.4])
     np.testing.assert_allclose(anchor_mean(y, np.array([0.9, 0.1])), [0.9])
     h = np.array([0.5, 0.5, 1.0])
     np.testing.assert_allclose(
@@ -109,11 +105,6 @@ def test_best_share_minimises_the_squared_error():
     assert best_share(e1, e1) == 0.5
     assert best_share(np.zeros(20), np.ones(20)) == 0.75  # 20 held-out models count as much as the even mixture
     assert best_share(np.empty(0), np.empty(0)) == 0.5
-
-
-def test_published_share_rule():
-    assert tiny_benchmarks_share(0.02, 0.2, 100) == pytest.approx(0.0004 / (0.0004 + 0.2 / 400))
-    assert tiny_benchmarks_share(0.0, 0.0, 10) == 0.5
 
 
 def dense(population):

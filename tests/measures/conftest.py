@@ -43,9 +43,9 @@ def task_set():
 @pytest.fixture
 def answerer(model, tokenizer, task_set):
     """Return a maker: measures -> an answerer around the tiny model."""
-    from evomerge.scoring.answering import Answerer
+    from evomerge.scoring.scorer import ModelScorer
 
-    return lambda *measures: Answerer(model, tokenizer, task_set, measures)
+    return lambda *measures: ModelScorer(model, tokenizer, task_set, measures)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import evomerge
 from evomerge.candidate import Response
 from evomerge.run.verbs import replay
 from evomerge.scoring.answer_cache import FILE_NAME, AnswerCache, digest, identity
-from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
 from tests.end_to_end.conftest import TASKS as EXAMPLES
 from tests.measures.test_search import SEARCH
@@ -25,18 +25,23 @@ ITEMS = ("0", "1", "2")
 ROWS = [Response("t", "a", "acc", 1 / 3, "yes, “quoted”"), Response("t", "a", "acc_norm", 0.0)]
 
 
-class Counting(Answerer):
-    """Counts the items that the model is really asked."""
+class Counting(ModelScorer):
+    """Counts the items that the model really answers."""
 
-    asked = 0
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.asked = 0
+        plain = self.queries.likelihoods
+
+        def likelihoods(name, pairs):
+            self.asked += len(pairs)
+            return plain(name, pairs)
+
+        self.queries.likelihoods = likelihoods
 
     def output_portions(self, task, items, together=()):
         self.asked += len(items)
         return super().output_portions(task, items, together)
-
-    def likelihoods(self, name, pairs):
-        self.asked += len(pairs)
-        return super().likelihoods(name, pairs)
 
 
 def measure(text="the sea"):
@@ -193,7 +198,7 @@ def test_a_second_run_over_the_same_models_pays_for_no_answer_and_scores_the_sam
     first = evomerge.search(tmp_path / "search.yaml", out=tmp_path / "one")
     assert (tmp_path / "kept" / FILE_NAME).is_file()
     asked = []
-    monkeypatch.setattr(Answerer, "answers", lambda self, task, items: asked.append(items) or ())
+    monkeypatch.setattr(ModelScorer, "answers", lambda self, task, items: asked.append(items) or ())
     second = evomerge.search(tmp_path / "search.yaml", out=tmp_path / "two")
     assert not asked
     assert second.items().equals(first.items())

@@ -11,7 +11,7 @@ import pytest
 import evomerge
 from evomerge.candidate import Objective
 from evomerge.errors import InfrastructureError, InputError, SearchFileError
-from evomerge.pool.edge import failure_of
+from evomerge.pool.runner import failure_of
 from evomerge.scoring import judge
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.measures import Measure
@@ -81,7 +81,7 @@ def test_each_answer_is_judged_by_the_rubric_and_the_mean_is_the_score(answerer,
     score = estimate(rows, Objective("j", "j", "verdict", kind="judge"))
     assert score.value == 7
     assert score.stderr == pytest.approx(2.0)
-    written = [answer.text for answer in asked.write("j", ["one and", "two and", "three and"], 4)]
+    written = [answer.text for answer in asked.queries.write("j", ["one and", "two and", "three and"], 4)]
     for path, _, body in server.asked:
         assert path == "/v1/chat/completions"
         assert (body["model"], body["temperature"]) == ("judge-1", 0)

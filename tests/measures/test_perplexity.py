@@ -10,12 +10,12 @@ import torch
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import CandidateError, TaskError
-from evomerge.scoring.answering import Answerer
 from evomerge.scoring.comparison import paired_difference
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.kinds import contents, documents, version
 from evomerge.scoring.measures import Measure
 from evomerge.scoring.perplexity import perplexity
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.texts import chunks
 
 WANTED = Objective("perplexity", "perplexity", "perplexity", "minimize", kind="perplexity")
@@ -59,7 +59,7 @@ def test_chunks_longer_than_the_context_are_read_in_windows(model, tokenizer, ta
     long = tmp_path / "long.txt"
     long.write_text(text_file.read_text() * 80)
     asked = measure(long, 4000)
-    answerer = Answerer(model, tokenizer, task_set, [asked])
+    answerer = ModelScorer(model, tokenizer, task_set, [asked])
     rows = {(r.item, r.metric): r.value for r in answerer.answers("perplexity", ["0", "1"])}
     texts = [content["text"] for content in contents(asked)]
     for item in ("0", "1"):
@@ -110,7 +110,7 @@ def test_weights_that_are_not_numbers_fail_the_candidate(tokenizer, task_set, te
     broken.lm_head.weight.data.fill_(float("nan"))
     asked = measure(text_file)
     with pytest.raises(CandidateError, match=r"NaN|nan"):
-        Answerer(broken, tokenizer, task_set, [asked]).answers("perplexity", ["0", "1"])
+        ModelScorer(broken, tokenizer, task_set, [asked]).answers("perplexity", ["0", "1"])
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 50, 10_000])

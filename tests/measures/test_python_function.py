@@ -9,7 +9,7 @@ import pytest
 
 from evomerge.candidate import Objective
 from evomerge.errors import CandidateError, TaskError
-from evomerge.pool.edge import failure_of
+from evomerge.pool.runner import failure_of
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.kinds import documents, version
 from evomerge.scoring.measures import Measure
@@ -55,7 +55,7 @@ def test_generated_texts_give_a_score_per_prompt(answerer, write, form):
     asked = measure(folder, "lengths", prompts=str(folder / "prompts.txt"))
     rows = answers(answerer, asked)
     assert [row.value for row in rows] == [len(row.answer) for row in rows]
-    written = answerer().write("x", ["one and", "two and", "three\nand"], 4)
+    written = answerer().queries.write("x", ["one and", "two and", "three\nand"], 4)
     assert [row.answer for row in rows] == [answer.text for answer in written]
     score = estimate(rows, WANTED)
     assert score.value == pytest.approx(np.mean([row.value for row in rows]))

@@ -135,7 +135,7 @@ def test_check_finds_what_cannot_be_measured(place, entry, words):
 def test_a_function_that_fails_on_a_model_fails_that_candidate_with_its_traceback(place):
     (place / "fails.py").write_text("def f(asked):\n    raise ValueError('too cold')\n")
     (place / "fails.yaml").write_text(SEARCH.format(objectives="  - {python: 'fails:f'}"))
-    found = evomerge.search(place / "fails.yaml", out=place / "fails").failures()
+    found = evomerge.search(place / "fails.yaml", out=place / "fails").tables.failures()
     assert set(found["kind"]) == {"candidate"}
     assert found["message"].str.contains("raised ValueError: too cold").all()
     assert found["traceback"].str.contains("fails.py").all()

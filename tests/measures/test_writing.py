@@ -58,14 +58,11 @@ def test_lengths_are_the_tokens_that_plain_generation_writes(answerer, model, to
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_an_answer_knows_whether_it_came_to_its_end(tokenizer, task_set, fast):
-    from dataclasses import replace
-
-    from evomerge.scoring.answering import Answerer
+    from evomerge.scoring.scorer import ModelScorer
 
     model = make_model("llama", len(tokenizer), seed=3)
     model.lm_head.weight.data.mul_(0)  # every token equally likely: the first one, end of text, is chosen
-    answerer = Answerer(model, tokenizer, task_set)
-    answerer._resident = replace(answerer._resident, fast=fast)
+    answerer = ModelScorer(model, tokenizer, task_set, fast=fast).queries
     (answer,) = answerer.write("x", ["one"], 5)
     assert (answer.text, answer.tokens, answer.ended) == ("", 0, True)
     model.lm_head.weight.data.copy_(make_model("llama", len(tokenizer), seed=3).lm_head.weight.data)

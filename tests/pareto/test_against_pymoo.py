@@ -3,30 +3,22 @@
 import numpy as np
 import pytest
 
-from evomerge.pareto.dominance import front_ranks, non_dominated
+from evomerge.pareto.dominance import front_ranks
 from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pareto.quality import generational_distance, igd_plus, inverted_generational_distance
 from evomerge.pareto.spread import simplex_weights
 
 pytest.importorskip("pymoo")
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5])
-def test_indicators_and_ranks(m):
-    from pymoo.indicators.gd import GD
+def test_hypervolume_and_ranks(m):
     from pymoo.indicators.hv import HV
-    from pymoo.indicators.igd import IGD
-    from pymoo.indicators.igd_plus import IGDPlus
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
     rng = np.random.default_rng(m)
-    scores, target = rng.random((30, m)), rng.random((40, m))
-    target = target[non_dominated(target)]
+    scores = rng.random((30, m))
     # pymoo minimises
     assert hypervolume(scores, np.full(m, 0.1)) == pytest.approx(HV(ref_point=np.full(m, -0.1))(-scores))
-    assert generational_distance(scores, target, scale=False) == pytest.approx(GD(-target)(-scores))
-    assert inverted_generational_distance(scores, target, scale=False) == pytest.approx(IGD(-target)(-scores))
-    assert igd_plus(scores, target, scale=False) == pytest.approx(IGDPlus(-target)(-scores))
     for rank, members in enumerate(NonDominatedSorting().do(-scores)):
         assert (front_ranks(scores)[members] == rank).all()
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.dominance import BLOCK_ROWS, crowding_distance, dominates, front_ranks, non_dominated
+from evomerge.pareto.dominance import BLOCK_ROWS, crowding_distance, dominates, extend_front, front_ranks, non_dominated
 
 from . import twins
 
@@ -24,6 +24,28 @@ def tables(most_rows=12, most_objectives=5):
 def test_front_and_ranks_equal_their_twins(scores):
     assert non_dominated(scores).tolist() == twins.front(scores).tolist()
     assert front_ranks(scores).tolist() == twins.ranks(scores).tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables())
+def test_a_front_extended_row_by_row_is_the_front_of_all_rows(scores):
+    everything = distinct = None
+    for row in scores:
+        everything, distinct = extend_front(everything, row), extend_front(distinct, row, duplicates=False)
+    expected = scores[twins.front(scores)]  # duplicates included
+    assert sorted([] if everything is None else everything.tolist()) == sorted(expected.tolist())
+    assert sorted([] if distinct is None else distinct.tolist()) == np.unique(expected, axis=0).tolist()
+
+
+def test_extending_a_front_by_hand():
+    front = extend_front(None, [1.0, 3.0])
+    assert extend_front(front, [1.0, 2.0]) is front  # dominated
+    assert extend_front(front, [np.nan, 9.0]) is front
+    assert extend_front(front, [1.0, 3.0]).tolist() == [[1.0, 3.0], [1.0, 3.0]]
+    assert extend_front(front, [2.0, 1.0]).tolist() == [[1.0, 3.0], [2.0, 1.0]]
+    assert extend_front(front, [2.0, 3.0]).tolist() == [[2.0, 3.0]]
+    assert front.tolist() == [[1.0, 3.0]]  # not modified
+    assert extend_front(None, [np.nan]) is None
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5])

@@ -4,9 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.constraints import at_most_below, feasible, not_dominated_by_any, require_feasible
+from evomerge.pareto.constraints import not_dominated_by_any
 from evomerge.pareto.front import (
-    choose_by_desirability,
     choose_by_preference,
     desirability,
     ideal_and_nadir,
@@ -82,38 +81,11 @@ def test_desirability_by_hand():
     assert overall_desirability([[0.2, 0.8]], [3, 1]) == pytest.approx([0.2**0.75 * 0.8**0.25])
 
 
-def test_choice_by_desirability():
-    assert choose_by_desirability(FRONT, [0.2, 1.0], [1.0, 9.0]) == 1
-    with pytest.raises(InputError, match="Lower `low`"):
-        choose_by_desirability(FRONT, [0.95, 9.5], [1.0, 10.0])
+def test_bad_desirabilities():
     with pytest.raises(InputError, match="target must be above low"):
         desirability(FRONT, 1.0, [2.0, 1.0])
     with pytest.raises(InputError, match="shape must"):
         desirability(FRONT, 0.0, 1.0, 0.0)
-
-
-def test_constraints():
-    base = [0.5, 0.7]
-    bounds = at_most_below(base, [np.inf, 0.01])  # 'safety not more than one point below the base'
-    assert bounds == pytest.approx([-np.inf, 0.69])
-    scores = [[0.9, 0.69], [0.9, 0.68], [np.nan, 0.9], [0.1, 0.8]]
-    assert feasible(scores, bounds).tolist() == [True, False, False, True]
-    # on the bound only an even chance, safely above passes
-    assert feasible(scores, bounds, stderr=0.02, level=0.9).tolist() == [False, False, False, True]
-    assert feasible(scores, bounds, stderr=0.0, level=0.9).tolist() == [True, False, False, True]
-    assert feasible(np.empty((0, 2)), bounds).shape == (0,)
-
-
-def test_infeasible_constraints_say_why():
-    with pytest.raises(InputError, match=r"safety >= 0.95 \(best is 0.9\)"):
-        require_feasible([[0.5, 0.9], [0.6, 0.8]], [-np.inf, 0.95], ["math", "safety"])
-    with pytest.raises(InputError, match=r"together.*safety 0.8 \(wanted 0.88\)"):
-        require_feasible([[0.5, 0.9], [0.6, 0.8]], [0.6, 0.88], ["math", "safety"])
-    with pytest.raises(InputError, match="every candidate failed"):
-        require_feasible([[np.nan, 0.9]], [0.6, 0.9])
-    with pytest.raises(InputError, match="go together"):
-        feasible([[1.0]], [0.0], level=0.9)
-    assert require_feasible([[1.0]], [0.0]).tolist() == [True]
 
 
 def test_parents_filter():

@@ -10,11 +10,9 @@ from evomerge.pareto.importance import (
     path_between,
     rank_correlation,
     slice_points,
-    slices,
     variance_shares,
 )
 from evomerge.pareto.quadratic import fit
-from evomerge.pareto.surrogate import predict
 
 
 def test_variance_shares_equal_simulated_sobol_indices():
@@ -85,14 +83,8 @@ def test_degenerate_tables_give_zero():
             function(np.zeros((3, 2)), np.zeros((4, 1)))
 
 
-def test_slices_and_paths():
+def test_points_along_a_gene_and_along_a_path():
     assert slice_points([0.1, 0.2], 1, [0.0, 1.0]).tolist() == [[0.1, 0.0], [0.1, 1.0]]
     with pytest.raises(InputError, match="gene must be"):
         slice_points([0.1, 0.2], 2, [0.0])
-    c = np.random.default_rng(4).random((20, 2))
-    surrogate = fit(c, c[:, 0] + c[:, 1] ** 2)
-    grid, values = slices(lambda points: predict(surrogate, points).value, [0.5, 0.5], [0.0, 1.0], steps=5)
-    assert grid.tolist() == [[0.0, 0.25, 0.5, 0.75, 1.0]] * 2
-    assert values[0] == pytest.approx(grid[0] + 0.25, abs=1e-5)
-    assert values[1] == pytest.approx(0.5 + grid[1] ** 2, abs=1e-5)
     assert path_between([0.0, 1.0], [1.0, 0.0], 3).tolist() == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]

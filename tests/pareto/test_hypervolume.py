@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import (
-    contributions,
-    hypervolume,
-    hypervolume_history,
-    improvement,
-    normalised_hypervolume,
-)
+from evomerge.pareto.hypervolume import hypervolume, hypervolume_history
 
 from . import twins
 
@@ -28,9 +22,6 @@ def test_equals_inclusion_exclusion(m, kind):
         expected = twins.hypervolume(scores, reference)
         assert hypervolume(scores, reference) == pytest.approx(expected, abs=1e-12)
         assert hypervolume_history(scores, reference)[-1] == pytest.approx(expected, abs=1e-12)
-        each = contributions(scores, reference)
-        for i in range(n):
-            assert each[i] == pytest.approx(expected - twins.hypervolume(np.delete(scores, i, 0), reference), abs=1e-12)
 
 
 @pytest.mark.parametrize("m", [2, 3, 4])
@@ -68,12 +59,8 @@ def test_properties(m, seed):
     assert hypervolume(scores[:, ::-1], reference) == pytest.approx(volume)  # axes are alike
     assert hypervolume(2 * scores, 2 * reference) == pytest.approx(2**m * volume)
     assert hypervolume(np.vstack([scores, scores]), reference) == pytest.approx(volume)
-    assert contributions(scores, reference).sum() <= volume + 1e-12
     best = np.nanmax(scores, axis=0)
     assert volume <= np.prod(np.maximum(best - reference, 0)) + 1e-12
-    new = rng.normal(size=(3, m))
-    for point, gain in zip(new, improvement(new, scores, reference), strict=True):
-        assert gain == pytest.approx(hypervolume(np.vstack([scores, point]), reference) - volume, abs=1e-12)
 
 
 def test_what_counts():
@@ -82,17 +69,7 @@ def test_what_counts():
     assert hypervolume([[1.0, 5.0], [5.0, 1.0], [0.0, 9.0], [np.nan, 9.0], [-np.inf, 2.0]], reference) == 0
     assert hypervolume([[2.0, 3.0]], reference) == 2.0
     assert hypervolume([[2.0, 3.0], [3.0, 2.0]], reference) == 3.0
-    assert contributions([[2, 3], [3, 2], [3, 2], [1.5, 1.5]], reference).tolist() == [1.0, 0.0, 0.0, 0.0]
-    assert improvement(np.empty((0, 2)), [[2, 3]], reference).shape == (0,)
     assert hypervolume_history(np.empty((0, 2)), reference).shape == (0,)
-    # a dominated row takes over what its dominator leaves
-    assert contributions([[3.0], [2.5], [2.0]], [1.0]).tolist() == [0.5, 0.0, 0.0]
-
-
-def test_normalised():
-    assert normalised_hypervolume([[1, 1]], [[2, 2]], [0, 0]) == 0.25
-    with pytest.raises(InputError, match="lower reference"):
-        normalised_hypervolume([[1, 1]], [[0, 2]], [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -106,11 +83,6 @@ def test_normalised():
     ],
 )
 def test_bad_input(scores, reference, message):
-    for function in (hypervolume, contributions, hypervolume_history):
+    for function in (hypervolume, hypervolume_history):
         with pytest.raises(InputError, match=message):
             function(scores, reference)
-
-
-def test_candidates_with_other_objectives_are_refused():
-    with pytest.raises(InputError, match="candidates must"):
-        improvement([[1, 2, 3]], [[1, 2]], [0, 0])

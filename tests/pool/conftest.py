@@ -12,12 +12,12 @@ def running_ray() -> Iterator[None]:
     """A small Ray in which pools start and end their workers, instead of a Ray of their own each."""
     import ray
 
-    from evomerge.pool.private_ray import PrivateRay, hushed
+    from evomerge.pool.private_ray import PrivateRay, quiet_ray
 
     place = PrivateRay()
     config = {"metrics_report_interval_ms": 1000}  # as often as its figures can be seen by a test that does not wait
     try:
-        with hushed():
+        with quiet_ray():
             ray.init(**place.settings(2), _system_config=config)
         yield
     finally:

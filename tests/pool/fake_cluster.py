@@ -1,4 +1,4 @@
-"""A cluster in virtual time: real foreman, real edges, real evaluators; only machines and clock are made up."""
+"""A cluster in virtual time: real scheduler, real evaluators; only machines and clock are made up."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.cluster import Begun, Died, Greeting, Loaded, News, Node
-from evomerge.pool.edge import Edge
+from evomerge.pool.cluster import (
+    JobStarted,
+    Metric,
+    ModelsLoaded,
+    Node,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+    versions_here,
+)
 from evomerge.pool.protocol import EvaluatorSpec
-from evomerge.pool.versions import versions_here
+from evomerge.pool.runner import SafeEvaluator
 
 START, LOAD, TASK = 1.0, 4.0, 1.0  # seconds of a worker's start, of loading, and of one task
 
@@ -21,7 +28,7 @@ START, LOAD, TASK = 1.0, 4.0, 1.0  # seconds of a worker's start, of loading, an
 class FakeWorker:
     number: int
     node: Node
-    edge: Edge
+    evaluator: SafeEvaluator
     generation: int = 0  # news of earlier ones are void
     jobs: list[Job] = field(default_factory=list)
 
@@ -40,14 +47,14 @@ class FakeCluster:
         self.sent: list[tuple[float, str, str, int]] = []  # time, node, worker, candidate
         self.trouble: Callable[[FakeWorker, Job], str | float | None] = lambda worker, job: None
         self.versions: dict[str, Mapping[str, str]] = {}  # node -> other versions
-        self.published: Mapping[str, Any] = {}
+        self.published: Mapping[str, Metric] = {}
         self.asked_for: list[int] = []
         self.closed = False
         self._spec = spec
         self._now = 0.0
         self._order = itertools.count()
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
-        self._news: list[tuple[int, News]] = []
+        self._news: list[tuple[int, WorkerEvent]] = []
 
     # -- what the test does ----------------------------------------------------------------------------------------
 
@@ -57,11 +64,11 @@ class FakeCluster:
     def remove(self, node: str) -> None:
         del self.machines[node]
         for worker in [w for w in self.workers.values() if w.node.id == node]:
-            self._die(worker, Died("The actor died because its node has died.", "node"))
+            self.die(worker, WorkerDied("The actor died because its node has died.", "node"))
 
     def kill_a_worker_of(self, node: str) -> None:
         for worker in [w for w in self.workers.values() if w.node.id == node][:1]:
-            self._die(worker, Died("killed", "process", "last words"))
+            self.die(worker, WorkerDied("killed", "process", "last words"))
 
     # -- Cluster -----------------------------------------------------------------------------------------------------
 
@@ -72,37 +79,37 @@ class FakeCluster:
         return list(self.machines.values())
 
     def start(self, node: Node, number: int, name: str) -> None:
-        worker = self.workers[number] = FakeWorker(number, node, Edge(self._spec, name))
+        worker = self.workers[number] = FakeWorker(number, node, SafeEvaluator(self._spec, name))
         self.started.append((self._now, node.id, name))
         versions = self.versions.get(node.id) or versions_here()
         gpus = (str(number % int(node.gpus)),) if node.gpus else ()
-        self._later(worker, START, Greeting(node.name, 1000 + number, gpus, versions))
-        self._later(worker, START + LOAD, Loaded(LOAD))
+        self._later(worker, START, WorkerStarted(node.name, 1000 + number, gpus, versions))
+        self._later(worker, START + LOAD, ModelsLoaded(LOAD))
 
     def send(self, number: int, job: Job) -> None:
         worker = self.workers[number]
         assert not worker.jobs, "a job for a worker that has one"
         worker.jobs.append(job)
-        self.sent.append((self._now, worker.node.id, worker.edge.name, job.candidate.number))
-        self._later(worker, 0.0, Begun())
+        self.sent.append((self._now, worker.node.id, worker.evaluator.name, job.candidate.number))
+        self._later(worker, 0.0, JobStarted())
         trouble = self.trouble(worker, job)
         if trouble == "hang":
             return
         if trouble == "memory":
-            low = Died("The actor died: the node was running low on memory", "memory")
-            self.at(self._now + TASK / 2, lambda: self._die(worker, low))
+            low = WorkerDied("The actor died: the node was running low on memory", "memory")
+            self.at(self._now + TASK / 2, lambda: self.die(worker, low))
             return
         if trouble == "die":
-            self.at(self._now + TASK / 2, lambda: self._die(worker, Died("exit code 17", "process", "last words")))
+            self.at(self._now + TASK / 2, lambda: self.die(worker, WorkerDied("exit code 17", "process", "last words")))
             return
         seconds = 0.0
-        for result in worker.edge.evaluate(job):
+        for result in worker.evaluator.evaluate(job):
             if isinstance(result, Answers):
                 share = len(result.items) / len(job.together.get(result.task, job.items[result.task]))
                 seconds += TASK * share * (trouble if isinstance(trouble, float) else 1.0)
             self._later(worker, seconds, result)
 
-    def wait(self, timeout: float) -> list[tuple[int, News]]:
+    def wait(self, timeout: float) -> list[tuple[int, WorkerEvent]]:
         until = self._now + timeout
         while not self._news and self._plan and self._plan[0][0] <= until:
             when, _, action = heapq.heappop(self._plan)
@@ -118,16 +125,16 @@ class FakeCluster:
         if worker is not None:
             worker.generation += 1
 
-    def wanted(self, workers: int) -> None:
+    def request_workers(self, workers: int) -> None:
         self.asked_for.append(workers)
 
-    def publish(self, figures: Mapping[str, Any]) -> None:
-        self.published = figures
+    def publish_metrics(self, metrics: Mapping[str, Metric]) -> None:
+        self.published = metrics
 
     def close(self) -> None:
         self.closed = True
 
-    def _later(self, worker: FakeWorker, seconds: float, news: News) -> None:
+    def _later(self, worker: FakeWorker, seconds: float, news: WorkerEvent) -> None:
         generation = worker.generation
 
         def say() -> None:
@@ -138,7 +145,7 @@ class FakeCluster:
 
         self.at(self._now + seconds, say)
 
-    def _die(self, worker: FakeWorker, died: Died) -> None:
+    def die(self, worker: FakeWorker, died: WorkerDied) -> None:
         if self.workers.pop(worker.number, None) is not None:
             worker.generation += 1
             self._news.append((worker.number, died))

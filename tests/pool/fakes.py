@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.edge import Edge
 from evomerge.pool.protocol import EvaluatorSpec
+from evomerge.pool.runner import SafeEvaluator
 
 
 class ShuffledPool:
@@ -18,7 +18,7 @@ class ShuffledPool:
         self.workers = workers
         self.submitted: list[Job] = []
         self.closed = False
-        self._edges = [Edge(spec, f"fake/{i}") for i in range(workers)]
+        self._evaluators = [SafeEvaluator(spec, f"fake/{i}") for i in range(workers)]
         self._running: dict[int, Iterator[Answers | Outcome]] = {}
         self._chance = random.Random(seed)
 
@@ -29,7 +29,7 @@ class ShuffledPool:
         assert self.room() > 0, "submitted although there is no room"
         self.submitted.append(job)
         free = next(i for i in range(self.workers) if i not in self._running)
-        self._running[free] = self._edges[free].evaluate(job)
+        self._running[free] = self._evaluators[free].evaluate(job)
 
     def collect(self, timeout: float | None = None) -> list[Answers | Outcome]:
         if not self._running:
@@ -41,7 +41,7 @@ class ShuffledPool:
         return [result]
 
     def status(self) -> list[dict[str, Any]]:
-        return [{"name": edge.name, "state": "idle", "busy_seconds": 0.0, "done": 0} for edge in self._edges]
+        return [{"name": one.name, "state": "idle", "busy_seconds": 0.0, "done": 0} for one in self._evaluators]
 
     def close(self) -> None:
         self.closed = True

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evomerge.pool.memory import LEAST, REGAIN, MemoryShare
+from evomerge.pool.retry import LEAST, REGAIN, MemoryFraction
 
 
 def test_half_after_running_out_and_for_all_once_that_has_worked() -> None:
-    memory = MemoryShare()
+    memory = MemoryFraction()
     half = memory.after_running_out(1.0)
     assert half == 0.5
     assert memory.value == 1.0  # it may not be of any use
@@ -17,7 +17,7 @@ def test_half_after_running_out_and_for_all_once_that_has_worked() -> None:
 
 
 def test_never_below_the_floor() -> None:
-    memory, share = MemoryShare(), 1.0
+    memory, share = MemoryFraction(), 1.0
     for _ in range(12):
         share = memory.after_running_out(share)
         memory.worked(share)
@@ -25,7 +25,7 @@ def test_never_below_the_floor() -> None:
 
 
 def test_regained_after_many_jobs_without_trouble() -> None:
-    memory = MemoryShare()
+    memory = MemoryFraction()
     memory.worked(memory.after_running_out(memory.after_running_out(1.0)))
     for _ in range(REGAIN - 1):
         memory.worked(0.25)

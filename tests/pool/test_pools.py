@@ -9,8 +9,8 @@ import pytest
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.errors import InputError
-from evomerge.pool.local import LocalPool
-from evomerge.pool.protocol import Notice, Pool, Retry
+from evomerge.pool.protocol import Pool, PoolEvent, Retry
+from evomerge.pool.runner import LocalPool
 from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 
@@ -45,7 +45,7 @@ def run_all(pool: Pool, numbers: range) -> tuple[list[Answers], dict[int, Outcom
                 answers.append(result)
             elif isinstance(result, Retry):
                 retries.append(result)
-            elif isinstance(result, Notice):
+            elif isinstance(result, PoolEvent):
                 continue
             else:
                 assert result.number not in outcomes, "two outcomes"
@@ -73,10 +73,10 @@ def make(request: pytest.FixtureRequest) -> Iterator[object]:
         elif request.param == "shuffled":
             made.append(ShuffledPool(spec, 3))
         else:
-            from evomerge.pool.ray_pool import RayPool
+            from evomerge.pool.ray_pool import start_ray_pool
 
             request.getfixturevalue("running_ray")
-            made.append(RayPool(spec, 2))
+            made.append(start_ray_pool(spec, 2))
         return made[-1]
 
     yield build
@@ -115,6 +115,6 @@ def test_an_idle_local_pool_takes_one_job_until_jobs_prove_short() -> None:
 def test_addresses_that_cannot_work() -> None:
     ray_pool = pytest.importorskip("evomerge.pool.ray_pool")
     with pytest.raises(InputError, match=r"Ray Client ends with its connection"):
-        ray_pool.RayPool(SyntheticSpec(OPTIMA), 1, address="ray://head:10001")
+        ray_pool.start_ray_pool(SyntheticSpec(OPTIMA), 1, address="ray://head:10001")
     with pytest.raises(InputError, match="workers must be 1 or more, got 0"):
-        ray_pool.RayPool(SyntheticSpec(OPTIMA), 0)
+        ray_pool.start_ray_pool(SyntheticSpec(OPTIMA), 0)

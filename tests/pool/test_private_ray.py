@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.pool.private_ray import PrivateRay, hushed
+from evomerge.pool.private_ray import PrivateRay, quiet_ray
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def test_a_long_folder_is_avoided(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(deep.iterdir()) == []
 
 
-def test_hushed_only_while_inside(caplog: pytest.LogCaptureFixture) -> None:
+def test_quiet_only_while_inside(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("ray._private.authentication")
-    with hushed():
+    with quiet_ray():
         logger.warning("inside")
         logger.error("an error")
     logger.warning("outside")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections import Counter
@@ -12,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.protocol import Notice, Retry
+from evomerge.pool.protocol import PoolEvent, Retry
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.test_pools import ITEMS, OPTIMA, expected, job, run_all
 
 pytest.importorskip("ray")
-from evomerge.pool.ray_pool import RayCluster, RayPool
+from evomerge.pool.ray_pool import RayCluster, start_ray_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,7 +28,7 @@ def test_dead_workers_are_replaced_and_their_jobs_done_elsewhere(
     running_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = SyntheticSpec(OPTIMA, troubles={2: "die once", 5: "die", 7: "hang once"}, scratch=str(tmp_path))
-    pool = RayPool(spec, 2, deadline_seconds=3.0, log=tmp_path / "ray.log")
+    pool = start_ray_pool(spec, 2, deadline_seconds=3.0, log=tmp_path / "ray.log")
     try:
         answers, outcomes, retries = run_all(pool, range(10))
     finally:
@@ -50,7 +52,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
     running_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two tasks of 8 items, 0.3 s for each pair; after three pairs the process gets SIGKILL."""
-    pool = RayPool(SyntheticSpec(OPTIMA, seconds=2.4, portion=2), 1)
+    pool = start_ray_pool(SyntheticSpec(OPTIMA, seconds=2.4, portion=2), 1)
     asked: list[Job] = []
     niceness: list[int] = []
     plain = RayCluster.send
@@ -64,14 +66,14 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
         while not any(isinstance(one, Outcome) for one in others):
             assert time.monotonic() < until
             for one in pool.collect(0.5):
-                if isinstance(one, Notice) and one.what == "joined":
+                if isinstance(one, PoolEvent) and one.what == "joined":
                     pid = one.facts["pid"]
                     niceness.append(os.getpriority(os.PRIO_PROCESS, pid))
                 elif isinstance(one, Answers):
                     parts.append(one)
                     if len(parts) == 3:
                         os.kill(pid, signal.SIGKILL)
-                elif not isinstance(one, Notice):
+                elif not isinstance(one, PoolEvent):
                     others.append(one)
     finally:
         pool.close()
@@ -91,11 +93,18 @@ def test_a_worker_killed_in_the_middle_of_a_task_loses_only_what_it_had_not_said
     assert {response for part in parts for response in part.responses} == responses
 
 
+def test_a_node_that_was_told_to_leave_is_known() -> None:
+    command = [sys.executable, "-m", "tests.pool.draining"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_monitoring_can_scrape_the_figures(running_ray: None) -> None:
     """A real scrape of the node's metrics endpoint, as Prometheus would do it."""
     import ray
 
-    pool = RayPool(SyntheticSpec(OPTIMA), 2)
+    pool = start_ray_pool(SyntheticSpec(OPTIMA), 2)
     (node,) = [row for row in ray.nodes() if row["Alive"]]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     try:

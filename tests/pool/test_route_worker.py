@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.pool.gauges import count
+from evomerge.pool.metrics import add_totals
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
 from evomerge.scoring.harness import TaskSet, TaskSettings
@@ -46,7 +46,7 @@ def test_routes_share_their_first_layers_and_say_how_much(tmp_path: Path) -> Non
         assert (saved > 0.5 * run) if number else (saved == 0)
         stages = {"merge", "prefill.add", "score.add", "prefill.sort", "decode.sort", "score.sort"}
         assert set(outcome.timed) - stages == set()
-        count([outcome], totals)
+        add_totals([outcome], totals)
         seen.add(tuple(ours.values()))
     # counts are no seconds, and the cache of answers takes no route for another
     stages = {f"stage_seconds/{stage}" for stage in ("merge", "prefill", "decode", "score")}

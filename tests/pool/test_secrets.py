@@ -10,10 +10,10 @@ import pytest
 
 from evomerge.candidate import Answers, Outcome
 from evomerge.errors import InputError
-from evomerge.pool.edge import Edge
+from evomerge.pool.runner import SafeEvaluator
 from evomerge.pool.secrets import HIDDEN, hide, to_pass_on
-from evomerge.run.places import Places
-from tests.pool.test_edge import JOB, Script
+from evomerge.run.options import Execution
+from tests.pool.test_runner import JOB, Script
 
 TOKEN = "planted-token-0123456789"
 
@@ -52,7 +52,7 @@ def test_a_failure_does_not_repeat_a_token(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError(f"401 for Bearer {TOKEN}")
         yield
 
-    (outcome,) = Edge(Script(play), "host/0").evaluate(JOB)
+    (outcome,) = SafeEvaluator(Script(play), "host/0").evaluate(JOB)
     assert isinstance(outcome, Outcome)
     assert outcome.failure is not None
     assert outcome.failure.message == f"RuntimeError: 401 for Bearer {HIDDEN}"
@@ -63,10 +63,10 @@ def test_a_failure_does_not_repeat_a_token(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_file_alone_cannot_allow_code_that_models_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
     with pytest.raises(InputError, match=r"confirm_run_unsafe_code: a file alone .*add --allow-code-execution"):
-        Places().consent({"confirm_run_unsafe_code": True})
+        Execution().allow_code({"confirm_run_unsafe_code": True})
     assert os.environ["HF_ALLOW_CODE_EVAL"] == "0"
-    assert Places().consent({"num_fewshot": 2}) == {"num_fewshot": 2}
-    allowed = Places(allow_code_execution=True).consent({"num_fewshot": 2})
+    assert Execution().allow_code({"num_fewshot": 2}) == {"num_fewshot": 2}
+    allowed = Execution(allow_code_execution=True).allow_code({"num_fewshot": 2})
     assert allowed == {"num_fewshot": 2, "confirm_run_unsafe_code": True}
     assert os.environ["HF_ALLOW_CODE_EVAL"] == "1"
 

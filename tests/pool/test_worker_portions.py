@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.pool.attempts import Attempt
-from evomerge.pool.edge import Edge
+from evomerge.pool.retry import JobAttempt
+from evomerge.pool.runner import SafeEvaluator
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.answering import Answerer
 from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.rungs import Rungs
+from evomerge.scoring.sanity_checks import SanityChecks
+from evomerge.scoring.scorer import ModelScorer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODELS = tuple(str(EXAMPLES / "experts" / name) for name in ("base", "add", "sort"))
@@ -23,7 +23,7 @@ TASKS = ("add", "sort")
 @pytest.fixture(scope="module")
 def spec() -> WorkerSpec:
     settings = TaskSettings(include=(str(EXAMPLES / "tasks"),))
-    return WorkerSpec(MODELS, TASKS, settings, batch_size=8, portion_seconds=0.0, rungs=Rungs())
+    return WorkerSpec(MODELS, TASKS, settings, batch_size=8, portion_seconds=0.0, rungs=SanityChecks())
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def test_the_next_worker_answers_the_rest_as_the_first_one_would_have(
 ) -> None:
     """Right and wrong seldom show by which batches they were found; so the batches are looked at, too."""
     batches: list[tuple[str, ...]] = []
-    plain = Answerer.output_portions
+    plain = ModelScorer.output_portions
 
-    def noting(self: Answerer, task: str, items: tuple[str, ...], together: tuple[str, ...] = ()) -> object:
+    def noting(self: ModelScorer, task: str, items: tuple[str, ...], together: tuple[str, ...] = ()) -> object:
         batches.append(tuple(together or items))
         return plain(self, task, items, together)
 
-    monkeypatch.setattr(Answerer, "output_portions", noting)
+    monkeypatch.setattr(ModelScorer, "output_portions", noting)
     worker: Worker = spec.build()
     whole = list(worker.evaluate(job))
     outcome = whole[-1]
@@ -65,17 +65,17 @@ def test_the_next_worker_answers_the_rest_as_the_first_one_would_have(
     assert sum(outcome.timed.values()) <= outcome.seconds
     assert len(whole) > 6, "several portions per task"
     for stop in (1, len(whole) - 3):  # within the first task, and within the second
-        attempt, given = Attempt(job), list[Answers | Outcome]()
+        attempt, given = JobAttempt(job), list[Answers | Outcome]()
         for result in whole[:stop]:
             assert isinstance(result, Answers)
-            fresh = attempt.take(result)
+            fresh = attempt.add_answers(result)
             assert fresh == result
             given.append(fresh)
         batches.clear()
-        rest = list(Edge(spec, "another/0").evaluate(attempt.job))
+        rest = list(SafeEvaluator(spec, "another/0").evaluate(attempt.job))
         ended = rest[-1]
         assert isinstance(ended, Outcome)
         assert ended.done
         assert ended.fingerprint == outcome.fingerprint
-        assert set(batches) <= {job.items[task] for task in TASKS} | {job.items["sort"][: Rungs().probes]}
+        assert set(batches) <= {job.items[task] for task in TASKS} | {job.items["sort"][: SanityChecks().probes]}
         assert responses([*given, *rest]) == responses(whole)

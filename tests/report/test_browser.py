@@ -154,7 +154,7 @@ def test_predicted_points_are_told_and_cannot_be_chosen(shown: Any, runs: dict[s
 
 def test_estimated_points_are_hollow_and_say_so(shown: Any, runs: dict[str, Run]) -> None:
     page, run = shown("estimated"), runs["estimated"]
-    full, front = set(run.full_candidates()), [int(n) for n in run.front()["candidate"]]
+    full, front = set(run.data.full_candidates()), [int(n) for n in run.front()["candidate"]]
     guessed = [number for number in front if number not in full]
     assert page.locator("#picture circle.front.estimated").count() == len(guessed) > 0
     assert page.locator("#chosen").inner_text().count("estimated from few items") == 0  # the best has answered all

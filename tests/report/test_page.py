@@ -19,12 +19,12 @@ from evomerge.errors import InputError
 from evomerge.report import report_html, write_report
 from evomerge.report.drawing import Plot, Scale, band, spread, steps
 from evomerge.report.findings import points, with_error
-from evomerge.report.page import LARGEST
 from evomerge.results import Run, open_run
-from evomerge.results.fronts import FrontRequest
+from evomerge.results.fronts import FrontRequest, front_mapping
 from tests.report.worlds import HOSTILE, make_world
 
 NAMES = ["two", "four", "one", "hostile", "predicted", "estimated"]
+LARGEST = 5_000_000  # bytes
 
 
 def parsed(path: Path) -> Any:
@@ -88,7 +88,7 @@ def test_the_data_are_the_runs_own(reports: dict[str, Path], runs: dict[str, Run
     if name == "predicted":  # its genes are the same at every layer
         return
     weights = next(one for one in detail["map"]["maps"] if one["name"] == "weight")
-    table = run.coefficients("best")
+    table = run.tables.coefficients("best")
     cells = table[(table["parameter"] == "weight") & (table["layer"] == 2)]["value"]
     assert [row["values"][2] for row in weights["rows"]] == pytest.approx(list(cells), rel=1e-3)
 
@@ -106,13 +106,13 @@ def test_what_was_found_is_said_with_its_interval(reports: dict[str, Path], runs
     assert "2 evaluations failed" in text
     assert "candidate 17 has NaN logits (synthetic)" in text
     assert best.recipe.digest in text
-    assert run.fingerprint(best.number) in text
+    assert run.data.fingerprint(best.number) in text
     for word in ("evomerge", "numpy", "seed", "org/math", "world.yaml"):
         assert word in text
 
 
 def test_genes_that_mattered_are_told_with_their_share(reports: dict[str, Path], runs: dict[str, Run]) -> None:
-    frame = runs["two"].importance()
+    frame = runs["two"].tables.importance()
     first = frame.loc[frame["share_of_variance"].idxmax()]
     better = "more" if first["rank_correlation"] > 0 else "less"
     section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "genes")
@@ -123,7 +123,9 @@ def test_genes_that_mattered_are_told_with_their_share(reports: dict[str, Path],
 
 def test_predicted_points_stand_apart_from_measured_ones(reports: dict[str, Path], runs: dict[str, Run]) -> None:
     run, data = runs["predicted"], data_of(reports["predicted"])
-    expected = [point for point in run.front_mapping(FrontRequest(predicted=8))["points"] if not point["measured"]]
+    expected = [
+        point for point in front_mapping(run.data, FrontRequest(predicted=8))["points"] if not point["measured"]
+    ]
     assert len(data["predicted"]) == len(expected) > 0
     for point, wanted in zip(data["predicted"], expected, strict=True):
         assert "n" not in point  # nothing that could be chosen or exported
@@ -156,7 +158,7 @@ def test_surrogates_that_nobody_asked_for_and_nobody_should_believe_are_not_show
 
 def test_what_is_only_estimated_looks_estimated(reports: dict[str, Path], runs: dict[str, Run]) -> None:
     run, data = runs["estimated"], data_of(reports["estimated"])
-    full = set(run.full_candidates())
+    full = set(run.data.full_candidates())
     points = [*data["front"], *data["dots"]]
     assert {point["n"] for point in points if "estimated" not in point} == full
     assert 0 < len(full) < len(points)
@@ -192,10 +194,11 @@ def test_who_solves_what_is_drawn_from_the_answers(reports: dict[str, Path], run
     run = runs["two"]
     best = run.best()
     assert best is not None
-    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "solving")
+    section = next(n for n in parsed(reports["two"]).iter("section") if n.get("id") == "items")
     figure = next(iter(section.iter("figure")))
     answers = {
-        n: {r.item: r.value for r in run.responses(n, "holdout") if r.task == "add"} for n in (best.number, -1, -2, -3)
+        n: {r.item: r.value for r in run.data.responses(n, "holdout") if r.task == "add"}
+        for n in (best.number, -1, -2, -3)
     }
     parents = [answers[n] for n in (-1, -2, -3)]
     gained = sum(value == 1 and not any(p[item] for p in parents) for item, value in answers[best.number].items())
@@ -212,13 +215,13 @@ def test_who_solves_what_is_drawn_from_the_answers(reports: dict[str, Path], run
 
 def test_slices_pass_through_the_landscape(reports: dict[str, Path], runs: dict[str, Run]) -> None:
     run = runs["two"]
-    importance = run.importance()
+    importance = run.tables.importance()
     trusted = importance[importance["left_out_r2"] >= 0.5]["objective"].unique()
     assert len(trusted) > 0
     block = next(n for n in parsed(reports["two"]).iter("div") if n.get("id") == "slices")
     labels = [node.get("aria-label") for node in block.iter("svg")]
     first = importance.groupby("gene", sort=False)["share_of_variance"].max().idxmax()
-    frame = run.landscape("best")
+    frame = run.tables.landscape("best")
     for name in trusted:
         part = frame[(frame["line"] == first) & (frame["objective"] == name)]
         top = part.loc[part["score"].idxmax()]
@@ -250,9 +253,9 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     world = open_run(make_world(tmp_path / "world", candidates=2))
     folder = tmp_path / "fresh"
     with Archive.create(folder, world.facts) as archive:
-        archive.put_parents(world.candidates("parent"))
+        archive.put_parents(world.data.candidates("parent"))
         assert "No candidate could be scored" in report_html(open_run(folder))
-        archive.put_asked([world.candidate(0)], 1)
+        archive.put_asked([world.data.candidate(0)], 1)
         archive.put_submitted(0, "search")
         for task, items in world.facts["items"]["search"].items():
             archive.put_answers(Answers(0, "search", task, tuple(Response(task, i, "acc", 1.0) for i in items)))

@@ -14,7 +14,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
-from evomerge.pool.local import LocalPool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.scoring.synthetic import SyntheticSpec
@@ -76,7 +76,7 @@ def make_world(
         "tasks": {"include": [], "lm_eval": {}, "versions": {task: "v1" for task in tasks}},
         "items": {"search": items, "holdout": kept, "stands_in": {}},
         "estimator": "mean",
-        "controller": {"name": controller, "population": None, "options": {}},
+        "controller": {"name": controller, "options": {}},
         "budget": {"candidates": candidates, "hours": None},
         "batch_size": None,
         "versions": {"python": "3.11", "numpy": np.__version__},

@@ -17,7 +17,7 @@ from tests.run.made import HELD, ITEMS, MERGE, PARENTS, facts
 
 TASK = Objective("left", "left", "acc")
 POISE = Objective("poise", "poise", "score", kind="python")
-LAYERS = Objective("layers", "layers", "layers", goal="minimize", kind="layers")
+LAYERS = Objective("layers", "layers", "layers", goal="minimize", weight=0.0, kind="layers")
 # number -> share of items right, poise, layers; parents are negative
 MODELS = {
     **{-1: (0.30, 0.10, 24.0), -2: (0.60, 0.20, 24.0), -3: (0.40, 0.30, 24.0)},

@@ -9,8 +9,9 @@ import pytest
 from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError
 from evomerge.results import Run, open_run
-from evomerge.results.columns import undocumented
-from evomerge.results.comparing import compare
+from evomerge.results.comparison import compare
+from evomerge.results.selection import named_candidate
+from tests.results.documented import undocumented
 from tests.run.made import HELD, ITEMS, make_run
 
 
@@ -92,4 +93,4 @@ def test_an_unknown_model_is_refused_by_name(run: Run, name: str, words: str) ->
 
 
 def test_a_parent_that_is_called_like_a_pick_can_be_named(tmp_path: Path, run: Run) -> None:
-    assert run.resolve("parent left").number == run.resolve("left").number == -2
+    assert named_candidate(run.data, "parent left").number == named_candidate(run.data, "left").number == -2

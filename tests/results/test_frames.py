@@ -12,8 +12,10 @@ from evomerge.pareto.hypervolume import hypervolume
 from evomerge.recipe import recipe_from_mapping
 from evomerge.results import Run, open_run
 from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.columns import FRAMES, describe, markdown, undocumented
+from evomerge.results.columns import FRAMES, describe, markdown
+from evomerge.results.fronts import front_volume, reference_of
 from evomerge.results.landscapes import LANDSCAPE_COLUMNS
+from tests.results.documented import undocumented
 from tests.run.made import make_run
 
 # a landscape needs more candidates than there are here; its columns are a constant
@@ -27,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("name", OF_A_RUN)
 def test_every_column_is_documented_and_every_documented_column_exists(run: Run, name: str) -> None:
-    columns = list(getattr(run, name)().columns)
+    columns = list(getattr(run if name == "front" else run.tables, name)().columns)
     assert not undocumented(name, columns)
     optional = (
         "truncated.",
@@ -55,25 +57,25 @@ def test_an_undocumented_column_is_found() -> None:
 
 
 def test_history_is_what_a_loop_over_the_trials_gives(run: Run) -> None:
-    history = run.history()
+    history = run.tables.history()
     done = run.trials().dropna(subset=["score.left"])
     assert list(history["candidate"]) == list(done["candidate"])
     scores = done[["score.left", "score.right"]].to_numpy()
     means = scores.mean(axis=1)
-    reference = [run.reference()[name] for name in ("left", "right")]
+    reference = [reference_of(run.data)[name] for name in ("left", "right")]
     for place in range(len(history)):
         row = history.iloc[place]
         assert row["best"] == means[: place + 1].max()
         assert row["incumbent"] == done["candidate"].iloc[int(np.argmax(means[: place + 1]))]
         assert row["hypervolume"] == pytest.approx(hypervolume(scores[: place + 1], reference))
         assert row["best_low"] < row["best"] < row["best_high"]
-    assert history["hypervolume"].iloc[-1] == pytest.approx(run.front_volume())
+    assert history["hypervolume"].iloc[-1] == pytest.approx(front_volume(run.data))
     assert history["front_size"].iloc[-1] == len(run.front())
     assert history["seconds"].is_monotonic_increasing
 
 
 def test_the_interval_of_the_best_is_that_of_a_mean_of_independent_scores(run: Run) -> None:
-    row = run.history().iloc[0]
+    row = run.tables.history().iloc[0]
     trial = run.trials().iloc[0]
     stderr = np.hypot(trial["stderr.left"], trial["stderr.right"]) / 2
     assert row["stderr"] == pytest.approx(stderr)
@@ -116,7 +118,7 @@ def test_coefficients_of_slices_count_the_layers_of_the_merged_model() -> None:
 
 
 def test_work_is_what_the_outcomes_took_and_ends_when_it_was_recorded(run: Run) -> None:
-    work = run.work()
+    work = run.tables.work()
     assert set(work[work["split"] == "search"]["candidate"]) == {-1, -2, -3, *range(16)}
     assert work["failed"].sum() == 1
     assert (work["start"] >= 0).all()
@@ -124,7 +126,7 @@ def test_work_is_what_the_outcomes_took_and_ends_when_it_was_recorded(run: Run) 
 
 
 def test_generalisation_pairs_search_and_held_out_scores(run: Run) -> None:
-    table = run.generalisation()
+    table = run.tables.generalisation()
     trials = run.trials().set_index("candidate")
     finals = {final.number: final for final in run.finals()}
     for number, objective in itertools.product((0, 1), ("left", "right")):

@@ -83,9 +83,9 @@ def test_optunas_own_figures_take_it(study: optuna.Study) -> None:
 
 def test_a_candidate_that_a_race_stopped_is_pruned_and_keeps_its_numbers_as_attributes(folder: Path) -> None:
     run = open_run(folder)
-    candidate = run.candidates()[0]
+    candidate = run.data.candidates()[0]
     row = run.trials().iloc[0].to_dict()
-    trial = _trial(run, candidate, run.evaluations()[candidate.number], row, None, complete=False)
+    trial = _trial(run, candidate, run.data.evaluations()[candidate.number], row, None, complete=False)
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert trial.values is None
     assert trial.user_attrs["items.left"] == 40

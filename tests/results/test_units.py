@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Response
+from evomerge.objectives import Objectives
 from evomerge.report import report_html
-from evomerge.results.evaluations import comparable, overall, overall_weights
 from evomerge.scoring.comparison import joint_gains, paired_difference
 from tests.results.mixed import LAYERS, MODELS, POISE, TASK, mixed_run
 
 
 def test_a_size_is_in_no_mean_unless_it_was_given_a_weight() -> None:
-    assert overall_weights((TASK, LAYERS)).tolist() == [1.0, 0.0]
-    assert overall_weights((TASK, POISE, LAYERS)).tolist() == [0.5, 0.5, 0.0]
-    assert overall_weights((replace(TASK, weight=3.0), POISE)).tolist() == [0.75, 0.25]
-    assert overall_weights((LAYERS,)).tolist() == [1.0]
+    assert Objectives((TASK, LAYERS)).weights().tolist() == [1.0, 0.0]
+    assert Objectives((TASK, POISE, LAYERS)).weights().tolist() == [0.5, 0.5, 0.0]
+    assert Objectives((replace(TASK, weight=3.0), POISE)).weights().tolist() == [0.75, 0.25]
+    assert Objectives((LAYERS,)).weights().tolist() == [1.0]
     weighed = (TASK, replace(LAYERS, weight=0.25))
-    assert overall_weights(weighed).tolist() == [0.8, 0.2]
-    assert overall((0.5, -8.0), weighed) == pytest.approx(0.8 * 0.5 - 0.2 * 8)
-    assert [o.name for o in comparable((TASK, LAYERS))] == ["left"]
+    assert Objectives(weighed).weights().tolist() == [0.8, 0.2]
+    assert Objectives(weighed).scalarise((0.5, -8.0)) == pytest.approx(0.8 * 0.5 - 0.2 * 8)
+    assert [o.name for o in Objectives((TASK, LAYERS)).scores()] == ["left"]
 
 
 def test_the_best_is_not_the_shallowest(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_the_best_is_not_the_shallowest(tmp_path: Path) -> None:
     best = run.best()
     assert best is not None
     assert best.number == 0  # the mean with layers in it would be that of candidate 1: 6 layers, 10% right
-    assert run.history()["best"].iloc[-1] == pytest.approx(0.9)
+    assert run.tables.history()["best"].iloc[-1] == pytest.approx(0.9)
     assert run.status()["best"]["overall"] == pytest.approx(0.9)
     assert run.front().marks()[0] == ["best overall", "best left"]
     assert run.front().marks()[1] == ["best layers"]
@@ -103,5 +103,5 @@ def test_a_run_with_such_numbers_is_told_without_nan(tmp_path: Path) -> None:
     assert ">nan" not in (body + rest).lower()
     assert " nan" not in (body + rest).lower()
     assert sorted(MODELS) == sorted(
-        [*(c.number for c in run.candidates()), *(c.number for c in run.candidates("parent"))]
+        [*(c.number for c in run.data.candidates()), *(c.number for c in run.data.candidates("parent"))]
     )

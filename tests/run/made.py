@@ -12,7 +12,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
-from evomerge.pool.local import LocalPool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results.evaluations import evaluation_of
 from evomerge.scoring.synthetic import SyntheticSpec
@@ -47,7 +47,7 @@ def facts(candidates: int) -> dict[str, Any]:
         "tasks": {"include": [], "lm_eval": {}, "versions": {}},
         "items": {"search": ITEMS, "holdout": HELD, "stands_in": {}},
         "estimator": "mean",
-        "controller": {"name": "sobol", "population": None, "options": {}},
+        "controller": {"name": "sobol", "options": {}},
         "budget": {"candidates": candidates, "hours": None},
         "batch_size": None,
         "versions": {},

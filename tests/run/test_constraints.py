@@ -13,8 +13,8 @@ from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.report import write_report
 from evomerge.results import Run, open_run
-from evomerge.results.conditions import read_conditions
-from evomerge.results.constraining import bounds_of, constraint_problems
+from evomerge.results.constraints import bounds_of, constraint_problems, read_constraints
+from evomerge.results.fronts import front_volume, reference_of
 from tests.run.made import OBJECTIVES, make_run
 
 CONSTRAINT = "right >= right - 10 points"
@@ -44,7 +44,7 @@ def test_the_best_the_front_and_the_volume_are_of_what_meets_them(free: Run, bou
     """Both runs measured the same candidates; by hand from their scores."""
     table = scores(bound)
     assert np.array_equal(table, scores(free))
-    bar = free.parents().set_index("name").loc["right", "score.right"] - 0.1
+    bar = free.tables.parents().set_index("name").loc["right", "score.right"] - 0.1
     met = table[:, 1] >= bar
     assert 0 < met.sum() < len(table)
     allowed = np.flatnonzero(met)
@@ -55,16 +55,16 @@ def test_the_best_the_front_and_the_volume_are_of_what_meets_them(free: Run, bou
     front = allowed[non_dominated(table[allowed], duplicates=False)]
     assert set(bound.front()["candidate"]) == set(front)
     assert set(free.front()["candidate"]) != set(front)
-    reference = [bound.reference()[name] for name in ("left", "right")]
-    assert bound.front_volume() == pytest.approx(hypervolume(table[front], reference))
-    assert bound.hypervolume()["hypervolume"].iloc[-1] == pytest.approx(bound.front_volume())
+    reference = [reference_of(bound.data)[name] for name in ("left", "right")]
+    assert front_volume(bound.data) == pytest.approx(hypervolume(table[front], reference))
+    assert bound.tables.hypervolume()["hypervolume"].iloc[-1] == pytest.approx(front_volume(bound.data))
     assert bound.pick("right=1").number in allowed
-    assert bound.infeasible() is None
+    assert bound.data.infeasible() is None
     assert bound.status()["constraints"] == [CONSTRAINT]
 
 
 def test_conditions_of_a_request_come_on_top_and_predictions_obey_both(bound: Run) -> None:
-    bar = bound.parents().set_index("name").loc["right", "score.right"] - 0.1
+    bar = bound.tables.parents().set_index("name").loc["right", "score.right"] - 0.1
     front = bound.front(where=["left >= 0.2"], predicted=6)
     assert (front["score.left"] >= 0.2).all()
     assert (front["score.right"] >= bar).all()
@@ -74,8 +74,8 @@ def test_constraints_that_nothing_meets_are_a_clear_outcome(never: Run, capsys: 
     assert never.best() is None
     assert not never.has_result
     assert len(never.front()) == 0
-    assert never.front_volume() == 0.0
-    why = never.infeasible()
+    assert front_volume(never.data) == 0.0
+    why = never.data.infeasible()
     assert why is not None
     assert why.startswith("no candidate meets all constraints: left >= 1.")
     assert "which none reaches" in why
@@ -112,6 +112,6 @@ def test_bounds_on_fitness_turn_with_the_goal_and_the_tightest_counts() -> None:
     objectives = (Objective("a", "a", "acc"), Objective("words", "w", "n", goal="minimize"))
     texts = ["a >= 0.2", "a >= base + 10 points", "a <= 0.9", "words <= 40", "words >= 3"]
     parents = {"base": {"a": 0.3, "words": 20.0}}
-    bounds = bounds_of(read_conditions(texts, objectives, parents), objectives)
+    bounds = bounds_of(read_constraints(texts, objectives, parents), objectives)
     assert bounds.low == pytest.approx((0.4, -40.0))
     assert bounds.high == pytest.approx((0.9, -3.0))

@@ -14,8 +14,8 @@ from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.results import Run, open_run
-from evomerge.results.conditions import read_conditions
-from evomerge.results.fronts import FrontRequest
+from evomerge.results.constraints import read_constraints
+from evomerge.results.fronts import FrontRequest, front_mapping
 from tests.run.made import OBJECTIVES, OPTIMA, PARENTS, make_run
 
 
@@ -42,7 +42,7 @@ def test_predicted_rows_are_told_apart_and_not_dominated_by_what_was_measured(ru
 
 
 def test_json_tells_predicted_points_with_intervals_the_surrogates_errors_and_doubts(run: Run) -> None:
-    mapping = run.front_mapping(FrontRequest(predicted=4))
+    mapping = front_mapping(run.data, FrontRequest(predicted=4))
     json.dumps(mapping, allow_nan=False)
     predicted = [point for point in mapping["points"] if not point["measured"]]
     assert predicted
@@ -53,7 +53,7 @@ def test_json_tells_predicted_points_with_intervals_the_surrogates_errors_and_do
         assert len(point["genotype"]) == 2
     assert [row["objective"] for row in mapping["surrogates"]] == ["left", "right"]
     assert {"r2", "left_out_r2", "left_out_error", "coverage", "candidates"} <= set(mapping["surrogates"][0])
-    assert mapping["hypervolume"] == run.front_mapping()["hypervolume"]  # of measured points only
+    assert mapping["hypervolume"] == front_mapping(run.data)["hypervolume"]  # of measured points only
     assert isinstance(mapping["warnings"], list)
 
 
@@ -63,7 +63,7 @@ def test_left_out_errors_are_those_of_fits_without_the_candidate(run: Run) -> No
     from evomerge.pareto.surrogate import predict
     from evomerge.results.surrogates import errors_of, surrogates_of
 
-    found = surrogates_of(run)
+    found = surrogates_of(run.data)
     table = errors_of(found).set_index("objective")
     assert table.loc["left", "candidates"] == 31
     one = found.fits[0]
@@ -87,7 +87,7 @@ def test_left_out_errors_are_those_of_fits_without_the_candidate(run: Run) -> No
 
 
 def test_a_condition_gives_the_front_of_those_that_meet_it(run: Run) -> None:
-    bound = run.parents().set_index("name").loc["base", "score.right"] - 0.01
+    bound = run.tables.parents().set_index("name").loc["base", "score.right"] - 0.01
     table = fitness(run)
     allowed = table[table[:, 1] >= bound]
     front = run.front(where=["right >= base - 1 point"])
@@ -118,7 +118,7 @@ WANTED = (Objective("add", "add", "acc"), Objective("loss", "loss", "bits", "min
     ],
 )
 def test_conditions_mean_what_people_write(text: str, bound: float, at_least: bool) -> None:
-    (one,) = read_conditions([text], WANTED, PARENT_SCORES)
+    (one,) = read_constraints([text], WANTED, PARENT_SCORES)
     assert (one.bound, one.at_least) == (pytest.approx(bound), at_least)
     scores = np.array([[0.0, bound], [1.0, bound]]) if "add" in text else np.array([[0.5, 0.0], [0.5, 100.0]])
     assert one.met(scores).tolist() == ([False, True] if at_least else [True, False])
@@ -136,7 +136,7 @@ def test_conditions_mean_what_people_write(text: str, bound: float, at_least: bo
 )
 def test_a_wrong_condition_says_what_would_be_right(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        read_conditions([text], WANTED, PARENT_SCORES)
+        read_constraints([text], WANTED, PARENT_SCORES)
 
 
 def test_conditions_that_nobody_meets_say_how_near_one_came(run: Run) -> None:
@@ -146,7 +146,7 @@ def test_conditions_that_nobody_meets_say_how_near_one_came(run: Run) -> None:
 
 
 def test_beats_parents_leaves_out_what_a_parent_dominates(run: Run) -> None:
-    parents = run.parents()[["score.left", "score.right"]].to_numpy()
+    parents = run.tables.parents()[["score.left", "score.right"]].to_numpy()
     table = fitness(run)
     free = [row for row in table if not any((p >= row).all() and (p > row).any() for p in parents)]
     front = run.front(beats_parents=True)[["score.left", "score.right"]].to_numpy()
@@ -174,19 +174,19 @@ def test_a_preference_and_desirability_order_the_front(run: Run) -> None:
 
 
 def test_the_hypervolume_grows_to_that_of_the_front(run: Run) -> None:
-    history = run.hypervolume()
+    history = run.tables.hypervolume()
     assert list(history.columns) == ["candidate", "seconds", "hypervolume"]
     assert list(history["candidate"]) == list(range(32))
     assert history["hypervolume"].is_monotonic_increasing
-    assert history["hypervolume"].iloc[-1] == pytest.approx(run.front_mapping()["hypervolume"])
-    reference = run.parents()[["score.left", "score.right"]].min().to_numpy()
+    assert history["hypervolume"].iloc[-1] == pytest.approx(front_mapping(run.data)["hypervolume"])
+    reference = run.tables.parents()[["score.left", "score.right"]].min().to_numpy()
     assert history["hypervolume"].iloc[5] == history["hypervolume"].iloc[4]  # 5 failed
     assert history["hypervolume"].iloc[9] == pytest.approx(hypervolume(fitness(run)[:9], reference))
 
 
 def test_importance_finds_each_objectives_own_gene(run: Run) -> None:
     """Both objectives depend on both genes; more of the own model's weight is better, and of the other's is worse."""
-    table = run.importance().set_index(["gene", "objective"])
+    table = run.tables.importance().set_index(["gene", "objective"])
     assert len(table) == 4
     for objective, other in (("left", "right"), ("right", "left")):
         assert table.loc[(f"weight.{objective}", objective), "rank_correlation"] > 0.3
@@ -197,7 +197,7 @@ def test_importance_finds_each_objectives_own_gene(run: Run) -> None:
 
 
 def test_landscape_slices_and_lines_through_the_best(run: Run) -> None:
-    table = run.landscape(to=["-2", "3"], steps=5)
+    table = run.tables.landscape(to=["-2", "3"], steps=5)
     assert list(table.columns)[:6] == ["kind", "line", "position", "value", "objective", "score"]
     assert len(table) == (2 + 2) * 5 * 2  # two genes and two lines, five steps, two objectives
     assert set(table.loc[table["kind"] == "line", "line"]) == {"parent left", "candidate 3"}
@@ -206,7 +206,7 @@ def test_landscape_slices_and_lines_through_the_best(run: Run) -> None:
     lines = table[(table["kind"] == "line") & (table["objective"] == "left")].set_index(["line", "position"])
     # all lines begin at the best, and the one to the left parent rises to what that parent has
     assert lines.loc[("parent left", 0.0), "score"] == lines.loc[("candidate 3", 0.0), "score"]
-    measured = run.parents().set_index("name").loc["left", "score.left"]
+    measured = run.tables.parents().set_index("name").loc["left", "score.left"]
     assert lines.loc[("parent left", 1.0), "score"] == pytest.approx(measured, abs=0.15)
     slice_ = table[(table["line"] == "weight.left") & (table["objective"] == "left")]
     assert slice_["value"].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -223,10 +223,10 @@ def test_one_two_or_only_failed_candidates(tmp_path: Path, count: int, troubles:
     assert all(answer.measured)
     assert (len(answer.candidates) > 0) == (done > 0)
     assert f"no predicted front: {done} candidates have scores" in answer.warnings[0]
-    assert len(run.importance()) == 4
-    assert len(run.hypervolume()) == count
+    assert len(run.tables.importance()) == 4
+    assert len(run.tables.hypervolume()) == count
     with pytest.raises(InputError, match="a surrogate needs 3 or more"):
-        run.landscape()
+        run.tables.landscape()
 
 
 # -- the command line, and re-measuring --------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_the_screen_shows_both_fronts_and_the_surrogates_errors(run: Run, capsys
     assert "predicted points (measured: False" in out
     assert "left_out_r2" in out
     assert main(["front", str(run.folder), "--json", "--where", "left >= 99%"]) == 2
-    assert "no candidate meets all conditions" in capsys.readouterr().err
+    assert "no candidate meets all constraints" in capsys.readouterr().err
     assert main(["front", str(run.folder), "--predicted", "-1"]) == 2
     assert main(["front", str(run.folder), "--predicted", "0", "--prefer", "left=1,right=1"]) == 0
     assert "False" not in capsys.readouterr().out
@@ -248,7 +248,7 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pool is the synthetic scorer's; everything else is what `front --remeasure` does."""
-    from evomerge.pool.local import LocalPool
+    from evomerge.pool.runner import LocalPool
     from evomerge.run import remeasure
     from evomerge.scoring.synthetic import SyntheticSpec
 
@@ -257,19 +257,19 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     wanted = before.front_answer(FrontRequest(predicted=3))
     expected = [row for row, measured in zip(wanted.fitness, wanted.measured, strict=True) if not measured]
     monkeypatch.setattr(remeasure, "verify", lambda preparation: None)
-    monkeypatch.setattr(remeasure.Places, "pool", lambda *_: LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS)))
+    monkeypatch.setattr(remeasure.Execution, "pool", lambda *_: LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS)))
     assert main(["front", str(folder), "--predicted", "3", "--remeasure"]) == 0
     shown = capsys.readouterr()
     assert f"measured {len(expected)} predicted points: candidates {FIRST_REMEASURED}" in shown.err
     assert f"{len(expected)} predicted points were re-measured" in shown.out
     after = open_run(folder)
     assert after.state == "finished"
-    new = [number for number in after.evaluations() if number >= FIRST_REMEASURED]
+    new = [number for number in after.data.evaluations() if number >= FIRST_REMEASURED]
     assert len(new) == len(expected)
     for number, predicted in zip(new, expected, strict=True):
-        found = after.evaluations()[number].fitness(OBJECTIVES)
+        found = after.data.evaluations()[number].fitness(OBJECTIVES)
         assert found == pytest.approx(predicted, abs=0.35)
-        assert after.candidate(number).kind == "remeasured"
+        assert after.data.candidate(number).kind == "remeasured"
     with Archive.open(folder) as archive:
         assert archive.count("search") == 32  # the search's own count, and what it was told, are as they were
         assert len(list(archive.events("told"))) == 32

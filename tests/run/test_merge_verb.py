@@ -16,9 +16,9 @@ from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.run.verbs import merge_recipe
 from evomerge.searchfile import load_recipe
-from evomerge.weights.export import export, fingerprint_of
+from evomerge.weights.export import export
 from evomerge.weights.reference import revision_of
-from tests.pico import make_model, make_tokenizer
+from tests.pico import fingerprint_of, make_model, make_tokenizer
 from tests.weights.test_against_mergekit import by_mergekit, largest_difference, weights_of
 
 

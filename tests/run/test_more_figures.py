@@ -11,10 +11,10 @@ import pytest
 
 from evomerge import figures
 from evomerge.errors import InputError
-from evomerge.figures.course import utilisation_frame
 from evomerge.figures.front import front_frame
 from evomerge.figures.irt import ability_frame, item_map_frame
 from evomerge.figures.items import item_matrix_frame
+from evomerge.figures.progress import utilisation_frame
 from evomerge.figures.recipes import recipe_frame, route_chart, route_frame
 from evomerge.irt.bank import calibrate_table
 from evomerge.irt.table import ResponseTable
@@ -73,7 +73,7 @@ def test_estimated_members_of_the_front_are_a_kind_of_their_own(tmp_path: Path) 
     estimated_search(tmp_path / "run", prepared())
     run = open_run(tmp_path / "run")
     frame = front_frame(run).set_index("name")
-    full = {f"candidate {n}" for n in run.full_candidates()}
+    full = {f"candidate {n}" for n in run.data.full_candidates()}
     on_front = {f"candidate {n}" for n in run.front()["candidate"]}
     assert set(frame[frame["kind"] == "front"].index) == on_front & full
     assert set(frame[frame["kind"] == "estimated"].index) == on_front - full != set()
@@ -135,7 +135,7 @@ def test_route_frame_names_models_by_their_folders_and_draws_the_plain_stack_whe
 
 
 def test_the_course_is_drawn_by_place_and_not_by_the_numbers_of_remeasured_points(run: Run) -> None:
-    scored = len(run.history())
+    scored = len(run.tables.history())
     for chart in (figures.hypervolume(run).to_dict(), figures.progress(run).to_dict()):
         rows = next(iter(chart["datasets"].values()))
         assert [row["place"] for row in rows] == list(range(1, scored + 1))

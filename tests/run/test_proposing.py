@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def decided(name: str, warm_start: object = None, objectives: tuple = OBJECTIVES, space: object = SPACE) -> Proposing:
     options = {} if warm_start is None else {"warm_start": str(warm_start)}
-    return decide(ControllerRequest(name, None, options), MERGE, space, objectives, PLAN, 40, measure=False)  # type: ignore[arg-type]
+    return decide(ControllerRequest(name, options), MERGE, space, objectives, PLAN, 40, measure=False)  # type: ignore[arg-type]
 
 
 def test_auto_is_resolved_and_the_reason_kept_in_the_facts() -> None:
@@ -43,15 +43,15 @@ def test_auto_is_resolved_and_the_reason_kept_in_the_facts() -> None:
 
 
 def test_another_runs_results_are_prior_points_with_their_fitness(run: Run) -> None:
-    request = ControllerRequest("quadratic", None, {"warm_start": str(run.folder)})
+    request = ControllerRequest("quadratic", {"warm_start": str(run.folder)})
     found = decided("quadratic", run.folder)
     facts = found.to_facts(request)
     assert facts["options"] == {}
     assert "builds on 15 candidates" in found.notes[0]
     setup = setup_of(facts, SPACE, MERGE, OBJECTIVES, PLAN, budget=40, seed=3)
-    evaluations = {n: e for n, e in run.evaluations().items() if e.failure is None}
+    evaluations = {n: e for n, e in run.data.evaluations().items() if e.failure is None}
     assert [prior.fitness for prior in setup.prior] == [e.fitness(OBJECTIVES) for e in evaluations.values()]
-    genes = {candidate.number: candidate.genotype for candidate in run.candidates()}
+    genes = {candidate.number: candidate.genotype for candidate in run.data.candidates()}
     assert np.allclose([prior.genotype for prior in setup.prior], [genes[n] for n in evaluations], atol=1e-5)
     assert setup.items == (40, 40)
     assert setup.ingredients is not None
@@ -81,7 +81,7 @@ def test_other_objectives_leave_only_a_place_to_begin(run: Run) -> None:
 def test_a_narrower_space_leaves_out_what_lies_outside(run: Run) -> None:
     merge = {**MERGE, "parameters": {"weight": {"search": [0.0, 0.5], "per": ["model"]}}}
     found = decided("quadratic", run.folder, space=build_space(merge, layers=4, modules={}))
-    inside = [c for c in run.candidates() if max(c.genotype) <= 0.5 and c.number != 5]
+    inside = [c for c in run.data.candidates() if max(c.genotype) <= 0.5 and c.number != 5]
     assert len(found.prior["points"]) == len(inside)
     assert f"{15 - len(inside)} lie outside this space" in found.notes[0]
 

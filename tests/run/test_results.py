@@ -12,6 +12,7 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.errors import InputError, RunError
 from evomerge.results import Run, open_run
+from evomerge.results.fronts import front_mapping
 from tests.run.made import HELD, ITEMS, make_run
 
 
@@ -48,7 +49,7 @@ def test_a_failed_candidate_is_a_row_with_a_message_and_no_number(run: Run) -> N
     assert "NaN" in row["failure"]
     assert np.isnan(row["score.left"])
     assert row["items.left"] == 0
-    failures = run.failures()
+    failures = run.tables.failures()
     assert list(failures["candidate"]) == [5]
     assert list(failures["kind"]) == ["candidate"]
     assert 5 not in set(run.front()["candidate"])
@@ -56,7 +57,7 @@ def test_a_failed_candidate_is_a_row_with_a_message_and_no_number(run: Run) -> N
 
 def test_genes_are_in_the_users_units_and_match_the_recipe(run: Run) -> None:
     row = run.trials().set_index("candidate").loc[3]
-    weights = [dict(source.parameters)["weight"] for source in run.candidate(3).recipe.models]
+    weights = [dict(source.parameters)["weight"] for source in run.data.candidate(3).recipe.models]
     assert [row["gene.weight.left"], row["gene.weight.right"]] == weights
 
 
@@ -76,9 +77,9 @@ def test_front_is_exactly_what_brute_force_finds(run: Run) -> None:
 
 
 def test_front_mapping_has_the_contract_form_and_the_worst_parent_as_reference(run: Run) -> None:
-    mapping = run.front_mapping()
+    mapping = front_mapping(run.data)
     assert mapping["objectives"] == ["left", "right"]
-    parents = run.parents()
+    parents = run.tables.parents()
     assert mapping["reference"] == {name: parents[f"score.{name}"].min() for name in ("left", "right")}
     point = mapping["points"][0]
     assert set(point) == {"candidate", "measured", "score", "stderr"}
@@ -189,7 +190,8 @@ def test_a_run_is_read_without_torch_ray_or_lm_eval(run: Run) -> None:
         f"run = evomerge.open_run({str(run.folder)!r})\n"
         "print(len(run.trials()), len(run.front()), run.best().number, run.status()['state'])\n"
         "print(run.summary()[:10])\n"
-        "print(run.compare('best', 'left').overall.items, len(run.history()), len(run.front()._repr_html_()) > 0)\n"
+        "print(run.compare('best', 'left').overall.items, len(run.tables.history()))\n"
+        "print(len(run.front()._repr_html_()) > 0)\n"
         "from evomerge.report import report_html\n"
         "print('<!DOCTYPE html>' in report_html(run))\n"
         "print(sorted(HEAVY & set(sys.modules)))"

@@ -8,9 +8,9 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Outcome, Response
-from evomerge.pool.desk import Desk
-from evomerge.pool.protocol import Notice, Retry
-from evomerge.results import utilisation
+from evomerge.loop import Dispatcher
+from evomerge.pool.protocol import PoolEvent, Retry
+from evomerge.results.utilisation import usage_summary, utilisation_frame, worker_times
 from evomerge.scoring.synthetic import SyntheticSpec, synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA
@@ -24,8 +24,8 @@ class Clock:
         monkeypatch.setattr("time.monotonic", lambda: self.seconds)
 
 
-def joined(worker: str, gpus: float) -> Notice:
-    return Notice("joined", worker, {"node": worker[0], "gpus": gpus, "pid": 1})
+def joined(worker: str, gpus: float) -> PoolEvent:
+    return PoolEvent("joined", worker, {"node": worker[0], "gpus": gpus, "pid": 1})
 
 
 def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,17 +33,19 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
     clock = Clock(monkeypatch)
     folder = tmp_path / "run"
     with Archive.create(folder, {"seed": 7}) as archive:
-        desk = Desk(archive, ShuffledPool(SyntheticSpec(OPTIMA), 1), "search", {"add": ("x",)})
+        dispatcher = Dispatcher(archive, ShuffledPool(SyntheticSpec(OPTIMA), 1), "search", {"add": ("x",)})
         people = [Candidate(n, synthetic_recipe((n / 9, 0.5)), (n / 9, 0.5)) for n in range(3)]
         archive.put_asked(people, 3)
         clock.seconds = 10.0
-        desk.file([joined("a/0", 1.0), joined("b/1", 0.5)])
+        dispatcher.record([joined("a/0", 1.0), joined("b/1", 0.5)])
         stages = {"merge": 6.0, "prefill.add": 18.0, "decode.add": 7.0, "score.add": 5.0, "score.sort": 10.0}
         stages |= {"load": 14.0, "layers.run": 999.0}
         clock.seconds = 60.0
         # 10 s of 25 were lost: what it had answered before is kept
-        desk.file([Retry(1, "search", "b/1", "died", 10.0, 25.0), Notice("lost", "b/1", {"message": "died"})])
-        desk.file(
+        dispatcher.record(
+            [Retry(1, "search", "b/1", "died", 10.0, 25.0), PoolEvent("lost", "b/1", {"message": "died"})]
+        )
+        dispatcher.record(
             [
                 Answers(0, "search", "add", (Response("add", "x", "acc", 1.0),)),
                 Outcome(0, "search", None, "a/0", 46.0, stages),
@@ -54,15 +56,15 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
     clock.seconds = 5000.0
     with Archive.open(folder, read_only=False) as archive:
         archive.put_event("resumed")
-        desk = Desk(archive, ShuffledPool(SyntheticSpec(OPTIMA), 1), "search", {"add": ("x",)})
-        desk.file([joined("a/0", 1.0)])
+        dispatcher = Dispatcher(archive, ShuffledPool(SyntheticSpec(OPTIMA), 1), "search", {"add": ("x",)})
+        dispatcher.record([joined("a/0", 1.0)])
         clock.seconds = 5020.0
-        desk.file([Outcome(1, "search", Failure("candidate", "bad"), "a/0", 4.0, {"merge": 4.0})])
+        dispatcher.record([Outcome(1, "search", Failure("candidate", "bad"), "a/0", 4.0, {"merge": 4.0})])
         archive.copy_answers(0, 2)
         archive.put_event("ended")
     with Archive.open(folder) as archive:
-        table = utilisation.table(archive).set_index("worker")
-        summary = utilisation.summary(archive, price=36.0)
+        table = utilisation_frame(archive).set_index("worker")
+        summary = usage_summary(archive, price=36.0)
     assert list(table.index) == ["a/0", "b/1"]  # copying from a twin is nobody's work
     first, second = table.loc["a/0"], table.loc["b/1"]
     assert (first["done"], first["failed"], first["node"], first["gpus"]) == (1, 1, "a", 1.0)
@@ -88,12 +90,12 @@ def test_presence_work_waiting_and_loss_add_up(tmp_path: Path, monkeypatch: pyte
 def test_a_run_in_one_process_counts_its_whole_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     with Archive.create(tmp_path / "run", {"seed": 7}) as archive:
-        desk = Desk(archive, ShuffledPool(SyntheticSpec(OPTIMA), 1), "search", {"add": ("x",)})
+        dispatcher = Dispatcher(archive, ShuffledPool(SyntheticSpec(OPTIMA), 1), "search", {"add": ("x",)})
         archive.put_asked([Candidate(0, synthetic_recipe((0.5, 0.5)), (0.5, 0.5))], 1)
         clock.seconds = 40.0
-        desk.file([Outcome(0, "search", None, "here/0", 30.0, {"score.add": 30.0})])
+        dispatcher.record([Outcome(0, "search", None, "here/0", 30.0, {"score.add": 30.0})])
     with Archive.open(tmp_path / "run") as archive:
-        (time,) = utilisation.times(archive)
-        summary = utilisation.summary(archive)
+        (time,) = worker_times(archive)
+        summary = usage_summary(archive)
     assert (time.present, time.busy, summary["cost"]) == (40.0, 30.0, None)
     assert summary["busy_share"] == pytest.approx(0.75)

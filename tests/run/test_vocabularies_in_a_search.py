@@ -40,10 +40,10 @@ def test_padded_and_reordered_parents(tmp_path: Path) -> None:
     evomerge.search(tmp_path / "search.yaml", out=tmp_path / "run")
     run = open_run(tmp_path / "run")
     assert list(run.trials()["status"]) == ["done", "done"]
-    assert list(run.parents()["name"]) == ["base", "spare", "turned"]
-    assert run.parents()["score.t_letters"].notna().all()
+    assert list(run.tables.parents()["name"]) == ["base", "spare", "turned"]
+    assert run.tables.parents()["score.t_letters"].notna().all()
     for number in (0, 1, -2, -3):  # what was scored is what is exported
-        report = export(run.candidate(number).recipe, tmp_path / f"out{number}")
-        assert report.fingerprint == run.fingerprint(number)
+        report = export(run.data.candidate(number).recipe, tmp_path / f"out{number}")
+        assert report.fingerprint == run.data.fingerprint(number)
         assert {f"vocabulary of '{tmp_path / 'spare'}'" in note for note in report.findings} <= {True}
     assert base.is_dir()

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
 from tests.scoring.reference import evaluate, outputs, per_item
 from tests.scoring.worlds import FAMILIES, TASKS
@@ -35,7 +35,7 @@ def both(request, models, tokenizer, task_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     theirs = evaluate(models[request.param], tokenizer, folder, list(SHAPES), TASKS)
     # The tokenizer as it comes from the folder: transformers may pick another class for a family.
-    return theirs, ResidentScorer(models[request.param], AutoTokenizer.from_pretrained(folder), task_set)
+    return theirs, ModelScorer(models[request.param], AutoTokenizer.from_pretrained(folder), task_set)
 
 
 @pytest.mark.parametrize("task", SHAPES)

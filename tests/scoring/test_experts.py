@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.resident_scorer import ResidentScorer
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
 from tests.scoring.reference import evaluate, per_item
 
@@ -23,7 +23,7 @@ def test_the_add_expert_answers_as_under_lm_eval(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(EXAMPLES / "experts" / "add")
     tasks = TaskSet.load(TASKS, TaskSettings((str(EXAMPLES / "tasks"),)))
     theirs = evaluate(model, tokenizer, tmp_path, list(TASKS), EXAMPLES / "tasks", limit=60, batch_size=16)
-    scorer = ResidentScorer(model, tokenizer, tasks)
+    scorer = ModelScorer(model, tokenizer, tasks)
     for task in TASKS:
         objective = tasks.objective(task)
         first = [document.id for document in tasks.documents(task)][:60]

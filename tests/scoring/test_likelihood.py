@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from evomerge.scoring.likelihood import SHORTEST_STEM, PlacedForest, plain_scores
-from evomerge.scoring.rows import Likelihood, plant
+from evomerge.scoring.likelihood import SHORTEST_STEM, PackedBatches, plain_scores
+from evomerge.scoring.packing import Likelihood, pack_sequences
 from tests.scoring.worlds import FAMILIES
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def questions(root: int, stem: int) -> list[Likelihood]:
 @pytest.mark.parametrize("budget", [1, 100, 10**6])
 def test_packed_scores_are_plain_scores(models, family, root, stem, budget):
     sequences = questions(root, stem)
-    forest = PlacedForest(plant(sequences, budget, 4 * max(budget, stem)), CPU)
+    forest = PackedBatches(pack_sequences(sequences, budget, 4 * max(budget, stem)), CPU)
     assert len(forest.root) == root
     stems = [row.stem.shape[1] for row in forest._rows]
     assert any(stems) == (stem >= SHORTEST_STEM and budget <= 100)  # a row of one question has a stem
@@ -48,13 +48,13 @@ def test_first_choices_are_recognised(models):
     start = tuple(range(20, 50))
     with torch.no_grad():
         best = int(model(torch.tensor([start])).logits[0, -1].argmax())
-    forest = PlacedForest(plant([Likelihood(start, (best,)), Likelihood(start, (best + 1,))], 100, 100), CPU)
+    forest = PackedBatches(pack_sequences([Likelihood(start, (best,)), Likelihood(start, (best + 1,))], 100, 100), CPU)
     assert [first for _, first in forest.score(model)] == [True, False]
 
 
 def test_the_softmax_may_be_taken_in_another_type(models):
     sequences = questions(0, 5)
-    forest = PlacedForest(plant(sequences, 100, 100), CPU)
+    forest = PackedBatches(pack_sequences(sequences, 100, 100), CPU)
     exact = forest.score(models["llama"], torch.float64)
     coarse = forest.score(models["llama"], torch.bfloat16)
     assert [value for value, _ in exact] == pytest.approx(plain_scores(models["llama"], sequences, CPU), rel=1e-5)

@@ -7,10 +7,10 @@ import math
 import pytest
 
 from evomerge.errors import InfrastructureError
-from evomerge.scoring import resident_scorer, ways
-from evomerge.scoring.answering import Answerer
+from evomerge.scoring import backends
+from evomerge.scoring.answer_flags import SHORTENED
 from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.mishaps import SHORTENED
+from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
 from tests.scoring.worlds import TASKS, make_model
 
@@ -24,10 +24,10 @@ def task_set():
 
 @pytest.fixture
 def make(models, tokenizer, task_set, monkeypatch):
-    monkeypatch.setattr(ways, "ROW_ON_CPU", 128)  # several rows, as a long task has
+    monkeypatch.setattr(backends, "ROW_ON_CPU", 128)  # several rows, as a long task has
 
     def _make(batch_size=4):
-        return Answerer(models["llama"], tokenizer, task_set, batch_size=batch_size)
+        return ModelScorer(models["llama"], tokenizer, task_set, batch_size=batch_size)
 
     return _make
 
@@ -38,7 +38,7 @@ def ids(task_set, task):
 
 def counted(scorer, monkeypatch):
     """Count the tokens that the model reads from now on."""
-    model, read = scorer.model, []
+    model, read = scorer.queries.model, []
     forward = model.forward
 
     def counting(*args, input_ids, **kwargs):
@@ -118,13 +118,13 @@ def test_less_memory_halves_the_batches(make, task_set, monkeypatch):
     items = ids(task_set, WRITTEN)[:8]
     scorer = make(batch_size=8)
     sizes = []
-    plain = ways.write_batches
+    plain = backends.write_batches
 
     def noting(*arguments):
         sizes.append(arguments[4])
         return plain(*arguments)
 
-    monkeypatch.setattr(ways, "write_batches", noting)
+    monkeypatch.setattr(backends, "write_batches", noting)
     scorer.limit_memory(0.5)
     texts = scorer.outputs(WRITTEN, items)
     scorer.limit_memory(0.25)
@@ -132,8 +132,8 @@ def test_less_memory_halves_the_batches(make, task_set, monkeypatch):
     scorer.limit_memory(1.0)
     assert scorer.outputs(WRITTEN, items) == texts
     assert sizes == [4, 2, 8]
-    budget, ceiling = ways.row_tokens(scorer.model, scorer.model.device)
-    assert ways.row_tokens(scorer.model, scorer.model.device, 0.5) == (budget // 2, ceiling // 2)
+    budget, ceiling = backends.row_tokens(scorer.queries.model, scorer.queries.model.device)
+    assert backends.row_tokens(scorer.queries.model, scorer.queries.model.device, 0.5) == (budget // 2, ceiling // 2)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_host_without_memory_gets_smaller_passes_and_keeps_what_was_said(make,
     items = ids(task_set, CHOSEN)
     scorer = make()
     whole = [answer[0] for item in scorer.outputs(CHOSEN, items) for (answer,) in item]
-    forward, calls = scorer.model.forward, []
+    forward, calls = scorer.queries.model.forward, []
 
     def small(*args, input_ids, **kwargs):
         calls.append(input_ids.numel())
@@ -151,7 +151,7 @@ def test_a_host_without_memory_gets_smaller_passes_and_keeps_what_was_said(make,
             raise error
         return forward(*args, input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(scorer.model, "forward", small)
+    monkeypatch.setattr(scorer.queries.model, "forward", small)
     given = [answer[0] for item in scorer.outputs(CHOSEN, items) for (answer,) in item]
     assert given == pytest.approx(whole, rel=1e-5)
     assert calls.count(calls[0]) == 1  # the row that was through is not asked again
@@ -159,22 +159,22 @@ def test_a_host_without_memory_gets_smaller_passes_and_keeps_what_was_said(make,
 
 def test_memory_that_does_not_suffice_for_one_sequence_is_the_machines_failure(make, task_set, monkeypatch):
     scorer = make()
+    items = ids(task_set, CHOSEN)[:3]
+    scorer.outputs(CHOSEN, items)  # the backend is chosen while memory suffices
 
     def none(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(scorer.model, "forward", none)
-    monkeypatch.setattr(resident_scorer, "layer_kinds", lambda model: frozenset())
-    scorer._resident.measured.update({(CHOSEN, "loglikelihood", frozenset()): None})
+    monkeypatch.setattr(scorer.queries.model, "forward", none)
     with pytest.raises(InfrastructureError, match="out of memory even for one sequence at a time: MemoryError"):
-        scorer.outputs(CHOSEN, ids(task_set, CHOSEN)[:3])
+        scorer.outputs(CHOSEN, items)
 
 
 def test_shortened_prompts_are_told_in_every_portion(tokenizer):
     """A worker's answerer says what the plain scorer says, whichever items it was asked in which portion."""
     tasks = TaskSet.load(["t_preamble"], TaskSettings((str(TASKS),)))
     items = ids(tasks, "t_preamble")[:12]
-    scorer = Answerer(make_model("llama", len(tokenizer), max_position_embeddings=64), tokenizer, tasks)
+    scorer = ModelScorer(make_model("llama", len(tokenizer), max_position_embeddings=64), tokenizer, tasks)
     told = [r for portion in scorer.portions("", "t_preamble", items, seconds=0.0) for r in portion]
     assert {r.item for r in told if r.metric == SHORTENED} == set(items)
 
@@ -186,5 +186,5 @@ def test_portions_come_no_faster_than_asked(make, task_set):
 def test_a_model_of_another_seed_says_something_else(tokenizer, task_set, make):
     """The comparisons above would see a difference."""
     items = ids(task_set, CHOSEN)
-    other = Answerer(make_model("llama", len(tokenizer), seed=9), tokenizer, task_set)
+    other = ModelScorer(make_model("llama", len(tokenizer), seed=9), tokenizer, task_set)
     assert other.outputs(CHOSEN, items) != make().outputs(CHOSEN, items)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
-import time
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -141,13 +143,39 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_a_task_on_the_hub_says_what_to_do(tmp_path):
     path = write_task(tmp_path)
     path.write_text(path.read_text().replace("dataset_path: json", "dataset_path: someone/something"))
-    started = time.monotonic()
     with pytest.raises(TaskError) as caught:
         load("own", folder=tmp_path)
     assert "needs the network" in str(caught.value)
     assert "'someone/something'" in str(caught.value)
     assert "HF_HOME" in str(caught.value)
-    assert time.monotonic() - started < 60
+
+
+def test_loading_is_silent_and_leaves_other_threads_their_output(tmp_path, capsys, monkeypatch):
+    """A task prints while it loads, and so does another thread: only the other thread is heard."""
+    heard = threading.Event()
+
+    def other() -> None:
+        print("from another thread")
+        print("and its errors", file=sys.stderr)
+        heard.set()
+
+    def loud() -> None:
+        print("from the task")
+        print("from the task too", file=sys.stderr)
+        threading.Thread(target=other).start()
+        assert heard.wait(60)
+        return {"question": "q"}
+
+    write_task(tmp_path, extra="process_docs: !function functions.loud\n")
+    (tmp_path / "functions.py").write_text("import builtins\ndef loud(data):\n    builtins.loud()\n    return data\n")
+    monkeypatch.setattr(builtins, "loud", loud, raising=False)
+    before = sys.stdout, sys.stderr
+    load("own", folder=tmp_path).documents("own")
+    assert heard.is_set()
+    assert (sys.stdout, sys.stderr) == before
+    out, err = capsys.readouterr()
+    assert set(out.splitlines()) == {"from another thread"}
+    assert set(err.splitlines()) == {"and its errors"}
 
 
 def test_repeated_ids_fall_back_to_positions_and_are_reported(tmp_path):

@@ -1,4 +1,4 @@
-"""Results told as they arrive: nobody idles, staleness is bounded and recorded, and a resume repeats the order."""
+"""Asynchronous observation: no worker idles, staleness is bounded and recorded, and a resume repeats the order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Job
 from evomerge.loop import Rules
-from evomerge.loop.turns import Turns
+from evomerge.loop.tell_queue import TellOrder
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, World, trace
 
-ON_ARRIVAL = Rules(asynchronous=True)
+ASYNCHRONOUS = Rules(asynchronous=True)
 
 
 def told(folder: Path) -> list[tuple[int, list[float] | None, int | None]]:
@@ -33,23 +33,23 @@ def shuffled(workers: int, seed: int = 0) -> Callable[[SyntheticSpec], ShuffledP
     return lambda given: ShuffledPool(given, workers, seed)
 
 
-def test_turns_in_order_and_on_arrival() -> None:
-    for on_arrival, expected in [(False, [0, 1, 2]), (True, [2, 0, 1])]:
-        turns = Turns(on_arrival=on_arrival)
-        heard: list[int] = []
+def test_the_order_is_that_of_numbers_or_of_arrival() -> None:
+    for asynchronous, expected in [(False, [0, 1, 2]), (True, [2, 0, 1])]:
+        order = TellOrder(asynchronous=asynchronous)
+        observed: list[int] = []
         for number in (2, 0, 1):
-            turns.finish([number])
-            while (due := turns.next()) is not None:
-                heard.append(due)
-        assert heard == expected
-        assert (turns.told, turns.first_untold, turns.ready) == (3, 3, False)
+            order.finish(number)
+            while (due := order.next()) is not None:
+                observed.append(due)
+        assert observed == expected
+        assert (order.observed, order.first_unobserved, order.ready) == (3, 3, False)
 
 
-def test_turns_know_who_is_open_after_a_restore() -> None:
-    turns = Turns(on_arrival=True)
-    turns.restore([0, 3, 1])
-    assert list(turns.open(range(6))) == [2, 4, 5]
-    assert (turns.told, turns.first_untold) == (3, 2)
+def test_the_order_knows_what_is_unobserved_after_a_restore() -> None:
+    order = TellOrder(asynchronous=True)
+    order.restore([0, 3, 1])
+    assert order.unobserved(range(6)) == [2, 4, 5]
+    assert (order.observed, order.first_unobserved) == (3, 2)
 
 
 @pytest.mark.parametrize("controller", ["cma-es", "tpe", "nsga-ii", "sobol"])
@@ -72,7 +72,7 @@ def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
             return super().collect(timeout)
 
     options = {} if controller == "sobol" else {"population": 6}
-    world = World(folder, controller, 40, options=options, rules=ON_ARRIVAL, pool=lambda given: Watched(given, 7))
+    world = World(folder, controller, 40, options=options, rules=ASYNCHRONOUS, pool=lambda given: Watched(given, 7))
     assert world.run().name == "candidates"
     assert set(idle) == {0}
     assert sorted(number for number, _, _ in told(folder)) == list(range(40))
@@ -81,7 +81,7 @@ def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
 @pytest.mark.parametrize("bound", [1, 2, 5])
 @pytest.mark.parametrize("controller", ["cma-es", "tpe"])
 def test_staleness_is_recorded_and_bounded(folder: Path, controller: str, bound: int) -> None:
-    world = World(folder, controller, 60, options={"population": 4}, rules=ON_ARRIVAL, staleness=bound)
+    world = World(folder, controller, 60, options={"population": 4}, rules=ASYNCHRONOUS, staleness=bound)
     replace(world, pool=shuffled(9)).run()
     found = [staleness for _, _, staleness in told(folder)]
     assert all(staleness is not None and 0 <= staleness <= bound for staleness in found)
@@ -90,7 +90,7 @@ def test_staleness_is_recorded_and_bounded(folder: Path, controller: str, bound:
 
 def test_staleness_without_a_bound_counts_the_results_between(folder: Path) -> None:
     """TPE learns from every result, so one that nine others overtook is nine updates old."""
-    World(folder, "tpe", 30, rules=ON_ARRIVAL, pool=shuffled(9)).run()
+    World(folder, "tpe", 30, rules=ASYNCHRONOUS, pool=shuffled(9)).run()
     with Archive.open(folder) as archive:
         asked_at: dict[int, int] = {}
         heard = 0
@@ -106,7 +106,7 @@ def test_staleness_without_a_bound_counts_the_results_between(folder: Path) -> N
 @pytest.mark.parametrize("controller", ["cma-es", "nsga-ii", "tpe"])
 def test_a_resume_repeats_the_order_of_arrival(folder: Path, controller: str) -> None:
     """Cut in the middle and gone on with by other workers: the first half stays, and the controller repeats itself."""
-    world = World(folder, controller, 20, options={"population": 5}, rules=ON_ARRIVAL, pool=shuffled(5, 1))
+    world = World(folder, controller, 20, options={"population": 5}, rules=ASYNCHRONOUS, pool=shuffled(5, 1))
     world.run()
     before = told(folder)
     assert [number for number, _, _ in before] != sorted(number for number, _, _ in before)
@@ -119,7 +119,7 @@ def test_a_resume_repeats_the_order_of_arrival(folder: Path, controller: str) ->
 def test_killed_at_random_moments_the_archive_stays_replayable(folder: Path) -> None:
     """Each session is killed; what was told stays told, once, and the last session ends the search."""
     spec = SyntheticSpec(OPTIMA, parents=PARENTS, troubles={5: "candidate"})
-    world = World(folder, "cma-es", 24, options={"population": 4}, rules=ON_ARRIVAL, spec=spec, pool=shuffled(4))
+    world = World(folder, "cma-es", 24, options={"population": 4}, rules=ASYNCHRONOUS, spec=spec, pool=shuffled(4))
     chance, before = random.Random(3), list[Any]()
     kills = 0
     while run_in_fresh_process(world, moment=chance.randint(15, 45)) == -signal.SIGKILL:
@@ -135,7 +135,7 @@ def test_killed_at_random_moments_the_archive_stays_replayable(folder: Path) -> 
 
 def test_one_worker_gives_one_trace(folder: Path) -> None:
     """With one worker the order of arrival is that of asking, so killed and resumed equals uninterrupted."""
-    world = World(folder / "whole", "cma-es", 16, options={"population": 4}, rules=ON_ARRIVAL, pool=shuffled(1))
+    world = World(folder / "whole", "cma-es", 16, options={"population": 4}, rules=ASYNCHRONOUS, pool=shuffled(1))
     world.run()
     killed = replace(world, folder=folder / "killed")
     for moment in (12, 21, 33, 48):
@@ -146,13 +146,13 @@ def test_one_worker_gives_one_trace(folder: Path) -> None:
 
 def test_a_failed_candidate_on_arrival_is_told_as_none(folder: Path) -> None:
     spec = SyntheticSpec(OPTIMA, parents=PARENTS, troubles={number: "candidate" for number in range(0, 40, 3)})
-    World(folder, "cma-es", 40, options={"population": 4}, rules=ON_ARRIVAL, spec=spec, pool=shuffled(5)).run()
+    World(folder, "cma-es", 40, options={"population": 4}, rules=ASYNCHRONOUS, spec=spec, pool=shuffled(5)).run()
     assert sorted(n for n, fitness, _ in told(folder) if fitness is None) == list(range(0, 40, 3))
 
 
 def test_cma_es_still_climbs(folder: Path) -> None:
     """Graded answers have no noise: with eight workers in disorder, the last ten are better than the first ten."""
     spec = SyntheticSpec(OPTIMA, parents=PARENTS, graded=True)
-    World(folder, "cma-es", 150, options={"population": 6}, rules=ON_ARRIVAL, spec=spec, pool=shuffled(8)).run()
+    World(folder, "cma-es", 150, options={"population": 6}, rules=ASYNCHRONOUS, spec=spec, pool=shuffled(8)).run()
     overall = [float(np.mean(fitness)) for _, fitness, _ in told(folder) if fitness is not None]
     assert np.mean(overall[-10:]) > np.mean(overall[:10]) + 0.05

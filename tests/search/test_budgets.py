@@ -13,7 +13,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Job, Outcome
 from evomerge.errors import InputError
 from evomerge.loop import Budget, Reserve, evaluate
-from evomerge.loop.account import MARGIN, Account
+from evomerge.loop.budget import MARGIN, BudgetMeter
 from evomerge.run.budgets import changed, checked, overridden
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.searchfile import BudgetRequest
@@ -51,17 +51,17 @@ def archive(folder: Path) -> Any:
 def test_gpu_hours_are_the_integral_of_the_devices_held(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(archive, monkeypatch)
     pool = Devices(SLOW, 3)
-    account = Account(archive, pool, Budget(9, gpu_hours=10.0))
-    assert account.exhausted() is None  # looks: 6 GPUs
+    meter = BudgetMeter(archive, pool, Budget(9, gpu_hours=10.0))
+    assert meter.exhausted() is None  # looks: 6 GPUs
     clock.now = 1800.0
     pool.gpus = 1.0
-    assert account.exhausted() is None  # 3 GPU-hours so far, from here on 3 GPUs
+    assert meter.exhausted() is None  # 3 GPU-hours so far, from here on 3 GPUs
     clock.now = 1800.0 + 2 * 3600.0
-    assert account.gpu_hours() == pytest.approx(3.0 + 6.0)
-    assert account.seconds_left() == pytest.approx(1200.0)  # 1 GPU-hour on 3 GPUs
+    assert meter.gpu_hours() == pytest.approx(3.0 + 6.0)
+    assert meter.seconds_left() == pytest.approx(1200.0)  # 1 GPU-hour on 3 GPUs
     archive.put_event("interrupted")
     clock.now += 3600.0
-    again = Account(archive, pool, Budget(9, gpu_hours=10.0))  # the next session: what went by in between is free
+    again = BudgetMeter(archive, pool, Budget(9, gpu_hours=10.0))  # the next session: what went by in between is free
     assert again.gpu_hours() == pytest.approx(9.0)
     assert again.exhausted() is None
     clock.now += 1200.0
@@ -73,10 +73,10 @@ def test_gpu_hours_are_the_integral_of_the_devices_held(archive: Archive, monkey
 
 def test_a_worker_without_a_gpu_counts_as_one(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(archive, monkeypatch)
-    account = Account(archive, ShuffledPool(SLOW, 4), Budget(9, gpu_hours=1.0))
-    account.exhausted()
+    meter = BudgetMeter(archive, ShuffledPool(SLOW, 4), Budget(9, gpu_hours=1.0))
+    meter.exhausted()
     clock.now = 900.0
-    assert account.gpu_hours() == pytest.approx(1.0)
+    assert meter.gpu_hours() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_each_limit_ends_the_search_at_its_second(
     archive: Archive, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], name: str, seconds: float, text: str
 ) -> None:
     clock = Clock(archive, monkeypatch)
-    account = Account(archive, Devices(SLOW, 1), Budget(9, **limits))  # 2 GPUs
-    assert account.exhausted() is None
+    meter = BudgetMeter(archive, Devices(SLOW, 1), Budget(9, **limits))  # 2 GPUs
+    assert meter.exhausted() is None
     clock.now = seconds - 0.01
-    assert account.exhausted() is None
+    assert meter.exhausted() is None
     clock.now = seconds
-    reason = account.exhausted()
+    reason = meter.exhausted()
     assert reason is not None
     assert reason.name == name
     assert text in reason.message
@@ -108,23 +108,23 @@ def test_the_final_scoring_is_kept_back(archive: Archive, monkeypatch: pytest.Mo
     """Nine models of three times the items on two workers: five waves of 3 x 4 seconds, with the margin."""
     clock = Clock(archive, monkeypatch)
     budget = Budget(99, seconds=300.0, reserve=Reserve(models=9, share=3.0))
-    account = Account(archive, ShuffledPool(SLOW, 2), budget)
-    assert account.kept_back() == 0.0
+    meter = BudgetMeter(archive, ShuffledPool(SLOW, 2), budget)
+    assert meter.reserved() == 0.0
     for number, seconds in enumerate((3.0, 5.0)):
-        account.measured(Outcome(number, "search", seconds=seconds))
-    account.measured(Outcome(5, "holdout", seconds=100.0))  # no search job
+        meter.record(Outcome(number, "search", seconds=seconds))
+    meter.record(Outcome(5, "holdout", seconds=100.0))  # no search job
     kept = MARGIN * 5 * 3 * 4.0
-    assert account.kept_back() == pytest.approx(kept)
+    assert meter.reserved() == pytest.approx(kept)
     clock.now = 300.0 - kept - 5.0
-    assert account.ended() is None
+    assert meter.used_up() is None
     clock.now = 300.0 - kept - 3.0  # less than a job
-    assert account.exhausted() is None
-    reason = account.ended()
+    assert meter.exhausted() is None
+    reason = meter.used_up()
     assert reason is not None
     assert "too short for another candidate" in reason.message
     clock.now = 300.0 - kept
-    assert account.exhausted() is not None
-    final = Account(archive, ShuffledPool(SLOW, 2), budget, final=True)
+    assert meter.exhausted() is not None
+    final = BudgetMeter(archive, ShuffledPool(SLOW, 2), budget, final=True)
     assert final.seconds_left() == pytest.approx(kept)
 
 

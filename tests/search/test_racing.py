@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from evomerge.archive import Archive
 from evomerge.controllers.cma_es import shrunken
 from evomerge.loop import Racing, Rules
-from evomerge.loop.paired import Lead, lead, total_lead
-from evomerge.loop.rounds import rounds
+from evomerge.loop.racing import rounds
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
@@ -44,56 +41,7 @@ def items_of(folder: Path) -> dict[int, int]:
     return {number: len(answers) // 2 for number, answers in trace(folder)["answers"].items()}
 
 
-# -- the statistics ----------------------------------------------------------------------------------------------
-
-
-def test_lead_of_right_and_wrong_answers() -> None:
-    """Of 8 items out of 20 the reference alone is right on 4, the candidate alone on 1: (5 - 2) / 10, by hand."""
-    found = lead([1, 1, 1, 1, -1, 0, 0, 0], 20)
-    assert found.value == pytest.approx(0.3)
-    assert found.variance == pytest.approx((0.5 + 0.2 - 0.3**2) / 10 * (1 - 8 / 20))
-    assert found.p() == pytest.approx(stats.norm.sf(0.3 / math.sqrt(found.variance)))
-
-
-def test_lead_of_other_scores_is_student_s() -> None:
-    pairs = [0.5, 0.25, -0.125, 0.375]
-    found = lead(pairs, 1_000_000_000)
-    assert found.p() == pytest.approx(stats.ttest_1samp(pairs, 0.0, alternative="greater").pvalue, rel=1e-6)
-
-
-@pytest.mark.parametrize(("pairs", "p"), [([1, 0], 0.0), ([0, 0], 0.0), ([-1, 0], 1.0)])
-def test_what_is_answered_completely_is_certain(pairs: list[int], p: float) -> None:
-    assert lead(pairs, 2).p() == p
-
-
-def test_agreement_on_few_items_proves_nothing() -> None:
-    assert lead([0, 0, 0], 100).p() == 0.5
-    assert lead([0.3], 100).p() == 1.0  # one value has no deviation
-    assert lead([1, 1], 100).p() > 0.01
-
-
-def test_total_lead_adds_variances_and_degrees_of_freedom() -> None:
-    found = total_lead([(0.5, Lead(0.2, 0.04, 9.0)), (0.5, Lead(0.1, 0.01, 4.0)), (0.0, Lead(9.0, 9.0, 1.0))])
-    assert found.value == pytest.approx(0.15)
-    assert found.variance == pytest.approx(0.0125)
-    assert found.freedom == pytest.approx(0.0125**2 / (0.01**2 / 9 + 0.0025**2 / 4))
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.8])
-def test_the_error_rate_holds(correlation: float) -> None:
-    """Candidates that tie with the reference on all 100 items, the hardest case, are stopped at most this often."""
-    chance = np.random.default_rng(5)
-    error, looks, stopped, trials = 0.1, (10, 20, 40), 0, 2000
-    for _ in range(trials):
-        reference = chance.random(100) < 0.7
-        candidate = np.where(chance.random(100) < correlation, reference, chance.random(100) < 0.7)
-        while candidate.sum() != reference.sum():  # repair it to an exact tie
-            wrong = np.flatnonzero(candidate == (candidate.sum() > reference.sum()))
-            candidate[chance.choice(wrong)] ^= True
-        pairs = (reference.astype(int) - candidate.astype(int))[chance.permutation(100)]
-        stopped += any(lead(pairs[:count], 100).p() <= error / len(looks) for count in looks)
-    assert stopped / trials <= error
-    assert stopped / trials > error / 20  # and the rule does stop
+# -- the rounds ------------------------------------------------------------------------------------------------------
 
 
 def test_rounds_are_nested_random_and_whole_at_the_end() -> None:
@@ -115,7 +63,8 @@ def test_rounds_are_nested_random_and_whole_at_the_end() -> None:
 @pytest.mark.parametrize("controller", ["cma-es", "sobol"])
 def test_workers_and_their_speed_do_not_change_the_race(folder: Path, controller: str) -> None:
     spec = replace(SPEC, troubles={4: "candidate", -1: "candidate"})
-    alone = World(folder / "alone", controller, 36, rules=RULES, spec=spec, options={"population": 6})
+    options = {"batch_size" if controller == "sobol" else "population": 6}
+    alone = World(folder / "alone", controller, 36, rules=RULES, spec=spec, options=options)
     alone.run()
     decisions = raced(alone.folder)
     assert {one["promoted"] for of_candidate in decisions.values() for one in of_candidate} == {True, False}
@@ -159,7 +108,7 @@ def test_a_stopped_candidate_is_measured_from_its_incumbent(folder: Path) -> Non
 def test_who_would_have_won_is_rarely_stopped(folder: Path) -> None:
     """Against the same candidates answering everything: the best of all is among those that answered everything."""
     World(folder / "whole", "sobol", 60, spec=SPEC).run()
-    World(folder / "race", "sobol", 60, spec=SPEC, rules=RULES, options={"population": 12}).run()
+    World(folder / "race", "sobol", 60, spec=SPEC, rules=RULES, options={"batch_size": 12}).run()
     whole = {number: sum(fitness) for number, fitness in trace(folder / "whole")["told"]}
     items = items_of(folder / "race")
     winner = max(whole, key=lambda number: whole[number])
@@ -209,7 +158,7 @@ def test_twins_race_on_shared_answers(folder: Path, workers: int) -> None:
         pools.append(ShuffledPool(given, workers, 1))
         return pools[-1]
 
-    World(folder, "random", 120, levels=2, rules=RULES, spec=SPEC, pool=pool, options={"population": 10}).run()
+    World(folder, "random", 120, levels=2, rules=RULES, spec=SPEC, pool=pool, options={"batch_size": 10}).run()
     asked: set[tuple[str, str]] = set()
     for job in pools[0].submitted:
         of_job = {(job.candidate.recipe.digest, item) for items in job.items.values() for item in items}

@@ -12,7 +12,7 @@ from evomerge.candidate import Candidate, Job, Objective
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, run_search
-from evomerge.pool.local import LocalPool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import SearchSpace, build_space
@@ -61,7 +61,7 @@ def run(folder: Path, controller: str, candidates: int, routes: SearchSpace, **o
 
 CONTROLLERS = [
     ("cma-es", {"population": 8, "sigma": 0.2}),
-    ("tpe", {"population": 8}),
+    ("tpe", {"batch_size": 8}),
     ("evolution", {"population": 8}),
 ]
 

@@ -16,10 +16,10 @@ from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
-from evomerge.loop.search import MOST_MACHINE_FAILURES
+from evomerge.loop.loop import MOST_MACHINE_FAILURES
 from evomerge.pareto.dominance import non_dominated
-from evomerge.pool.local import LocalPool
-from evomerge.run.progress import progress_line
+from evomerge.pool.runner import LocalPool
+from evomerge.run.progress import line_of
 from evomerge.scoring.synthetic import SyntheticSpec
 from tests.archive.test_disk import DISK, small_disk  # noqa: F401  a fixture
 from tests.pool.fakes import ShuffledPool
@@ -84,7 +84,7 @@ def test_decisions_are_recorded_before_they_take_effect(folder: Path) -> None:
         original(index, fitness)
 
     world = World(folder, "random", candidates=5, pool=Witness)
-    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"population": 2})
+    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"batch_size": 2})
     original = controller.tell
     controller.tell = tell_with_witness  # type: ignore[method-assign]
     world.run_with(controller)
@@ -341,15 +341,15 @@ def test_progress_says_what_was_measured(folder: Path) -> None:
 
 def test_the_line_of_progress_names_the_parents_before_and_the_front_after() -> None:
     first = Progress(0, 30, {}, 0, 4, 0, 4, 0.5, 12.0, None)
-    assert progress_line(first) == "4 parents to answer first  0/30 candidates  busy 50%  12s"
+    assert line_of(first) == "4 parents to answer first  0/30 candidates  busy 50%  12s"
     later = Progress(10, 30, {"add": 0.5, "sort": 0.25}, 3, 0, 1, 4, 0.98, 75.0, 61.0)
-    assert progress_line(later) == (
+    assert line_of(later) == (
         "10/30 candidates  best add 0.500 sort 0.250  front 3  1 failed  busy 98%  1m15s  1m01s left"
     )
 
 
 def test_events_tell_the_story(folder: Path) -> None:
-    world = World(folder, "sobol", candidates=2, options={"population": 2})
+    world = World(folder, "sobol", candidates=2, options={"batch_size": 2})
     world.run()
     world.run()
     with Archive.open(folder) as archive:
@@ -362,12 +362,12 @@ def test_events_tell_the_story(folder: Path) -> None:
 @pytest.mark.ray
 def test_ray_gives_the_trace_of_one_process(folder: Path, tmp_path: Path) -> None:
     """Two real workers, one of which is killed in the middle of a job."""
-    from evomerge.pool.ray_pool import RayPool
+    from evomerge.pool.ray_pool import start_ray_pool
 
     alone = World(folder / "alone", candidates=16, spec=spec(troubles={3: "candidate"}))
     alone.run()
     troubled = spec(troubles={3: "candidate", 6: "die once"}, seconds=0.01, spread=1.0, scratch=str(tmp_path))
-    cluster = replace(alone, folder=folder / "ray", spec=troubled, pool=lambda given: RayPool(given, 2))
+    cluster = replace(alone, folder=folder / "ray", spec=troubled, pool=lambda given: start_ray_pool(given, 2))
     assert cluster.run().name == "candidates"
     assert trace(cluster.folder) == trace(alone.folder)
     with Archive.open(cluster.folder) as archive:

@@ -20,8 +20,8 @@ from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
 from evomerge.controllers.protocol import Controller, Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
-from evomerge.pool.local import LocalPool
 from evomerge.pool.protocol import Pool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import Recipe, passthrough
 from evomerge.scoring.synthetic import SyntheticSpec, synthetic_recipe
 

@@ -46,7 +46,7 @@ from tests.space.files import SMALL, problems
         ("budget", "tasks: {include: [no/where]}\nbudget", "line 9, tasks.include[0]: no such folder: "),
         # controller, seed, route
         ("budget", "controller: {name: cmaes}\nbudget", "controller.name: unknown controller 'cmaes'. Near: cma-es."),
-        ("budget", "controller: {population: 0}\nbudget", "controller.population: must be a whole number of at least 1, got 0"),
+        ("budget", "controller: {population: 0}\nbudget", "controller.population: must be a whole number of at least 2, got 0"),
         ("budget", "controller: {diagonal: maybe}\nbudget", "line 9, controller.diagonal: must be true or false, got 'maybe'"),
         ("budget", "scoring: {holdout: [a, b]}\nbudget", "line 9, scoring.holdout: must name one task for each of the 1 tasks"),
         ("budget", "seed: -1\nbudget", "line 9, seed: must be a whole number of at least 0, got -1"),

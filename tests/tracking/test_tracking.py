@@ -16,11 +16,11 @@ from evomerge.loop import Rules
 from evomerge.recipe import passthrough
 from evomerge.results import open_run
 from evomerge.scoring.synthetic import SyntheticSpec
-from evomerge.tracking import keeper, targets
-from evomerge.tracking.feed import Feed
-from evomerge.tracking.keeper import remembered
+from evomerge.tracking import targets, writer
+from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.targets import Target, target_of, targets_of
-from evomerge.tracking.values import Begun, Ending, Step
+from evomerge.tracking.values import Resumed, RunResult, Step
+from evomerge.tracking.writer import remembered
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import OPTIMA, PARENTS, facts
 from tests.tracking.worlds import FAILS, FILE, Followed, search
@@ -31,23 +31,23 @@ class Notes:
 
     def __init__(self, fails: int = 0) -> None:
         self.steps: list[Step] = []
-        self.endings: list[Ending] = []
+        self.endings: list[RunResult] = []
         self.opened = 0
         self.fails = fails  # the first attempts that do
 
     def tracker(self) -> Notes:
         return self
 
-    def begin(self, about: Any) -> Begun:
+    def begin(self, about: Any) -> Resumed:
         self.opened += 1
         if self.opened <= self.fails:
             raise ConnectionError("no server, and the key is hf_abcdefghijklmnopqrstuvwxyz")
-        return Begun(self.steps[-1].number + 1 if self.steps else 0, "here")
+        return Resumed(self.steps[-1].number + 1 if self.steps else 0, "here")
 
     def log(self, steps: Any) -> None:
         self.steps += steps
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RunResult) -> None:
         self.endings.append(ending)
 
 
@@ -62,7 +62,7 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
 def test_every_step_is_a_row_of_the_history(tmp_path: Path, notes: Notes) -> None:
     run = Followed(tmp_path / "run").session(10, ["tensorboard"], end=True)
     assert [step.number for step in notes.steps] == list(range(10))
-    history, trials = (frame.set_index("candidate") for frame in (run.history(), run.trials()))
+    history, trials = (frame.set_index("candidate") for frame in (run.tables.history(), run.trials()))
     best = history["incumbent"]
     for step in notes.steps:
         assert step.metrics["search/failed"] == (step.number >= FAILS)
@@ -84,7 +84,7 @@ def test_every_step_is_a_row_of_the_history(tmp_path: Path, notes: Notes) -> Non
 
 def test_settings_are_named_as_in_the_search_file(tmp_path: Path) -> None:
     run = Followed(tmp_path / "run").session(2)
-    about = Feed(run, "abc").about()
+    about = RunMetrics(run, "abc").about()
     assert about.config["merge.parameters.weight"] == "{search: [0.0, 1.0]}"
     assert about.config["scoring.items"] == 40
     assert about.config["controller.name"] == "sobol"
@@ -103,20 +103,20 @@ def test_results_that_overtake_others_wait_for_them(tmp_path: Path) -> None:
         archive.put_parents(
             [Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in enumerate(PARENTS)]
         )
-        feed = Feed(open_run(folder), "x")
+        source = RunMetrics(open_run(folder), "x")
 
         class Watched(ShuffledPool):
             def collect(self, timeout: float | None = None) -> list[Any]:
                 nonlocal gaps
                 told = {event.candidate for event in archive.events("told")}
-                seen.extend(step.number for step in feed.steps(len(seen)))
+                seen.extend(step.number for step in source.steps(len(seen)))
                 gaps += any(number not in told for number in range(max(told, default=-1)))
                 assert set(seen) <= told
                 return super().collect(timeout)
 
         search(archive, Watched(spec, 7, 1), 40, Rules(asynchronous=True))
     assert gaps > 5  # results did overtake each other
-    seen.extend(step.number for step in feed.steps(len(seen)))
+    seen.extend(step.number for step in source.steps(len(seen)))
     assert seen == list(range(40))
 
 
@@ -127,9 +127,9 @@ def test_at_the_end_nobody_waits_for_what_was_never_told(tmp_path: Path) -> None
         archive.put_asked([Candidate(n, candidate.recipe, candidate.genotype) for n in (3, 4)], 2)
         archive.copy_answers(2, 4)
         archive.put_told(4, (0.5, 0.5))  # 3 was under way when the time was up
-    feed = Feed(open_run(run.folder), "x")
-    assert [step.number for step in feed.steps(0)] == [0, 1, 2]
-    assert [step.number for step in feed.steps(3, final=True)] == [4]
+    source = RunMetrics(open_run(run.folder), "x")
+    assert [step.number for step in source.steps(0)] == [0, 1, 2]
+    assert [step.number for step in source.steps(3, final=True)] == [4]
 
 
 def test_a_tool_that_fails_is_reported_once_and_stops_nothing(tmp_path: Path, notes: Notes) -> None:
@@ -141,7 +141,7 @@ def test_a_tool_that_fails_is_reported_once_and_stops_nothing(tmp_path: Path, no
     [said] = world.said
     assert said.startswith("logging to mlflow does not work; the search goes on. ConnectionError: no server")
     assert "hf_" not in said
-    events = run.events()
+    events = run.tables.events()
     assert [row["text"] for row in events[events["kind"] == "note"]["payload"]] == [said]
     notes.fails = 0
     world.session(8)
@@ -149,7 +149,7 @@ def test_a_tool_that_fails_is_reported_once_and_stops_nothing(tmp_path: Path, no
 
 
 def test_a_tool_that_comes_back_gets_everything(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "SECONDS_AFTER_TROUBLE", 0.01)
+    monkeypatch.setattr(writer, "SECONDS_AFTER_TROUBLE", 0.01)
     notes.fails = 2
     world = Followed(tmp_path / "run")
     world.session(20, ["tensorboard"], end=True)
@@ -168,7 +168,7 @@ def test_a_folder_that_is_a_file_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PATIENCE", 0.05)
+    monkeypatch.setattr(writer, "PATIENCE", 0.05)
     let_go = threading.Event()
     monkeypatch.setattr(Notes, "begin", lambda self, about: let_go.wait(30.0))
     world = Followed(tmp_path / "run")
@@ -179,8 +179,8 @@ def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monke
 
 
 def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PATIENCE", 0.3)
-    monkeypatch.setattr(keeper, "AT_ONCE", 2)
+    monkeypatch.setattr(writer, "PATIENCE", 0.3)
+    monkeypatch.setattr(writer, "AT_ONCE", 2)
     log = Notes.log
     monkeypatch.setattr(Notes, "log", lambda self, steps: (time.sleep(0.05), log(self, steps))[1])
     world = Followed(tmp_path / "run")

@@ -10,8 +10,8 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Rules, evaluate, run_search
-from evomerge.pool.local import LocalPool
 from evomerge.pool.protocol import Pool
+from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
@@ -77,7 +77,7 @@ def expected(run: Run, key: str) -> dict[int, float]:
         table = run.trials().set_index("candidate")[f"{kind}.{name}"].dropna()
     else:
         columns = {"overall/best": "best", "front/size": "front_size", "front/hypervolume": "hypervolume"}
-        table = run.history().set_index("candidate")[columns[key]]
+        table = run.tables.history().set_index("candidate")[columns[key]]
     return {int(number): float(value) for number, value in table.items()}
 
 

@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.errors import InputError, MergeError, WeightsError
 from evomerge.recipe import Recipe, recipe_from_mapping
-from evomerge.weights import export as export_module
 from evomerge.weights import plan, shards
 from evomerge.weights.export import export
 from evomerge.weights.layout import read_layout
 from evomerge.weights.resident import Resident
-from tests.pico import make_model
+from tests.pico import fingerprint_of, make_model
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -363,7 +362,7 @@ def test_two_exports_at_once_do_not_mix(good: Recipe, tmp_path: Path) -> None:
         thread.join()
     assert len(errors) <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert export_module.fingerprint_of(str(tmp_path / "out")) == export(good, tmp_path / "again").fingerprint
+    assert fingerprint_of(str(tmp_path / "out")) == export(good, tmp_path / "again").fingerprint
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/x"])

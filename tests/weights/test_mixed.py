@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.export import export, fingerprint_of
+from evomerge.weights.export import export
 from evomerge.weights.layout import read_layout
 from evomerge.weights.reader import Reader
 from evomerge.weights.resident import Resident
-from tests.pico import make_model
+from tests.pico import fingerprint_of, make_model
 from tests.weights.test_against_mergekit import by_mergekit, weights_of
 
 NAME = "model.layers.1.mlp.up_proj.weight"

@@ -16,10 +16,11 @@ from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge.masks import bernoulli, mask_key
 from evomerge.recipe import passthrough, recipe_from_mapping
 from evomerge.weights.crew import Crew
-from evomerge.weights.export import export, fingerprint_of
+from evomerge.weights.export import export
 from evomerge.weights.reader import Reader
 from evomerge.weights.reference import revision_of
 from evomerge.weights.resident import Resident
+from tests.pico import fingerprint_of
 
 PROMPT = torch.arange(2, 40).reshape(2, 19)
 

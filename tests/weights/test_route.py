@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import CandidateError, InfrastructureError, WeightsError
 from evomerge.recipe import Recipe, Source, passthrough
-from evomerge.scoring.likelihood import PlacedForest
+from evomerge.scoring.likelihood import PackedBatches
+from evomerge.scoring.packing import Likelihood, pack_sequences
 from evomerge.scoring.resident_cache import computed_alone
-from evomerge.scoring.rows import Likelihood, plant
 from evomerge.weights.resident import Resident
 from tests.pico import FAMILIES, make_model
 
@@ -234,7 +234,7 @@ def test_candidates_that_begin_alike_share_their_layers(family: str, limit: int,
     texts = sequences()
     if family in ("gemma2", "gpt2"):  # a window of 32 tokens; a context of 64
         texts = [Likelihood(text.inputs[:22] + text.inputs[-6:], text.targets) for text in texts]
-    forest = PlacedForest(plant(texts, 200, 400), torch.device("cpu"))
+    forest = PackedBatches(pack_sequences(texts, 200, 400), torch.device("cpu"))
     run = shared = 0
     for route in population(parents.all, 4):
         recipe = lend(parents.all, route)

@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.scoring.likelihood import PlacedForest
-from evomerge.scoring.rows import plant
-from evomerge.weights.export import export, fingerprint_of
+from evomerge.scoring.likelihood import PackedBatches
+from evomerge.scoring.packing import pack_sequences
+from evomerge.weights.export import export
 from evomerge.weights.resident import Resident
 from evomerge.weights.route_fold import Branches, fold_of
 from evomerge.weights.steps import Fold
-from tests.pico import FAMILIES, make_model
+from tests.pico import FAMILIES, fingerprint_of, make_model
 from tests.weights.test_route import Hop, lend, logits, sequences, written
 
 ORDER = (("merged", 0), ("one", 1), ("merged", 1), ("two", 1), ("two", 1), ("one", 3))
@@ -80,7 +80,7 @@ def test_fourteen_layers_say_the_same_before_and_after_their_export(llama: Any, 
     export(lend(llama.all, route), tmp_path / "out")
     loaded = load(tmp_path / "out")
     assert loaded.config.num_hidden_layers == len(loaded.model.layers) == 14
-    forest = PlacedForest(plant(sequences(), 200, 400), torch.device("cpu"))
+    forest = PackedBatches(pack_sequences(sequences(), 200, 400), torch.device("cpu"))
     ours, theirs = forest.score(resident.model), forest.score(loaded)
     assert [value for value, _ in ours] == pytest.approx([value for value, _ in theirs], abs=2e-4)
     assert [first for _, first in ours] == [first for _, first in theirs]

@@ -1,0 +1,128 @@
+"""`auto`: which controller suits a search, by its dimension, budget, objectives and kinds of genes, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.registry import BatchOptions, build, controller_info
+from evomerge.pareto.features import coefficient_count
+from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
+
+MOST_QUADRATIC_GENES = 40  # beyond, refitting and looking for next points takes longer than small models take to score
+MOST_QUADRATIC_BUDGET = 1000  # beyond, evolution has the time to learn what no quadratic expresses
+# Gaussian processes: below as many candidates a quadratic has less to learn; beyond, their cubes of n take too long.
+LEAST_GAUSSIAN, MOST_GAUSSIAN = 64, 500
+CANDIDATES_PER_GENE = 4  # at least, for Gaussian processes: half of them are spread evenly
+MOST_MODELLED = 1000  # candidates up to which Optuna's TPE proposes in reasonable time
+MOST_CROWDED = 3  # objectives that NSGA-II's crowding distance spreads well; NSGA-III takes more
+TOO_FEW = 8  # candidates from which nothing can be learned while they last
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A controller by name, and the reasons as one sentence."""
+
+    name: str
+    why: str
+
+
+def auto(setup: Setup, options: BatchOptions) -> Controller:
+    """Return the controller that suits the search, with its batch size or population where one is given."""
+    name = choose(setup).name
+    return build(name, setup, auto_options(name, options.batch_size))
+
+
+def auto_options(name: str, batch_size: int | None) -> dict[str, Any]:
+    """Return `batch_size` as an option of the controller that was chosen; {} where it is None or has no such option."""
+    key = controller_info(name).batch_option
+    return {} if batch_size is None or key is None else {key: batch_size}
+
+
+def choose(setup: Setup) -> Choice:
+    """Return the controller that suits a search best.
+
+    Never an extra is looked for: the choice depends on the search alone, so it is the same on every machine.
+    """
+    d, m, budget = setup.dimensions, setup.objectives, setup.budget
+    names = sum(count > 0 for count in setup.choices)
+    facts = [
+        f"{d} gene{'s' if d > 1 else ''}" + (f", {names} of them choosing among names" if names else ""),
+        f"{m} objective{'s' if m > 1 else ''}",
+        f"a budget of {budget} candidates" if budget is not None else "no limit of candidates",
+    ]
+    for rule in RULES:
+        found = rule(setup)
+        if found is not None:
+            return Choice(found[0], f"{found[0]} for {', '.join(facts)}: {found[1]}")
+    raise AssertionError("the last rule always answers")
+
+
+def _few(setup: Setup) -> tuple[str, str] | None:
+    if setup.budget is not None and setup.budget < TOO_FEW and not setup.prior:
+        return "sobol", "too few to learn from, so they are spread evenly"
+    return None
+
+
+def _routes(setup: Setup) -> tuple[str, str] | None:
+    if not setup.switches:
+        return None
+    return "evolution", "its moves insert, delete, swap and repeat the layers of a route"
+
+
+def _names(setup: Setup) -> tuple[str, str] | None:
+    if not any(setup.choices):
+        return None
+    if setup.budget is not None and setup.budget <= MOST_MODELLED:
+        return "tpe", "names have no order, which a quadratic and CMA-ES would take for granted"
+    return _evolution(setup, "names have no order, and crossing keeps them as they are")
+
+
+def _gaussian(setup: Setup) -> tuple[str, str] | None:
+    budget, d = setup.budget, setup.dimensions
+    if setup.objectives == 1 or budget is None or d > MOST_QUADRATIC_GENES:
+        return None
+    if not max(LEAST_GAUSSIAN, CANDIDATES_PER_GENE * d) <= budget <= MOST_GAUSSIAN:
+        return None
+    return "nehvi", "enough for Gaussian processes, which follow what no quadratic expresses, and few enough for them"
+
+
+def _quadratic(setup: Setup) -> tuple[str, str] | None:
+    if setup.budget is None or setup.dimensions > MOST_QUADRATIC_GENES or setup.budget > MOST_QUADRATIC_BUDGET:
+        return None
+    if setup.objectives == 1:
+        return None
+    needed = int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(setup.dimensions, "linear")))
+    if setup.budget < 2 * needed:
+        return None
+    return "quadratic", f"surrogates can be fitted from {needed} candidates on, and say where the front is uncertain"
+
+
+def _one_number(setup: Setup) -> tuple[str, str] | None:
+    if setup.objectives > 1:
+        return None
+    return "cma-es", "one number to climb in continuous genes"
+
+
+def _many(setup: Setup) -> tuple[str, str]:
+    return _evolution(setup, "too many genes or candidates for surrogates")
+
+
+def _evolution(setup: Setup, why: str) -> tuple[str, str]:
+    name = "nsga-ii" if setup.objectives <= MOST_CROWDED else "nsga-iii"
+    return name, why
+
+
+RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (
+    _few,
+    _routes,
+    _names,
+    _one_number,
+    _gaussian,
+    _quadratic,
+    _many,
+)

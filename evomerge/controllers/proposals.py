@@ -1,0 +1,65 @@
+"""The bookkeeping that every controller shares: which proposals were handed out, and which were told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from evomerge.errors import InputError
+from evomerge.pareto.constraints import Bounds
+
+# Where bounds are missed, every objective counts as this, and lower by as much as they are missed: nothing that misses
+# a bound is better than anything that meets all, and of two that do, the nearer one is better (Deb 2000).
+MISSED = -1e12
+HUGE = 1e100  # fitness is cut here: the libraries square values, which must not overflow
+
+
+class Proposals:
+    """Counts proposals and refuses a tell that cannot be right. Memory grows only with what waits to be told."""
+
+    def __init__(self, objectives: int, bounds: Bounds | None = None) -> None:
+        """Begin to count.
+
+        Args:
+            objectives: values of a fitness.
+            bounds: for controllers that only rank: what misses them is handed on as `MISSED`; None: nothing is changed.
+        """
+        self._bounds = bounds
+        self.asked = 0
+        self.waiting: set[int] = set()  # asked, not told
+        self._objectives = objectives
+
+    def hand_out(self, count: int) -> range:
+        """Return the indices of `count` new proposals."""
+        indices = range(self.asked, self.asked + count)
+        self.asked += count
+        self.waiting.update(indices)
+        return indices
+
+    def take_back(self, index: int, fitness: Sequence[float] | None) -> tuple[float, ...] | None:
+        """Return the fitness as floats of at most `HUGE` size, having checked it; the proposal no longer waits.
+
+        Raises:
+            InputError: the proposal was never asked or was told before, or the fitness is not m finite numbers.
+        """
+        if not 0 <= index < self.asked:
+            raise InputError(f"proposal {index} was never asked; {self.asked} proposals, from 0 on, have been")
+        if index not in self.waiting:
+            raise InputError(f"proposal {index} was told before; each proposal is told once")
+        values = None if fitness is None else tuple(float(value) for value in fitness)
+        if values is not None:
+            if len(values) != self._objectives:
+                raise InputError(f"fitness of proposal {index} must have {self._objectives} values, got {len(values)}")
+            if not all(math.isfinite(value) for value in values):
+                raise InputError(f"fitness of proposal {index} must be finite, got {values}; tell None for a failure")
+        self.waiting.discard(index)
+        if values is None:
+            return None
+        return bounded(values, self._bounds)
+
+
+def bounded(fitness: Sequence[float], bounds: Bounds | None) -> tuple[float, ...]:
+    """Return a fitness (m,) of at most `HUGE` size; one that misses the bounds as `MISSED` and less, see there."""
+    if bounds is not None and (miss := float(bounds.violation(fitness))) > 0.0:
+        return (max(MISSED * (1.0 + miss), -HUGE),) * len(fitness)
+    return tuple(min(max(value, -HUGE), HUGE) for value in fitness)

@@ -1,0 +1,107 @@
+"""What was asked, and where all of it comes from: objectives, models, controller, budget, versions, digests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evomerge.markup import Html, element, joined, table
+from evomerge.report.drawing import scrolling
+from evomerge.report.findings import Findings
+from evomerge.space.form import short_names
+
+WIDE = ("Models", "Digests")  # tables of long names
+
+
+def question(findings: Findings) -> Html:
+    """Return in one paragraph what the search was asked."""
+    facts = findings.facts
+    names = short_names(list(facts["models"]))
+    base = facts["merge"].get("base_model")
+    others = [names[model] for model in facts["models"] if model != base]
+    method = facts["merge"].get("merge_method")
+    methods = f"{method} merges" if isinstance(method, str) else "merges by several methods"
+    onto = f" onto {names[base]}" if base in names else ""
+    wanted = _listed([objective.name for objective in findings.objectives])
+    text = (
+        f"A search over {methods} of {_listed(others)}{onto}, good at {wanted}: "
+        f"{findings.run.space.dimension} numbers, moved by {facts['controller']['name']}."
+    )
+    return element("p", {"class": "lead"}, text)
+
+
+def asked(findings: Findings) -> Html:
+    """Return objectives with their items, and the search file."""
+    facts = findings.facts
+    search, held, stands_in = (facts["items"][key] for key in ("search", "holdout", "stands_in"))
+    rows = [
+        (
+            o.name,
+            o.metric if o.kind == "task" else o.kind,
+            "higher" if o.goal == "maximize" else "lower",
+            f"{o.weight:g}",
+            len(search.get(o.task, ())),
+            len(held.get(stands_in.get(o.task, o.task), ())),
+        )
+        for o in findings.objectives
+    ]
+    head = ("objective", "metric", "better is", "weight", "search items", "held-out items")
+    shown = table(head, rows, caption="Objectives", numeric=range(3, 6))
+    controller = facts["controller"]
+    given = ", ".join(f"{key} {value}" for key, value in controller["options"].items() if value is not None)
+    budget = findings.status["budget"]
+    limits = [f"{budget['candidates']} candidates"] if budget.get("candidates") else []
+    limits += [f"{budget['hours']:g} hours"] if budget.get("hours") else []
+    text = (
+        f"Controller {controller['name']}{f' ({given})' if given else ''}; "
+        f"budget {' and '.join(limits) or 'unlimited'}; "
+        f"fitness by {facts['estimator']}; seed {facts['seed']}."
+    )
+    file = facts.get("search_text") or ""
+    source = (
+        element("details", {}, element("summary", {}, "The search file"), _code(file, "Search file")) if file else None
+    )
+    return joined([scrolling(shown, "Objectives"), element("p", {}, text), source])
+
+
+def provenance(findings: Findings) -> Html:
+    """Return versions, models with their revisions, and the digests by which everything can be checked."""
+    facts = findings.facts
+    names = short_names(list(facts["models"]))
+    versions = [("evomerge", facts["evomerge"]), *facts["versions"].items()]
+    models = [(names[m], m, facts["revisions"].get(m, "")) for m in facts["models"]]
+    tasks = list(facts["tasks"]["versions"].items()) + list(facts.get("measure_versions", {}).items())
+    people = list(
+        dict.fromkeys([*([findings.best] if findings.best is not None else []), *(f.number for f in findings.finals)])
+    )
+    digests = [
+        (findings.name(n), findings.candidates[n].recipe.digest, findings.run.data.fingerprint(n)) for n in people
+    ]
+    run = [
+        ("run folder", str(findings.run.folder)),
+        ("search file", Path(str(facts["search_path"])).name),
+        ("began", facts["created"]),
+        ("last event", findings.moment),
+        ("seed", facts["seed"]),
+    ]
+    tables = [
+        table(("what", "value"), run, caption="The run"),
+        table(("package", "version"), versions, caption="Versions"),
+        table(("model", "as written", "content or commit"), models, caption="Models"),
+        table(("task", "version of documents and settings"), tasks, caption="Tasks") if tasks else None,
+        table(("model", "recipe digest", "weights fingerprint"), digests, caption="Digests") if digests else None,
+    ]
+    labels = ("The run", "Versions", "Models", "Tasks", "Digests")
+    shown = [(name, t) for name, t in zip(labels, tables, strict=True) if t is not None]
+    return element(
+        "div",
+        {"class": "facts"},
+        *(element("div", {"class": "wide" if name in WIDE else None}, scrolling(t, name)) for name, t in shown),
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no models"
+
+
+def _code(text: str, label: str) -> Html:
+    return element("pre", {"tabindex": 0, "role": "region", "aria-label": label}, element("code", {}, text))

@@ -1,0 +1,41 @@
+"""Every example in a docstring gives what it says. Those about a run find a small one in runs/quickstart."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+import evomerge
+from tests.run.made import make_run
+
+PACKAGE = Path(evomerge.__file__).parent
+MODULES = [
+    ".".join(("evomerge", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run in runs/quickstart: 16 candidates, objectives left and right, one candidate failed."""
+    place = tmp_path_factory.mktemp("examples")
+    (place / "runs").mkdir()
+    make_run(place / "runs" / "quickstart", candidates=16, troubles={5: "candidate"})
+    return place
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_hold(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    module = importlib.import_module(name)
+    tests = [test for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples]
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    report: list[str] = []
+    for test in tests:
+        runner.run(test, out=report.append)
+    assert tests, f"{name} has >>> outside its docstrings"
+    assert not runner.failures, "".join(report)
