@@ -22,8 +22,9 @@ FOUND = measure.modules(ROOT)
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "_facade", "model_reference", "tokenizer", "markup"],
+    ["errors", "_facade", "option_fields", "version", "yaml_text", "model_reference", "tokenizer", "markup"],
     ["merge", "irt", "pareto", "surrogates", "stats"],
+    ["metric_kinds"],
     ["recipe", "candidate", "objectives", "run_config", "space"],
     ["controllers", "checkpoints"],
     ["engine", "archive"],
@@ -41,6 +42,7 @@ NEIGHBOURS = {
     ("space", "recipe"),  # a genotype decodes to a recipe
     ("candidate", "recipe"),
     ("objectives", "candidate"),
+    ("option_fields", "errors"),
 }
 
 # outside package -> the only places that import it, relative to evomerge/
@@ -68,7 +70,8 @@ DOORS = {
 HEAVY = {"torch", "transformers", "ray", "lm_eval", "cma", "optuna", "peft", "datasets", "mlflow", "wandb", "tensorboard"}
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
 LIGHT = {
-    *("errors", "_facade", "model_reference", "tokenizer", "markup", "recipe", "candidate", "objectives", "run_config"),
+    *("errors", "_facade", "option_fields", "version", "yaml_text", "model_reference", "tokenizer", "markup"),
+    *("metric_kinds", "recipe", "candidate", "objectives", "run_config"),
     *("space", "pareto", "surrogates", "irt", "stats", "archive", "controllers", "search", "config", "runs", "cli"),
 }
 
