@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge.report import write_report as write_report
     from evomerge.results import Run as Run
     from evomerge.results import open_run as open_run
-    from evomerge.run.calibration import calibrate_sources as calibrate
+    from evomerge.run.calibration import calibrate as calibrate
     from evomerge.run.check import check as check
     from evomerge.run.session import resume as resume
     from evomerge.run.session import search as search
@@ -41,7 +41,7 @@ _LAZY = {
     "EvomergeError": "evomerge.errors",
     "Recipe": "evomerge.recipe",
     "Run": "evomerge.results",
-    "calibrate": "evomerge.run.calibration:calibrate_sources",
+    "calibrate": "evomerge.run.calibration",
     "check": "evomerge.run.check",
     "merge_recipe": "evomerge.run.verbs",
     "open_run": "evomerge.results",

@@ -97,13 +97,14 @@ _ROWS = (
         files=("prompts",), short="function",
     ),
     MetricInfo(
-        "phrases", "log_likelihood", f"{_HERE}.phrases:ask", documents=f"{_HERE}.phrases:documents", cacheable=True
+        "phrases", "log_likelihood", f"{_HERE}.text_metrics:ask_phrases",
+        documents=f"{_HERE}.text_metrics:phrase_documents", cacheable=True,
     ),
     MetricInfo(
-        "response_length", "tokens", f"{_HERE}.lengths:ask", "minimize", by_item=True, cacheable=True,
+        "response_length", "tokens", f"{_HERE}.text_metrics:ask_lengths", "minimize", by_item=True, cacheable=True,
         files=("prompts",), short="prompts",
     ),
-    MetricInfo("judge", "verdict", f"{_HERE}.judge:ask", version=f"{_HERE}.judge:version", files=("prompts",)),
+    MetricInfo("judge", "verdict", f"{_HERE}.llm_judge:ask", version=f"{_HERE}.llm_judge:version", files=("prompts",)),
     _size("layers"),
     _size("parameters"),
     _size("seconds"),

@@ -41,12 +41,14 @@ ARMS = {
     "full": Arm(f"{{items: {ITEMS}, holdout: 0.5}}"),
     "full, 16 candidates": Arm(f"{{items: {ITEMS}, holdout: 0.5}}", 16),  # what a tenth of the answers buys without
     "mean of 10": Arm("{items: 10, holdout: 0.5}"),
-    "estimate from 5": Arm(f"{{items: 5, pool: {ITEMS}, estimator: auto, full_every: 0, holdout: 0.5}}"),
+    "estimate from 5": Arm(f"{{items: 5, pool: {ITEMS}, estimator: auto, full_evaluation_every: 0, holdout: 0.5}}"),
     "fresh 14": Arm(f"{{items: 14, pool: {ITEMS}, estimator: raw, anchors: fresh, holdout: 0.5}}", 100, 20),
     "fresh 13 and parents": Arm(
-        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: fresh, full_every: 0, holdout: 0.5}}", 80, 20
+        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: fresh, full_evaluation_every: 0, holdout: 0.5}}",
+        80,
+        20,
     ),
-    "estimate from 10": Arm(f"{{items: 10, pool: {ITEMS}, estimator: auto, full_every: 40, holdout: 0.5}}"),
+    "estimate from 10": Arm(f"{{items: 10, pool: {ITEMS}, estimator: auto, full_evaluation_every: 40, holdout: 0.5}}"),
 }
 SEARCH_FILE = """\
 merge:

@@ -16,7 +16,7 @@ def add_calibrate(verbs: Any) -> None:
     parser = verb(
         verbs,
         "calibrate",
-        "learn an item bank from what many models answered, so that few items can tell a score",
+        "fit IRT item parameters to the responses of many models, to estimate scores from few items",
         """
 evomerge calibrate responses.npz --out bank.json
 evomerge calibrate responses.csv --out bank.parquet --dims 2
@@ -42,10 +42,10 @@ evomerge calibrate lm_eval_logs/ --task gsm8k --metric exact_match --filter stri
 
 
 def _run_calibrate(arguments: argparse.Namespace) -> int:
-    from evomerge.run.calibration import calibrate_sources
+    from evomerge.run.calibration import calibrate
 
     dims = arguments.dims if arguments.dims == "auto" else _whole(arguments.dims, "--dims")
-    bank = calibrate_sources(
+    bank = calibrate(
         arguments.responses,
         arguments.out,
         dims=dims,
@@ -68,7 +68,7 @@ def add_estimate(verbs: Any) -> None:
     parser = verb(
         verbs,
         "estimate",
-        "replay, on complete answers of other models, what a few items would have told",
+        "backtest: estimate scores from N items of models with complete answers, and compare with their full scores",
         """
 evomerge estimate bank.json answers.csv --items 50
 evomerge estimate bank.json answers.csv --items 10 --parents pedigree.csv --json

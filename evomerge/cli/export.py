@@ -31,7 +31,8 @@ evomerge export runs/quickstart --to adapter --as lora --rank 16
         "--pick",
         default="best",
         metavar="best|knee|ID|PREFERENCE",
-        help="which candidate: the best (default), the front's knee, a number, or weights as in 'add=2,sort=1'",
+        help="candidate to write: the best (default), the front's knee, a number of `trials`, or weights as in "
+        "'add=2,sort=1'",
     )
     parser.add_argument(
         "--as", dest="form", choices=["hf", "lora", "mergekit", "recipe"], default="hf", help="default: hf"

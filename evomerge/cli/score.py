@@ -62,7 +62,13 @@ def add_replay(verbs: Any) -> None:
         "evomerge replay runs/quickstart --candidate 17",
         _run_replay,
     )
-    parser.add_argument("--candidate", type=int, required=True, metavar="ID", help="candidate number, see trials")
+    parser.add_argument(
+        "--candidate",
+        required=True,
+        metavar="best|knee|ID|PREFERENCE",
+        help="candidate to build again, in the values of `export --pick`: the best, the front's knee, a number of "
+        "`trials`, or weights as in 'add=2,sort=1'",
+    )
     parser.add_argument(
         "--allow-code-execution", action="store_true", help="let tasks run code that models write; use a sandbox"
     )

@@ -21,12 +21,12 @@ DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn t
 SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
 # Of another run's candidates, the share that decides where to begin, and the width of a normal around each of them.
 BEST_SHARE, PRIOR_WIDTH = 0.1, 0.1
-STALENESS = 8  # moves of the distribution between ask and tell, at most, when results are told on arrival
-AVERAGED = (1 / 3, 2 / 3)  # shares of the way whose mean is recommended at the end
+STALENESS = 8  # most moves of the distribution between ask and tell, in an asynchronous search
+AVERAGED = (1 / 3, 2 / 3)  # last fractions of the trajectory whose mean is recommended at the end
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
 
-def cma_es(setup: Setup, options: CmaEsOptions) -> CmaEs:
+def cma_es(setup: Setup, options: CmaEsOptions) -> CmaEs | AsynchronousCmaEs:
     """Return a CMA-ES controller.
 
     Args:
@@ -41,105 +41,85 @@ def cma_es(setup: Setup, options: CmaEsOptions) -> CmaEs:
     # without mirrors, two points are too few to learn a step size from
     if setup.asynchronous and size < LEAST_ASYNCHRONOUS:
         raise InputError(f"population of cma-es, asynchronous, must be {LEAST_ASYNCHRONOUS} or more, got {size}")
-    separable = setup.dimensions > DIAGONAL_ABOVE if options.diagonal is None else options.diagonal
-    kind = AsynchronousCmaEs if setup.asynchronous else CmaEs
-    return kind(setup, size, options.sigma, options.restarts, separable)
+    distribution = _Distribution(setup, size, options)
+    return AsynchronousCmaEs(setup, distribution) if setup.asynchronous else CmaEs(setup, distribution)
 
 
-class CmaEs:
-    """Proposes a generation, waits until all of it is told, then moves its distribution.
+class _Distribution:
+    """The search distribution of CMA-ES with its restarts, in the cube of genotypes.
 
-    Failed proposals rank last in their generation, tied among themselves. A generation in which all failed teaches
-    nothing: another one is drawn from the same distribution.
+    Failed points rank last in their generation, tied among themselves. A generation in which all failed teaches
+    nothing: the distribution stays.
     """
 
-    def __init__(self, setup: Setup, population: int, sigma: float, restarts: int, diagonal: bool) -> None:
-        self._setup = setup
-        self._population, self._sigma, self._restarts, self._diagonal = population, sigma, restarts, diagonal
-        self._scalarisation = setup.scalarisation
+    def __init__(self, setup: Setup, population: int, options: CmaEsOptions) -> None:
+        self.population = population  # points of a generation; doubled by a restart
+        self.diagonal = setup.dimensions > DIAGONAL_ABOVE if options.diagonal is None else options.diagonal
+        self.stopped: dict[str, str] = {}  # why the last allowed restart ended
+        self._setup, self._sigma, self._restarts_left = setup, options.sigma, options.restarts
         self._generator = np.random.default_rng(setup.seed)
-        self._proposals = Proposals(setup.objectives, setup.bounds)
-        self._generation = range(0)
-        self._points: list[np.ndarray] = []
-        self._values: dict[int, float | None] = {}  # told of this generation, maximised
-        self._variances: dict[int, float] = {}  # of those that were told with their errors
-        self._stopped: dict[str, str] = {}
-        self._centres: list[list[np.ndarray]] = [[]]  # of the distribution, per restart and generation
+        self._centres: list[list[np.ndarray]] = [[]]  # per restart and generation
         start, self._spread = self._warm_start()
         self._strategy = self._begin(start)
 
-    def ask(self) -> list[np.ndarray]:
-        """Return a generation, or [] while one is not told completely."""
-        if self._proposals.waiting or self._stopped:
-            return []
+    @property
+    def restarts(self) -> int:
+        """How many restarts there have been."""
+        return len(self._centres) - 1
+
+    def sample(self, count: int | None = None) -> list[np.ndarray]:
+        """Return points (d,) of the distribution: `count`, or a generation."""
         with _global_generator_unchanged():
             # rounding in pycma's bound transformation may leave the cube by an ulp
-            self._points = [np.clip(point, 0.0, 1.0) for point in self._strategy.ask()]
-        self._generation = self._proposals.hand_out(len(self._points))
-        self._values = {}
-        return [point.copy() for point in self._points]
+            return [np.clip(point, 0.0, 1.0) for point in self._strategy.ask(count)]
 
-    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
-        """Learn one fitness; the distribution moves when the generation's last one arrives."""
-        values = self._proposals.take_back(index, fitness)
-        self._values[index] = None if values is None else self._scalarisation.scalarise(values)
-        if not self._proposals.waiting:
-            self._learn()
-
-    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
-        """Learn one fitness of which part is chance; ranks then use the errors, see `shrunken`."""
-        self._variances[index] = self._scalarisation.variance(stderr)
-        try:
-            self.tell(index, fitness)
-        except InputError:
-            self._variances.pop(index, None)
-            raise
-
-    def stop(self) -> dict[str, str]:
-        """Return why the last allowed restart ended, in pycma's names; {} before."""
-        return dict(self._stopped)
-
-    def recommended(self) -> list[np.ndarray]:
-        """Return the distribution's last centre, and its means over the last third and the last two thirds of its way.
-
-        Of the restart that went on longest. The centre is the estimate of the optimum where fitness is noisy (Hansen
-        2009, arXiv:0811.2922, 3.6), and averages of a noisy way are better still (Polyak and Juditsky 1992).
-        """
-        way = max(self._centres, key=len)
-        if not way:
-            return []
-        lengths = dict.fromkeys(max(1, round(len(way) * share)) for share in (0.0, *AVERAGED))
-        return [np.mean(way[-length:], axis=0) for length in lengths]
-
-    def _learn(self) -> None:
-        told = [self._values[index] for index in self._generation]
-        noise = [self._variances.pop(index, 0.0) for index in self._generation]
-        if any(value is not None for value in told):
-            self._move(self._points, told, noise)
-
-    def _move(
-        self, points: list[np.ndarray], told: list[float | None], noise: list[float], stale: Sequence[int] = ()
+    def move(
+        self,
+        points: list[np.ndarray],
+        values: Sequence[float | None],
+        variances: Sequence[float],
+        injected: Sequence[int] = (),
     ) -> None:
-        """Move the distribution by one generation, some of whose points an earlier distribution may have proposed."""
-        told = shrunken(told, noise)
-        known = [value for value in told if value is not None]
+        """Move by one generation of points.
+
+        Args:
+            points: proposals, (d,) each.
+            values: their scalarised fitness, higher is better; None: it failed. One of them at least did not.
+            variances: of the values; 0 where they are known.
+            injected: indices of points that an earlier distribution proposed, whose length pycma limits.
+        """
+        values = shrunken(values, variances)
+        known = [value for value in values if value is not None]
         last = min(known) - (max(known) - min(known)) - 1.0
         # pycma minimises; this is the only minus sign
-        losses = [-(last if value is None else value) for value in told]
+        losses = [-(last if value is None else value) for value in values]
         with _global_generator_unchanged():
-            self._strategy.tell(points, losses, check_points=list(stale) or None)
+            self._strategy.tell(points, losses, check_points=list(injected) or None)
             reasons = dict(self._strategy.stop())
             self._centres[-1].append(np.clip(self._strategy.result.xfavorite, 0.0, 1.0))
         if reasons:
             self._restart({name: f"{name} reached {limit}" for name, limit in reasons.items()})
 
+    def recommended(self) -> list[np.ndarray]:
+        """Return the last centre, and the means of the centres over the last third and the last two thirds of the run.
+
+        The run is the restart that went on longest. The centre is the estimate of the optimum where fitness is noisy
+        (Hansen 2009, arXiv:0811.2922, 3.6), and averages over a noisy trajectory are better still (Polyak and Juditsky
+        1992).
+        """
+        trajectory = max(self._centres, key=len)
+        if not trajectory:
+            return []
+        lengths = dict.fromkeys(max(1, round(len(trajectory) * share)) for share in (0.0, *AVERAGED))
+        return [np.mean(trajectory[-length:], axis=0) for length in lengths]
+
     def _restart(self, reasons: dict[str, str]) -> None:
-        if self._restarts == 0:
-            self._stopped = reasons
+        if self._restarts_left == 0:
+            self.stopped = reasons
             return
-        self._restarts -= 1
+        self._restarts_left -= 1
         self._spread = None  # what was known beforehand has led here already
-        self._population *= 2
+        self.population *= 2
         self._centres.append([])
         self._strategy = self._begin(self._generator.random(self._setup.dimensions))
 
@@ -155,7 +135,9 @@ class CmaEs:
             begin = next((one.genotype for one in prior), self._setup.start)
             return (np.full(d, 0.5) if begin is None else np.array(begin)), None
         values = np.array([one.fitness for one in known], dtype=float)
-        scores = np.array([self._scalarisation.scalarise(bounded(row.tolist(), self._setup.bounds)) for row in values])
+        scores = np.array(
+            [self._setup.scalarisation.scalarise(bounded(row.tolist(), self._setup.bounds)) for row in values]
+        )
         count = max(1, int(np.ceil(BEST_SHARE * len(known))))
         order = np.argsort(-scores, kind="stable")[:count]
         best = np.array([known[index].genotype for index in order], dtype=float)
@@ -165,13 +147,13 @@ class CmaEs:
     def _begin(self, start: np.ndarray) -> Any:
         options: dict[str, Any] = {
             "bounds": [0, 1],
-            "popsize": self._population,
-            "CMA_diagonal": self._diagonal,
+            "popsize": self.population,
+            "CMA_diagonal": self.diagonal,
             "randn": lambda *shape: self._generator.standard_normal(shape),
             "seed": np.nan,  # pycma would seed NumPy's global generator otherwise
             # Scores over few items tie often: equal values mean 'cannot tell', not 'converged'.
             **{"tolfun": 0, "tolfunhist": 0, "tolx": SMALLEST_STEP, "tolflatfitness": FLAT_GENERATIONS},
-            # below 6 points pycma mirrors the worst of a generation in the next one, which is asked in pieces here
+            # below 6 points pycma mirrors the worst of a generation in the next one, which is proposed in pieces here
             **({"CMA_mirrors": 0} if self._setup.asynchronous else {}),
             # with one gene, pycma's cap on the step (a third of the range) raises ValueError (cma 4.5)
             **({"maxstd": np.inf} if self._setup.dimensions == 1 else {}),
@@ -183,33 +165,88 @@ class CmaEs:
             return cma.CMAEvolutionStrategy(start, self._sigma, options)
 
 
+class CmaEs:
+    """Proposes a generation, waits until all of it is observed, then moves its distribution."""
+
+    def __init__(self, setup: Setup, distribution: _Distribution) -> None:
+        self._distribution = distribution
+        self._scalarisation = setup.scalarisation
+        self._proposals = Proposals(setup.objectives, setup.bounds)
+        self._generation = range(0)
+        self._points: list[np.ndarray] = []
+        self._values: dict[int, float | None] = {}  # observed in this generation, maximised
+        self._variances: dict[int, float] = {}  # of the values whose standard errors are known
+
+    def ask(self) -> list[np.ndarray]:
+        """Return a generation, or [] while one is not observed completely."""
+        if self._proposals.waiting or self._distribution.stopped:
+            return []
+        self._points = self._distribution.sample()
+        self._generation = self._proposals.hand_out(len(self._points))
+        self._values = {}
+        return [point.copy() for point in self._points]
+
+    def tell(self, index: int, fitness: Sequence[float] | None) -> None:
+        """Learn one fitness; the distribution moves when the generation's last one arrives."""
+        values = self._proposals.take_back(index, fitness)
+        self._values[index] = None if values is None else self._scalarisation.scalarise(values)
+        if not self._proposals.waiting:
+            self._learn()
+
+    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
+        """Learn one fitness with its standard errors; ranks then use the errors, see `shrunken`."""
+        self._variances[index] = self._scalarisation.variance(stderr)
+        try:
+            self.tell(index, fitness)
+        except InputError:
+            self._variances.pop(index, None)
+            raise
+
+    def stop(self) -> dict[str, str]:
+        """Return why the last allowed restart ended, in pycma's names; {} before."""
+        return dict(self._distribution.stopped)
+
+    def recommended(self) -> list[np.ndarray]:
+        """Return centres of the distribution, see `_Distribution.recommended`."""
+        return self._distribution.recommended()
+
+    def _learn(self) -> None:
+        values = [self._values[index] for index in self._generation]
+        variances = [self._variances.pop(index, 0.0) for index in self._generation]
+        if any(value is not None for value in values):
+            self._distribution.move(self._points, values, variances)
+
+
 @dataclass(frozen=True)
-class _Proposal:
-    """A point on its way through a worker."""
+class _Pending:
+    """A proposal that is not observed yet."""
 
     point: np.ndarray
     update: int  # of the distribution that proposed it
-    strategy: Any  # that proposed it; a restart begins another one
+    restart: int  # that proposed it
 
 
-class AsynchronousCmaEs(CmaEs):
+class AsynchronousCmaEs:
     """Proposes one candidate at a time from the distribution as it is, and never waits.
 
-    The distribution moves whenever a population's worth of results has been told, whoever proposed them; points of an
+    The distribution moves whenever a population's worth of results has arrived, of whichever proposals; points of an
     earlier distribution are treated as pycma treats injected ones, whose length is limited. A move waits while it would
-    leave an untold candidate more than `staleness` moves behind; workers go on with proposals meanwhile. Results that
-    were proposed before a restart are told to nobody.
+    leave a pending candidate more than `staleness` moves behind; workers go on with proposals meanwhile. Results of
+    proposals from before a restart are discarded.
 
     Source: injected points as in Hansen 2011, arXiv:1110.4181.
     """
 
-    def __init__(self, setup: Setup, population: int, sigma: float, restarts: int, diagonal: bool) -> None:
-        super().__init__(setup, population, sigma, restarts, diagonal)
+    def __init__(self, setup: Setup, distribution: _Distribution) -> None:
+        self._distribution = distribution
+        self._scalarisation = setup.scalarisation
+        self._proposals = Proposals(setup.objectives, setup.bounds)
         self._staleness = STALENESS if setup.staleness is None else setup.staleness
         self._updates = 0
-        self._pending: dict[int, _Proposal] = {}  # not observed yet
-        self._told: list[tuple[_Proposal, float | None, float]] = []  # not learned yet: fitness, variance
-        self._asked_since_move = False
+        self._pending: dict[int, _Pending] = {}
+        # Observed and not learned yet, in the order of arrival: proposal, scalarised fitness, its variance.
+        self._observed: list[tuple[_Pending, float | None, float]] = []
+        self._proposed_since_move = False
 
     @property
     def updates(self) -> int:
@@ -218,68 +255,81 @@ class AsynchronousCmaEs(CmaEs):
 
     def ask(self) -> list[np.ndarray]:
         """Return one proposal, or [] once the last restart has ended."""
-        if self._stopped:
+        if self._distribution.stopped:
             return []
-        with _global_generator_unchanged():
-            (point,) = (np.clip(one, 0.0, 1.0) for one in self._strategy.ask(1))
+        (point,) = self._distribution.sample(1)
         (index,) = self._proposals.hand_out(1)
-        self._asked_since_move = True
-        self._pending[index] = _Proposal(point, self._updates, self._strategy)
+        self._proposed_since_move = True
+        self._pending[index] = _Pending(point, self._updates, self._distribution.restarts)
         return [point.copy()]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the distribution moves when enough of them are there and none would become too stale."""
+        self._observe(index, fitness, 0.0)
+
+    def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
+        """Learn one fitness with its standard errors; ranks then use the errors, see `shrunken`."""
+        self._observe(index, fitness, self._scalarisation.variance(stderr))
+
+    def stop(self) -> dict[str, str]:
+        """Return why the last allowed restart ended, in pycma's names; {} before."""
+        return dict(self._distribution.stopped)
+
+    def recommended(self) -> list[np.ndarray]:
+        """Return centres of the distribution, see `_Distribution.recommended`."""
+        return self._distribution.recommended()
+
+    def _observe(self, index: int, fitness: Sequence[float] | None, variance: float) -> None:
         values = self._proposals.take_back(index, fitness)
         proposal = self._pending.pop(index)
-        variance = self._variances.pop(index, 0.0)
-        if proposal.strategy is not self._strategy or self._stopped:
+        if proposal.restart != self._distribution.restarts or self._distribution.stopped:
             return
-        self._told.append((proposal, None if values is None else self._scalarisation.scalarise(values), variance))
-        while len(self._told) >= self._population and self._nobody_too_old():
-            self._learn_told()
+        self._observed.append((proposal, None if values is None else self._scalarisation.scalarise(values), variance))
+        while len(self._observed) >= self._distribution.population and self._within_staleness():
+            self._learn()
 
-    def _nobody_too_old(self) -> bool:
-        """Return whether a move now would leave every untold candidate within the bound of staleness."""
+    def _within_staleness(self) -> bool:
+        """Return whether a move now would leave every pending candidate within the bound of staleness."""
         oldest = min((one.update for one in self._pending.values()), default=self._updates)
         return self._updates + 1 - oldest <= self._staleness
 
-    def _learn_told(self) -> None:
+    def _learn(self) -> None:
         """Move by the results that have waited longest, a population of them."""
-        told, self._told = self._told[: self._population], self._told[self._population :]
-        if all(value is None for _, value, _ in told):
+        count, restarts = self._distribution.population, self._distribution.restarts
+        batch, self._observed = self._observed[:count], self._observed[count:]
+        values = [value for _, value, _ in batch]
+        if all(value is None for value in values):
             return
-        points = [proposal.point for proposal, _, _ in told]
-        stale = [place for place, (proposal, _, _) in enumerate(told) if proposal.update < self._updates]
-        before = self._strategy
-        if not self._asked_since_move:
-            with _global_generator_unchanged():
-                self._strategy.ask(1)  # pycma wants an ask between two tells; this point is not evaluated
+        injected = [place for place, (proposal, _, _) in enumerate(batch) if proposal.update < self._updates]
+        if not self._proposed_since_move:
+            self._distribution.sample(1)  # pycma wants an ask between two tells; this point is not evaluated
         self._updates += 1
-        self._asked_since_move = False
-        self._move(points, [value for _, value, _ in told], [variance for _, _, variance in told], stale)
-        if self._strategy is not before:
-            self._told = []
+        self._proposed_since_move = False
+        points = [proposal.point for proposal, _, _ in batch]
+        self._distribution.move(points, values, [variance for _, _, variance in batch], injected)
+        if self._distribution.restarts != restarts:
+            self._observed = []
 
 
-def shrunken(told: Sequence[float | None], variances: Sequence[float]) -> list[float | None]:
-    """Return values drawn towards their mean by as much of their spread as is chance: the best guess of the truth.
+def shrunken(values: Sequence[float | None], variances: Sequence[float]) -> list[float | None]:
+    """Return values shrunk towards their mean by the fraction of their variance that is noise.
 
     With errors of one size the order stays as it was; a value that few items support falls behind an equally good one
     that all items support. Nothing changes where nothing is uncertain, or where chance explains all the spread.
 
     Source: the empirical Bayes estimator of Efron and Morris 1975 for unequal variances, by moments.
     """
-    known = np.array([value for value in told if value is not None])
-    noise = np.array([variance for value, variance in zip(told, variances, strict=True) if value is not None])
+    known = np.array([value for value in values if value is not None])
+    noise = np.array([variance for value, variance in zip(values, variances, strict=True) if value is not None])
     if len(known) < 2 or not noise.any():
-        return list(told)
+        return list(values)
     between = known.var(ddof=1) - noise.mean()
     if between <= 0.0:
-        return list(told)
+        return list(values)
     mean = float(known.mean())
     return [
         None if value is None else mean + (value - mean) * between / (between + variance)
-        for value, variance in zip(told, variances, strict=True)
+        for value, variance in zip(values, variances, strict=True)
     ]
 
 

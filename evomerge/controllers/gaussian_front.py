@@ -68,7 +68,7 @@ class GaussianFront(QuadraticFront):
     def repeat(self, points: Sequence[np.ndarray]) -> bool:
         """Take stored genotypes for the next batch; length scales are fitted when they are needed again.
 
-        Told on arrival, rows come in another order than they were learned in, so there it returns False.
+        In an asynchronous search, rows come in another order than they were learned in, so there it returns False.
         """
         if self._free:
             return False
@@ -86,8 +86,8 @@ class GaussianFront(QuadraticFront):
         if len(points) == 0:  # nothing but failures so far: look elsewhere
             return sobol_points(self._batch, self._setup.dimensions, rng)
         processes = self._fits(points, values)
-        asked = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
-        return improving(processes, values, asked, self._batch, rng, self._setup.bounds)
+        proposed = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
+        return improving(processes, values, proposed, self._batch, rng, self._setup.bounds)
 
     def _spread(self, rng: np.random.Generator) -> Array:
         """Return the start, or the centre of the cube, and Sobol points."""
@@ -126,7 +126,7 @@ class GaussianFront(QuadraticFront):
 def improving(
     processes: Sequence[GaussianProcess],
     values: Array,
-    asked: Array,
+    proposed: Array,
     count: int,
     rng: np.random.Generator,
     bounds: Bounds | None = None,
@@ -135,15 +135,15 @@ def improving(
 
     Args:
         processes: one per objective.
-        values: (n, m) told.
-        asked: (a, d) told or under way.
+        values: (n, m) observed.
+        proposed: (a, d) observed or under way.
         count: points wanted.
         rng: source of the pool and of the draws.
         bounds: on fitness; volume of what misses them does not count.
     """
-    means = _means(processes, asked)
-    known = asked[np.argsort(front_ranks(means) + _misses(processes, means, bounds), kind="stable")[:KNOWN]]
-    pool = _pool(processes, asked, known, rng, bounds)
+    means = _means(processes, proposed)
+    known = proposed[np.argsort(front_ranks(means) + _misses(processes, means, bounds), kind="stable")[:KNOWN]]
+    pool = _pool(processes, proposed, known, rng, bounds)
     both = np.vstack([pool, known])
     drawn = np.stack([process.draw(both, rng, DRAWS) for process in processes], axis=2)
     at_pool, at_known = drawn[:, : len(pool)], drawn[:, len(pool) :]
@@ -175,10 +175,10 @@ def _misses(processes: Sequence[GaussianProcess], means: Array, bounds: Bounds |
 
 
 def _pool(
-    processes: Sequence[GaussianProcess], asked: Array, known: Array, rng: np.random.Generator, bounds: Bounds | None
+    processes: Sequence[GaussianProcess], proposed: Array, known: Array, rng: np.random.Generator, bounds: Bounds | None
 ) -> Array:
-    """Return points to choose from, (N, d), none of them asked before."""
-    d = asked.shape[1]
+    """Return points to choose from, (N, d), none of them proposed before."""
+    d = proposed.shape[1]
     box = np.tile([0.0, 1.0], (d, 1))
     start = np.vstack([sobol_points(SURVIVORS, d, rng), known])
 
@@ -191,4 +191,4 @@ def _pool(
     moved = np.repeat(np.vstack([front, known]), 2, axis=0)
     moved = np.clip(moved + STEP * rng.standard_normal(moved.shape), 0.0, 1.0)
     pool = np.unique(np.vstack([sobol_points(SPREAD, d, rng), front, moved]), axis=0)
-    return pool[distance(pool, asked, box) > 1e-6]
+    return pool[distance(pool, proposed, box) > 1e-6]

@@ -42,14 +42,14 @@ class NestedFront:
         self._per_pair = min(max(share, SMALLEST_DESIGN), LARGEST_DESIGN)
         self._state: NestedState | None = None
         self._pair: tuple[int, int] | None = None
-        self._experts_asked = self.done = False
+        self._experts_proposed = self.done = False
 
     def propose(self, points: Array, values: Array, rng: np.random.Generator) -> Array | None:
-        """Return the next batch (q, d), given all that was told: (n, d) points and (n, m) values."""
+        """Return the next batch (q, d), given all that was observed: (n, d) points and (n, m) values."""
         if self.done:
             return None
-        if not self._experts_asked:
-            self._experts_asked = True
+        if not self._experts_proposed:
+            self._experts_proposed = True
             return np.array([self._parts.point(alone) for alone in np.eye(self._parts.count)])
         if self._state is None:
             self._state = self._begin(points, values)
@@ -101,13 +101,15 @@ class NestedFront:
         weights = np.array(self._setup.weights or (1.0,) * self._setup.objectives)[wanted]
         if not weights.any():
             weights = np.ones(len(wanted))
-        at, told = self._on_plane(points, plane), values[:, wanted]
+        at, observed = self._on_plane(points, plane), values[:, wanted]
         inside = ~np.isnan(at).any(axis=1)
         if int(inside.sum()) < 3:
             return np.full(2, 0.5)
-        links = [guess_link(column) for column in told[inside].T]
+        links = [guess_link(column) for column in observed[inside].T]
         counts = np.array(self._setup.items, dtype=float)[wanted] if self._setup.items else None
-        fits = fit_objectives(at[inside], told[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0])
+        fits = fit_objectives(
+            at[inside], observed[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0]
+        )
         front = predicted_front(fits, rng, size=200, population=100, generations=30)
         return front.c[choose_by_preference(front.scores, weights)]
 

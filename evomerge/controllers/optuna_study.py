@@ -74,9 +74,9 @@ def nsga_iii(setup: Setup, options: NsgaOptions) -> OptunaStudy:
 
 
 class OptunaStudy:
-    """Proposes a batch, waits until all of it is told, and passes it on in the order of asking.
+    """Proposes a batch, waits until all of it is observed, and passes it on in the order of asking.
 
-    So the proposals do not depend on the order in which results arrive. Failures are told as failed trials, which
+    So the proposals do not depend on the order in which results arrive. Failures are reported as failed trials, which
     Optuna's samplers leave out.
 
     Asynchronous, it proposes one at a time and passes every result on as it comes; the samplers know what is under
@@ -87,7 +87,7 @@ class OptunaStudy:
     def __init__(self, setup: Setup, sampler: BaseSampler, batch_size: int) -> None:
         self._batch_size = 1 if setup.asynchronous else batch_size
         self._asynchronous, self._staleness = setup.asynchronous, setup.staleness
-        self._asked_at: dict[int, int] = {}  # untold proposal -> updates when it was made
+        self._proposed_at: dict[int, int] = {}  # unobserved proposal -> updates when it was made
         self._updates = 0
         self._proposals = Proposals(setup.objectives)
         self._bounds = setup.bounds
@@ -120,28 +120,28 @@ class OptunaStudy:
             self._study.enqueue_trial(self._parameters(point))
         for one in known:
             assert one.fitness is not None
-            told = [min(max(value, -HUGE), HUGE) for value in one.fitness]
+            observed = [min(max(value, -HUGE), HUGE) for value in one.fitness]
             genes = self._parameters(one.genotype)
-            missed = {} if self._bounds is None else {_BOUNDS: float(self._bounds.violation(told))}
+            missed = {} if self._bounds is None else {_BOUNDS: float(self._bounds.violation(observed))}
             self._study.add_trial(
-                create_trial(params=genes, distributions=dict(self._genes), values=told, constraints=missed)
+                create_trial(params=genes, distributions=dict(self._genes), values=observed, constraints=missed)
             )
 
     def ask(self) -> list[np.ndarray]:
-        """Return a batch, or [] while one is not told completely; asynchronous: one proposal."""
+        """Return a batch, or [] while one is not observed completely; asynchronous: one proposal."""
         if self._proposals.waiting and not self._asynchronous:
             return []
         indices = self._proposals.hand_out(self._batch_size)
         with _quiet():
-            asked = {index: self._study.ask(dict(self._genes)) for index in indices}
-        self._trials.update(asked)
-        self._asked_at.update(dict.fromkeys(indices, self._updates))
-        return [self._point(trial) for trial in asked.values()]
+            proposed = {index: self._study.ask(dict(self._genes)) for index in indices}
+        self._trials.update(proposed)
+        self._proposed_at.update(dict.fromkeys(indices, self._updates))
+        return [self._point(trial) for trial in proposed.values()]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the study learns the batch when its last one arrives."""
         self._values[index] = self._proposals.take_back(index, fitness)
-        del self._asked_at[index]
+        del self._proposed_at[index]
         if not self._may_learn():
             return
         self._updates += 1
@@ -163,11 +163,11 @@ class OptunaStudy:
     def _may_learn(self) -> bool:
         if not self._asynchronous or self._staleness is None:
             return self._asynchronous or not self._proposals.waiting
-        oldest = min(self._asked_at.values(), default=self._updates)
+        oldest = min(self._proposed_at.values(), default=self._updates)
         return self._updates + 1 - oldest <= self._staleness
 
     def stop(self) -> dict[str, str]:
-        """Return {}: these samplers go on for as long as they are asked."""
+        """Return {}: these samplers have no end of their own."""
         return {}
 
     def _parameters(self, genotype: Sequence[float]) -> dict[str, float | int]:

@@ -1,4 +1,4 @@
-"""The bookkeeping that every controller shares: which proposals were handed out, and which were told."""
+"""The bookkeeping that every controller shares: which proposals were made, and which were observed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HUGE = 1e100  # fitness is cut here: the libraries square values, which must not
 
 
 class Proposals:
-    """Counts proposals and refuses a tell that cannot be right. Memory grows only with what waits to be told."""
+    """Counts proposals and refuses a tell that cannot be right. Memory grows only with unobserved proposals."""
 
     def __init__(self, objectives: int, bounds: Bounds | None = None) -> None:
         """Begin to count.
@@ -25,14 +25,14 @@ class Proposals:
             bounds: for controllers that only rank: what misses them is handed on as `MISSED`; None: nothing is changed.
         """
         self._bounds = bounds
-        self.asked = 0
-        self.waiting: set[int] = set()  # asked, not told
+        self.proposed = 0
+        self.waiting: set[int] = set()  # proposed, not observed
         self._objectives = objectives
 
     def hand_out(self, count: int) -> range:
         """Return the indices of `count` new proposals."""
-        indices = range(self.asked, self.asked + count)
-        self.asked += count
+        indices = range(self.proposed, self.proposed + count)
+        self.proposed += count
         self.waiting.update(indices)
         return indices
 
@@ -40,12 +40,12 @@ class Proposals:
         """Return the fitness as floats of at most `HUGE` size, having checked it; the proposal no longer waits.
 
         Raises:
-            InputError: the proposal was never asked or was told before, or the fitness is not m finite numbers.
+            InputError: the proposal was never made or was observed before, or the fitness is not m finite numbers.
         """
-        if not 0 <= index < self.asked:
-            raise InputError(f"proposal {index} was never asked; {self.asked} proposals, from 0 on, have been")
+        if not 0 <= index < self.proposed:
+            raise InputError(f"proposal {index} was never made; {self.proposed} proposals, from 0 on, have been")
         if index not in self.waiting:
-            raise InputError(f"proposal {index} was told before; each proposal is told once")
+            raise InputError(f"proposal {index} was observed before; each proposal is observed once")
         values = None if fitness is None else tuple(float(value) for value in fitness)
         if values is not None:
             if len(values) != self._objectives:

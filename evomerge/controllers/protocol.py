@@ -23,7 +23,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every controller is told about the search before it begins."""
+    """What a controller knows about the search before it begins."""
 
     dimensions: int  # d, length of a genotype
     seed: int = 0  # of the controller's own generators
@@ -35,8 +35,8 @@ class Setup:
     switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
     items: tuple[int, ...] = ()  # (m,) items behind each fitness, the same ones for every candidate; empty: not known
     ingredients: Ingredients | None = None  # how genes give weight to models, where they do
-    prior: tuple[Prior, ...] = ()  # what the search may build on, as told before the first ask
-    asynchronous: bool = False  # results are told as they arrive, and proposals wanted before a generation is told
+    prior: tuple[Prior, ...] = ()  # what the search may build on, known before the first ask
+    asynchronous: bool = False  # results arrive one by one, and proposals are wanted before a generation ends
     bounds: Bounds | None = None  # what a candidate's fitness must meet; None: nothing
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
 
@@ -71,7 +71,7 @@ class Controller(Protocol):
             fitness: (m,) higher is better; None: it failed.
 
         Raises:
-            InputError: the proposal was never asked, or was told before.
+            InputError: the proposal was never made, or was observed before.
         """
         ...
 
@@ -92,13 +92,13 @@ class Versioned(Protocol):
 
 @runtime_checkable
 class Repeating(Protocol):
-    """A controller that need not compute again what it proposed before, because what it learns is in what is told.
+    """A controller that need not compute again what it proposed before, since it learns from results alone.
 
     A replay is then quick, and does not depend on how another processor or BLAS rounds on the way to a proposal.
     """
 
     def repeat(self, points: Sequence[np.ndarray]) -> bool:
-        """Take stored genotypes for the batch that `ask` would return now; False: it must be asked after all."""
+        """Take stored genotypes for the batch that `ask` would return now; False: `ask` must be called."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The quadratic controller (MAP): a design, then surrogates refitted to all that was told, asked where to look next.
+"""The quadratic controller (MAP): a design, then surrogates refitted to all results, which propose the next points.
 
 Each objective is a quadratic in the genes behind a link; the next points are those of which the surrogates' posterior
 expects most hypervolume, or, where none is expected, those where the front is least certain. So a front costs tens of
@@ -61,13 +61,13 @@ def design_size(dimensions: int, budget: int | None) -> int:
 
 
 class QuadraticFront:
-    """Proposes a design, then rounds of points; waits until all of a round is told, then refits.
+    """Proposes a design, then rounds of points; waits until all of a round is observed, then refits.
 
-    Failed proposals are no data; they are not proposed again. What was told and the seed of the round decide the
+    Failed proposals are no data; they are not proposed again. What was observed and the seed of the round decide the
     proposals, so replaying them gives the same ones.
 
     Asynchronous, it hands out one point at a time and waits for none, except while it merges two models at a time: a
-    round is proposed from what is told by then, away from what is under way. A result is as good for a fit whenever
+    round is proposed from what is observed by then, away from what is under way. A result is as good for a fit whenever
     its point was proposed, so nothing becomes stale.
     """
 
@@ -77,19 +77,19 @@ class QuadraticFront:
         self._setup, self._batch, self._tolerance, self._nested = setup, population, tolerance, nested
         self._proposals = Proposals(setup.objectives)
         self._points: list[Array] = []  # by index
-        self._values: dict[int, tuple[float, ...] | None] = {}  # told, by index
+        self._values: dict[int, tuple[float, ...] | None] = {}  # observed, by index
         known = [one for one in setup.prior if one.fitness is not None]
         self._prior_points = np.array([one.genotype for one in known], dtype=float).reshape(-1, setup.dimensions)
         self._prior_values = np.array([one.fitness for one in known], dtype=float).reshape(-1, setup.objectives)
         self._startup = 0 if nested else max(0, startup - len(np.unique(self._prior_points, axis=0)))
-        self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those told with them
+        self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those observed with them
         self._queue: list[Array] = []  # asynchronous: proposed, not handed out yet
         self._round = 0
         self._gains: list[float] = []
         self._volumes: list[float] = []
 
     def ask(self) -> list[np.ndarray]:
-        """Return the design, or the next round's points; [] while one is not told completely."""
+        """Return the design, or the next round's points; [] while one is not observed completely."""
         if self.stop() or (self._proposals.waiting and not self._free):
             return []
         points = self._queue or [self._on_choices(point) for point in self._next_points(self._generator())]
@@ -124,27 +124,31 @@ class QuadraticFront:
             return self._design(rng)
         points, values = self._data()
         fits = fits_to(points, values, self._setup.items, self._noise())
-        asked = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
+        proposed = np.vstack([self._prior_points, *self._points]) if len(self._prior_points) or self._points else points
         if not fits:  # nothing but failures so far: look elsewhere
             return sobol_points(self._batch, self._setup.dimensions, rng)
-        proposal = next_points(fits, asked, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
+        proposal = next_points(fits, proposed, self._batch, rng, bounds=_fitted_bounds(self._setup.bounds, values))
         self._gains.append(float(proposal.gain.sum()))
         self._volumes.append(proposal.volume)
         return proposal.c
 
     def _data(self) -> tuple[Array, Array]:
         """Return all points with a fitness, (n, d), and it, (n, m): priors first, then in the order of asking."""
-        told = [(self._points[index], values) for index, values in sorted(self._values.items()) if values is not None]
-        points = np.array([point for point, _ in told]).reshape(-1, self._setup.dimensions)
-        values = np.array([value for _, value in told], dtype=float).reshape(-1, self._setup.objectives)
+        observed = [
+            (self._points[index], values) for index, values in sorted(self._values.items()) if values is not None
+        ]
+        points = np.array([point for point, _ in observed]).reshape(-1, self._setup.dimensions)
+        values = np.array([value for _, value in observed], dtype=float).reshape(-1, self._setup.objectives)
         return np.vstack([self._prior_points, points]), np.vstack([self._prior_values, values])
 
     def _noise(self) -> Array:
         """Return the standard errors of the rows of `_data`, (n, m); 0 where every item was answered."""
         none = (0.0,) * self._setup.objectives
-        told = [self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None]
+        observed = [
+            self._errors.get(index, none) for index, values in sorted(self._values.items()) if values is not None
+        ]
         known = np.zeros((len(self._prior_points), self._setup.objectives))
-        return np.vstack([known, np.array(told, dtype=float).reshape(-1, self._setup.objectives)])
+        return np.vstack([known, np.array(observed, dtype=float).reshape(-1, self._setup.objectives)])
 
     @property
     def _free(self) -> bool:

@@ -38,9 +38,9 @@ def evolution(setup: Setup, options: EvolutionOptions) -> Evolution:
 
 
 class Evolution:
-    """Keeps the best points told so far, and proposes changed copies of them, a generation at a time.
+    """Keeps the best points observed so far, and proposes changed copies of them, a generation at a time.
 
-    It waits until a whole generation is told. With one objective the highest fitness survives, with several the lower
+    It waits until a generation is observed. With one objective the highest fitness survives, with several the lower
     front and then the lonelier point. Failed points never become parents. A child that was proposed before is changed
     again, so the same point seldom comes twice.
     """
@@ -56,8 +56,8 @@ class Evolution:
         switched = set(self._track)
         self._others = [gene for gene in range(setup.dimensions) if gene not in switched]
         self._parents: list[tuple[np.ndarray, tuple[float, ...]]] = []  # (d,) point and its fitness (m,)
-        self._asked: dict[int, np.ndarray] = {}  # of the generation under way
-        self._told: dict[int, tuple[float, ...] | None] = {}
+        self._proposed: dict[int, np.ndarray] = {}  # of the generation under way
+        self._observed: dict[int, tuple[float, ...] | None] = {}
         self._seen: set[bytes] = set()
         first = [setup.start, *(one.genotype for one in setup.prior if one.fitness is None)]
         self._first = [np.array(point, dtype=np.float64) for point in dict.fromkeys(first) if point is not None]
@@ -68,28 +68,28 @@ class Evolution:
         )
 
     def ask(self) -> list[np.ndarray]:
-        """Return a generation, or [] while one is not told completely."""
+        """Return a generation, or [] while one is not observed completely."""
         if self._proposals.waiting:
             return []
         points = [self._fresh() for _ in range(self._population)]
-        self._asked = dict(zip(self._proposals.hand_out(len(points)), points, strict=True))
-        self._told = {}
+        self._proposed = dict(zip(self._proposals.hand_out(len(points)), points, strict=True))
+        self._observed = {}
         return [point.copy() for point in points]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness; the parents change when the generation's last one arrives."""
-        self._told[index] = self._proposals.take_back(index, fitness)
+        self._observed[index] = self._proposals.take_back(index, fitness)
         if not self._proposals.waiting:
             self._select()
 
     def stop(self) -> dict[str, str]:
-        """Return {}: it goes on for as long as it is asked."""
+        """Return {}: it has no end of its own."""
         return {}
 
     def _select(self) -> None:
         """Keep the best of parents and children; the earlier of equals."""
-        told = ((self._asked[index], self._told[index]) for index in sorted(self._told))
-        pool = [*self._parents, *((point, fitness) for point, fitness in told if fitness is not None)]
+        observed = ((self._proposed[index], self._observed[index]) for index in sorted(self._observed))
+        pool = [*self._parents, *((point, fitness) for point, fitness in observed if fitness is not None)]
         self._step = max(self._step * SHRINK, SMALLEST)
         self._keep(pool)
 

@@ -64,7 +64,7 @@ def _ingredients(setup: Setup, name: str) -> Ingredients:
 
 
 class _Mixing:
-    """What both share: mixtures proposed, one number told for each, batches that are waited for."""
+    """What both share: mixtures proposed, one number observed for each, batches that are waited for."""
 
     def __init__(self, setup: Setup, parts: Ingredients) -> None:
         self._parts = parts
@@ -100,7 +100,7 @@ class GreedySoup(_Mixing):
         self._tried: int | None = None
 
     def ask(self) -> list[np.ndarray]:
-        """Return the models alone, or the next soup; [] while something is untold, and at the end."""
+        """Return the models alone, or the next soup; [] while something is unobserved, and at the end."""
         if self._proposals.waiting:
             return []
         if not self._mixtures:
@@ -150,7 +150,7 @@ class TopKinship(_Mixing):
         self._stopped: dict[str, str] = {}
 
     def ask(self) -> list[np.ndarray]:
-        """Return the models alone, or the next generation; [] while something is untold, and at the end."""
+        """Return the models alone, or the next generation; [] while something is unobserved, and at the end."""
         if self._proposals.waiting or self.stop():
             return []
         return self._propose(self._children() if self._mixtures else list(np.eye(self._parts.count)))

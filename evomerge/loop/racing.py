@@ -37,8 +37,8 @@ Fitness = Callable[[int, Sequence[Response]], Evaluation]  # a candidate's numbe
 class Racing:
     """The settings of a race: every candidate answers a few items, and more of them only while it may still win."""
 
-    first: int  # items per task that every candidate answers; each further rung doubles them, up to all
-    error: float = 0.05  # highest chance to stop a candidate that would not have lost on all items
+    min_items: int  # items per task that every candidate answers; each further rung doubles them, up to all
+    alpha: float = 0.05  # highest chance to stop a candidate that would not have lost on all items
     against: Literal["best", "front"] = "best"  # the reference: the best overall, or each point of the front
     seed: int = 0  # fixes the order in which the items are asked
 
@@ -99,7 +99,7 @@ class RacingPolicy:
         self, archive: Archive, objectives: tuple[Objective, ...], plan: Items, racing: Racing, fitness: Fitness
     ) -> None:
         divisible = {objective.task for objective in objectives if is_by_item(objective.kind)}
-        self._plans = rounds(plan, racing.first, divisible, racing.seed)
+        self._plans = rounds(plan, racing.min_items, divisible, racing.seed)
         self._archive, self._objectives, self._racing, self._fitness = archive, objectives, racing, fitness
         self._racers: dict[int, _Racer] = {}
         self._pending: set[int] = set()
@@ -213,7 +213,7 @@ class RacingPolicy:
         ranked = sorted(references, key=lambda n: (-float(np.dot(references[n], self._weights)), n))
         chosen = ranked[:1] if self._racing.against == "best" else ranked[:MOST_REFERENCES]
         looks = len(self._plans) - 1  # at the last round there is nothing left to decide
-        level = self._racing.error / (looks * len(chosen))
+        level = self._racing.alpha / (looks * len(chosen))
         p = min(self._p(reference, number) for reference in chosen)
         return RaceDecision(p > level, ended, ranked[0], p, level)
 

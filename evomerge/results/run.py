@@ -228,7 +228,9 @@ class Run:
         """
         return finals_of(self.data)
 
-    def export(self, to: str | Path, *, pick: str = "best", form: str = "hf", rank: int | str | None = None) -> str:
+    def export(
+        self, to: str | Path, *, pick: int | str = "best", form: str = "hf", rank: int | str | None = None
+    ) -> str:
         """Write a candidate as a model folder ('hf'), an adapter of its base ('lora'), a mergekit YAML, or a recipe.
 
         Args:
@@ -246,7 +248,7 @@ class Run:
         """
         from evomerge.results.export import export_candidate
 
-        return export_candidate(self.data, to, pick=pick, form=form, rank=rank)
+        return export_candidate(self.data, to, pick=str(pick), form=form, rank=rank)
 
     # --- how it went --------------------------------------------------------------------------------------------
 

@@ -77,6 +77,6 @@ def _reserve(preparation: Preparation) -> Reserve | None:
     held_out = sum(len(items) for items in preparation.plan.holdout.values())
     if not held_out:
         return None
-    first = (preparation.facts.get("racing") or {}).get("first")
+    first = (preparation.facts.get("racing") or {}).get("min_items")
     per_job = sum(len(items) if first is None else min(first, len(items)) for items in preparation.plan.search.values())
     return Reserve(len(preparation.parents) + BEST_FINALISTS + 1, held_out / per_job)  # 1: the front's knee

@@ -25,7 +25,7 @@ from evomerge.results.response_table import response_table
 _LOG = re.compile(r"samples_(?P<task>.+?)(_(?P<time>\d{4}-\d\d-\d\dT[\d.\-:]+))?\.jsonl$")
 
 
-def calibrate_sources(
+def calibrate(
     sources: Sequence[str | Path],
     out: str | Path | None = None,
     *,

@@ -30,9 +30,9 @@ from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan, split
-from evomerge.scoring.kinds import documents as documents_of
-from evomerge.scoring.kinds import version as version_of
 from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import documents as documents_of
+from evomerge.scoring.measures import version as version_of
 from evomerge.scoring.sanity_checks import SanityChecks
 from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import ObjectiveRequest, SearchFile
@@ -414,7 +414,7 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         else {
             "items": scoring.items,
             "anchors": scoring.anchors,
-            "full_every": scoring.full_every,
+            "full_every": scoring.full_evaluation_every,
             "banks": dict(tasks.banks),
         },
         "warnings": list(tasks.warnings),
@@ -422,7 +422,7 @@ def _facts(search_file: SearchFile, models: Models, tasks: PreparedTasks) -> dic
         "budget": asdict(budget),
         "batch_size": scoring.batch_size,
         "cache": scoring.cache,
-        "rungs": None if scoring.rungs is None else dict(scoring.rungs),
+        "rungs": None if scoring.sanity_checks is None else dict(scoring.sanity_checks),
         "racing": None if scoring.racing is None else dict(scoring.racing),
         "versions": _versions(),
     }

@@ -268,7 +268,7 @@ def _rules(preparation: Preparation) -> Rules:
         scalar = len(preparation.objectives) == 1 or controller_info(controller["name"]).scalarises
         chosen: Literal["best", "front"] = "best" if scalar else "front"
         against = racing["against"] or chosen
-        race = Racing(racing["first"], racing["error"], against, preparation.facts["seed"])
+        race = Racing(racing["min_items"], racing["alpha"], against, preparation.facts["seed"])
     return Rules(controller.get("asynchronous", False), race)
 
 

@@ -11,7 +11,7 @@ from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Resp
 from evomerge.errors import CandidateError, InputError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
-from evomerge.results import open_run
+from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run.options import Execution
 from evomerge.scoring.harness import TaskSet
@@ -186,12 +186,13 @@ class Replay:
         return "\n".join(lines)
 
 
-def replay(folder: str | Path, candidate: int, allow_code_execution: bool = False) -> Replay:
+def replay(folder: str | Path, candidate: int | str, allow_code_execution: bool = False) -> Replay:
     """Return how a candidate's weights, built again, and its answers compare with those that are stored.
 
     Args:
         folder: of the run.
-        candidate: its number; negative for a parent.
+        candidate: best, knee, a number (negative: a parent), or a preference as in 'add=2,sort=1'; as `pick` in
+            `Run.export`.
         allow_code_execution: let tasks run code that the model writes. Use a sandbox.
 
     Raises:
@@ -201,7 +202,8 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
     from evomerge.run.preparation import from_facts
 
     run = open_run(folder)
-    found = run.data.candidate(candidate)
+    found = _chosen(run, candidate)
+    candidate = found.number
     stored = run.data.evaluations("parent" if candidate < 0 else "search").get(candidate)
     if stored is None or stored.failure is not None:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
@@ -223,6 +225,12 @@ def replay(folder: str | Path, candidate: int, allow_code_execution: bool = Fals
         changed,
         len(before),
     )
+
+
+def _chosen(run: Run, candidate: int | str) -> Candidate:
+    """Return the candidate of a number, whatever became of it, or the one that a pick names."""
+    text = str(candidate).strip()
+    return run.data.candidate(int(text)) if text.removeprefix("-").isdecimal() else run.pick(text)
 
 
 def _answers(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.candidate import Response
-from evomerge.scoring.measures import Written
+from evomerge.scoring.measures import Generation
 
 TRUNCATED = "truncated"  # metric: 1 where the limit of tokens came before the answer's end
 UNEXTRACTED = "unextracted"  # metric, with the filter's name: 1 where the filter found no answer in the text
@@ -21,7 +21,7 @@ _EXTRACTING = ("regex", "multi_choice_regex")
 _FALLBACK = "[invalid]"  # lm-eval's default
 
 
-def length_flags(task: str, item: str, written: Written) -> list[Response]:
+def length_flags(task: str, item: str, written: Generation) -> list[Response]:
     """Return the flag and the length of a written answer."""
     return [
         Response(task, item, TRUNCATED, float(not written.ended)),

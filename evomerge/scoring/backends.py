@@ -25,7 +25,7 @@ from evomerge.scoring.compat import (
 from evomerge.scoring.encoding import Encoded, Encoder
 from evomerge.scoring.generation import Stops, write_batches
 from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.measures import Written
+from evomerge.scoring.measures import Generation
 from evomerge.scoring.packing import pack_sequences
 from evomerge.scoring.resident_cache import layer_kinds
 from evomerge.scoring.settings import TaskSettings
@@ -247,7 +247,7 @@ class GenerationBackend:
         ends = context.model.generation_config.eos_token_id
         self._context = context
         self._stops = Stops(tuple(strings), frozenset([ends] if isinstance(ends, int) else ends), limit)
-        self.written: list[Written] = [Written("", 0, True)] * len(requests)  # as asked last, per request
+        self.written: list[Generation] = [Generation("", 0, True)] * len(requests)  # as asked last, per request
         self._repeats = [request.repeats or 1 for request in requests]
         self._prompts = [one.prompt for one in encoded]
         longest = max(len(prompt) for prompt in self._prompts) + limit

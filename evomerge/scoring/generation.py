@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import CandidateError
-from evomerge.scoring.measures import Written
+from evomerge.scoring.measures import Generation
 from evomerge.scoring.packing import SHORTEST_ROOT
 from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
 from evomerge.scoring.stopwatch import Stopwatch
@@ -68,7 +68,7 @@ def write_batches(
     device: torch.device,
     wanted: Collection[int] | None = None,
     stopwatch: Stopwatch | None = None,
-) -> Iterator[dict[int, Written]]:
+) -> Iterator[dict[int, Generation]]:
     """Yield prompt -> its greedy continuation, cut at its stops, with its tokens and whether it came to its end.
 
     Args:
@@ -145,7 +145,7 @@ class _Batch:
         """Largest logit of the last step, per active row."""
         return [float(value) for value in self._largest.tolist()]
 
-    def run(self, stops: Stops, decode: Decode, watch: Stopwatch) -> list[Written]:
+    def run(self, stops: Stops, decode: Decode, watch: Stopwatch) -> list[Generation]:
         """Return the answers, in the order of the prompts; the first step reads the prompts, the others write."""
         for count in range(stops.limit):
             with watch.decode() if count else watch.prefill():
@@ -156,7 +156,7 @@ class _Batch:
             self._shrink()
         ended = [number not in self._going for number in range(len(self._texts))]
         return [
-            Written(stops.cut(text), len(tokens) - end, end)
+            Generation(stops.cut(text), len(tokens) - end, end)
             for text, tokens, end in zip(decode(self._texts), self._texts, ended, strict=True)
         ]
 

@@ -1,7 +1,7 @@
-"""The door to lm-eval: tasks, prompts, filters and metrics are lm-eval's own, through its public calls.
+"""The interface to lm-eval: tasks, prompts, filters and metrics are lm-eval's own, through its public calls.
 
 Nothing else imports lm_eval. Its task objects build the prompts and grade the outputs; its global reseeding and its
-logging stay inside this door.
+logging stay inside this interface.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.candidate import Response, Score
 from evomerge.errors import TaskError
-from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.measures import Measure, ModelInterface
 from evomerge.scoring.texts import chunks, read_text
 
 LOSS = "loss"  # metric: negative log likelihood per token, nats
@@ -31,14 +31,16 @@ def documents(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"text": text} for text in found]
 
 
-def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:
+def ask(
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], interface: ModelInterface
+) -> list[Response]:
     """Return each chunk's loss per token and its number of tokens.
 
     A chunk is read from the model's start: its first token is predicted after the prefix token (bos, or else eos),
     as lm-eval's rolling log likelihood does. Chunks longer than the context are read in windows.
     """
     responses = []
-    losses = door.losses(measure.name, [document["text"] for document in documents])
+    losses = interface.losses(measure.name, [document["text"] for document in documents])
     for item, (loss, tokens) in zip(items, losses, strict=True):
         responses += [
             Response(measure.name, item, LOSS, loss / tokens),

@@ -17,7 +17,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InfrastructureError, InputError, TaskError, near
-from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.measures import Measure, ModelInterface
 from evomerge.scoring.rng import temporary_seed
 
 SCORE = "score"
@@ -92,7 +92,9 @@ def _digest(file: str) -> str:
         return file
 
 
-def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:
+def ask(
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], interface: ModelInterface
+) -> list[Response]:
     """Return what the user's function says of the resident model.
 
     One number for everything is kept with each item, marked as whole; numbers per item are kept as they are.
@@ -103,8 +105,8 @@ def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str,
     """
     settings = measure.settings
     prompts = tuple(document["prompt"] for document in documents) if settings["prompts"] else ()
-    written = door.write(measure.name, prompts, settings["max_tokens"], settings["until"]) if prompts else []
-    asked = Asked(door.model, door.tokenizer, tuple(items), prompts, tuple(answer.text for answer in written))
+    written = interface.write(measure.name, prompts, settings["max_tokens"], settings["until"]) if prompts else []
+    asked = Asked(interface.model, interface.tokenizer, tuple(items), prompts, tuple(answer.text for answer in written))
     function = read_function(settings["function"], settings["folder"])
     result = _called(settings["function"], function.call, asked, settings["folder"])
     numbers = _numbers(settings["function"], result, asked.items)

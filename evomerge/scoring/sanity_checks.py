@@ -43,7 +43,7 @@ def check_norms(candidate: Mapping[str, float], parents: Mapping[str, float], ra
         worst = max(wrong, key=lambda name: (wrong[name] != wrong[name], wrong[name]))
         raise CandidateError(
             f"exploding weights: the norm of {worst!r} is {wrong[worst]:.3g} times the largest parent's, and of "
-            f"{len(wrong)} of {len(candidate)} tensors more than {ratio:g} times (scoring.rungs.norm_ratio)"
+            f"{len(wrong)} of {len(candidate)} tensors more than {ratio:g} times (scoring.sanity_checks.norm_ratio)"
         )
 
 
@@ -65,7 +65,7 @@ def check_answers(task: str, texts: Sequence[str], tokens: Sequence[Sequence[int
         shown = f", as in {loops[0][:60]!r}" if loops else ""
         raise CandidateError(
             f"degenerate output: of {len(texts)} answers to task {task!r}, {len(empty)} are empty and {len(loops)} "
-            f"repeat themselves{shown} (scoring.rungs.degenerate is {checks.degenerate:g})"
+            f"repeat themselves{shown} (scoring.sanity_checks.degenerate is {checks.degenerate:g})"
         )
 
 

@@ -19,8 +19,7 @@ from evomerge.scoring.answer_cache import AnswerCache, digest, identity
 from evomerge.scoring.answer_flags import SHORTENED, length_flags
 from evomerge.scoring.backends import Backend, BackendCache, GenerationBackend, InferenceContext, Output, run_backend
 from evomerge.scoring.encoding import Encoder
-from evomerge.scoring.kinds import Asking
-from evomerge.scoring.measures import Measure, Written
+from evomerge.scoring.measures import BoundMetric, Generation, Measure
 from evomerge.scoring.sanity_checks import SanityChecks, check_answers
 from evomerge.scoring.stopwatch import Stopwatch
 
@@ -66,7 +65,7 @@ class ModelQueries:
             (-_log_likelihood(name, output), self._length(text)) for output, text in zip(outputs, texts, strict=True)
         ]
 
-    def write(self, name: str, prompts: Sequence[str], limit: int, until: Sequence[str] = ()) -> list[Written]:
+    def write(self, name: str, prompts: Sequence[str], limit: int, until: Sequence[str] = ()) -> list[Generation]:
         """Return the model's greedy answers of at most `limit` tokens.
 
         Where `apply_chat_template` is set for the tasks, each prompt is a user's message here too.
@@ -80,10 +79,10 @@ class ModelQueries:
                     written[number] = answer
         return written
 
-    def measured(self, text: str, limit: int) -> Written:
+    def measured(self, text: str, limit: int) -> Generation:
         """Return a text of lm-eval's adapter with its number of tokens, as far as the text shows it."""
         tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return Written(text, min(tokens, limit), tokens < limit)
+        return Generation(text, min(tokens, limit), tokens < limit)
 
     def _length(self, text: str) -> int:
         if text not in self._lengths:
@@ -159,8 +158,8 @@ class ModelScorer:
         self._prompts: dict[tuple[str, str | None], dict[str, harness.Prompt]] = {}
         self._truncated: dict[str, set[str]] = {}
         self._fallbacks: dict[str, str] = {}
-        self._written: dict[str, Written] = {}  # item -> its first written answer in the last call
-        self._measures: Mapping[str, Asking] = {measure.name: Asking(measure) for measure in measures}
+        self._written: dict[str, Generation] = {}  # item -> its first written answer in the last call
+        self._measures: Mapping[str, BoundMetric] = {measure.name: BoundMetric(measure) for measure in measures}
         self._cache = cache
         settings = dict(task_set.settings.lm_eval)
         self._identity = identity(model, lm.tokenizer, settings) if cache is not None else ""
@@ -379,7 +378,7 @@ class ModelScorer:
         self, task: str, items: tuple[str, ...], given: Sequence[Sequence[Sequence[Output]]]
     ) -> list[Response]:
         """Return, per written answer, its length and whether it was cut off."""
-        found: dict[str, Written] = {}
+        found: dict[str, Generation] = {}
         for prompt, answers in zip(self._prepare(task, items), given, strict=True):
             for request, answer in zip(prompt.requests, answers, strict=True):
                 if request.request_type != "generate_until" or prompt.item in found:

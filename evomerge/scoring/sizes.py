@@ -9,23 +9,25 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError
-from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.measures import Measure, ModelInterface
 
 TIMINGS = 8  # forward passes that are timed, each an item, so that the mean has a standard error
 TOKENS = 128  # of the text that is timed, or the model's context where that is shorter
 TEXTS = 4  # that are timed together
 
 
-def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:
+def ask(
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], interface: ModelInterface
+) -> list[Response]:
     """Return the resident model's size: exact numbers, but for seconds, which are measured once per item.
 
     Raises:
         CandidateError: the model's layers are not to be found.
     """
     if measure.kind == "seconds":
-        values = forward_seconds(door.model, len(items))
+        values = forward_seconds(interface.model, len(items))
     else:
-        size = depth(door.model) if measure.kind == "layers" else parameters(door.model)
+        size = depth(interface.model) if measure.kind == "layers" else parameters(interface.model)
         values = [float(size)] * len(items)
     return [Response(measure.name, item, measure.kind, value) for item, value in zip(items, values, strict=True)]
 

@@ -18,7 +18,7 @@ import yaml
 
 from evomerge.errors import InputError, SearchFileError
 from evomerge.searchfile.grammar import Key, Many, Number, Section, Text
-from evomerge.searchfile.yaml_places import read_document, read_text
+from evomerge.searchfile.yaml_lines import read_document, read_text
 from evomerge.space.problems import Place, Problem, located
 
 Kind = Literal["here", "ray", "rayjob", "slurm"]

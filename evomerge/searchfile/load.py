@@ -25,7 +25,7 @@ from evomerge.searchfile.requests import (
     SearchFile,
 )
 from evomerge.searchfile.sections import COMMON, search_file_section
-from evomerge.searchfile.yaml_places import Document, read_document, read_text
+from evomerge.searchfile.yaml_lines import Document, read_document, read_text
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form, model_places, resolve_model, strange_parameters
 from evomerge.space.markers import is_marker, read_marker
@@ -71,7 +71,7 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     controller = {key: value for key, value in (content["controller"] or {}).items() if value is not None}
     _find_warm_start(controller, folder, problems)
     if content["constraints"] and scoring.racing is not None:
-        text = "races stop what is behind the best, which may miss the constraints: use one of the two"
+        text = "racing cannot be combined with constraints: it may stop feasible candidates; remove one of the two"
         problems.append(Problem(("scoring", "racing"), text))
     budget = content["budget"] or {}
     if isinstance(document.value.get("budget"), Mapping):
@@ -267,7 +267,7 @@ def _scoring(
         text = f"must name one task for each of the {len(set(tasks))} tasks of the objectives, got {len(holdout)}"
         problems.append(Problem(place, text))
     if content["racing"] is not None and content["estimator"] != "mean":
-        text = "races and estimators both decide who is asked what: use one; estimator mean goes with racing"
+        text = "racing and estimator both choose the items of each candidate; remove one, or set estimator: mean"
         problems.append(Problem(("scoring", "racing"), text))
     content = _estimated(content, tasks, folder, problems)
     if content["cache"] is not None:
@@ -285,7 +285,12 @@ def _estimated(content: dict[str, Any], tasks: Sequence[str], folder: str, probl
     banks = {"": given} if isinstance(given, str) else given or {}
     if content["estimator"] == "mean":
         fresh = "fresh" if content["anchors"] == "fresh" else None
-        keys = (("bank", given), ("pool", content["pool"]), ("full_every", content["full_every"]), ("anchors", fresh))
+        keys = (
+            ("bank", given),
+            ("pool", content["pool"]),
+            ("full_evaluation_every", content["full_evaluation_every"]),
+            ("anchors", fresh),
+        )
         for key, value in keys:
             if value is not None:
                 text = "is only used by an estimator; set estimator: auto, or leave it out"

@@ -36,11 +36,11 @@ class ScoringRequest:
     banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
     pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
     anchors: str = "pinned"  # with an estimator: pinned, or fresh for every generation
-    full_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
+    full_evaluation_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
     cache: str | None = None  # absolute path of a folder
-    rungs: Mapping[str, Any] | None = None  # settings of scoring.sanity_checks.SanityChecks; None: no checks
+    sanity_checks: Mapping[str, Any] | None = None  # settings of scoring.sanity_checks.SanityChecks; None: no checks
     racing: Mapping[str, Any] | None = None  # settings of loop.Racing; None: everybody answers everything
 
 

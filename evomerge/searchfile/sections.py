@@ -16,7 +16,7 @@ from evomerge.space.route_request import PRESETS, SCALE_FORMS
 ESTIMATORS = ("mean", *METHODS)
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
-RUNGS = Section(
+SANITY_CHECKS = Section(
     (
         Key("norm_ratio", Number(1), "most that a tensor's norm may be, in multiples of the largest parent's", 10.0),
         Key("degenerate", Number(0, 1), "most share of the probes that may be empty or repetitive", 0.5),
@@ -27,15 +27,17 @@ RUNGS = Section(
 )
 RACING = Section(
     (
-        Key("first", Number(2, integer=True), "items per task that every candidate answers; rounds double them", 20),
-        Key("error", Number(0, 0.5, open_low=True), "most chance to stop a candidate that would not have lost", 0.05),
+        Key(
+            "min_items", Number(2, integer=True), "items per task that every candidate answers; rounds double them", 20
+        ),
+        Key("alpha", Number(0, 0.5, open_low=True), "most chance to stop a candidate that would not have lost", 0.05),
         Key(
             "against",
             Text(("best", "front"), what="reference"),
             "what it must not lose to; default: what suits the controller",
         ),
     ),
-    "{first: 20, error: 0.05}",
+    "{min_items: 20, alpha: 0.05}",
 )
 SCORING = Section(
     (
@@ -79,10 +81,18 @@ SCORING = Section(
             "with an estimator: ask all candidates the same items, or every generation others drawn at random",
             default="pinned",
         ),
-        Key("full_every", Number(0, integer=True), "with an estimator: every so many candidates one answers all items"),
+        Key(
+            "full_evaluation_every",
+            Number(0, integer=True),
+            "with an estimator: every so many candidates one answers all items",
+        ),
         Key("lm_eval", Free("{num_fewshot: 0}"), "passed through to lm-eval", default={}),
         Key("cache", Text(what="folder"), "keeps answers across runs, so that a model is asked once; default: none"),
-        Key("rungs", RUNGS, "what a candidate must pass before it is scored; {} for the defaults; default: nothing"),
+        Key(
+            "sanity_checks",
+            SANITY_CHECKS,
+            "what a candidate must pass before it is scored; {} for the defaults; default: nothing",
+        ),
         Key("racing", RACING, "few items first, more while it is worth it; {} for the defaults; default: all items"),
         Key("batch_size", Number(1, integer=True), "sequences per forward pass; default: from the memory at hand"),
     ),

@@ -184,7 +184,7 @@ def test_the_schema_has_a_word_about_every_key() -> None:
     schema = search_file_schema()
     found = list(sections(schema["properties"]))
     assert len(found) > 10
-    top = [schema["properties"], *[p for p in found if "first" in p or "norm_ratio" in p or "merge_method" in p]]
+    top = [schema["properties"], *[p for p in found if "min_items" in p or "norm_ratio" in p or "merge_method" in p]]
     assert all(key.get("description") for section in top for key in section.values())
     assert schema["properties"]["controller"]["anyOf"][0]["properties"]["asynchronous"] == {
         "anyOf": [schema_of(Flag()), {"type": "null"}],

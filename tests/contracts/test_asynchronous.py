@@ -56,9 +56,9 @@ def test_wrong_tells_are_refused(name: str) -> None:
     controller = eager(name)
     (first, *_) = controller.ask()
     controller.tell(0, sphere(0, first))
-    with pytest.raises(InputError, match="told before"):
+    with pytest.raises(InputError, match="observed before"):
         controller.tell(0, sphere(0, first))
-    with pytest.raises(InputError, match="never asked"):
+    with pytest.raises(InputError, match="never made"):
         controller.tell(10_000, [0.0])
 
 

@@ -151,10 +151,10 @@ def test_wrong_tells_are_refused_and_change_nothing(name: str) -> None:
     controller = fresh(name)
     batch = controller.ask()
     controller.tell(0, sphere(0, batch[0]))
-    with pytest.raises(InputError, match="told before"):
+    with pytest.raises(InputError, match="observed before"):
         controller.tell(0, sphere(0, batch[0]))
     for index in (-1, 10_000):
-        with pytest.raises(InputError, match="never asked"):
+        with pytest.raises(InputError, match="never made"):
             controller.tell(index, [0.0])
     with pytest.raises(InputError, match="must have 1 values, got 2"):
         controller.tell(1, [0.0, 1.0])

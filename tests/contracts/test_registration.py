@@ -19,7 +19,7 @@ from evomerge.controllers.registry import CONTROLLERS, ControllerInfo, register_
 from evomerge.errors import InputError, SearchFileError
 from evomerge.metrics import METRICS, MetricInfo, register_metric
 from evomerge.options import option
-from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.measures import Measure, ModelInterface
 from evomerge.searchfile import load_search_file
 from evomerge.searchfile.reference import markdown
 from evomerge.searchfile.schema import search_file_schema
@@ -60,7 +60,7 @@ class MarginOptions:
 
 
 def margin(
-    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], model: Door
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], model: ModelInterface
 ) -> list[Response]:
     """Return how much likelier one continuation is than another, in nats."""
     found = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from evomerge.controllers.cma_es import CmaEs, cma_es
+from evomerge.controllers.cma_es import AsynchronousCmaEs, CmaEs, cma_es
 from evomerge.controllers.protocol import Setup
 from evomerge.controllers.registry import CONTROLLERS, CmaEsOptions, build, controller_info
 from evomerge.errors import InputError
@@ -88,8 +88,8 @@ def test_cma_restarts_with_twice_the_population_and_says_why_it_ends() -> None:
 
 
 def test_cma_is_diagonal_in_many_dimensions() -> None:
-    def diagonal(controller: CmaEs) -> bool:
-        return controller._diagonal
+    def diagonal(controller: CmaEs | AsynchronousCmaEs) -> bool:
+        return controller._distribution.diagonal
 
     assert not diagonal(cma_es(Setup(200), CmaEsOptions()))
     assert diagonal(cma_es(Setup(201), CmaEsOptions()))

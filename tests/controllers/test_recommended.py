@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.cma_es import CmaEs, cma_es
+from evomerge.controllers.cma_es import AsynchronousCmaEs, CmaEs, cma_es
 from evomerge.controllers.protocol import Recommending, Setup
 from evomerge.controllers.registry import CmaEsOptions
 
@@ -13,7 +13,9 @@ OPTIMUM = np.array([0.35, 0.6, 0.5, 0.4, 0.55, 0.45])
 GENERATIONS, POPULATION = 12, 10
 
 
-def climbed(seed: int, noise: float, asynchronous: bool = False) -> tuple[CmaEs, list[np.ndarray], list[float]]:
+def climbed(
+    seed: int, noise: float, asynchronous: bool = False
+) -> tuple[CmaEs | AsynchronousCmaEs, list[np.ndarray], list[float]]:
     controller = cma_es(Setup(6, seed, asynchronous=asynchronous), CmaEsOptions(population=POPULATION))
     rng, points, told = np.random.default_rng(seed), list[np.ndarray](), list[float]()
     while len(points) < GENERATIONS * POPULATION:
@@ -65,7 +67,7 @@ def test_before_the_first_generation_there_is_nothing_and_after_it_one_point() -
 def test_after_a_restart_the_longer_way_counts() -> None:
     controller, _, _ = climbed(1, noise=0.0)
     before = controller.recommended()
-    controller._restart({"tolx": "reached"})
+    controller._distribution._restart({"tolx": "reached"})
     points = controller.ask()
     for number, point in enumerate(points, start=GENERATIONS * POPULATION):
         controller.tell(number, (-loss(point),))

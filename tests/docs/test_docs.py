@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from evomerge.controllers.registry import CONTROLLERS
 from evomerge.merge.catalogue import CATALOGUE
+from evomerge.metrics import METRICS
 from evomerge.results.columns import FRAMES
 from evomerge.searchfile.reference import markdown
 from evomerge.searchfile.sections import search_file_section
@@ -29,7 +32,17 @@ PROSE = {"index", "install", "clusters", "scale", "glossary", "architecture"}
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def registries() -> Iterator[None]:
+    """Forget the controllers and metrics that a page registers."""
+    before = [(rows, dict(rows)) for rows in (CONTROLLERS, METRICS)]
+    yield
+    for rows, known in before:
+        rows.clear()
+        rows.update(known)
+
+
+@pytest.fixture
+def workspace(registries: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder like the repository's root, its tasks cut short."""
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "experts").symlink_to(ROOT / "examples" / "experts")
@@ -121,8 +134,8 @@ def test_the_reference_has_every_verb_key_frame_method_and_space(site_pages: Mod
     spaces = [path.stem for path in (ROOT / "search_spaces").glob("*.yaml")]
     assert all(f"## {name}\n" in pages["gallery.md"] for name in spaces)
     assert all(f"| `{key.name}` |" in markdown() for key in search_file_section().keys)
-    assert "| `first` | whole number of at least 2 | `20` |" not in markdown().split("### `scoring.racing`")[0]
-    assert "| `first` |" in markdown().split("### `scoring.racing`")[1]
+    assert "| `min_items` | whole number of at least 2 | `20` |" not in markdown().split("### `scoring.racing`")[0]
+    assert "| `min_items` |" in markdown().split("### `scoring.racing`")[1]
 
 
 def test_links_out_of_docs_lead_somewhere_on_the_site(site_pages: ModuleType) -> None:

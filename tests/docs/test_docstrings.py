@@ -31,7 +31,7 @@ EXTENDING = {
     "evomerge.controllers.registry": ("build",),
     "evomerge.merge.catalogue": ("Method", "Parameter"),
     "evomerge.scoring.python_function": ("Asked",),
-    "evomerge.scoring.measures": ("Measure", "Door"),
+    "evomerge.scoring.measures": ("Measure", "ModelInterface"),
     "evomerge.results.front_table": ("Front",),
     "evomerge.results.fronts": ("FrontRequest", "FrontAnswer"),
     "evomerge.results.comparison": ("Comparison", "compare"),

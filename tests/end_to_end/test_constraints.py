@@ -95,9 +95,9 @@ def test_a_wrong_constraint_is_refused_with_its_line(
     assert main(["check", str(tmp_path / "wrong.yaml")]) == 2
 
 
-def test_races_do_not_go_with_constraints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_racing_is_refused_beside_constraints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "both.yaml"
     text = SEARCH.format(experts=EXPERTS, tasks=TASKS, constraints="constraints: ['add >= 0.1']")
-    file.write_text(text.replace("items: 10", "items: 10, racing: {first: 4}"))
+    file.write_text(text.replace("items: 10", "items: 10, racing: {min_items: 4}"))
     assert main(["check", str(file)]) == 2
-    assert "races stop what is behind the best" in capsys.readouterr().err
+    assert "racing cannot be combined with constraints" in capsys.readouterr().err

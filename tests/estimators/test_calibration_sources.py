@@ -13,7 +13,7 @@ from evomerge.errors import InputError
 from evomerge.irt.bank_files import read_bank
 from evomerge.results import open_run
 from evomerge.results.response_table import response_table
-from evomerge.run.calibration import calibrate_sources
+from evomerge.run.calibration import calibrate
 from tests.estimators.worlds import ITEMS, NAMES, prepared, search
 
 
@@ -52,7 +52,7 @@ def test_a_search_asks_the_items_that_its_bank_chose(folder: Path, tmp_path: Pat
     """The bank of an earlier, larger run chooses other anchors than the parents alone would, and serves the search."""
     search(tmp_path / "first", prepared(candidates=12, full_every=1))
     bank = tmp_path / "left.json"
-    calibrate_sources([tmp_path / "first"], bank, task="left")
+    calibrate([tmp_path / "first"], bank, task="left")
     banks = {"left": {"path": str(bank), "digest": "unused here"}}
     search(tmp_path / "second", prepared(candidates=8, full_every=0, banks=banks))
     table = open_run(tmp_path / "second").tables.estimates()
@@ -65,7 +65,7 @@ def test_a_search_asks_the_items_that_its_bank_chose(folder: Path, tmp_path: Pat
 
 def test_several_runs_make_one_table(folder: Path, tmp_path: Path) -> None:
     search(tmp_path / "other", prepared(candidates=4, full_every=1))
-    bank = calibrate_sources([folder, tmp_path / "other"], task="right")
+    bank = calibrate([folder, tmp_path / "other"], task="right")
     assert "run: parent base" in bank.table.models
     assert "other: candidate 3" in bank.table.models
 
@@ -86,26 +86,26 @@ def logs(folder: Path, filters: tuple[str, ...] = ("none",)) -> Path:
 
 
 def test_lm_evals_sample_logs(tmp_path: Path) -> None:
-    bank = calibrate_sources([logs(tmp_path)], task="sums", metric="acc")
+    bank = calibrate([logs(tmp_path)], task="sums", metric="acc")
     assert bank.table.models == ("org__a", "org__b", "org__c")
     assert bank.items == tuple(f"sums-{j}" for j in range(12))
     assert (bank.provenance["task"], bank.provenance["metric"]) == ("sums", "acc")
     with pytest.raises(InputError, match="of several tasks; choose one with --task: sums, words"):
-        calibrate_sources([tmp_path], metric="acc")
+        calibrate([tmp_path], metric="acc")
     with pytest.raises(InputError, match="choose one with --metric"):
-        calibrate_sources([tmp_path], task="sums")
+        calibrate([tmp_path], task="sums")
     with pytest.raises(InputError, match=r"no metric 'accuracy'; it has doc_id, doc"):
-        calibrate_sources([tmp_path], task="sums", metric="accuracy")
+        calibrate([tmp_path], task="sums", metric="accuracy")
 
 
 def test_sample_logs_with_several_filters(tmp_path: Path) -> None:
     folder = logs(tmp_path, ("strict", "flexible"))
     with pytest.raises(InputError, match="occurs twice; name one filter"):
-        calibrate_sources([folder], task="sums", metric="acc")
-    bank = calibrate_sources([folder], task="sums", metric="acc", filter="strict")
+        calibrate([folder], task="sums", metric="acc")
+    bank = calibrate([folder], task="sums", metric="acc", filter="strict")
     assert bank.table.responses.shape == (3, 12)
     with pytest.raises(InputError, match=r"no filter 'strickt'\. Near: strict"):
-        calibrate_sources([folder], task="sums", metric="acc", filter="strickt")
+        calibrate([folder], task="sums", metric="acc", filter="strickt")
 
 
 def test_parameters_of_others_are_turned_into_ours(tmp_path: Path) -> None:
@@ -113,20 +113,20 @@ def test_parameters_of_others_are_turned_into_ours(tmp_path: Path) -> None:
     a, b = rng.normal(1.0, 0.3, (1, 2, 30)), rng.normal(0.0, 0.5, (1, 1, 30))
     items = np.array([f"hash {j}" for j in range(30)])
     np.savez(tmp_path / "tiny.npz", A=a, B=b, items=items)
-    bank = calibrate_sources([tmp_path / "tiny.npz"], tmp_path / "bank.json")
+    bank = calibrate([tmp_path / "tiny.npz"], tmp_path / "bank.json")
     np.testing.assert_allclose(read_bank(tmp_path / "bank.json").parameters.b, 2.0 * b.reshape(-1))
     assert bank.items == tuple(items)
     assert bank.provenance["simulated"] is True
     np.savez(tmp_path / "nameless.npz", A=a, B=b)
     with pytest.raises(InputError, match="needs 'items' beside 'A' and 'B'"):
-        calibrate_sources([tmp_path / "nameless.npz"])
+        calibrate([tmp_path / "nameless.npz"])
 
 
 def test_wrong_sources_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds neither a run"):
-        calibrate_sources([tmp_path / "empty"])
+        calibrate([tmp_path / "empty"])
     with pytest.raises(InputError, match="run folders only, or sample logs only"):
-        calibrate_sources([folder, logs(tmp_path / "logs")])
+        calibrate([folder, logs(tmp_path / "logs")])
     with pytest.raises(InputError, match=r"no task objective 'lefty'\. Near: left"):
-        calibrate_sources([folder], task="lefty")
+        calibrate([folder], task="lefty")

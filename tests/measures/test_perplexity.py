@@ -12,8 +12,7 @@ from evomerge.candidate import Objective, Response
 from evomerge.errors import CandidateError, TaskError
 from evomerge.scoring.comparison import paired_difference
 from evomerge.scoring.estimate import estimate
-from evomerge.scoring.kinds import contents, documents, version
-from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import Measure, contents, documents, version
 from evomerge.scoring.perplexity import perplexity
 from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.texts import chunks

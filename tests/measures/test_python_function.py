@@ -11,8 +11,7 @@ from evomerge.candidate import Objective
 from evomerge.errors import CandidateError, TaskError
 from evomerge.pool.runner import failure_of
 from evomerge.scoring.estimate import estimate
-from evomerge.scoring.kinds import documents, version
-from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import Measure, documents, version
 from evomerge.scoring.python_function import read_function
 
 WANTED = Objective("mine", "mine", "score", kind="python")

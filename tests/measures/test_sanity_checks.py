@@ -97,7 +97,7 @@ def test_norms_are_those_of_the_weights_and_only_candidates_are_held_to_them(pla
 
 def test_a_search_records_what_fell_off_and_why(place):
     # A ratio of 1 lets through only what is nowhere larger than every parent.
-    text = SEARCH.format(objectives="  - {task: reverse}").replace("0.5", "0.02, rungs: {norm_ratio: 1}")
+    text = SEARCH.format(objectives="  - {task: reverse}").replace("0.5", "0.02, sanity_checks: {norm_ratio: 1}")
     (place / "search.yaml").write_text(text.replace("scoring:", f"tasks: {{include: [{TASKS}]}}\nscoring:"))
     run = evomerge.search(place / "search.yaml", out=place / "run")
     assert run.facts["rungs"] == {"norm_ratio": 1.0, "degenerate": 0.5, "probes": 8, "repetition": 0.8}

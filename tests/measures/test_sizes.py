@@ -10,8 +10,7 @@ import torch
 from evomerge.candidate import Response
 from evomerge.recipe import Recipe, Source, passthrough
 from evomerge.scoring.estimate import estimate
-from evomerge.scoring.kinds import documents
-from evomerge.scoring.measures import Measure
+from evomerge.scoring.measures import Measure, documents
 from evomerge.scoring.sizes import TIMINGS, depth, forward_seconds, parameters
 from evomerge.weights.resident import Resident
 from tests.pico import make_model

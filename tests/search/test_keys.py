@@ -54,8 +54,8 @@ def test_one_limit_is_enough(load: Load, limit: str) -> None:
         ("budget: {deadline: soon}", "must be a date and time, as in .* got 'soon'"),
         ("budget: {gpu_hours: 0}", "must be a number above 0, got 0"),
         ("budget: {hour: 1}", "unknown key. Near: hours"),
-        ("budget: {hours: 1}\nscoring: {racing: {first: 1}}", "must be a whole number of at least 2, got 1"),
-        ("budget: {hours: 1}\nscoring: {racing: {error: 0.7}}", "above 0 and of at most 0.5, got 0.7"),
+        ("budget: {hours: 1}\nscoring: {racing: {min_items: 1}}", "must be a whole number of at least 2, got 1"),
+        ("budget: {hours: 1}\nscoring: {racing: {alpha: 0.7}}", "above 0 and of at most 0.5, got 0.7"),
         ("budget: {hours: 1}\nscoring: {racing: {against: bests}}", "unknown reference 'bests'. Near: best"),
         ("budget: {hours: 1}\ncontroller: {asynchronous: often}", "must be true or false, got 'often'"),
         ("budget: {hours: 1}\ncontroller: {staleness: 0}", "must be a whole number of at least 1, got 0"),
@@ -69,7 +69,7 @@ def test_mistakes_have_a_place_and_a_message(load: Load, rest: str, message: str
 def test_racing_has_defaults_and_is_off_by_default(load: Load) -> None:
     assert load("budget: {hours: 1}").scoring.racing is None
     found = load("budget: {hours: 1}\nscoring: {racing: {}}").scoring.racing
-    assert found == {"first": 20, "error": 0.05, "against": None}
+    assert found == {"min_items": 20, "alpha": 0.05, "against": None}
 
 
 @pytest.mark.parametrize("name", ["cma-es", "sobol", "tpe"])

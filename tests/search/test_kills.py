@@ -94,7 +94,7 @@ def test_killed_between_the_portions_of_a_race(folder: Path) -> None:
     spec = SyntheticSpec(OPTIMA, parents=PARENTS, portion=2)
 
     def world(name: str) -> World:
-        rules = Rules(racing=Racing(first=4, error=0.5))
+        rules = Rules(racing=Racing(min_items=4, alpha=0.5))
         return World(folder / name, "sobol", candidates=8, spec=spec, rules=rules, pool=lambda s: ShuffledPool(s, 2))
 
     moments: list[str] = []

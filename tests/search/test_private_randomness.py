@@ -39,7 +39,7 @@ class Reseeding:
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("controller", ["cma-es", "tpe", "nsga-ii", "nsga-iii", "random", "quadratic", "evolution"])
 def test_reseeding_on_each_call_changes_nothing(folder: Path, controller: str, asynchronous: bool) -> None:
-    rules = Rules(asynchronous, Racing(first=6) if controller == "cma-es" else None)
+    rules = Rules(asynchronous, Racing(min_items=6) if controller == "cma-es" else None)
     spec = SyntheticSpec(OPTIMA, parents=PARENTS)
     calm = World(
         *(folder / "calm", controller, 24), rules=rules, spec=spec, pool=lambda given: ShuffledPool(given, 3, 1)

@@ -21,7 +21,7 @@ from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, trace
 
-RULES = Rules(racing=Racing(first=3, error=0.1))  # of 12 items per task: rounds of 3, 6 and 12
+RULES = Rules(racing=Racing(min_items=3, alpha=0.1))  # of 12 items per task: rounds of 3, 6 and 12
 SPEC = SyntheticSpec(OPTIMA, parents=PARENTS, steepness=30.0)
 
 
@@ -118,7 +118,7 @@ def test_who_would_have_won_is_rarely_stopped(folder: Path) -> None:
 
 def test_a_race_for_the_front_keeps_its_ends(folder: Path) -> None:
     """Each parent is best in one task: who is as good in one of them is not dominated, whatever the mean says."""
-    rules = Rules(racing=Racing(first=6, error=0.2, against="front"))
+    rules = Rules(racing=Racing(min_items=6, alpha=0.2, against="front"))
     World(folder, "nsga-ii", 60, rules=rules, spec=SPEC, options={"population": 12}).run()
     items, found = items_of(folder), trace(folder)
     stopped = [n for n in range(60) if items[n] < 12]

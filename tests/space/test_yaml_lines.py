@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.searchfile.yaml_places import read_document
+from evomerge.searchfile.yaml_lines import read_document
 from evomerge.space.problems import Problem, dotted, located
 
 

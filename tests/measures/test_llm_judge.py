@@ -12,7 +12,7 @@ import evomerge
 from evomerge.candidate import Objective
 from evomerge.errors import InfrastructureError, InputError, SearchFileError
 from evomerge.pool.runner import failure_of
-from evomerge.scoring import judge
+from evomerge.scoring import llm_judge
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.measures import Measure
 from tests.measures.test_search import SEARCH
@@ -59,7 +59,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(judge, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(llm_judge, "FIRST_WAIT", 0.001)
     server = Server()
     yield server
     server.close()

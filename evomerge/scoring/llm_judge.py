@@ -19,7 +19,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import InfrastructureError, InputError, TaskError
-from evomerge.scoring.measures import Door, Measure
+from evomerge.scoring.measures import Measure, ModelInterface
 
 VERDICT = "verdict"
 AT_ONCE = 4  # questions on their way at the same time
@@ -31,7 +31,9 @@ _QUESTION = (
 )
 
 
-def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], door: Door) -> list[Response]:
+def ask(
+    measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], interface: ModelInterface
+) -> list[Response]:
     """Return the judge's score of each written answer, on the scale of the search file.
 
     Raises:
@@ -40,7 +42,7 @@ def ask(measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str,
     """
     settings = measure.settings
     prompts = [document["prompt"] for document in documents]
-    written = door.write(measure.name, prompts, settings["max_tokens"], settings["until"])
+    written = interface.write(measure.name, prompts, settings["max_tokens"], settings["until"])
     headers = _headers(settings)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         scores = list(
