@@ -27,7 +27,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Evaluation, Job, Objective, Outcome, Response, Score
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, run_search
 from evomerge.pool.protocol import Pool
@@ -110,7 +110,7 @@ def measure(folder: Path, controller: str, candidates: int, workers: int, items:
         commits += moment == "commit"
 
     with Archive.create(folder, {"seed": SEED}, watch=count) as archive:
-        asks = build(controller, Setup(GENES, SEED, len(TASKS)), {})
+        asks = build(controller, SearchProblem(GENES, SEED, len(TASKS)), {})
         wall, cpu = time.perf_counter(), time.process_time()
         reason = run_search(archive, Space(), asks, pool, objectives, plan, Budget(candidates), mean_fitness)
         wall, cpu = time.perf_counter() - wall - scorer.seconds, time.process_time() - cpu - scorer.cpu_seconds

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.quadratic_front import fits_to
 from evomerge.controllers.registry import build
 from evomerge.pareto.amortized import describe, predicted_front
@@ -72,7 +72,7 @@ def searched(
     options = (
         {"nsga-ii": {"population": 50}} if count > 100 else {"nsga-ii": {"population": 10}, "tpe": {"startup": 10}}
     )
-    controller = build(name, Setup(d, seed, m, budget=count, items=(items,) * m), options.get(name, {}))
+    controller = build(name, SearchProblem(d, seed, m, budget=count, items=(items,) * m), options.get(name, {}))
     points: list[np.ndarray] = []
     table: list[np.ndarray] = []
     while len(points) < count and not controller.stop():

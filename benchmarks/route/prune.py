@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from evomerge.candidate import Answers, Candidate, Job
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.pareto.hypervolume import hypervolume
 from evomerge.pool.worker import WorkerSpec
@@ -96,10 +96,10 @@ def greedy(table: Table) -> list[Subset]:
 def searched(name: str, seed: int, evaluations: int, table: Table, space: SearchSpace) -> list[Subset]:
     """Return the different subsets that a controller meets, until there are `evaluations` of them."""
     start = tuple(float(x) for x in space.start())
-    setup = Setup(space.dimension, seed, 2, (1.0, 1.0), start, None, space.choices, space.switches)
+    problem = SearchProblem(space.dimension, seed, 2, (1.0, 1.0), start, None, space.choices, space.switches)
     if name == "random":
-        setup = Setup(space.dimension, seed, 2)
-    controller = build(name, setup, CONTROLLERS[name])
+        problem = SearchProblem(space.dimension, seed, 2)
+    controller = build(name, problem, CONTROLLERS[name])
     met: dict[Subset, None] = {}
     told = 0
     while len(met) < evaluations and told < 50 * evaluations:

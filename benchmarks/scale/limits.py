@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.scale.simulate import GENES, ITEMS, TASKS
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Outcome, Response
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.scoring.synthetic import synthetic_recipe
 
@@ -119,7 +119,7 @@ def controllers() -> None:
     for name, populations in (("sobol", (64,)), ("cma-es", (12, 100, 1000, 10000)), ("nsga-ii", (100,))):
         for population in populations:
             options = {"population": population} if name != "sobol" else {}
-            controller = build(name, Setup(GENES, 0, len(TASKS), (1.0,) * len(TASKS), budget=10**6), options)
+            controller = build(name, SearchProblem(GENES, 0, len(TASKS), (1.0,) * len(TASKS), budget=10**6), options)
             chance, times, number = np.random.default_rng(0), [], 0
             for _ in range(4):
                 begun = time.process_time()

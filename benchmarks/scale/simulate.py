@@ -33,7 +33,7 @@ from benchmarks.scale.cluster import Killed, SimulatedCluster
 from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.controllers.registry import build, controller_info
 from evomerge.loop import Budget, Rules, replay, run_search
 from evomerge.pool.cluster import Resources
@@ -122,7 +122,7 @@ def simulate(
     key = controller_info(controller).batch_option
     options = {} if population is None or key is None else {key: population}
     weights = (1.0,) * len(TASKS)
-    setup = Setup(GENES, world.seed, len(TASKS), weights, budget=candidates, asynchronous=asynchronous)
+    problem = SearchProblem(GENES, world.seed, len(TASKS), weights, budget=candidates, asynchronous=asynchronous)
     rules = Rules(asynchronous=asynchronous)
     shares, clock, resume_seconds = Shares(), 0.0, 0.0
     totals: Counter[str] = Counter()
@@ -133,7 +133,7 @@ def simulate(
             pool = Watched(
                 Scheduler(cluster, PoolSize(world.workers, Resources(1, 1), may_grow=True)), cluster, candidates - 1
             )
-            asks = build(controller, setup, options)
+            asks = build(controller, problem, options)
             try:
                 budget = Budget(candidates)
                 reason = run_search(archive, Space(), asks, pool, OBJECTIVES, PLAN, budget, mean_fitness, rules=rules)
@@ -150,7 +150,7 @@ def simulate(
         totals.update(retries=pool.retries, messages=cluster.messages, commits=cluster.commits)
         if not killed:
             break
-        resume_seconds = _resume_seconds(folder, build(controller, setup, options))
+        resume_seconds = _resume_seconds(folder, build(controller, problem, options))
     shares.useful -= totals["wasted"]
     return {
         **{"workers": world.workers, "controller": controller, "population": population, "candidates": candidates},

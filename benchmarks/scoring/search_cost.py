@@ -42,9 +42,9 @@ ARMS = {
     "full, 16 candidates": Arm(f"{{items: {ITEMS}, holdout: 0.5}}", 16),  # what a tenth of the answers buys without
     "mean of 10": Arm("{items: 10, holdout: 0.5}"),
     "estimate from 5": Arm(f"{{items: 5, pool: {ITEMS}, estimator: auto, full_evaluation_every: 0, holdout: 0.5}}"),
-    "fresh 14": Arm(f"{{items: 14, pool: {ITEMS}, estimator: raw, anchors: fresh, holdout: 0.5}}", 100, 20),
-    "fresh 13 and parents": Arm(
-        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: fresh, full_evaluation_every: 0, holdout: 0.5}}",
+    "resample 14": Arm(f"{{items: 14, pool: {ITEMS}, estimator: raw, anchors: resample, holdout: 0.5}}", 100, 20),
+    "resample 13 and parents": Arm(
+        f"{{items: 13, pool: {ITEMS}, estimator: parents, anchors: resample, full_evaluation_every: 0, holdout: 0.5}}",
         80,
         20,
     ),

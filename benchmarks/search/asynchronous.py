@@ -23,7 +23,7 @@ from scipy import stats
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Rules, run_search
 from evomerge.scoring.estimate import estimate
@@ -66,8 +66,8 @@ def run(seed: int, workers: int, candidates: int, staleness: int | None, populat
     spec = landscape(seed)
     pool = VirtualPool(spec, workers, four_fold(seed))
     asynchronous = staleness is not None
-    setup = Setup(GENES, seed, len(TASKS), budget=candidates, asynchronous=asynchronous, staleness=staleness)
-    controller = build("cma-es", setup, {"population": population} if population else {})
+    problem = SearchProblem(GENES, seed, len(TASKS), budget=candidates, asynchronous=asynchronous, staleness=staleness)
+    controller = build("cma-es", problem, {"population": population} if population else {})
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of commits
     with (
         tempfile.TemporaryDirectory(dir=memory) as scratch,

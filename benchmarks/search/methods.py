@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import CONTROLLERS, build
 from evomerge.errors import ExtraMissing
 
@@ -17,7 +17,7 @@ def ours(name: str, items: tuple[int, ...] = ()) -> Callable[[Evaluate, int, int
     """Return a search by one of our controllers, told in order, with its defaults; a search knows its items."""
 
     def search(evaluate: Evaluate, genes: int, objectives: int, budget: int, seed: int) -> None:
-        controller = build(name, Setup(genes, seed, objectives, budget=budget, items=items))
+        controller = build(name, SearchProblem(genes, seed, objectives, budget=budget, items=items))
         told = 0
         while told < budget and not controller.stop():
             for point in controller.ask()[: budget - told]:

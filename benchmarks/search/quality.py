@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from evomerge.controllers.auto import choose
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.hypervolume import hypervolume
 
@@ -131,7 +131,7 @@ def champion(problem: str, runs: dict[str, dict[int, dict[str, Any]]]) -> str:
     Where that has not been run, the one of ours with most seeds.
     """
     genes, objectives = problems.SHAPES[problem]
-    chosen = f"evomerge {choose(Setup(genes, objectives=objectives, budget=BUDGET)).name}"
+    chosen = f"evomerge {choose(SearchProblem(genes, objectives=objectives, budget=BUDGET)).name}"
     mine = [method for method in runs if method.startswith("evomerge")]
     return chosen if chosen in runs else max(mine, key=lambda method: len(runs[method]))
 

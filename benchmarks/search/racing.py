@@ -22,7 +22,7 @@ from scipy import stats
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Job
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Racing, Rules, run_search
 from evomerge.recipe import passthrough
@@ -51,7 +51,7 @@ def run(seed: int, candidates: int, racing: Racing | None) -> dict[str, float]:
     ):
         archive.put_parents([Candidate(-1, passthrough("parent"), (), "parent", "parent")])
         pool = VirtualPool(spec, 8, four_fold(seed))
-        controller = build("cma-es", Setup(GENES, seed, len(TASKS), budget=candidates))
+        controller = build("cma-es", SearchProblem(GENES, seed, len(TASKS), budget=candidates))
         rules = Rules(racing=racing)
         run_search(
             *(archive, Space(), controller, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness, None, rules)

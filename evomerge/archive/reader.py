@@ -51,9 +51,9 @@ class Reader:
         self._connection = connection
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What holds for the whole run, as given to `create`."""
-        return {key: json.loads(value) for key, value in self._rows("SELECT key, value FROM facts")}
+    def config_json(self) -> dict[str, Any]:
+        """The run's configuration as given to `create`; `RunConfig.from_json` reads it."""
+        return {key: json.loads(value) for key, value in self._rows("SELECT key, value FROM config")}
 
     def seconds(self) -> float:
         """Return the run's active time in seconds, over all its sessions, up to the last event."""

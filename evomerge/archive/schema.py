@@ -19,7 +19,7 @@ VERSION = 1
 
 # statements are separated by empty lines
 TABLES = """
-CREATE TABLE facts (
+CREATE TABLE config (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL               -- JSON
     ) WITHOUT ROWID;
@@ -73,7 +73,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     """Write the schema; call it inside a transaction."""
     for statement in TABLES.split("\n\n"):
         connection.execute(statement)
-    for table in ("facts", "candidates", "events", "questions", "answers", "outcomes"):
+    for table in ("config", "candidates", "events", "questions", "answers", "outcomes"):
         for verb in ("UPDATE", "DELETE"):
             connection.execute(_APPEND_ONLY.format(table=table, verb=verb))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

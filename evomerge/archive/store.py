@@ -1,4 +1,4 @@
-"""The archive itself: `put_*` adds facts, everything else reads them back as frozen values.
+"""The archive itself: `put_*` adds rows, everything else reads them back as frozen values.
 
 The archive is the checkpoint. What the loop decides is committed here before it takes effect, so a process may be
 killed between any two lines and a fresh one continues from what is stored.
@@ -52,13 +52,13 @@ class Archive(Reader):
 
     @classmethod
     def create(
-        cls, folder: str | Path, facts: Mapping[str, Any], watch: Callable[[str], None] | None = None
+        cls, folder: str | Path, config: Mapping[str, Any], watch: Callable[[str], None] | None = None
     ) -> Archive:
         """Return a new archive in `folder`, which is made (private to its owner) where it does not exist.
 
         Args:
             folder: the run folder; it may hold other files but no archive.
-            facts: JSON-ready values that hold for the whole run: search file, seed, versions, items, revisions.
+            config: JSON-ready values that hold for the whole run, see `RunConfig.to_json`.
             watch: a callback for tests, which end the process at a moment of their choice.
 
         Raises:
@@ -80,8 +80,8 @@ class Archive(Reader):
                 archive = cls(path, schema.connect_to_write(path), lock, watch)
                 with archive.transaction():
                     schema.create_tables(archive._connection)
-                    rows = [(key, _dumps(value)) for key, value in facts.items()]
-                    archive._connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
+                    rows = [(key, _dumps(value)) for key, value in config.items()]
+                    archive._connection.executemany("INSERT INTO config VALUES (?, ?)", rows)
         except BaseException:
             if archive is not None:
                 archive._connection.close()

@@ -38,7 +38,7 @@ evomerge calibrate lm_eval_logs/ --task gsm8k --metric exact_match --filter stri
     parser.add_argument("--out", metavar="BANK", required=True, help="item bank to write (.json, .parquet)")
     parser.add_argument("--dims", default="auto", metavar="auto|N", help="dimensions of ability; default: auto")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the choice of dimensions; default: 0")
-    parser.add_argument("--json", action="store_true", help="print what was learnt as JSON")
+    parser.add_argument("--json", action="store_true", help="print the provenance of the item bank as JSON")
 
 
 def _run_calibrate(arguments: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ def add_merge(verbs: Any) -> None:
     parser = verb(
         verbs,
         "merge",
-        "carry out one recipe and write the merged model; a mergekit YAML is a recipe",
+        "merge the models of one recipe and write the result; a mergekit YAML is a recipe",
         """
 evomerge merge recipe.yaml --to merged
 evomerge merge recipe.yaml --to adapter --as lora      what the merge changed, as an adapter of its base model

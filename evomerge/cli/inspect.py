@@ -17,7 +17,7 @@ def add_status(verbs: Any) -> None:
     parser = folder_verb(
         verbs,
         "status",
-        "say what is running, the best so far, failures and utilisation",
+        "show what is running, the best candidate so far, failures and worker utilisation",
         """
 evomerge status runs/quickstart
 evomerge status runs/quickstart --watch                repainted until the run ends; lines where no terminal reads
@@ -27,7 +27,7 @@ evomerge status runs/quickstart --json
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--json", action="store_true", help="print JSON")
-    kind.add_argument("--watch", action="store_true", help="look again and again, until the run ends")
+    kind.add_argument("--watch", action="store_true", help="refresh until the run ends")
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
@@ -122,9 +122,9 @@ evomerge front runs/quickstart --predicted 8 --remeasure
         action="append",
         default=[],
         metavar="CONDITION",
-        help="only what meets it: 'safety >= base - 1 point', 'add >= 0.6'; may be given again",
+        help="show only points that meet a constraint: 'safety >= base - 1 point', 'add >= 0.6'; may be given again",
     )
-    parser.add_argument("--beats-parents", action="store_true", help="only what no parent dominates")
+    parser.add_argument("--beats-parents", action="store_true", help="show only points that no parent dominates")
     order = parser.add_mutually_exclusive_group()
     order.add_argument("--prefer", metavar="WEIGHTS", help="best first by a preference, as in add=2,sort=1")
     order.add_argument(

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return WRONG_INPUT
     # A scheduler that takes the machine back sends SIGTERM: then too, everything is saved and workers are closed.
-    with suppress(ValueError):  # not the main thread: signals are somebody else's
+    with suppress(ValueError):  # signal handlers can only be set in the main thread
         signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         status: int = arguments.call(arguments)

@@ -58,7 +58,7 @@ def add_replay(verbs: Any) -> None:
     parser = folder_verb(
         verbs,
         "replay",
-        "build a candidate's weights again, compare their fingerprint, and score them again",
+        "rebuild a candidate's weights, score them, and compare fingerprint and responses with the stored ones",
         "evomerge replay runs/quickstart --candidate 17",
         _run_replay,
     )

@@ -44,7 +44,7 @@ def add_search(verbs: Any) -> None:
     parser = verb(
         verbs,
         "search",
-        "search the merges that a file describes",
+        "search the space of merges that a search file describes",
         """
 evomerge search search_spaces/quickstart.yaml
 evomerge search mine.yaml --out runs/mine --workers 4
@@ -90,7 +90,7 @@ def add_resume(verbs: Any) -> None:
     parser = verb(
         verbs,
         "resume",
-        "go on with a search that was stopped, or give a finished one a larger budget",
+        "continue an interrupted search, or extend a finished one with a larger budget",
         """
 evomerge resume runs/quickstart
 evomerge resume runs/quickstart --candidates 500

@@ -35,11 +35,15 @@ evomerge submit mine.yaml --cluster clusters/kuberay.yaml | kubectl apply -f -
     parser.add_argument("file", metavar="FILE", nargs="?", help="search file (YAML)")
     parser.add_argument("--cluster", metavar="C", required=True, help="cluster file; see clusters/ for one per place")
     add_options(parser, SubmitOptions)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the job that would be submitted, and submit nothing"
+    )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--no-follow", action="store_true", help="do not wait for the search to end")
-    kind.add_argument("--follow", metavar="JOB", help="show what a job says until it ends")
-    kind.add_argument("--stop", metavar="JOB", help="ask a job to end, and wait until it has")
+    kind.add_argument(
+        "--no-follow", action="store_true", help="return once the job is submitted, without following its output"
+    )
+    kind.add_argument("--follow", metavar="JOB", help="show the output of a submitted job until it ends")
+    kind.add_argument("--stop", metavar="JOB", help="stop a job, and wait until it has saved its results and ended")
 
 
 def _run_submit(arguments: argparse.Namespace) -> int:
@@ -52,13 +56,13 @@ def _run_submit(arguments: argparse.Namespace) -> int:
         raise InputError("FILE is missing: a search file, or --follow JOB or --stop JOB in its place")
     options = SubmitOptions(**given(arguments, SubmitOptions))
     if cluster.kind == "slurm":
-        from evomerge.run.queues import slurm_command
+        from evomerge.run.batch_systems import slurm_command
 
         print(slurm_command(cluster, arguments.file, options))
         _say("type this on a login node; afterwards `squeue --me` looks, and `scancel JOB` stops")
         return DONE
     if cluster.kind == "rayjob":
-        from evomerge.run.queues import rayjob_manifest
+        from evomerge.run.batch_systems import rayjob_manifest
 
         print(rayjob_manifest(cluster, arguments.file, options), end="")
         _say("pipe this into `kubectl apply -f -`; `kubectl get rayjob` looks, `kubectl delete rayjob NAME` stops")
@@ -125,7 +129,7 @@ def _look_after(arguments: argparse.Namespace, cluster: Any) -> int:
 
 
 def _follow(arguments: argparse.Namespace, jobs: Any, name: str) -> int:
-    """Show what a job says; Ctrl-C ends the watching, and asks whether it shall end the job too."""
+    """Show the output of a job; Ctrl-C detaches and asks whether to cancel the job."""
     from evomerge.run.submit import ending, exit_status
 
     try:
@@ -142,7 +146,7 @@ def _follow(arguments: argparse.Namespace, jobs: Any, name: str) -> int:
 
 
 def _wants_to_stop(name: str) -> bool:
-    """Ask, where there is somebody to ask; a second Ctrl-C means no."""
+    """Ask whether to cancel the job, in an interactive shell only; a second Ctrl-C means no."""
     if not sys.stdin.isatty():
         return False
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.controllers.registry import BatchOptions, build, controller_info
 from evomerge.pareto.features import coefficient_count
 from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
@@ -31,10 +31,10 @@ class Choice:
     why: str
 
 
-def auto(setup: Setup, options: BatchOptions) -> Controller:
+def auto(problem: SearchProblem, options: BatchOptions) -> Controller:
     """Return the controller that suits the search, with its batch size or population where one is given."""
-    name = choose(setup).name
-    return build(name, setup, auto_options(name, options.batch_size))
+    name = choose(problem).name
+    return build(name, problem, auto_options(name, options.batch_size))
 
 
 def auto_options(name: str, batch_size: int | None) -> dict[str, Any]:
@@ -43,81 +43,81 @@ def auto_options(name: str, batch_size: int | None) -> dict[str, Any]:
     return {} if batch_size is None or key is None else {key: batch_size}
 
 
-def choose(setup: Setup) -> Choice:
+def choose(problem: SearchProblem) -> Choice:
     """Return the controller that suits a search best.
 
     Never an extra is looked for: the choice depends on the search alone, so it is the same on every machine.
     """
-    d, m, budget = setup.dimensions, setup.objectives, setup.budget
-    names = sum(count > 0 for count in setup.choices)
+    d, m, budget = problem.dimensions, problem.objectives, problem.budget
+    names = sum(count > 0 for count in problem.choices)
     facts = [
         f"{d} gene{'s' if d > 1 else ''}" + (f", {names} of them choosing among names" if names else ""),
         f"{m} objective{'s' if m > 1 else ''}",
         f"a budget of {budget} candidates" if budget is not None else "no limit of candidates",
     ]
     for rule in RULES:
-        found = rule(setup)
+        found = rule(problem)
         if found is not None:
             return Choice(found[0], f"{found[0]} for {', '.join(facts)}: {found[1]}")
     raise AssertionError("the last rule always answers")
 
 
-def _few(setup: Setup) -> tuple[str, str] | None:
-    if setup.budget is not None and setup.budget < TOO_FEW and not setup.prior:
+def _few(problem: SearchProblem) -> tuple[str, str] | None:
+    if problem.budget is not None and problem.budget < TOO_FEW and not problem.prior:
         return "sobol", "too few to learn from, so they are spread evenly"
     return None
 
 
-def _routes(setup: Setup) -> tuple[str, str] | None:
-    if not setup.switches:
+def _routes(problem: SearchProblem) -> tuple[str, str] | None:
+    if not problem.switches:
         return None
     return "evolution", "its moves insert, delete, swap and repeat the layers of a route"
 
 
-def _names(setup: Setup) -> tuple[str, str] | None:
-    if not any(setup.choices):
+def _names(problem: SearchProblem) -> tuple[str, str] | None:
+    if not any(problem.choices):
         return None
-    if setup.budget is not None and setup.budget <= MOST_MODELLED:
+    if problem.budget is not None and problem.budget <= MOST_MODELLED:
         return "tpe", "names have no order, which a quadratic and CMA-ES would take for granted"
-    return _evolution(setup, "names have no order, and crossing keeps them as they are")
+    return _evolution(problem, "names have no order, and crossing keeps them as they are")
 
 
-def _gaussian(setup: Setup) -> tuple[str, str] | None:
-    budget, d = setup.budget, setup.dimensions
-    if setup.objectives == 1 or budget is None or d > MOST_QUADRATIC_GENES:
+def _gaussian(problem: SearchProblem) -> tuple[str, str] | None:
+    budget, d = problem.budget, problem.dimensions
+    if problem.objectives == 1 or budget is None or d > MOST_QUADRATIC_GENES:
         return None
     if not max(LEAST_GAUSSIAN, CANDIDATES_PER_GENE * d) <= budget <= MOST_GAUSSIAN:
         return None
     return "nehvi", "enough for Gaussian processes, which follow what no quadratic expresses, and few enough for them"
 
 
-def _quadratic(setup: Setup) -> tuple[str, str] | None:
-    if setup.budget is None or setup.dimensions > MOST_QUADRATIC_GENES or setup.budget > MOST_QUADRATIC_BUDGET:
+def _quadratic(problem: SearchProblem) -> tuple[str, str] | None:
+    if problem.budget is None or problem.dimensions > MOST_QUADRATIC_GENES or problem.budget > MOST_QUADRATIC_BUDGET:
         return None
-    if setup.objectives == 1:
+    if problem.objectives == 1:
         return None
-    needed = int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(setup.dimensions, "linear")))
-    if setup.budget < 2 * needed:
+    needed = int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(problem.dimensions, "linear")))
+    if problem.budget < 2 * needed:
         return None
     return "quadratic", f"surrogates can be fitted from {needed} candidates on, and say where the front is uncertain"
 
 
-def _one_number(setup: Setup) -> tuple[str, str] | None:
-    if setup.objectives > 1:
+def _one_number(problem: SearchProblem) -> tuple[str, str] | None:
+    if problem.objectives > 1:
         return None
     return "cma-es", "one number to climb in continuous genes"
 
 
-def _many(setup: Setup) -> tuple[str, str]:
-    return _evolution(setup, "too many genes or candidates for surrogates")
+def _many(problem: SearchProblem) -> tuple[str, str]:
+    return _evolution(problem, "too many genes or candidates for surrogates")
 
 
-def _evolution(setup: Setup, why: str) -> tuple[str, str]:
-    name = "nsga-ii" if setup.objectives <= MOST_CROWDED else "nsga-iii"
+def _evolution(problem: SearchProblem, why: str) -> tuple[str, str]:
+    name = "nsga-ii" if problem.objectives <= MOST_CROWDED else "nsga-iii"
     return name, why
 
 
-RULES: tuple[Callable[[Setup], tuple[str, str] | None], ...] = (
+RULES: tuple[Callable[[SearchProblem], tuple[str, str] | None], ...] = (
     _few,
     _routes,
     _names,

@@ -12,7 +12,7 @@ import cma
 import numpy as np
 
 from evomerge.controllers.proposals import Proposals, bounded
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import CmaEsOptions
 from evomerge.errors import InputError
 
@@ -26,23 +26,23 @@ AVERAGED = (1 / 3, 2 / 3)  # last fractions of the trajectory whose mean is reco
 FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
 
 
-def cma_es(setup: Setup, options: CmaEsOptions) -> CmaEs | AsynchronousCmaEs:
+def cma_es(problem: SearchProblem, options: CmaEsOptions) -> CmaEs | AsynchronousCmaEs:
     """Return a CMA-ES controller.
 
     Args:
-        setup: dimensions, seed, start point, and the weights that turn several objectives into one number.
+        problem: dimensions, seed, start point, and the weights that turn several objectives into one number.
         options: `population`, proposals per generation, None: 4 + floor(3 ln d); `sigma`, first step size, in units of
             the gene's range; `restarts`, how often to begin again, with twice the population and from a random point,
             once converged; `diagonal`, keep only variances per gene, None: beyond `DIAGONAL_ABOVE` genes.
 
     Source: Hansen and Ostermeier 2001; restarts as in Auger and Hansen 2005 (IPOP); diagonal as in Ros and Hansen 2008.
     """
-    size = 4 + int(3 * math.log(setup.dimensions)) if options.population is None else options.population
+    size = 4 + int(3 * math.log(problem.dimensions)) if options.population is None else options.population
     # without mirrors, two points are too few to learn a step size from
-    if setup.asynchronous and size < LEAST_ASYNCHRONOUS:
+    if problem.asynchronous and size < LEAST_ASYNCHRONOUS:
         raise InputError(f"population of cma-es, asynchronous, must be {LEAST_ASYNCHRONOUS} or more, got {size}")
-    distribution = _Distribution(setup, size, options)
-    return AsynchronousCmaEs(setup, distribution) if setup.asynchronous else CmaEs(setup, distribution)
+    distribution = _Distribution(problem, size, options)
+    return AsynchronousCmaEs(problem, distribution) if problem.asynchronous else CmaEs(problem, distribution)
 
 
 class _Distribution:
@@ -52,12 +52,12 @@ class _Distribution:
     nothing: the distribution stays.
     """
 
-    def __init__(self, setup: Setup, population: int, options: CmaEsOptions) -> None:
+    def __init__(self, problem: SearchProblem, population: int, options: CmaEsOptions) -> None:
         self.population = population  # points of a generation; doubled by a restart
-        self.diagonal = setup.dimensions > DIAGONAL_ABOVE if options.diagonal is None else options.diagonal
+        self.diagonal = problem.dimensions > DIAGONAL_ABOVE if options.diagonal is None else options.diagonal
         self.stopped: dict[str, str] = {}  # why the last allowed restart ended
-        self._setup, self._sigma, self._restarts_left = setup, options.sigma, options.restarts
-        self._generator = np.random.default_rng(setup.seed)
+        self._setup, self._sigma, self._restarts_left = problem, options.sigma, options.restarts
+        self._generator = np.random.default_rng(problem.seed)
         self._centres: list[list[np.ndarray]] = [[]]  # per restart and generation
         start, self._spread = self._warm_start()
         self._strategy = self._begin(start)
@@ -168,10 +168,10 @@ class _Distribution:
 class CmaEs:
     """Proposes a generation, waits until all of it is observed, then moves its distribution."""
 
-    def __init__(self, setup: Setup, distribution: _Distribution) -> None:
+    def __init__(self, problem: SearchProblem, distribution: _Distribution) -> None:
         self._distribution = distribution
-        self._scalarisation = setup.scalarisation
-        self._proposals = Proposals(setup.objectives, setup.bounds)
+        self._scalarisation = problem.scalarisation
+        self._proposals = Proposals(problem.objectives, problem.bounds)
         self._generation = range(0)
         self._points: list[np.ndarray] = []
         self._values: dict[int, float | None] = {}  # observed in this generation, maximised
@@ -237,11 +237,11 @@ class AsynchronousCmaEs:
     Source: injected points as in Hansen 2011, arXiv:1110.4181.
     """
 
-    def __init__(self, setup: Setup, distribution: _Distribution) -> None:
+    def __init__(self, problem: SearchProblem, distribution: _Distribution) -> None:
         self._distribution = distribution
-        self._scalarisation = setup.scalarisation
-        self._proposals = Proposals(setup.objectives, setup.bounds)
-        self._staleness = STALENESS if setup.staleness is None else setup.staleness
+        self._scalarisation = problem.scalarisation
+        self._proposals = Proposals(problem.objectives, problem.bounds)
+        self._staleness = STALENESS if problem.staleness is None else problem.staleness
         self._updates = 0
         self._pending: dict[int, _Pending] = {}
         # Observed and not learned yet, in the order of arrival: proposal, scalarised fitness, its variance.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import BatchOptions
 from evomerge.errors import InputError
 
@@ -39,33 +39,35 @@ class Design:
         return {}
 
 
-def uniform(setup: Setup, options: BatchOptions) -> Design:
+def uniform(problem: SearchProblem, options: BatchOptions) -> Design:
     """Return a controller of independent uniform points of the cube: the baseline that every search has to beat."""
-    generator = np.random.default_rng(setup.seed)
+    generator = np.random.default_rng(problem.seed)
     return Design(
-        lambda count: generator.random((count, setup.dimensions)), options.batch_size or BATCH_SIZE, setup.objectives
+        lambda count: generator.random((count, problem.dimensions)),
+        options.batch_size or BATCH_SIZE,
+        problem.objectives,
     )
 
 
-def latin(setup: Setup, options: BatchOptions) -> Design:
+def latin(problem: SearchProblem, options: BatchOptions) -> Design:
     """Return a controller of Latin hypercube points: each gene takes each of n strata exactly once.
 
     Args:
-        setup: dimensions, seed, and the budget where it is known.
+        problem: dimensions, seed, and the budget where it is known.
         options: `batch_size` is the size n of the hypercube; None: the whole budget. Another hypercube follows it.
 
     Source: McKay, Beckman and Conover 1979.
     """
-    count = options.batch_size or min(setup.budget or BATCH_SIZE, LARGEST_HYPERCUBE)
-    engine = qmc.LatinHypercube(setup.dimensions, seed=np.random.default_rng(setup.seed))
-    return Design(engine.random, count, setup.objectives)
+    count = options.batch_size or min(problem.budget or BATCH_SIZE, LARGEST_HYPERCUBE)
+    engine = qmc.LatinHypercube(problem.dimensions, seed=np.random.default_rng(problem.seed))
+    return Design(engine.random, count, problem.objectives)
 
 
-def sobol(setup: Setup, options: BatchOptions) -> Design:
+def sobol(problem: SearchProblem, options: BatchOptions) -> Design:
     """Return a controller of scrambled Sobol points, which fill the cube evenly whenever they are stopped.
 
     Args:
-        setup: dimensions and seed, which keys the scrambling.
+        problem: dimensions and seed, which keys the scrambling.
         options: `batch_size`, on which the points do not depend.
 
     Raises:
@@ -73,10 +75,10 @@ def sobol(setup: Setup, options: BatchOptions) -> Design:
 
     Source: Sobol 1967; direction numbers of Joe and Kuo 2008; scrambling of Matousek 1998, all as in SciPy.
     """
-    if setup.dimensions > qmc.Sobol.MAXDIM:
-        raise InputError(f"sobol has {qmc.Sobol.MAXDIM} dimensions at most, got {setup.dimensions}; use random")
-    engine = qmc.Sobol(setup.dimensions, scramble=True, seed=setup.seed)
-    drawn = np.empty((0, setup.dimensions))
+    if problem.dimensions > qmc.Sobol.MAXDIM:
+        raise InputError(f"sobol has {qmc.Sobol.MAXDIM} dimensions at most, got {problem.dimensions}; use random")
+    engine = qmc.Sobol(problem.dimensions, scramble=True, seed=problem.seed)
+    drawn = np.empty((0, problem.dimensions))
 
     def draw(count: int) -> np.ndarray:
         nonlocal drawn
@@ -85,4 +87,4 @@ def sobol(setup: Setup, options: BatchOptions) -> Design:
         points, drawn = drawn[:count], drawn[count:]
         return points
 
-    return Design(draw, options.batch_size or BATCH_SIZE, setup.objectives)
+    return Design(draw, options.batch_size or BATCH_SIZE, problem.objectives)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.quadratic_front import ROUND, QuadraticFront, distinct, starts
 from evomerge.controllers.registry import StartupOptions
 from evomerge.pareto.acquisition import by_drawn_volume, distance
@@ -37,17 +37,17 @@ BELOW_FRONT = 0.1  # of the front's range: where volume begins, so that its ends
 SPREAD, FRONT, STEP = 64, 100, 0.05  # Sobol points and front points in the pool; the latter also moved by this sd
 
 
-def nehvi(setup: Setup, options: StartupOptions) -> GaussianFront:
+def nehvi(problem: SearchProblem, options: StartupOptions) -> GaussianFront:
     """Return a controller that proposes by noisy expected hypervolume improvement under Gaussian processes.
 
     Args:
-        setup: dimensions, seed, objectives, budget; items, where known, say how shares of 0 and 1 are to be read;
+        problem: dimensions, seed, objectives, budget; items, where known, say how shares of 0 and 1 are to be read;
             priors with fitness are data from the first fit on, and replace as many points of the even spread.
         options: `batch_size`, proposals per round, which are evaluated side by side; `startup`, points of the even
             spread, None: two per gene, a quarter of the budget at most.
     """
-    startup = spread_size(setup.dimensions, setup.budget) if options.startup is None else options.startup
-    return GaussianFront(setup, options.batch_size or ROUND, startup)
+    startup = spread_size(problem.dimensions, problem.budget) if options.startup is None else options.startup
+    return GaussianFront(problem, options.batch_size or ROUND, startup)
 
 
 def spread_size(dimensions: int, budget: int | None) -> int:
@@ -59,8 +59,8 @@ def spread_size(dimensions: int, budget: int | None) -> int:
 class GaussianFront(QuadraticFront):
     """Proposes an even spread, then rounds of points; asks, waits and replays as the quadratic controller does."""
 
-    def __init__(self, setup: Setup, population: int, startup: int) -> None:
-        super().__init__(setup, population, startup, 0.0, None)
+    def __init__(self, problem: SearchProblem, population: int, startup: int) -> None:
+        super().__init__(problem, population, startup, 0.0, None)
         self._hyper: list[Hyperparameters] = []  # per objective, after the fits to `_sizes[:_fitted]` rows
         self._sizes: list[int] = []  # rows of data at which length scales are fitted anew, each fit from the one before
         self._fitted = 0

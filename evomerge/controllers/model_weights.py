@@ -18,7 +18,7 @@ PARAMETER = "weight"  # of mergekit's methods: the coefficient of a model
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class ModelWeights:
     """Models and the genes that are their weights; n models, d genes."""
 
     names: tuple[str, ...]  # (n,) models that have a weight of their own
@@ -71,8 +71,8 @@ class Ingredients:
         return np.array([[self.kinship(a, b) for b in each] for a in each])
 
 
-def ingredients_of(genes: Sequence[Gene], models: Mapping[str, str]) -> tuple[Ingredients | None, tuple[str, ...]]:
-    """Return the ingredients of a space, and the models (as written) behind their names; None where there are none.
+def model_weights_of(genes: Sequence[Gene], models: Mapping[str, str]) -> tuple[ModelWeights | None, tuple[str, ...]]:
+    """Return the model weights of a space, and the models (as written) behind their names; None where there are none.
 
     Args:
         genes: of the space; a weight is a number on a linear scale named `weight.<model>...`.
@@ -86,7 +86,7 @@ def ingredients_of(genes: Sequence[Gene], models: Mapping[str, str]) -> tuple[In
         return None, ()
     place = {name: index for index, name in enumerate(named)}
     rest = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in genes]
-    found = Ingredients(
+    found = ModelWeights(
         names=tuple(named),
         member=tuple(-1 if name is None else place[name] for name in owner),
         low=tuple(float(gene.low) if name is not None else 0.0 for gene, name in zip(genes, owner, strict=True)),
@@ -101,20 +101,20 @@ def models_with_weights(merge: Mapping[str, Any], space: SearchSpace) -> tuple[s
     return _of_merge(merge, space)[1]
 
 
-def ingredients_in(merge: Mapping[str, Any], space: SearchSpace) -> Ingredients | None:
-    """Return the ingredients of a search over a merge section, or None where models have no weights to search."""
+def model_weights_in(merge: Mapping[str, Any], space: SearchSpace) -> ModelWeights | None:
+    """Return the model weights of a search over a merge section, or None where models have no weights to search."""
     return _of_merge(merge, space)[0]
 
 
-def _of_merge(merge: Mapping[str, Any], space: SearchSpace) -> tuple[Ingredients | None, tuple[str, ...]]:
+def _of_merge(merge: Mapping[str, Any], space: SearchSpace) -> tuple[ModelWeights | None, tuple[str, ...]]:
     places = list(model_places(merge))
     listed = [model for place, model in places if place[0] in ("models", "slices") and place[-1] == "model"]
-    return ingredients_of(space.genes, short_names(list(dict.fromkeys(listed))))
+    return model_weights_of(space.genes, short_names(list(dict.fromkeys(listed))))
 
 
-def with_products(ingredients: Ingredients, products: Sequence[Sequence[float]]) -> Ingredients:
-    """Return the ingredients with the measured inner products of their task vectors (n, n)."""
-    return replace(ingredients, products=tuple(tuple(float(value) for value in row) for row in products))
+def with_products(model_weights: ModelWeights, products: Sequence[Sequence[float]]) -> ModelWeights:
+    """Return the model weights with the measured inner products of their task vectors (n, n)."""
+    return replace(model_weights, products=tuple(tuple(float(value) for value in row) for row in products))
 
 
 def _owner(gene: Gene, names: Sequence[str]) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.errors import InputError
 from evomerge.pareto.amortized import predicted_front
 from evomerge.pareto.checks import Array
@@ -27,8 +27,8 @@ SMALLEST_DESIGN, LARGEST_DESIGN = 9, 20  # points per pair: 1.5 per coefficient;
 class NestedFront:
     """Where the tree stands. Proposes batches of points; None once a single mixture is left and was proposed."""
 
-    def __init__(self, setup: Setup) -> None:
-        parts = setup.ingredients
+    def __init__(self, problem: SearchProblem) -> None:
+        parts = problem.model_weights
         if parts is None or not parts.plain:
             raise InputError(
                 "nested needs a space whose genes are one weight per model and nothing else, as in "
@@ -36,9 +36,9 @@ class NestedFront:
             )
         parts.require(np.ones(parts.count), "nested")
         parts.require(np.zeros(parts.count), "nested")
-        self._setup, self._parts = setup, parts
+        self._setup, self._parts = problem, parts
         n = parts.count
-        share = SMALLEST_DESIGN if setup.budget is None else (setup.budget - n - 1) // max(n - 1, 1)
+        share = SMALLEST_DESIGN if problem.budget is None else (problem.budget - n - 1) // max(n - 1, 1)
         self._per_pair = min(max(share, SMALLEST_DESIGN), LARGEST_DESIGN)
         self._state: NestedState | None = None
         self._pair: tuple[int, int] | None = None

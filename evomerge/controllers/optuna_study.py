@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISample
 from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.controllers.proposals import HUGE, Proposals
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import GpOptions, NsgaOptions, TpeOptions
 from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.spread import representatives
@@ -26,51 +26,53 @@ _BOUNDS = "bounds"  # name of the one constraint: by how much a trial misses all
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
 
-def tpe(setup: Setup, options: TpeOptions) -> OptunaStudy:
+def tpe(problem: SearchProblem, options: TpeOptions) -> OptunaStudy:
     """Return a tree-structured Parzen estimator, which models all genes jointly.
 
     Args:
-        setup: dimensions, seed, objectives, start.
+        problem: dimensions, seed, objectives, start.
         options: `batch_size`, proposals per ask, which are evaluated side by side; `startup`, random ones at first.
 
     Source: Bergstra et al. 2011; several objectives as in Ozaki et al. 2020.
     """
     with _quiet():
-        sampler = TPESampler(seed=_seed(setup), multivariate=True, constant_liar=True, n_startup_trials=options.startup)
-    return OptunaStudy(setup, sampler, options.batch_size)
+        sampler = TPESampler(
+            seed=_seed(problem), multivariate=True, constant_liar=True, n_startup_trials=options.startup
+        )
+    return OptunaStudy(problem, sampler, options.batch_size)
 
 
-def gp(setup: Setup, options: GpOptions) -> OptunaStudy:
+def gp(problem: SearchProblem, options: GpOptions) -> OptunaStudy:
     """Return Bayesian optimisation with a Gaussian process; for up to some tens of genes and hundreds of candidates.
 
     Args:
-        setup: dimensions, seed, objectives, start.
+        problem: dimensions, seed, objectives, start.
         options: `batch_size`, proposals per ask; `startup`, random ones at first.
     """
     import torch  # noqa: F401  Optuna would fail at the first modelled proposal, hours into the search
 
     with _quiet():
-        sampler = GPSampler(seed=_seed(setup), n_startup_trials=options.startup)
-    return OptunaStudy(setup, sampler, options.batch_size)
+        sampler = GPSampler(seed=_seed(problem), n_startup_trials=options.startup)
+    return OptunaStudy(problem, sampler, options.batch_size)
 
 
-def nsga_ii(setup: Setup, options: NsgaOptions) -> OptunaStudy:
+def nsga_ii(problem: SearchProblem, options: NsgaOptions) -> OptunaStudy:
     """Return NSGA-II with `population` proposals per generation.
 
     Source: Deb et al. 2002.
     """
-    sampler = NSGAIISampler(seed=_seed(setup), population_size=options.population)
-    return OptunaStudy(setup, sampler, options.population)
+    sampler = NSGAIISampler(seed=_seed(problem), population_size=options.population)
+    return OptunaStudy(problem, sampler, options.population)
 
 
-def nsga_iii(setup: Setup, options: NsgaOptions) -> OptunaStudy:
+def nsga_iii(problem: SearchProblem, options: NsgaOptions) -> OptunaStudy:
     """Return NSGA-III, for more than three objectives, with `population` proposals per generation.
 
     Source: Deb and Jain 2014.
     """
     with _quiet():
-        sampler = NSGAIIISampler(seed=_seed(setup), population_size=options.population)
-    return OptunaStudy(setup, sampler, options.population)
+        sampler = NSGAIIISampler(seed=_seed(problem), population_size=options.population)
+    return OptunaStudy(problem, sampler, options.population)
 
 
 class OptunaStudy:
@@ -84,30 +86,30 @@ class OptunaStudy:
     under way would become too old by it.
     """
 
-    def __init__(self, setup: Setup, sampler: BaseSampler, batch_size: int) -> None:
-        self._batch_size = 1 if setup.asynchronous else batch_size
-        self._asynchronous, self._staleness = setup.asynchronous, setup.staleness
+    def __init__(self, problem: SearchProblem, sampler: BaseSampler, batch_size: int) -> None:
+        self._batch_size = 1 if problem.asynchronous else batch_size
+        self._asynchronous, self._staleness = problem.asynchronous, problem.staleness
         self._proposed_at: dict[int, int] = {}  # unobserved proposal -> updates when it was made
         self._updates = 0
-        self._proposals = Proposals(setup.objectives)
-        self._bounds = setup.bounds
-        self._names = [f"gene{i:05d}" for i in range(setup.dimensions)]
-        self._choices = setup.choices or (0,) * setup.dimensions
+        self._proposals = Proposals(problem.objectives)
+        self._bounds = problem.bounds
+        self._names = [f"gene{i:05d}" for i in range(problem.dimensions)]
+        self._choices = problem.choices or (0,) * problem.dimensions
         self._genes = {name: _distribution(count) for name, count in zip(self._names, self._choices, strict=True)}
         self._trials: dict[int, Trial] = {}  # of the batch under way
         self._values: dict[int, tuple[float, ...] | None] = {}
-        self._study = _quiet_study(sampler, setup.objectives)
-        self._begin(setup, batch_size, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
+        self._study = _quiet_study(sampler, problem.objectives)
+        self._begin(problem, batch_size, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
 
-    def _begin(self, setup: Setup, batch_size: int, models: bool) -> None:
+    def _begin(self, problem: SearchProblem, batch_size: int, models: bool) -> None:
         """Give the study what is known before the search: points to propose first, and finished trials.
 
         A sampler that models takes another run's results for its own. NSGA selects from its own generations only, so
         there the results' front, or as much of it as a generation holds, is proposed again and opens the first one.
         """
-        first = [setup.start] if setup.start is not None else []
-        first += [one.genotype for one in setup.prior if one.fitness is None]
-        known = [one for one in setup.prior if one.fitness is not None]
+        first = [problem.start] if problem.start is not None else []
+        first += [one.genotype for one in problem.prior if one.fitness is None]
+        known = [one for one in problem.prior if one.fitness is not None]
         if not models and known:
             values = np.array([one.fitness for one in known], dtype=float)
             if self._bounds is not None and (met := self._bounds.met(values)).any():
@@ -209,5 +211,5 @@ def _quiet_study(sampler: BaseSampler, objectives: int) -> optuna.Study:
         logger.setLevel(level)
 
 
-def _seed(setup: Setup) -> int:
-    return int(np.random.SeedSequence(setup.seed).generate_state(1)[0]) % _MOST
+def _seed(problem: SearchProblem) -> int:
+    return int(np.random.SeedSequence(problem.seed).generate_state(1)[0]) % _MOST

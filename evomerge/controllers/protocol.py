@@ -8,13 +8,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from evomerge.controllers.model_weights import Ingredients
+from evomerge.controllers.model_weights import ModelWeights
 from evomerge.objectives import Scalarisation
 from evomerge.pareto.constraints import Bounds
 
 
 @dataclass(frozen=True)
-class Prior:
+class WarmStartPoint:
     """A point known before the search begins: from another run's archive, or a recipe to begin from."""
 
     genotype: tuple[float, ...]  # (d,)
@@ -22,7 +22,7 @@ class Prior:
 
 
 @dataclass(frozen=True)
-class Setup:
+class SearchProblem:
     """What a controller knows about the search before it begins."""
 
     dimensions: int  # d, length of a genotype
@@ -34,8 +34,8 @@ class Setup:
     choices: tuple[int, ...] = ()  # (d,) how many names a gene chooses among, 0 for a number; empty: all are numbers
     switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
     items: tuple[int, ...] = ()  # (m,) items behind each fitness, the same ones for every candidate; empty: not known
-    ingredients: Ingredients | None = None  # how genes give weight to models, where they do
-    prior: tuple[Prior, ...] = ()  # what the search may build on, known before the first ask
+    model_weights: ModelWeights | None = None  # how genes give weight to models, where they do
+    prior: tuple[WarmStartPoint, ...] = ()  # what the search may build on, known before the first ask
     asynchronous: bool = False  # results arrive one by one, and proposals are wanted before a generation ends
     bounds: Bounds | None = None  # what a candidate's fitness must meet; None: nothing
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
@@ -58,8 +58,8 @@ class Controller(Protocol):
 
         Called when every earlier proposal has been handed out. A generational controller returns [] while it waits
         for tells; the loop then collects results and asks again. An ask that returns [] changes nothing, so it need
-        not be replayed. Where `Setup.asynchronous` asks for it, a controller that can proposes one candidate at a time
-        and waits for none.
+        not be replayed. If `SearchProblem.asynchronous` is set, a controller that supports it proposes one candidate
+        at a time and never waits.
         """
         ...
 
@@ -81,7 +81,7 @@ class Controller(Protocol):
 
 
 @runtime_checkable
-class Versioned(Protocol):
+class CountsUpdates(Protocol):
     """A controller that counts how often what it learned has changed what it proposes."""
 
     @property
@@ -91,7 +91,7 @@ class Versioned(Protocol):
 
 
 @runtime_checkable
-class Repeating(Protocol):
+class Replayable(Protocol):
     """A controller that need not compute again what it proposed before, since it learns from results alone.
 
     A replay is then quick, and does not depend on how another processor or BLAS rounds on the way to a proposal.
@@ -120,7 +120,7 @@ class NoiseAware(Protocol):
 
 
 @runtime_checkable
-class Recommending(Protocol):
+class Recommender(Protocol):
     """A controller that can say where the best merge should lie, beyond the points that it has proposed."""
 
     def recommended(self) -> list[np.ndarray]:

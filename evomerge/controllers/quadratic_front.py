@@ -16,7 +16,7 @@ import numpy as np
 
 from evomerge.controllers.nested_front import NestedFront
 from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import QuadraticOptions
 from evomerge.pareto.bayesian import next_points, stop_reason
 from evomerge.pareto.checks import Array
@@ -34,11 +34,11 @@ ROUND = 4  # proposals per refit
 POOL_PER_POINT, SMALLEST_POOL = 8, 256  # Sobol points from which a design is chosen
 
 
-def quadratic(setup: Setup, options: QuadraticOptions) -> QuadraticFront:
+def quadratic(problem: SearchProblem, options: QuadraticOptions) -> QuadraticFront:
     """Return the quadratic controller.
 
     Args:
-        setup: dimensions, seed, objectives, budget; items, where known, say how noisy shares are; priors with fitness
+        problem: dimensions, seed, objectives, budget; items, where known, say how noisy shares are; priors with fitness
             are data from the first fit on, and replace as many points of the design.
         options: `batch_size`, proposals per round, which are evaluated side by side between two refits; `startup`,
             points of the design, None: 1.5 per coefficient of the richest surrogate that half the budget affords;
@@ -48,9 +48,9 @@ def quadratic(setup: Setup, options: QuadraticOptions) -> QuadraticFront:
     Raises:
         InputError: `nested` is not possible in this space.
     """
-    count = design_size(setup.dimensions, setup.budget) if options.startup is None else options.startup
-    nested = NestedFront(setup) if options.nested else None
-    return QuadraticFront(setup, options.batch_size or ROUND, count, options.tolerance, nested)
+    count = design_size(problem.dimensions, problem.budget) if options.startup is None else options.startup
+    nested = NestedFront(problem) if options.nested else None
+    return QuadraticFront(problem, options.batch_size or ROUND, count, options.tolerance, nested)
 
 
 def design_size(dimensions: int, budget: int | None) -> int:
@@ -72,15 +72,15 @@ class QuadraticFront:
     """
 
     def __init__(
-        self, setup: Setup, population: int, startup: int, tolerance: float, nested: NestedFront | None
+        self, problem: SearchProblem, population: int, startup: int, tolerance: float, nested: NestedFront | None
     ) -> None:
-        self._setup, self._batch, self._tolerance, self._nested = setup, population, tolerance, nested
-        self._proposals = Proposals(setup.objectives)
+        self._setup, self._batch, self._tolerance, self._nested = problem, population, tolerance, nested
+        self._proposals = Proposals(problem.objectives)
         self._points: list[Array] = []  # by index
         self._values: dict[int, tuple[float, ...] | None] = {}  # observed, by index
-        known = [one for one in setup.prior if one.fitness is not None]
-        self._prior_points = np.array([one.genotype for one in known], dtype=float).reshape(-1, setup.dimensions)
-        self._prior_values = np.array([one.fitness for one in known], dtype=float).reshape(-1, setup.objectives)
+        known = [one for one in problem.prior if one.fitness is not None]
+        self._prior_points = np.array([one.genotype for one in known], dtype=float).reshape(-1, problem.dimensions)
+        self._prior_values = np.array([one.fitness for one in known], dtype=float).reshape(-1, problem.objectives)
         self._startup = 0 if nested else max(0, startup - len(np.unique(self._prior_points, axis=0)))
         self._errors: dict[int, tuple[float, ...]] = {}  # standard errors of those observed with them
         self._queue: list[Array] = []  # asynchronous: proposed, not handed out yet
@@ -234,23 +234,23 @@ def _effective(items: Array, values: Array, stderr: Array) -> Array:
     return np.asarray(items / (1 + items * stderr**2 / spread))
 
 
-def starts(setup: Setup) -> list[Array]:
+def starts(problem: SearchProblem) -> list[Array]:
     """Return the points to begin from, (1, d) each: the start, and priors without fitness."""
-    wanted = [setup.start] if setup.start is not None else []
-    wanted += [one.genotype for one in setup.prior if one.fitness is None]
+    wanted = [problem.start] if problem.start is not None else []
+    wanted += [one.genotype for one in problem.prior if one.fitness is None]
     return [np.array([point], dtype=float) for point in wanted]
 
 
-def _anchors(setup: Setup) -> Array:
+def _anchors(problem: SearchProblem) -> Array:
     """Return what every design holds: equal shares, each model alone and nothing, or else the centre of the cube."""
-    parts = setup.ingredients
+    parts = problem.model_weights
     if parts is not None:
         n = parts.count
         mixtures = [np.full(n, 1.0 / n), *np.eye(n), np.zeros(n)]
         return np.array([parts.point(weights) for weights in mixtures])
-    if setup.dimensions <= MOST_ANCHORS:
-        return anchor_points(setup.dimensions)
-    return np.full((1, setup.dimensions), 0.5)
+    if problem.dimensions <= MOST_ANCHORS:
+        return anchor_points(problem.dimensions)
+    return np.full((1, problem.dimensions), 0.5)
 
 
 def distinct(points: Array, known: Array) -> Array:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.errors import ExtraMissing, InputError, near
 from evomerge.options import NoOptions, option, options_of, read_options
 
 AUTO = "auto"
-Factory = Callable[[Setup, Any], Controller]  # called with the setup and an instance of the row's options
+Factory = Callable[[SearchProblem, Any], Controller]  # called with the problem and an instance of the row's options
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,26 @@ def warm_starting() -> list[str]:
     return [name for name, info in CONTROLLERS.items() if info.warm_start and name != AUTO]
 
 
-def build(name: str, setup: Setup, options: Mapping[str, Any] | None = None) -> Controller:
+def build(name: str, problem: SearchProblem, options: Mapping[str, Any] | None = None) -> Controller:
     """Return a fresh controller.
 
     Args:
         name: of a registered controller.
-        setup: what the search is about.
+        problem: what the search is about.
         options: by name, as written in the search file beside `name`.
 
     Raises:
-        InputError: the name or an option is unknown or out of range, or the setup is impossible.
+        InputError: the name or an option is unknown or out of range, or the problem is impossible.
         ExtraMissing: the controller's library is not installed.
     """
     info = controller_info(name)
     given = read_options(info.options, options or {}, f"controller {name!r}")
-    if setup.dimensions < 1:
+    if problem.dimensions < 1:
         raise InputError("the search space has no gene: nothing is marked with `search`, so there is nothing to search")
-    if setup.prior and not info.warm_start:
+    if problem.prior and not info.warm_start:
         known = ", ".join(warm_starting())
         raise InputError(f"controller {name!r} cannot start from other results; those that can: {known}")
-    return _factory(info)(_checked(setup), given)
+    return _factory(info)(_checked(problem), given)
 
 
 def _factory(info: ControllerInfo) -> Factory:
@@ -99,32 +99,34 @@ def _factory(info: ControllerInfo) -> Factory:
     return found
 
 
-def _checked(setup: Setup) -> Setup:
-    if setup.weights and len(setup.weights) != setup.objectives:
-        raise InputError(f"weights must have one value per objective ({setup.objectives}), got {len(setup.weights)}")
-    if setup.weights and not (all(weight >= 0.0 for weight in setup.weights) and sum(setup.weights) > 0.0):
-        raise InputError(f"weights must be 0 or more, one of them above 0, got {list(setup.weights)}")
-    if setup.start is not None:
-        if len(setup.start) != setup.dimensions:
-            raise InputError(f"start must be a genotype of {setup.dimensions} genes, got {len(setup.start)}")
-        if not all(0.0 <= gene <= 1.0 for gene in setup.start):
-            raise InputError(f"start must lie in [0, 1] per gene, got {min(setup.start)} to {max(setup.start)}")
-    for one in setup.prior:
-        if len(one.genotype) != setup.dimensions or not all(0.0 <= gene <= 1.0 for gene in one.genotype):
-            raise InputError(f"a prior must be a genotype of {setup.dimensions} genes in [0, 1], got {one.genotype}")
+def _checked(problem: SearchProblem) -> SearchProblem:
+    if problem.weights and len(problem.weights) != problem.objectives:
+        raise InputError(
+            f"weights must have one value per objective ({problem.objectives}), got {len(problem.weights)}"
+        )
+    if problem.weights and not (all(weight >= 0.0 for weight in problem.weights) and sum(problem.weights) > 0.0):
+        raise InputError(f"weights must be 0 or more, one of them above 0, got {list(problem.weights)}")
+    if problem.start is not None:
+        if len(problem.start) != problem.dimensions:
+            raise InputError(f"start must be a genotype of {problem.dimensions} genes, got {len(problem.start)}")
+        if not all(0.0 <= gene <= 1.0 for gene in problem.start):
+            raise InputError(f"start must lie in [0, 1] per gene, got {min(problem.start)} to {max(problem.start)}")
+    for one in problem.prior:
+        if len(one.genotype) != problem.dimensions or not all(0.0 <= gene <= 1.0 for gene in one.genotype):
+            raise InputError(f"a prior must be a genotype of {problem.dimensions} genes in [0, 1], got {one.genotype}")
         if one.fitness is not None and not (
-            len(one.fitness) == setup.objectives and all(math.isfinite(value) for value in one.fitness)
+            len(one.fitness) == problem.objectives and all(math.isfinite(value) for value in one.fitness)
         ):
-            raise InputError(f"the fitness of a prior must be {setup.objectives} finite numbers, got {one.fitness}")
+            raise InputError(f"the fitness of a prior must be {problem.objectives} finite numbers, got {one.fitness}")
     for name, found, count in (
-        ("choices", setup.choices, setup.dimensions),
-        ("items", setup.items, setup.objectives),
+        ("choices", problem.choices, problem.dimensions),
+        ("items", problem.items, problem.objectives),
     ):
         if found and len(found) != count:
             raise InputError(f"{name} must have {count} entries or none, got {len(found)}")
-    if any(not 0 <= gene < setup.dimensions for gene, _ in setup.switches):
-        raise InputError(f"switches must name genes 0 to {setup.dimensions - 1}, got {list(setup.switches)}")
-    return setup
+    if any(not 0 <= gene < problem.dimensions for gene, _ in problem.switches):
+        raise InputError(f"switches must name genes 0 to {problem.dimensions - 1}, got {list(problem.switches)}")
+    return problem
 
 
 # -- the rows -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""An evolutionary controller whose moves are those of routes: insert, delete, swap and repeat layers.
+"""Evolutionary controller with mutations of routes: insert, delete, swap and repeat layers.
 
-Genes that switch the slots of a route on and off (`Setup.switches`) are moved by these; other genes by Gaussian steps
-and by new choices. Without such genes it is a plain genetic algorithm over numbers and choices.
+They mutate the genes that switch the slots of a route (`SearchProblem.switches`); Gaussian steps mutate numbers, and
+redrawing mutates choices. Without such genes it is a plain genetic algorithm over numbers and choices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evomerge.controllers.proposals import Proposals, bounded
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import EvolutionOptions
 from evomerge.pareto.dominance import crowding_distance, front_ranks
 
@@ -24,17 +24,17 @@ SHRINK = 0.97  # of the Gaussian step, per generation; it ends at SMALLEST
 SMALLEST = 0.01
 
 
-def evolution(setup: Setup, options: EvolutionOptions) -> Evolution:
+def evolution(problem: SearchProblem, options: EvolutionOptions) -> Evolution:
     """Return an evolutionary controller.
 
     Args:
-        setup: dimensions, seed, objectives, start, prior, which genes are choices, and which switch layers.
+        problem: dimensions, seed, objectives, start, prior, which genes are choices, and which switch layers.
         options: `population`, proposals per generation, as many of which are kept as parents of the next;
             `mutation`, first step of a number, which shrinks to `SMALLEST` over the generations.
 
     Source: survivors by front and crowding distance as in NSGA-II, Deb et al. 2002; the moves on routes are ours.
     """
-    return Evolution(setup, options.population, options.mutation)
+    return Evolution(problem, options.population, options.mutation)
 
 
 class Evolution:
@@ -45,26 +45,26 @@ class Evolution:
     again, so the same point seldom comes twice.
     """
 
-    def __init__(self, setup: Setup, population: int, mutation: float) -> None:
-        self._setup = setup
+    def __init__(self, problem: SearchProblem, population: int, mutation: float) -> None:
+        self._setup = problem
         self._population, self._step = population, mutation
-        self._random = np.random.default_rng(setup.seed)
-        self._proposals = Proposals(setup.objectives, setup.bounds)
-        self._choices = np.array(setup.choices or (0,) * setup.dimensions)
-        self._track = [gene for gene, _ in setup.switches]  # in the order of slots
-        self._layers = [layer for _, layer in setup.switches]
+        self._random = np.random.default_rng(problem.seed)
+        self._proposals = Proposals(problem.objectives, problem.bounds)
+        self._choices = np.array(problem.choices or (0,) * problem.dimensions)
+        self._track = [gene for gene, _ in problem.switches]  # in the order of slots
+        self._layers = [layer for _, layer in problem.switches]
         switched = set(self._track)
-        self._others = [gene for gene in range(setup.dimensions) if gene not in switched]
+        self._others = [gene for gene in range(problem.dimensions) if gene not in switched]
         self._parents: list[tuple[np.ndarray, tuple[float, ...]]] = []  # (d,) point and its fitness (m,)
         self._proposed: dict[int, np.ndarray] = {}  # of the generation under way
         self._observed: dict[int, tuple[float, ...] | None] = {}
         self._seen: set[bytes] = set()
-        first = [setup.start, *(one.genotype for one in setup.prior if one.fitness is None)]
+        first = [problem.start, *(one.genotype for one in problem.prior if one.fitness is None)]
         self._first = [np.array(point, dtype=np.float64) for point in dict.fromkeys(first) if point is not None]
-        known = [one for one in setup.prior if one.fitness is not None]
+        known = [one for one in problem.prior if one.fitness is not None]
         points = [np.array(one.genotype, dtype=np.float64) for one in known]
         self._keep(
-            [(point, bounded(one.fitness or (), setup.bounds)) for point, one in zip(points, known, strict=True)]
+            [(point, bounded(one.fitness or (), problem.bounds)) for point, one in zip(points, known, strict=True)]
         )
 
     def ask(self) -> list[np.ndarray]:

@@ -12,9 +12,9 @@ from itertools import combinations
 
 import numpy as np
 
-from evomerge.controllers.model_weights import PARAMETER, Ingredients
+from evomerge.controllers.model_weights import PARAMETER, ModelWeights
 from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import KinshipOptions
 from evomerge.errors import InputError
 from evomerge.options import NoOptions
@@ -23,36 +23,36 @@ from evomerge.pareto.checks import Array
 ALIKE = 0.9  # mean kinship of the best beyond which merging them brings nothing new, as in the paper
 
 
-def greedy_soup(setup: Setup, options: NoOptions) -> GreedySoup:
+def greedy_soup(problem: SearchProblem, options: NoOptions) -> GreedySoup:
     """Return the greedy soup: every model alone, then from the best down each is averaged in, and kept if it helps.
 
     Costs 2n - 1 candidates for n models.
 
     Source: Wortsman et al. 2022, 'Model soups', the greedy recipe. Ours: any merge method, not only averaging.
     """
-    return GreedySoup(setup, _ingredients(setup, "greedy-soup"))
+    return GreedySoup(problem, _ingredients(problem, "greedy-soup"))
 
 
-def kinship(setup: Setup, options: KinshipOptions) -> TopKinship:
+def kinship(problem: SearchProblem, options: KinshipOptions) -> TopKinship:
     """Return top-k greedy merging with exploration by kinship.
 
     Each generation averages all pairs of the best `top` mixtures, and the best one with the mixture least akin to it.
 
     Args:
-        setup: with ingredients whose task vectors' products are measured.
+        problem: with model_weights whose task vectors' products are measured.
         options: `top` is k, how many of the best are merged with each other.
 
     Source: Hu et al. 2024, 'Exploring Model Kinship for Merging Large Language Models'. Ours: mixtures are averages
         of coefficients, written by the search's own merge method; kinship between mixtures is computed, not measured.
     """
-    parts = _ingredients(setup, "kinship")
+    parts = _ingredients(problem, "kinship")
     if not parts.products:
         raise InputError("kinship needs the inner products of the models' task vectors; see weights.kinship")
-    return TopKinship(setup, parts, options.top)
+    return TopKinship(problem, parts, options.top)
 
 
-def _ingredients(setup: Setup, name: str) -> Ingredients:
-    parts = setup.ingredients
+def _ingredients(problem: SearchProblem, name: str) -> ModelWeights:
+    parts = problem.model_weights
     if parts is None:
         raise InputError(
             f"{name} needs a {PARAMETER} per model to search, as in parameters.{PARAMETER}: "
@@ -66,10 +66,10 @@ def _ingredients(setup: Setup, name: str) -> Ingredients:
 class _Mixing:
     """What both share: mixtures proposed, one number observed for each, batches that are waited for."""
 
-    def __init__(self, setup: Setup, parts: Ingredients) -> None:
+    def __init__(self, problem: SearchProblem, parts: ModelWeights) -> None:
         self._parts = parts
-        self._scalarisation = setup.scalarisation
-        self._proposals = Proposals(setup.objectives, setup.bounds)
+        self._scalarisation = problem.scalarisation
+        self._proposals = Proposals(problem.objectives, problem.bounds)
         self._mixtures: list[Array] = []  # proposed, (n,) weights each, by index
         self._scores: dict[int, float | None] = {}
 
@@ -92,8 +92,8 @@ class _Mixing:
 class GreedySoup(_Mixing):
     """Proposes the models, then one soup at a time; ends when every model was tried."""
 
-    def __init__(self, setup: Setup, parts: Ingredients) -> None:
-        super().__init__(setup, parts)
+    def __init__(self, problem: SearchProblem, parts: ModelWeights) -> None:
+        super().__init__(problem, parts)
         self._kept: list[int] = []  # models in the soup
         self._best = -np.inf
         self._order: list[int] | None = None  # models still to be tried, the best first
@@ -142,8 +142,8 @@ class GreedySoup(_Mixing):
 class TopKinship(_Mixing):
     """Proposes the models, then generations of averages of the best; ends when the best are alike or nothing gains."""
 
-    def __init__(self, setup: Setup, parts: Ingredients, top: int) -> None:
-        super().__init__(setup, parts)
+    def __init__(self, problem: SearchProblem, parts: ModelWeights, top: int) -> None:
+        super().__init__(problem, parts)
         self._top = top
         self._best: float | None = None  # before the last generation
         self._judged = 0  # mixtures that were there when it was last judged

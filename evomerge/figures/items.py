@@ -71,7 +71,7 @@ def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = 
     if not wanted:
         raise InputError(f"no objective {objective!r}; known: {', '.join(o.name for o in run.objectives)}")
     one = wanted[0]
-    task = run.facts["items"]["stands_in"].get(one.task, one.task) if split == "holdout" else one.task
+    task = run.config.items.stands_in.get(one.task, one.task) if split == "holdout" else one.task
     people = _shown_people(run, split)
     key = metric_key(one.metric, one.filter)
     rows = [

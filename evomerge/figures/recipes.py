@@ -98,7 +98,7 @@ def route(run: Run, pick: int | str = "best") -> alt.Chart:
         InputError: there is no such candidate, or the run searched no routes.
     """
     candidate = run.pick(str(pick))
-    layers = None if run.space.route is None else run.facts["layers"]
+    layers = None if run.space.route is None else run.config.models.layers
     return route_chart(route_frame(candidate.recipe, layers), f"Route of candidate {candidate.number}")
 
 

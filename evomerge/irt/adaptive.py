@@ -73,7 +73,7 @@ def population(parameters: ItemParameters, weights: Array, rng: np.random.Genera
     )
 
 
-def log_posterior(people: Population, answers: Array) -> Array:
+def log_posterior(prior: Population, answers: Array) -> Array:
     """Return the unnormalised log posterior of every particle, `(models, G)`.
 
     Args:
@@ -81,7 +81,7 @@ def log_posterior(people: Population, answers: Array) -> Array:
         answers: in [0, 1], nan where not asked, `(models, items)`.
     """
     seen = ~np.isnan(answers)
-    return people.log_prior + np.where(seen, answers, 0.0) @ people.log_odds.T + seen @ people.log_wrong.T
+    return prior.log_prior + np.where(seen, answers, 0.0) @ prior.log_odds.T + seen @ prior.log_wrong.T
 
 
 def posterior_weights(log: Array) -> Array:
@@ -90,7 +90,7 @@ def posterior_weights(log: Array) -> Array:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def next_items(people: Population, answers: Array, allowed: Array, batch: int, log: Array | None = None) -> IntArray:
+def next_items(prior: Population, answers: Array, allowed: Array, batch: int, log: Array | None = None) -> IntArray:
     """Return the items to ask next, `(models, batch)`, in order of choice.
 
     Each is the one that lowers the variance of the unseen part U of the score most: `cov(U, y_j)^2 / (p_j (1 - p_j))`,
@@ -103,14 +103,14 @@ def next_items(people: Population, answers: Array, allowed: Array, batch: int, l
         answers: in [0, 1], nan where not asked, `(models, items)`.
         allowed: items that may be asked, bool `(models, items)`; at least `batch` unasked ones in every row.
         batch: items per model.
-        log: `log_posterior(people, answers)` where the caller has it.
+        log: `log_posterior(prior, answers)` where the caller has it.
     """
-    weight = posterior_weights(log_posterior(people, answers) if log is None else log)
-    p = weight @ people.right
-    unseen = np.where(np.isnan(answers), people.weights, 0.0) @ people.right.T  # (models, G): expected unseen score
+    weight = posterior_weights(log_posterior(prior, answers) if log is None else log)
+    p = weight @ prior.right
+    unseen = np.where(np.isnan(answers), prior.weights, 0.0) @ prior.right.T  # (models, G): expected unseen score
     variance = p * (1.0 - p)
     weighted = weight * unseen
-    with_score = weighted @ people.right - p * weighted.sum(axis=1, keepdims=True) + people.weights * variance
+    with_score = weighted @ prior.right - p * weighted.sum(axis=1, keepdims=True) + prior.weights * variance
     free = allowed & np.isnan(answers)
     every = np.arange(len(p))
     out = np.empty((len(p), batch), dtype=int)
@@ -121,8 +121,8 @@ def next_items(people: Population, answers: Array, allowed: Array, batch: int, l
         free[every, item] = False
         if k + 1 == batch:
             break
-        deviation = people.right[:, item].T - p[every, item][:, None]  # (models, G)
-        with_item = (weight * deviation) @ people.right
+        deviation = prior.right[:, item].T - p[every, item][:, None]  # (models, G)
+        with_item = (weight * deviation) @ prior.right
         for earlier, earlier_variance in batch_so_far:
             with_item = with_item - earlier * (earlier[every, item] / earlier_variance)[:, None]
         scale = np.maximum(variance[every, item], VARIANCE_FLOOR)
@@ -133,14 +133,14 @@ def next_items(people: Population, answers: Array, allowed: Array, batch: int, l
 
 
 @dataclass(frozen=True)
-class ScoreBelief:
+class ScorePosterior:
     """What is believed of the score of several models."""
 
     mean: Array  # (models,)
     sd: Array  # (models,)
 
 
-def believe(people: Population, answers: Array) -> ScoreBelief:
+def score_posterior(prior: Population, answers: Array) -> ScorePosterior:
     """Return the posterior of the score over all items, given some answers.
 
     Args:
@@ -149,28 +149,28 @@ def believe(people: Population, answers: Array) -> ScoreBelief:
     """
     seen = ~np.isnan(answers)
     y = np.where(seen, answers, 0.0)
-    w = people.weights
+    w = prior.weights
     rest = np.where(seen, 0.0, w)  # (models, items)
-    weight = posterior_weights(log_posterior(people, answers))
-    p = weight @ people.right
+    weight = posterior_weights(log_posterior(prior, answers))
+    p = weight @ prior.right
     mean = y @ w + (rest * p).sum(axis=1)
-    unseen = people.right @ rest.T  # (G, models)
+    unseen = prior.right @ rest.T  # (G, models)
     first = (weight.T * unseen).sum(axis=0)
     spread = np.maximum((weight.T * unseen**2).sum(axis=0) - first**2, 0.0)
-    inner = ((rest**2) * (weight @ (people.right * (1.0 - people.right)))).sum(axis=1)
+    inner = ((rest**2) * (weight @ (prior.right * (1.0 - prior.right)))).sum(axis=1)
     variance = spread + inner
     thin = 1.0 / (weight**2).sum(axis=1) < MIN_EFFECTIVE
     if thin.any():
-        items = people.parameters
+        items = prior.parameters
         ability = estimate_ability(answers[thin], items.a, items.b, items.ability_mean, items.ability_precision)
         predicted = expected_probabilities(ability.mean, ability.covariance, items.a, items.b)
         mean[thin] = 0.5 * mean[thin] + 0.5 * (y[thin] @ w + (rest[thin] * predicted).sum(axis=1))
         normal = score_variance(ability, items, answers[thin], w)
         variance[thin] = np.maximum(variance[thin], normal)
-    return ScoreBelief(mean, np.sqrt(variance))
+    return ScorePosterior(mean, np.sqrt(variance))
 
 
-def adaptive_test(people: Population, complete: Array, n: int, batch: int = 1, core: IntArray | None = None) -> Array:
+def adaptive_test(prior: Population, complete: Array, n: int, batch: int = 1, core: IntArray | None = None) -> Array:
     """Return the answers that an adaptive test of `n` items would have seen, nan elsewhere, `(models, items)`.
 
     Args:
@@ -188,13 +188,13 @@ def adaptive_test(people: Population, complete: Array, n: int, batch: int = 1, c
         seen[:, core] = complete[:, core]
         asked = len(core)
     every = np.arange(len(complete))[:, None]
-    log = log_posterior(people, seen)
+    log = log_posterior(prior, seen)
     while asked < n:
         take = min(batch, n - asked)
-        items = next_items(people, seen, allowed, take, log)
+        items = next_items(prior, seen, allowed, take, log)
         answers = complete[every, items]  # (models, take)
         seen[every, items] = answers
         for k in range(take):
-            log += answers[:, k, None] * people.log_odds[:, items[:, k]].T + people.log_wrong[:, items[:, k]].T
+            log += answers[:, k, None] * prior.log_odds[:, items[:, k]].T + prior.log_wrong[:, items[:, k]].T
         asked += take
     return seen

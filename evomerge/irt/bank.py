@@ -10,9 +10,9 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array
-from evomerge.irt.ladder import Rung, choose_rung, rungs
+from evomerge.irt.ladder import IRTModelSpec, candidate_specs, select_irt_model
 from evomerge.irt.performance import normalised
-from evomerge.irt.readings import Calibration, learn
+from evomerge.irt.readings import Calibration, fit_calibration
 from evomerge.irt.table import ResponseTable, listed
 
 FORMAT = 1
@@ -29,7 +29,7 @@ class Bank:
 
     table: ResponseTable
     weights: Array  # (items,), sum 1
-    rung: Rung
+    model_spec: IRTModelSpec
     parameters: ItemParameters
     provenance: Mapping[str, object]
 
@@ -40,7 +40,7 @@ class Bank:
 
     def calibration(self) -> Calibration:
         """Return what the calibration models teach about the items."""
-        return learn(self.table.responses, self.weights, self.rung, self.parameters)
+        return fit_calibration(self.table.responses, self.weights, self.model_spec, self.parameters)
 
 
 def require_seed(seed: int) -> None:
@@ -77,28 +77,31 @@ def calibrate_table(
     w = normalised(weights, len(table.items))
     losses: dict[str, float] = {}
     if dims == "auto":
-        rung, losses = choose_rung(responses, np.random.default_rng(seed))
+        model_spec, losses = select_irt_model(responses, np.random.default_rng(seed))
     else:
-        rung = _fixed_rung(dims, *responses.shape)
+        model_spec = _fixed_model_spec(dims, *responses.shape)
     provenance = {
         "models": len(table.models),
         "items": len(table.items),
         "answers": int(seen.sum()),
-        "dims": rung.d,
-        "prior": rung.prior.name,
+        "dims": model_spec.d,
+        "prior": model_spec.prior.name,
         "held_out_losses": losses,
         "seed": seed,
         "constant_items": int((np.nanmax(responses, axis=0) == np.nanmin(responses, axis=0)).sum()),
     }
-    return Bank(table, w, rung, rung.fit(responses), provenance)
+    return Bank(table, w, model_spec, model_spec.fit(responses), provenance)
 
 
-def _fixed_rung(dims: str | int, models: int, items: int) -> Rung:
+def _fixed_model_spec(dims: str | int, models: int, items: int) -> IRTModelSpec:
     try:
         d = int(dims)
     except (TypeError, ValueError):
         d = 0
     if not 1 <= d <= items or str(d) != str(dims):
         raise InputError(f"dims must be 'auto' or a whole number from 1 to the number of items, {items}, got {dims!r}")
-    # One dimension with few models still wants the shrunken prior of its rung; more dimensions are the caller's wish.
-    return next((r for r in reversed(rungs(models, items)) if r.d == d), Rung(d, rungs(models, items)[0].prior))
+    # One dimension with few models keeps the narrow prior of its size; more dimensions are used only on request.
+    return next(
+        (r for r in reversed(candidate_specs(models, items)) if r.d == d),
+        IRTModelSpec(d, candidate_specs(models, items)[0].prior),
+    )

@@ -13,7 +13,7 @@ from evomerge.errors import InputError
 from evomerge.irt.bank import FORMAT, Bank
 from evomerge.irt.calibrate import ItemParameters, ItemPrior
 from evomerge.irt.curves import Array
-from evomerge.irt.ladder import Rung
+from evomerge.irt.ladder import IRTModelSpec
 from evomerge.irt.table import ResponseTable
 from evomerge.irt.table_files import _need_pyarrow
 
@@ -103,7 +103,7 @@ def _to_columns(bank: Bank) -> tuple[dict[str, Any], dict[str, list[Any]]]:
         "evomerge_bank": FORMAT,
         "provenance": dict(bank.provenance),
         "models": list(bank.table.models),
-        "rung": {"d": bank.rung.d, "prior": asdict(bank.rung.prior)},
+        "model_spec": {"d": bank.model_spec.d, "prior": asdict(bank.model_spec.prior)},
         "ability": {
             "mean": p.ability_mean.tolist(),
             "precision": p.ability_precision.tolist(),
@@ -123,7 +123,7 @@ def _to_columns(bank: Bank) -> tuple[dict[str, Any], dict[str, list[Any]]]:
 
 
 def _from_columns(head: dict[str, Any], columns: dict[str, list[Any]]) -> Bank:
-    d = int(head["rung"]["d"])
+    d = int(head["model_spec"]["d"])
     items = len(columns["item"])
     responses = np.array([_decode(text) for text in columns["answers"]], dtype=np.float64).T.reshape(-1, items)
     ability = {name: np.array(value, dtype=np.float64) for name, value in head["ability"].items()}
@@ -140,7 +140,7 @@ def _from_columns(head: dict[str, Any], columns: dict[str, list[Any]]) -> Bank:
     return Bank(
         table=ResponseTable(responses, tuple(head["models"]), tuple(columns["item"])),
         weights=np.array(columns["weight"], dtype=np.float64),
-        rung=Rung(d, ItemPrior(**head["rung"]["prior"])),
+        model_spec=IRTModelSpec(d, ItemPrior(**head["model_spec"]["prior"])),
         parameters=parameters,
         provenance=head["provenance"],
     )

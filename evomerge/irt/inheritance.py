@@ -145,7 +145,7 @@ def inheritance_covariance(items: ItemParameters, rng: np.random.Generator) -> I
     return ItemCovariance(mean, (p - mean) / np.sqrt(DRAWS), np.maximum((p * (1.0 - p)).mean(axis=0), 1e-3))
 
 
-def telling_items(items: ItemParameters, weights: Array, n: int, rng: np.random.Generator) -> IntArray:
+def informative_items(items: ItemParameters, weights: Array, n: int, rng: np.random.Generator) -> IntArray:
     """Return the `n` items that together tell most about a merge's score, `(n,)` distinct indices.
 
     Each is the one that lowers the expected variance of the score most, given those before. Items that look alike to

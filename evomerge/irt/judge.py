@@ -1,4 +1,4 @@
-"""Left-out models judge the recipes: which errs least here, how to mix two of them, and how wide intervals must be."""
+"""Cross-validate the estimators on held-out models: pick the most accurate, tune mixtures, calibrate intervals."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.irt.adaptive import adaptive_test, believe, population
+from evomerge.irt.adaptive import adaptive_test, population, score_posterior
 from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.ladder import FEW_MODELS, Rung
-from evomerge.irt.performance import best_share
+from evomerge.irt.ladder import FEW_MODELS, IRTModelSpec
+from evomerge.irt.performance import best_fraction
 from evomerge.irt.readings import (
     ANCHOR,
     DIFFERENCE_CLUSTERS,
@@ -25,30 +25,30 @@ from evomerge.irt.readings import (
     RAW,
     RAW_STRATIFIED,
     Calibration,
-    Reading,
-    Recipe,
+    EstimatorSpec,
+    ScoreEstimate,
     choose_items,
-    learn,
+    estimate_scores,
+    fit_calibration,
     mix,
-    read,
 )
 
-ADAPTIVE = Recipe("adaptive", "adaptive")
+ADAPTIVE = EstimatorSpec("adaptive", "adaptive")
 # Fewer calibration models than this cannot support adaptive choice: it picks the items whose parameters are most wrong.
 ADAPTIVE_MODELS = 60
-ONE_SPLIT_MODELS = 500
-MAX_JUDGES = 400
-# Standard errors of the paired difference by which another recipe must beat the default.
+SINGLE_SPLIT_MODELS = 500
+MAX_VALIDATION_MODELS = 400
+# Standard errors of the paired difference by which another estimator must beat the default.
 MARGIN = 0.5
 FOLDS = 12
-# Designs that differ from draw to draw, and how many draws one round of readings averages over.
+# Random designs differ from draw to draw, so one round averages over several draws.
 CHANCE_DESIGNS = ("random", "stratified")
 DRAWS = 100
-# A batch of an adaptive test is this share of its items: ten rounds.
+# An adaptive test takes its items in this many batches.
 ROUNDS = 10
 
-# Recipes that may answer to each method's name; the first is the default.
-VARIANTS: dict[str, tuple[Recipe, ...]] = {
+# Estimators that each method name stands for; the first is the default.
+VARIANTS: dict[str, tuple[EstimatorSpec, ...]] = {
     "raw": (RAW,),
     "anchor": (ANCHOR,),
     "p-irt": (P_GREEDY, P_STRATIFIED),
@@ -58,7 +58,7 @@ VARIANTS: dict[str, tuple[Recipe, ...]] = {
     "auto": (GP_GREEDY, LINEAR, P_GREEDY, P_STRATIFIED, GP_CLUSTERS, DIFFERENCE_CLUSTERS, DIFFERENCE_STRATIFIED),
 }
 # With a handful of models: methods that stay close to an unbiased mean of well-spread items.
-FEW_VARIANTS: dict[str, tuple[Recipe, ...]] = {
+FEW_VARIANTS: dict[str, tuple[EstimatorSpec, ...]] = {
     "raw": (RAW,),
     "anchor": (RAW_STRATIFIED,),
     "p-irt": (P_STRATIFIED,),
@@ -70,17 +70,17 @@ FEW_VARIANTS: dict[str, tuple[Recipe, ...]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What left-out models say about one recipe at one number of items."""
+class CrossValidationResult:
+    """Errors of one estimator on held-out models at one number of items."""
 
-    recipe: Recipe
-    errors: Array  # (left-out models,): estimate minus truth
-    sds: Array  # (left-out models,): model-based standard errors
-    share: float = 0.5  # of the first part, for mixtures
+    spec: EstimatorSpec
+    errors: Array  # (held-out models,): estimate minus truth
+    sds: Array  # (held-out models,): model-based standard errors
+    fraction: float = 0.5  # weight of the first estimator in a mixture
 
     @property
     def mean_error(self) -> float:
-        """Mean absolute error, in score units; infinite where nothing was left out."""
+        """Mean absolute error, in score units; infinite if no model was held out."""
         return float(np.abs(self.errors).mean()) if len(self.errors) else float("inf")
 
 
@@ -94,96 +94,97 @@ def folds(models: int, complete: NDArray[np.bool_], rng: np.random.Generator) ->
 
     Args:
         models: number of calibration models.
-        complete: which answered every item, bool `(models,)`; only these can judge.
+        complete: which answered every item, bool `(models,)`; only these have a known score.
         rng: shuffles.
     """
     order = rng.permutation(models)
-    if models >= ONE_SPLIT_MODELS:
-        groups = [order[: min(models // 5, MAX_JUDGES)]]
+    if models >= SINGLE_SPLIT_MODELS:
+        groups = [order[: min(models // 5, MAX_VALIDATION_MODELS)]]
     else:
         groups = [order[k :: min(FOLDS, models)] for k in range(min(FOLDS, models))]
-    return [judges for group in groups if len(judges := group[complete[group]]) and len(group) < models]
+    return [held_out for group in groups if len(held_out := group[complete[group]]) and len(group) < models]
 
 
-def judge(
-    calibration: Calibration, rung: Rung, recipes: Sequence[Recipe], n: int, rng: np.random.Generator
-) -> list[Verdict]:
-    """Return each recipe's errors on models that took no part in the fit, at `n` items.
+def cross_validate(
+    calibration: Calibration, model: IRTModelSpec, specs: Sequence[EstimatorSpec], n: int, rng: np.random.Generator
+) -> list[CrossValidationResult]:
+    """Return the errors of each estimator on held-out models at `n` items, in the order of `specs`.
 
-    Items, parameters, covariance and anchors are all learnt without the left-out models; only the rung is not.
+    Items, parameters, covariance and anchors are fitted without the held-out models; only `model` was chosen with them.
 
     Args:
-        calibration: of all models.
-        rung: item structure.
-        recipes: to judge; mixtures are judged at their best share.
-        n: items answered.
-        rng: chance.
+        calibration: fitted to all models.
+        model: IRT model to fit in each fold.
+        specs: estimators; a mixture is validated at its best fraction.
+        n: number of items answered.
+        rng: shuffles the folds and draws items.
     """
     responses, weights = calibration.responses, calibration.weights
-    parts: list[Recipe] = []
-    for recipe in recipes:
-        parts += [p for p in MIXTURES.get(recipe, (recipe,)) if p not in parts]
-    errors: dict[Recipe, list[Array]] = {part: [] for part in parts}
-    sds: dict[Recipe, list[Array]] = {part: [] for part in parts}
+    parts: list[EstimatorSpec] = []
+    for spec in specs:
+        parts += [p for p in MIXTURES.get(spec, (spec,)) if p not in parts]
+    errors: dict[EstimatorSpec, list[Array]] = {part: [] for part in parts}
+    sds: dict[EstimatorSpec, list[Array]] = {part: [] for part in parts}
     complete = np.logical_not(np.isnan(responses).any(axis=1))
     for out in folds(len(responses), complete, rng):
-        known = learn(np.delete(responses, out, axis=0), weights, rung)
+        known = fit_calibration(np.delete(responses, out, axis=0), weights, model)
         truth = responses[out] @ weights
-        for part, reading in readings(known, parts, n, responses[out], rng).items():
-            errors[part].append(reading.estimate - truth)
-            sds[part].append(reading.sd)
+        for part, scores in estimate_each(known, parts, n, responses[out], rng).items():
+            errors[part].append(scores.estimate - truth)
+            sds[part].append(scores.sd)
     joined = {p: (_join(errors[p]), _join(sds[p])) for p in parts}
-    return [_verdict(recipe, joined) for recipe in recipes]
+    return [_combined(spec, joined) for spec in specs]
 
 
 def _join(pieces: list[Array]) -> Array:
     return np.concatenate(pieces) if pieces else np.empty(0)
 
 
-def _verdict(recipe: Recipe, joined: dict[Recipe, tuple[Array, Array]]) -> Verdict:
-    if recipe not in MIXTURES:
-        return Verdict(recipe, *joined[recipe])
-    (e1, s1), (e2, s2) = (joined[part] for part in MIXTURES[recipe])
-    share = best_share(e1, e2)
-    mixed = mix(Reading(e1, s1), Reading(e2, s2), share)
-    return Verdict(recipe, mixed.estimate, mixed.sd, share)
+def _combined(spec: EstimatorSpec, joined: dict[EstimatorSpec, tuple[Array, Array]]) -> CrossValidationResult:
+    if spec not in MIXTURES:
+        return CrossValidationResult(spec, *joined[spec])
+    (e1, s1), (e2, s2) = (joined[part] for part in MIXTURES[spec])
+    fraction = best_fraction(e1, e2)
+    mixed = mix(ScoreEstimate(e1, s1), ScoreEstimate(e2, s2), fraction)
+    return CrossValidationResult(spec, mixed.estimate, mixed.sd, fraction)
 
 
-def readings(
-    known: Calibration, parts: Sequence[Recipe], n: int, complete: Array, rng: np.random.Generator
-) -> dict[Recipe, Reading]:
-    """Return what each unmixed recipe would have said of some models after `n` items.
+def estimate_each(
+    known: Calibration, parts: Sequence[EstimatorSpec], n: int, complete: Array, rng: np.random.Generator
+) -> dict[EstimatorSpec, ScoreEstimate]:
+    """Return the estimates of each unmixed estimator for some models from `n` items, each `(models,)`.
 
     Args:
         known: calibration.
-        parts: recipes, no mixtures; the same design is drawn once for all its methods. Items drawn by chance are drawn
-            anew for groups of models: one draw shared by all would show that draw's luck instead of the method's error.
-        n: items.
+        parts: estimators, no mixtures. A design is drawn once for all methods that use it; random items are drawn
+            anew for groups of models, because a single draw would show its own luck and not the method's error.
+        n: number of items.
         complete: answers to all items, `(models, items)`.
-        rng: chance.
+        rng: draws the items.
     """
     designs: dict[str, list[tuple[Array, IntArray, Array]]] = {}
     found = {}
     for part in parts:
         if part == ADAPTIVE:
-            people = population(known.items, known.weights, rng)
-            belief = believe(people, adaptive_test(people, complete, n, batch_size(n)))
-            found[part] = Reading(belief.mean, belief.sd)
+            prior = population(known.items, known.weights, rng)
+            posterior = score_posterior(prior, adaptive_test(prior, complete, n, batch_size(n)))
+            found[part] = ScoreEstimate(posterior.mean, posterior.sd)
             continue
         if part.design not in designs:
             groups = np.array_split(complete, min(DRAWS, len(complete)) if part.design in CHANCE_DESIGNS else 1)
             designs[part.design] = [(rows, *choose_items(known, part.design, n, rng)) for rows in groups]
         read_groups = [
-            read(known, part.method, chosen, shares, rows[:, chosen]) for rows, chosen, shares in designs[part.design]
+            estimate_scores(known, part.method, chosen, anchor_weights, rows[:, chosen])
+            for rows, chosen, anchor_weights in designs[part.design]
         ]
-        found[part] = Reading(
+        found[part] = ScoreEstimate(
             np.concatenate([r.estimate for r in read_groups]), np.concatenate([r.sd for r in read_groups])
         )
     return found
 
 
-def variants(method: str, models: int) -> tuple[Recipe, ...]:
-    """Return the recipes that may stand for `method` with so many calibration models."""
+def variants(method: str, models: int) -> tuple[EstimatorSpec, ...]:
+    """Return the estimators that `method` stands for with `models` calibration models, the default first."""
     if models < FEW_MODELS:
         return FEW_VARIANTS["auto" if method == "adaptive" else method]
     if method == "adaptive":
@@ -193,14 +194,14 @@ def variants(method: str, models: int) -> tuple[Recipe, ...]:
     return VARIANTS[method]
 
 
-def best(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the first verdict, unless another errs less by more than `MARGIN` standard errors of that difference.
+def best_result(results: Sequence[CrossValidationResult]) -> CrossValidationResult:
+    """Return the first result, unless another beats it by more than `MARGIN` standard errors of the difference.
 
-    The left-out models are often few, and taking the smallest of several noisy errors costs something. A full standard
-    error (Breiman et al. 1984) clung to the default too long on a table where it was wrong.
+    With few held-out models the minimum of several noisy errors is biased. A margin of one standard error (Breiman et
+    al. 1984) kept the default too long on a table where it was wrong.
     """
-    default = verdicts[0]
-    rival = min(verdicts, key=lambda verdict: verdict.mean_error)
+    default = results[0]
+    rival = min(results, key=lambda result: result.mean_error)
     if not len(default.errors):
         return default
     gain = np.abs(default.errors) - np.abs(rival.errors)

@@ -1,4 +1,4 @@
-"""How much item structure a response table can support: the rung of a ladder from near-Rasch to several dimensions."""
+"""IRT model selection: how many dimensions, and how wide an item prior, a response table supports."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ FEW_MODELS = 10
 HELD_OUT_SHARE = 0.2
 MAX_HELD_OUT = 400
 MIN_HELD_OUT = 12
-# A choice among rungs needs no more models than this; keeps the choice cheap on large tables.
+# Model selection needs no more models than this; keeps it cheap on large tables.
 MAX_CHOICE_MODELS = 1500
 # A held-out model shows every second item, then every eighth: few and many answers both matter.
 SEEN_STEPS = (2, 8)
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One amount of structure: ability dimensions and item prior."""
+class IRTModelSpec:
+    """Ability dimensions and item prior of an IRT model."""
 
     d: int
     prior: ItemPrior
 
     def fit(self, responses: Array) -> ItemParameters:
-        """Return the item parameters of a response table, `(models, items)`, under this rung."""
+        """Return the item parameters of a response table, `(models, items)`, under this specification."""
         return fit_items(responses, self.d, self.prior)
 
 
-NEAR = Rung(1, NEAR_RASCH)
-HALF = Rung(1, HALF_RASCH)
-LOOSE = Rung(1, WIDE)
+NEAR_RASCH_SPEC = IRTModelSpec(1, NEAR_RASCH)
+HALF_RASCH_SPEC = IRTModelSpec(1, HALF_RASCH)
+WIDE_SPEC = IRTModelSpec(1, WIDE)
 
 
-def rungs(models: int, items: int) -> tuple[Rung, ...]:
-    """Return the rungs worth trying, simplest first."""
+def candidate_specs(models: int, items: int) -> tuple[IRTModelSpec, ...]:
+    """Return the specifications that a table of this size may support, simplest first."""
     if models < FEW_MODELS or items < 4:
-        return (NEAR,)
+        return (NEAR_RASCH_SPEC,)
     if models < 60:
-        return NEAR, HALF
-    wide = [Rung(d, WIDE) for d in ((2,) if models < 200 else (2, 3, 5)) if d < items]
-    return HALF, LOOSE, *wide
+        return NEAR_RASCH_SPEC, HALF_RASCH_SPEC
+    wide = [IRTModelSpec(d, WIDE) for d in ((2,) if models < 200 else (2, 3, 5)) if d < items]
+    return HALF_RASCH_SPEC, WIDE_SPEC, *wide
 
 
 def _held_out(models: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
@@ -58,7 +58,7 @@ def _held_out(models: int, rng: np.random.Generator) -> list[tuple[IntArray, Int
     return [(np.setdiff1d(order, out), out) for out in groups]
 
 
-def held_out_loss(responses: Array, rung: Rung, rng: np.random.Generator) -> float:
+def held_out_loss(responses: Array, spec: IRTModelSpec, rng: np.random.Generator) -> float:
     """Return the mean log loss of held-out models' unseen answers, in nats per answer.
 
     Each held-out model shows every second item, then every eighth. The loss of single answers sees a missing
@@ -67,12 +67,12 @@ def held_out_loss(responses: Array, rung: Rung, rng: np.random.Generator) -> flo
 
     Args:
         responses: `(models, items)`, nan where missing; at least two models.
-        rung: structure to fit on the other models.
+        spec: IRT model to fit to the other models.
         rng: draws the held-out models.
     """
     losses = []
     for fit, out in _held_out(len(responses), rng):
-        items, held = rung.fit(responses[fit]), responses[out]
+        items, held = spec.fit(responses[fit]), responses[out]
         for step in SEEN_STEPS:
             seen = np.arange(0, responses.shape[1], step)
             rest = np.delete(np.arange(responses.shape[1]), seen)
@@ -86,17 +86,17 @@ def held_out_loss(responses: Array, rung: Rung, rng: np.random.Generator) -> flo
     return float(np.mean(losses))
 
 
-def choose_rung(responses: Array, rng: np.random.Generator) -> tuple[Rung, dict[str, float]]:
-    """Return the rung of the smallest held-out loss, the simplest among equals, and the losses by rung.
+def select_irt_model(responses: Array, rng: np.random.Generator) -> tuple[IRTModelSpec, dict[str, float]]:
+    """Return the specification of the smallest held-out loss, the simplest among equals, and the losses by name.
 
     Args:
         responses: `(models, items)`, nan where missing.
-        rng: draws the held-out models, the same for every rung.
+        rng: draws the held-out models, the same for every specification.
     """
-    ladder = rungs(*responses.shape)
-    if len(ladder) == 1:
-        return ladder[0], {}
+    specs = candidate_specs(*responses.shape)
+    if len(specs) == 1:
+        return specs[0], {}
     seed = int(rng.integers(2**63))
-    losses = [held_out_loss(responses, rung, np.random.default_rng(seed)) for rung in ladder]
+    losses = [held_out_loss(responses, spec, np.random.default_rng(seed)) for spec in specs]
     best = int(np.argmin(np.round(losses, 6)))
-    return ladder[best], {f"d={r.d}, {r.prior.name}": x for r, x in zip(ladder, losses, strict=True)}
+    return specs[best], {f"d={r.d}, {r.prior.name}": x for r, x in zip(specs, losses, strict=True)}

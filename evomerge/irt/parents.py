@@ -34,7 +34,7 @@ REFUSAL = 2.0
 
 
 @dataclass(frozen=True)
-class ParentReading:
+class MergeEstimate:
     """Estimates for merges from some of their answers and all of their parents'."""
 
     estimate: Array  # (models,)
@@ -51,9 +51,9 @@ def _family(parents: Array, items: ItemParameters) -> tuple[Array, Array, Array]
     return ability.mean.mean(axis=0), ability.mean.var(axis=0), mean
 
 
-def read_merges(
+def estimate_merges(
     items: ItemParameters, weights: Array, chosen: IntArray, answers: Array, parents: Sequence[Array]
-) -> ParentReading:
+) -> MergeEstimate:
     """Return scores of merges: abilities centred on the parents', odds moved by the parents' surprises.
 
     Args:
@@ -81,7 +81,7 @@ def read_merges(
             items.a, items.b - best.shift, items.covariance, centre, tight, items.theta, items.theta_covariance
         )
         sd[k] = np.sqrt(score_variance(best.ability, shifted, seen, weights)[0])
-    return ParentReading(estimate, sd, trusted.astype(bool))
+    return MergeEstimate(estimate, sd, trusted.astype(bool))
 
 
 @dataclass(frozen=True)

@@ -51,17 +51,17 @@ def p_irt(answers: Array, predicted: Array, weights: Array, chosen: IntArray) ->
     return answers @ weights[chosen] + predicted[:, rest] @ weights[rest]
 
 
-def gp_irt(anchor_estimate: Array, model_estimate: Array, share: float) -> Array:
-    """Return `share * anchor_estimate + (1 - share) * model_estimate`.
+def gp_irt(anchor_estimate: Array, model_estimate: Array, fraction: float) -> Array:
+    """Return `fraction * anchor_estimate + (1 - fraction) * model_estimate`.
 
     Source: Maia Polo et al. 2024, arXiv:2402.14992, section 4.3. For mp-IRT instead of p-IRT the same mixture is
     gmp-IRT,
     Mencattini et al. 2025, "MERGE^3", arXiv:2502.10436.
     """
-    return share * anchor_estimate + (1.0 - share) * model_estimate
+    return fraction * anchor_estimate + (1.0 - fraction) * model_estimate
 
 
-def best_share(first_error: Array, second_error: Array) -> float:
+def best_fraction(first_error: Array, second_error: Array) -> float:
     """Return the share of the first of two estimates in their mixture of smallest squared error.
 
     `(E[e2^2] - E[e1 e2]) / E[(e1 - e2)^2]`, cut to [0, 1] and shrunk to one half; one half where the two agree.
@@ -73,8 +73,8 @@ def best_share(first_error: Array, second_error: Array) -> float:
     gap = float(((first_error - second_error) ** 2).mean()) if len(first_error) else 0.0
     if gap < 1e-12:
         return 0.5
-    share = float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
-    return (len(first_error) * share + EVEN_MODELS * 0.5) / (len(first_error) + EVEN_MODELS)
+    fraction = float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
+    return (len(first_error) * fraction + EVEN_MODELS * 0.5) / (len(first_error) + EVEN_MODELS)
 
 
 def difference(

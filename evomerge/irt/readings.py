@@ -1,7 +1,7 @@
-"""Every static estimator on every choice of items, in one place, so that left-out models can judge between them.
+"""Every static estimator with every item design, in one place, so that cross-validation can compare them.
 
-A *recipe* `(method, design)` says how the score is read and how the items are chosen. A *calibration* is all that the
-calibration models teach. A *reading* is an estimate with its model-based standard error.
+An *estimator spec* `(method, design)` names how the score is estimated and how the items are chosen. A *calibration*
+holds everything fitted to the calibration models. A *score estimate* carries its model-based standard error.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from evomerge.irt.anchors import cluster_anchors, correctness_features, random_i
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.covariance import ItemCovariance, greedy_items, linear_readout, shrunk_covariance
 from evomerge.irt.curves import Array, IntArray, probabilities
-from evomerge.irt.ladder import NEAR, Rung
+from evomerge.irt.ladder import NEAR_RASCH_SPEC, IRTModelSpec
 from evomerge.irt.performance import anchor_mean, difference, p_irt
 from evomerge.irt.uncertainty import raw_variance, score_variance
 
 
-class Recipe(NamedTuple):
-    """How the score is read, and how the items are chosen."""
+class EstimatorSpec(NamedTuple):
+    """How the score is estimated, and how the items are chosen."""
 
     method: str  # raw, anchor, p-irt, gp-irt, difference, linear
     design: str  # random, stratified, clusters, greedy
 
 
-RAW = Recipe("raw", "random")
-RAW_STRATIFIED = Recipe("raw", "stratified")
-P_STRATIFIED = Recipe("p-irt", "stratified")
-DIFFERENCE_STRATIFIED = Recipe("difference", "stratified")
-P_GREEDY = Recipe("p-irt", "greedy")
-LINEAR = Recipe("linear", "greedy")
-ANCHOR = Recipe("anchor", "clusters")
-P_CLUSTERS = Recipe("p-irt", "clusters")
-DIFFERENCE_CLUSTERS = Recipe("difference", "clusters")
-GP_GREEDY = Recipe("gp-irt", "greedy")
-GP_CLUSTERS = Recipe("gp-irt", "clusters")
+RAW = EstimatorSpec("raw", "random")
+RAW_STRATIFIED = EstimatorSpec("raw", "stratified")
+P_STRATIFIED = EstimatorSpec("p-irt", "stratified")
+DIFFERENCE_STRATIFIED = EstimatorSpec("difference", "stratified")
+P_GREEDY = EstimatorSpec("p-irt", "greedy")
+LINEAR = EstimatorSpec("linear", "greedy")
+ANCHOR = EstimatorSpec("anchor", "clusters")
+P_CLUSTERS = EstimatorSpec("p-irt", "clusters")
+DIFFERENCE_CLUSTERS = EstimatorSpec("difference", "clusters")
+GP_GREEDY = EstimatorSpec("gp-irt", "greedy")
+GP_CLUSTERS = EstimatorSpec("gp-irt", "clusters")
 # gp-IRT mixes a weighted mean of the answers with p-IRT: on greedy items the weights are the linear slopes.
 MIXTURES = {GP_GREEDY: (LINEAR, P_GREEDY), GP_CLUSTERS: (ANCHOR, P_CLUSTERS)}
-# Two items with the same answers from every calibration model cannot be told apart by clustering.
+# Clustering cannot distinguish items with the same answers from every calibration model.
 DESIGNS = ("random", "stratified", "clusters", "greedy")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the calibration models teach about the items."""
+    """Everything fitted to the answers of the calibration models."""
 
     responses: Array  # (models, items), nan where missing; no models where only parameters were imported
     weights: Array  # (items,), sum 1
@@ -57,24 +57,26 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreEstimate:
     """Estimates with model-based standard errors, before any conformal correction."""
 
     estimate: Array  # (models,)
     sd: Array  # (models,)
 
 
-def learn(responses: Array, weights: Array, rung: Rung, items: ItemParameters | None = None) -> Calibration:
-    """Return what a response table teaches.
+def fit_calibration(
+    responses: Array, weights: Array, spec: IRTModelSpec, items: ItemParameters | None = None
+) -> Calibration:
+    """Return the calibration of a response table.
 
     Args:
         responses: `(models, items)`, nan where missing.
         weights: of the items in the score, `(items,)`, sum 1.
-        rung: item structure to fit.
-        items: parameters of the same table where they are known already.
+        spec: IRT model to fit.
+        items: parameters fitted to the same table earlier; None: fit them now.
     """
-    fitted = rung.fit(responses) if items is None else items
-    one = fitted if rung == NEAR else NEAR.fit(responses)
+    fitted = spec.fit(responses) if items is None else items
+    one = fitted if spec == NEAR_RASCH_SPEC else NEAR_RASCH_SPEC.fit(responses)
     covariance = shrunk_covariance(responses, one)
     return Calibration(responses, weights, fitted, covariance, covariance.mean)
 
@@ -108,10 +110,10 @@ def restrict(calibration: Calibration, columns: IntArray) -> Calibration:
 
 
 def choose_items(calibration: Calibration, design: str, n: int, rng: np.random.Generator) -> tuple[IntArray, Array]:
-    """Return the items that every model answers, `(n,)`, and the share of the score each stands for, `(n,)`.
+    """Return the items that every model answers, `(n,)`, and their anchor weights, `(n,)` with sum 1.
 
     Args:
-        calibration: what is known of the items.
+        calibration: of the items.
         design: one of `DESIGNS`.
         n: how many, 1 to the number of items.
         rng: chance; `greedy` uses none.
@@ -125,45 +127,50 @@ def choose_items(calibration: Calibration, design: str, n: int, rng: np.random.G
         chosen = stratified_items(calibration.easiness, n, rng)
     else:
         chosen = random_items(len(weights), n, rng)
-    share = weights[chosen]
-    return chosen, share / share.sum() if share.sum() > 0.0 else np.full(n, 1.0 / n)
+    kept = weights[chosen]
+    return chosen, kept / kept.sum() if kept.sum() > 0.0 else np.full(n, 1.0 / n)
 
 
-def read(calibration: Calibration, method: str, chosen: IntArray, shares: Array, answers: Array) -> Reading:
+def estimate_scores(
+    calibration: Calibration, method: str, chosen: IntArray, anchor_weights: Array, answers: Array
+) -> ScoreEstimate:
     """Return estimates of the score from the answers to the chosen items.
 
     Args:
-        calibration: what is known of the items.
+        calibration: of the items.
         method: `raw`, `anchor`, `p-irt`, `difference` or `linear`.
         chosen: indices of the answered items, `(n,)`.
-        shares: of the score that each stands for, `(n,)`, sum 1.
+        anchor_weights: fraction of the score that each item stands for, `(n,)`, sum 1.
         answers: to the chosen items, `(models, n)`.
     """
     weights, items = calibration.weights, calibration.items
-    # Unequal shares answer for fewer items than there are.
-    spread = float((shares**2).sum() * len(shares))
+    # Unequal weights reduce the effective number of items (Kish): the variance grows by n * sum w^2.
+    spread = float((anchor_weights**2).sum() * len(anchor_weights))
     if method in ("raw", "anchor"):
-        return Reading(anchor_mean(answers, shares), np.sqrt(raw_variance(answers, len(weights)) * spread))
+        return ScoreEstimate(
+            anchor_mean(answers, anchor_weights), np.sqrt(raw_variance(answers, len(weights)) * spread)
+        )
     if method == "linear":
         line = linear_readout(calibration.covariance, weights, chosen)
         estimate = np.clip(line.intercept + answers @ line.slopes, 0.0, 1.0)
-        return Reading(estimate, np.full(len(answers), np.sqrt(line.variance)))
+        return ScoreEstimate(estimate, np.full(len(answers), np.sqrt(line.variance)))
     ability = estimate_ability(answers, items.a[chosen], items.b[chosen], items.ability_mean, items.ability_precision)
     predicted = probabilities(ability.mean, items.a, items.b)
     if method == "difference":
-        estimate = np.clip(difference(answers, predicted, weights, chosen, shares), 0.0, 1.0)
+        estimate = np.clip(difference(answers, predicted, weights, chosen, anchor_weights), 0.0, 1.0)
         p = predicted[:, chosen]
         miss = (((answers - p) ** 2).sum(axis=1) + (p * (1.0 - p)).mean(axis=1)) / (len(chosen) + 1.0)
         left = 1.0 - len(chosen) / len(weights)
-        return Reading(estimate, np.sqrt(left * miss * spread / len(chosen)))
+        return ScoreEstimate(estimate, np.sqrt(left * miss * spread / len(chosen)))
     seen = np.full((len(answers), len(weights)), np.nan)
     seen[:, chosen] = answers
     estimate = p_irt(answers, predicted, weights, chosen)
-    return Reading(estimate, np.sqrt(score_variance(ability, items, seen, weights)))
+    return ScoreEstimate(estimate, np.sqrt(score_variance(ability, items, seen, weights)))
 
 
-def mix(first: Reading, second: Reading, share: float) -> Reading:
-    """Return `share` of the first reading and the rest of the second; errors are taken as fully correlated."""
-    return Reading(
-        share * first.estimate + (1.0 - share) * second.estimate, share * first.sd + (1.0 - share) * second.sd
+def mix(first: ScoreEstimate, second: ScoreEstimate, fraction: float) -> ScoreEstimate:
+    """Return `fraction * first + (1 - fraction) * second`; their errors are taken as fully correlated."""
+    return ScoreEstimate(
+        fraction * first.estimate + (1.0 - fraction) * second.estimate,
+        fraction * first.sd + (1.0 - fraction) * second.sd,
     )

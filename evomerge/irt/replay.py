@@ -17,10 +17,28 @@ from evomerge.errors import InputError, near
 from evomerge.irt.bank import Bank, calibrate_table, require_seed
 from evomerge.irt.bank_files import read_bank, write_bank
 from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.judge import ADAPTIVE, ADAPTIVE_MODELS, VARIANTS, Verdict, best, judge, readings, variants
+from evomerge.irt.judge import (
+    ADAPTIVE,
+    ADAPTIVE_MODELS,
+    VARIANTS,
+    CrossValidationResult,
+    best_result,
+    cross_validate,
+    estimate_each,
+    variants,
+)
 from evomerge.irt.ladder import FEW_MODELS
-from evomerge.irt.parents import read_merges
-from evomerge.irt.readings import MIXTURES, RAW, Calibration, Reading, choose_items, mix, population_scores, restrict
+from evomerge.irt.parents import estimate_merges
+from evomerge.irt.readings import (
+    MIXTURES,
+    RAW,
+    Calibration,
+    ScoreEstimate,
+    choose_items,
+    mix,
+    population_scores,
+    restrict,
+)
 from evomerge.irt.table import ResponseTable, listed
 from evomerge.irt.table_files import read_parents, read_table
 from evomerge.irt.uncertainty import conformal_factor, interval
@@ -30,7 +48,7 @@ METHODS = (*VARIANTS, "mp-irt", "adaptive")
 EXTREME = 0.01
 
 
-class Estimate(TypedDict):
+class BacktestEstimate(TypedDict):
     """One model's replayed estimate; scores are shares of right answers in [0, 1]."""
 
     model: str
@@ -75,7 +93,7 @@ def estimate(
     parents: Mapping[str, Sequence[str]] | str | Path | None = None,
     level: float = 0.9,
     seed: int = 0,
-) -> list[Estimate]:
+) -> list[BacktestEstimate]:
     """Return what `items` answers per model would have told about each model's score.
 
     Left-out calibration models choose between the variants of a method, mix the parts of gp-IRT and widen the
@@ -130,8 +148,8 @@ class _Replay:
     level: float
     seed: int
 
-    def run(self, method: str, parents: Mapping[str, Sequence[str]]) -> list[Estimate]:
-        found: dict[str, Estimate] = {}
+    def run(self, method: str, parents: Mapping[str, Sequence[str]]) -> list[BacktestEstimate]:
+        found: dict[str, BacktestEstimate] = {}
         calibration = self.bank.calibration()
         known = self._parent_rows(parents) if method in ("auto", "mp-irt") else {}
         merges = [m for m in self.table.models if m in known]
@@ -139,11 +157,11 @@ class _Replay:
         if others:
             plain = "p-irt" if method == "mp-irt" else method
             rng = np.random.default_rng([self.seed, 0])
-            recipes = (RAW,) if self.bank.table.alike else variants(plain, len(self.bank.table.models))
-            verdicts = judge(calibration, self.bank.rung, recipes, self.n, rng)
-            verdict = best(verdicts)
+            specs = (RAW,) if self.bank.table.alike else variants(plain, len(self.bank.table.models))
+            results = cross_validate(calibration, self.bank.model_spec, specs, self.n, rng)
+            validated = best_result(results)
             for rows, part, n in self._groups(others, calibration):
-                self._static(found, rows, part, n, verdict, plain)
+                self._static(found, rows, part, n, validated, plain)
         for rows, part, n in self._groups(merges, calibration):
             self._merges(found, rows, part, n, known)
         there = {*self.table.models, *self.bank.table.models}
@@ -183,25 +201,25 @@ class _Replay:
 
     def _static(
         self,
-        found: dict[str, Estimate],
+        found: dict[str, BacktestEstimate],
         rows: IntArray,
         where: tuple[IntArray, Calibration],
         n: int,
-        verdict: Verdict,
+        validated: CrossValidationResult,
         asked_for: str,
     ) -> None:
         columns, part = where
         complete = self.table.responses[np.ix_(rows, columns)]
         rng = np.random.default_rng([self.seed, 1])
-        recipe = verdict.recipe
-        parts = MIXTURES.get(recipe, (recipe,))
-        read = readings(part, parts, n, complete, rng)
-        reading = mix(read[parts[0]], read[parts[1]], verdict.share) if len(parts) == 2 else read[parts[0]]
+        spec = validated.spec
+        parts = MIXTURES.get(spec, (spec,))
+        read = estimate_each(part, parts, n, complete, rng)
+        scores = mix(read[parts[0]], read[parts[1]], validated.fraction) if len(parts) == 2 else read[parts[0]]
         # models that are all alike are one model, and one says nothing about how widely errors spread
-        factor = 1.0 if self.bank.table.alike else conformal_factor(verdict.errors, verdict.sds, self.level)
-        notes = self._fallback(asked_for, recipe.method)
+        factor = 1.0 if self.bank.table.alike else conformal_factor(validated.errors, validated.sds, self.level)
+        notes = self._fallback(asked_for, spec.method)
         self._write(
-            found, rows, part, n, Reading(reading.estimate, factor * reading.sd), [recipe.method] * len(rows), notes
+            found, rows, part, n, ScoreEstimate(scores.estimate, factor * scores.sd), [spec.method] * len(rows), notes
         )
 
     def _fallback(self, asked_for: str, used: str) -> list[str]:
@@ -215,7 +233,7 @@ class _Replay:
 
     def _merges(
         self,
-        found: dict[str, Estimate],
+        found: dict[str, BacktestEstimate],
         rows: IntArray,
         where: tuple[IntArray, Calibration],
         n: int,
@@ -226,10 +244,10 @@ class _Replay:
         chosen, _ = choose_items(part, design, n, np.random.default_rng([self.seed, 2]))
         answers = self.table.responses[np.ix_(rows, columns)][:, chosen]
         of_parents = [known[self.table.models[i]][:, columns] for i in rows]
-        reading = read_merges(part.items, part.weights, chosen, answers, of_parents)
-        methods = ["mp-irt" if ok else "p-irt" for ok in reading.trusted]
-        self._write(found, rows, part, n, Reading(reading.estimate, reading.sd), methods, [])
-        for i, ok in zip(rows, reading.trusted, strict=True):
+        scores = estimate_merges(part.items, part.weights, chosen, answers, of_parents)
+        methods = ["mp-irt" if ok else "p-irt" for ok in scores.trusted]
+        self._write(found, rows, part, n, ScoreEstimate(scores.estimate, scores.sd), methods, [])
+        for i, ok in zip(rows, scores.trusted, strict=True):
             if not ok:
                 found[self.table.models[i]]["warnings"].append(
                     "its answers contradict its parents: p-irt without them was used"
@@ -237,11 +255,11 @@ class _Replay:
 
     def _write(
         self,
-        found: dict[str, Estimate],
+        found: dict[str, BacktestEstimate],
         rows: IntArray,
         part: Calibration,
         n: int,
-        reading: Reading,
+        scores: ScoreEstimate,
         methods: Sequence[str],
         notes: Sequence[str],
     ) -> None:
@@ -249,8 +267,8 @@ class _Replay:
         answers = self.table.responses[rows]
         truth = np.where(np.isnan(answers), 0.0, answers) @ self.bank.weights
         truth = truth / ((~np.isnan(answers)) @ self.bank.weights)
-        mean = truth if exact else np.clip(reading.estimate, 0.0, 1.0)
-        sd = np.zeros(len(rows)) if exact else reading.sd
+        mean = truth if exact else np.clip(scores.estimate, 0.0, 1.0)
+        sd = np.zeros(len(rows)) if exact else scores.sd
         low, high = interval(mean, sd, self.level)
         scores = population_scores(part)
         bounds = np.quantile(scores, [EXTREME, 1.0 - EXTREME]) if len(scores) >= ADAPTIVE_MODELS else (-1.0, 2.0)
@@ -262,7 +280,7 @@ class _Replay:
                 warnings.append("is one of the bank's calibration models: its error here flatters")
             if not exact and not bounds[0] <= mean[k] <= bounds[1]:
                 warnings.append("scores beyond 98% of the calibration models: expect bias, ask more items")
-            found[name] = Estimate(
+            found[name] = BacktestEstimate(
                 model=name,
                 estimate=float(mean[k]),
                 stderr=float(sd[k]),
@@ -275,6 +293,6 @@ class _Replay:
             )
 
 
-def as_json(estimates: Sequence[Estimate]) -> str:
+def as_json(estimates: Sequence[BacktestEstimate]) -> str:
     """Return the estimates as JSON text, one list."""
     return json.dumps(list(estimates), allow_nan=False)

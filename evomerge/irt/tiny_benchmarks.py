@@ -10,7 +10,7 @@ from evomerge.errors import InputError
 from evomerge.irt.bank import Bank
 from evomerge.irt.calibrate import WIDE, ItemParameters
 from evomerge.irt.curves import Array, probabilities
-from evomerge.irt.ladder import Rung
+from evomerge.irt.ladder import IRTModelSpec
 from evomerge.irt.performance import normalised
 from evomerge.irt.table import ResponseTable
 
@@ -114,7 +114,7 @@ def bank_from_parameters(
     return Bank(
         table=ResponseTable(answers, names, tuple(items)),
         weights=normalised(weights, len(items)),
-        rung=Rung(parameters.d, WIDE),
+        model_spec=IRTModelSpec(parameters.d, WIDE),
         parameters=known,
         provenance={"models": models, "items": len(items), "simulated": True, "dims": parameters.d},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.controllers.protocol import Controller, Repeating, Versioned, tell
+from evomerge.controllers.protocol import Controller, CountsUpdates, Replayable, tell
 from evomerge.errors import RunError
 
 LAST_DIGITS = 1e-9  # a proposal may differ by so much where another processor or BLAS rounds differently
@@ -14,7 +14,7 @@ LAST_DIGITS = 1e-9  # a proposal may differ by so much where another processor o
 def replay(archive: Archive, controller: Controller, versions: dict[int, int] | None = None) -> list[np.ndarray]:
     """Bring a freshly seeded controller to where the archive's last event left it.
 
-    What is stored stays the truth, and a `Repeating` controller takes it as it is. Others propose again: on the same
+    What is stored stays the truth, and a `Replayable` controller takes it as it is. Others propose again: on the same
     machine the proposals are the same bit for bit; where they differ by rounding (`LAST_DIGITS`), a note event says by
     how much.
 
@@ -48,7 +48,7 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
                 raise _differs(archive, f"a batch from candidate {first} on had {size} proposals, now {len(left)}")
         rounding = max(rounding, _difference(archive, left[:count], first, count))
         left = left[count:]
-        if versions is not None and isinstance(controller, Versioned):
+        if versions is not None and isinstance(controller, CountsUpdates):
             versions.update(dict.fromkeys(range(first, first + count), controller.updates))
     if rounding:
         text = f"replayed proposals differ by {rounding:.1e} in the last digits: another processor or BLAS"
@@ -58,7 +58,7 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
 
 def _repeated(controller: Controller, archive: Archive, first: int, count: int) -> bool:
     """Return whether the controller has taken a stored batch as its own."""
-    return isinstance(controller, Repeating) and controller.repeat(list(archive.genotypes(first, count)))
+    return isinstance(controller, Replayable) and controller.repeat(list(archive.genotypes(first, count)))
 
 
 def _difference(archive: Archive, proposed: list[np.ndarray], first: int, count: int) -> float:
@@ -76,8 +76,8 @@ def _difference(archive: Archive, proposed: list[np.ndarray], first: int, count:
 
 
 def _differs(archive: Archive, what: str) -> RunError:
-    facts = archive.facts
-    made_with = ", ".join(f"{key}: {facts[key]}" for key in ("seed", "versions") if key in facts) or "see its facts"
+    config = archive.config_json
+    made_with = ", ".join(f"{key}: {config.get(key)}" for key in ("seed", "versions"))
     return RunError(
         f"{archive.path.parent} cannot be resumed: the controller does not repeat its proposals ({what}). Its seed, "
         f"its options or a library's version differ from those that made the run ({made_with}); restore them"

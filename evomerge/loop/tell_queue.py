@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import Controller, Versioned, tell
+from evomerge.controllers.protocol import Controller, CountsUpdates, tell
 from evomerge.loop.dispatcher import Dispatcher
 from evomerge.loop.racing import Fitness, RacingPolicy
 from evomerge.pareto.dominance import extend_front
@@ -113,7 +113,7 @@ class TellQueue:
         """Register new candidates; `size` is 0 where they are the rest of an earlier batch."""
         if self._racing is not None:
             self._racing.enter(candidates[0].number, len(candidates), new=size > 0)
-        if self._order.asynchronous and isinstance(self._controller, Versioned):
+        if self._order.asynchronous and isinstance(self._controller, CountsUpdates):
             numbers = (candidate.number for candidate in candidates)
             self.updates_when_proposed.update(dict.fromkeys(numbers, self._controller.updates))
 
@@ -172,7 +172,7 @@ class TellQueue:
     def _staleness(self, number: int) -> int | None:
         """Return the number of controller updates since this candidate was proposed, where the controller counts."""
         proposed, controller = self.updates_when_proposed.pop(number, None), self._controller
-        return controller.updates - proposed if proposed is not None and isinstance(controller, Versioned) else None
+        return controller.updates - proposed if proposed is not None and isinstance(controller, CountsUpdates) else None
 
     def _fitness_of(self, number: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         outcome = self._archive.outcome(number)

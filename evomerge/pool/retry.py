@@ -97,6 +97,10 @@ class JobAttempt:
         self.not_before = now + min(LONGEST_WAIT, first_wait * 2.0 ** (self.tries - 1))
         return self.tries < MOST_TRIES
 
+    def penalty(self, node: str, worker: str) -> tuple[bool, bool]:
+        """Return how badly a worker suits the job: another node is better, then another worker."""
+        return node in self.failed_nodes, worker in self.failed_workers
+
     def given_up(self, why: str, log: str, worker: str) -> Outcome:
         """Return the outcome of a job at which too many workers failed."""
         message = f"{why} (tried {self.tries} times, on {', '.join(sorted(self.failed_workers))})"

@@ -16,7 +16,7 @@ from evomerge.pool.metrics import add_totals, pool_metrics
 from evomerge.pool.protocol import Arrival, PoolEvent, Retry
 from evomerge.pool.retry import JobAttempt, MemoryFraction, Quarantine
 from evomerge.pool.timeouts import LOAD, DurationModel, TimeoutSettings
-from evomerge.pool.worker_set import PoolSize, WorkerSet
+from evomerge.pool.worker_set import PoolSize, WorkerSet, best_worker
 from evomerge.pool.worker_state import WorkerState
 
 LONGEST_LOOK = 0.5  # interval in seconds at which deadlines and nodes are checked
@@ -64,7 +64,7 @@ class Scheduler:
 
     def room(self) -> int:
         """Return how many workers are ready and idle, and not needed for jobs that wait."""
-        return max(0, len(self._idle()) - len(self._queue))
+        return max(0, len(self._workers.available(self._quarantine)) - len(self._queue))
 
     def submit(self, job: Job) -> None:
         """Give the job to an idle worker, or queue it."""
@@ -125,18 +125,6 @@ class Scheduler:
         """Return whether any event can still come."""
         return bool(self._open) or any(worker.state != "ready" for worker in self._workers) or not len(self._workers)
 
-    def _idle(self) -> list[WorkerState]:
-        """Return the workers that can take a job: not in quarantine, unless all are, and not on a leaving node."""
-        idle = [worker for worker in self._workers.idle() if not worker.node.leaving]
-        now = self._cluster.now()
-        if not idle or self._quarantine.quiet(now):
-            return idle
-        sound = [worker for worker in idle if not self._quarantine.holds(worker.device_key, now)]
-        if sound:
-            return sound
-        busy = (worker for worker in self._workers if not worker.node.leaving and not worker.idle)
-        return idle if all(self._quarantine.holds(worker.device_key, now) for worker in busy) else []
-
     def _lose(self, worker: WorkerState, died: WorkerDied, kill: bool = False) -> None:
         """Drop a worker; its job is tried again, or ends."""
         self._workers.drop(worker, kill)
@@ -164,8 +152,9 @@ class Scheduler:
             else:
                 continue
             if now - worker.heard > limit:
-                message = f"it has not {doing} for {limit:.0f} seconds: the worker hangs"
-                self._lose(worker, WorkerDied(message), kill=True)
+                self._lose(
+                    worker, WorkerDied(f"it has not {doing} for {limit:.0f} seconds: the worker hangs"), kill=True
+                )
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -174,12 +163,11 @@ class Scheduler:
         help_due = self._policy.stragglers and now >= self._helped + LONGEST_LOOK
         if not self._queue and not help_due:
             return
-        idle = self._idle()
+        idle = self._workers.available(self._quarantine)
         held: list[JobAttempt] = []
         while idle and self._queue:
             attempt = self._queue.popleft()
-            # most jobs have failed nowhere, and then the first worker is as good as any
-            worker = min(idle, key=lambda one: self._penalty(attempt, one)) if attempt.failed_workers else idle[0]
+            worker = best_worker(idle, attempt)
             if now < attempt.not_before or self._worth_holding(attempt, worker, now):
                 held.append(attempt)
                 continue
@@ -190,26 +178,21 @@ class Scheduler:
             self._helped = now
             self._help_stragglers(idle, now)
 
-    @staticmethod
-    def _penalty(attempt: JobAttempt, worker: WorkerState) -> tuple[bool, bool]:
-        """Return how badly a worker suits a job: another node is better, then another worker."""
-        return worker.node.id in attempt.failed_nodes, worker.name in attempt.failed_workers
-
     def _worth_holding(self, attempt: JobAttempt, best: WorkerState, now: float) -> bool:
         """Return whether to wait for a worker that suits a job better than the best idle one."""
-        if not any(self._penalty(attempt, best)) or now > attempt.waiting_since + HELD_SECONDS:
+        penalty = attempt.penalty(best.node.id, best.name)
+        if not any(penalty) or now > attempt.waiting_since + HELD_SECONDS:
             return False
         others = [w for w in self._workers if not w.node.leaving and not self._quarantine.holds(w.device_key, now)]
-        return any(self._penalty(attempt, other) < self._penalty(attempt, best) for other in others)
+        return any(attempt.penalty(other.node.id, other.name) < penalty for other in others)
 
     def _help_stragglers(self, idle: list[WorkerState], now: float) -> None:
         """Give straggling jobs to idle workers too, the longest first; one helper each."""
         alone = [w for w in self._workers if w.attempt is not None and not w.attempt.ended and len(w.attempt.runs) == 1]
         for worker in sorted(alone, key=lambda one: one.since):
             attempt = worker.attempt
-            if not idle or attempt is None or not attempt.job.items:
-                continue
-            if not self._durations.straggles(worker.asked, now - worker.since):
+            straggles = self._durations.straggles(worker.asked, now - worker.since)
+            if not idle or attempt is None or not attempt.job.items or not straggles:
                 continue
             helper = min(idle, key=lambda one: one.node.id == worker.node.id)
             idle.remove(helper)
@@ -295,8 +278,7 @@ class Scheduler:
         """Count a failure against the worker's device, which may put it into quarantine."""
         seconds = self._quarantine.failed(worker.device_key, attempt.number, now)
         if seconds is not None:
-            message = f"in quarantine for {seconds:.0f} s: {why}"
-            facts = {"place": worker.device, "seconds": seconds, "message": message}
+            facts = {"place": worker.device, "seconds": seconds, "message": f"in quarantine for {seconds:.0f} s: {why}"}
             self._arrived.append(PoolEvent("quarantined", worker.name, facts))
 
     def _end(self, attempt: JobAttempt, outcome: Outcome) -> None:

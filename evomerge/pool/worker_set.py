@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from evomerge.errors import InputError
 from evomerge.pool.cluster import Cluster, Node, Resources, WorkerDied, WorkerStarted, differences, versions_here
 from evomerge.pool.protocol import PoolEvent
-from evomerge.pool.retry import JobAttempt
+from evomerge.pool.retry import JobAttempt, Quarantine
 from evomerge.pool.worker_state import WorkerState
 
 SURVEY_SECONDS = 1.0  # interval at which the cluster's nodes are read
@@ -53,9 +53,17 @@ class WorkerSet:
         """Return a worker by the cluster's number; None where it was dropped."""
         return self._workers.get(number)
 
-    def idle(self) -> list[WorkerState]:
-        """Return the workers that are ready and have no job."""
-        return list(self._idle.values())
+    def available(self, quarantine: Quarantine) -> list[WorkerState]:
+        """Return the workers that can take a job: not in quarantine, unless all are, and not on a leaving node."""
+        idle = [worker for worker in self._idle.values() if not worker.node.leaving]
+        now = self._cluster.now()
+        if not idle or quarantine.quiet(now):
+            return idle
+        sound = [worker for worker in idle if not quarantine.holds(worker.device_key, now)]
+        if sound:
+            return sound
+        busy = (worker for worker in self if not worker.node.leaving and not worker.idle)
+        return idle if all(quarantine.holds(worker.device_key, now) for worker in busy) else []
 
     def clear(self) -> None:
         """Forget all workers."""
@@ -152,6 +160,13 @@ class WorkerSet:
         worker = WorkerState(number, index, node, f"{node.name}/{index}", now, gpu_fraction=self._size.resources.gpus)
         self._workers[number] = worker
         self._cluster.start(node, number, worker.name)
+
+
+def best_worker(workers: Sequence[WorkerState], attempt: JobAttempt) -> WorkerState:
+    """Return the worker that suits a job best, see `JobAttempt.penalty`."""
+    if not attempt.failed_workers:  # most jobs have failed nowhere, and then the first worker is as good as any
+        return workers[0]
+    return min(workers, key=lambda worker: attempt.penalty(worker.node.id, worker.name))
 
 
 def capacity(node: Node, resources: Resources) -> int:

@@ -260,7 +260,7 @@ def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
             # mergekit has no words for a route
             "yaml": yaml_text(recipe.to_mergekit() if recipe.route is None else recipe.to_mapping()),
             "digest": recipe.digest,
-            "map": _map(coefficients_frame(recipe, findings.facts["layers"], findings.facts["modules"])),
+            "map": _map(coefficients_frame(recipe, findings.config.models.layers, findings.config.models.modules)),
             "route": [list(hop) for hop in recipe.route] if recipe.route is not None else None,
             "gain": None if against is None else _gain(findings, answers[number], answers[against], parent),
             "held": None

@@ -17,6 +17,7 @@ from evomerge.results.evaluations import front_numbers
 from evomerge.results.fronts import FrontAnswer, FrontRequest
 from evomerge.results.holdout import Final, generalisation_frame
 from evomerge.results.surrogates import errors_of, surrogates_of
+from evomerge.run_config import RunConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ class Findings:
     """A run at one moment."""
 
     run: Run
-    facts: Mapping[str, Any]
+    config: RunConfig
     objectives: tuple[Objective, ...]
     status: Mapping[str, Any]
     candidates: Mapping[int, Candidate]  # parents included
@@ -100,7 +101,7 @@ def findings_of(run: Run) -> Findings:
     people = [*run.data.candidates("parent"), *run.data.candidates("search")]
     return Findings(
         run=run,
-        facts=run.facts,
+        config=run.config,
         objectives=objectives,
         status=run.status(),
         candidates={person.number: person for person in people},
@@ -129,7 +130,7 @@ def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
         run: the run.
         scored: how many candidates have scores.
     """
-    info = CONTROLLERS.get(run.facts["controller"]["name"])  # one that is registered elsewhere may be unknown here
+    info = CONTROLLERS.get(run.config.controller.name)  # one that is registered elsewhere may be unknown here
     own = info is not None and info.predicts_front
     if len(run.objectives) < 2 or (not own and not FEWEST <= scored <= MOST) or not scored:
         return None

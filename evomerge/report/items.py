@@ -22,7 +22,7 @@ def items(findings: Findings) -> Html:
     """Return a picture per objective that is right or wrong item by item, on held-out items where they were asked."""
     split, people = _people(findings)
     answers = findings.run.data.answers_of(people, split)
-    stands_in = findings.facts["items"]["stands_in"] if split == "holdout" else {}
+    stands_in = findings.config.items.stands_in if split == "holdout" else {}
     pictures = []
     for objective in findings.objectives:
         if objective.kind != "task":

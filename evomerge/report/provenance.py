@@ -14,25 +14,25 @@ WIDE = ("Models", "Digests")  # tables of long names
 
 def question(findings: Findings) -> Html:
     """Return in one paragraph what the search was asked."""
-    facts = findings.facts
-    names = short_names(list(facts["models"]))
-    base = facts["merge"].get("base_model")
-    others = [names[model] for model in facts["models"] if model != base]
-    method = facts["merge"].get("merge_method")
+    config = findings.config
+    names = short_names(list(config.models.names))
+    base = config.merge.get("base_model")
+    others = [names[model] for model in config.models.names if model != base]
+    method = config.merge.get("merge_method")
     methods = f"{method} merges" if isinstance(method, str) else "merges by several methods"
     onto = f" onto {names[base]}" if base in names else ""
     wanted = _listed([objective.name for objective in findings.objectives])
     text = (
         f"A search over {methods} of {_listed(others)}{onto}, good at {wanted}: "
-        f"{findings.run.space.dimension} numbers, moved by {facts['controller']['name']}."
+        f"{findings.run.space.dimension} numbers, moved by {config.controller.name}."
     )
     return element("p", {"class": "lead"}, text)
 
 
 def asked(findings: Findings) -> Html:
     """Return objectives with their items, and the search file."""
-    facts = findings.facts
-    search, held, stands_in = (facts["items"][key] for key in ("search", "holdout", "stands_in"))
+    config = findings.config
+    search, held, stands_in = config.items.search, config.items.holdout, config.items.stands_in
     rows = [
         (
             o.name,
@@ -46,17 +46,17 @@ def asked(findings: Findings) -> Html:
     ]
     head = ("objective", "metric", "better is", "weight", "search items", "held-out items")
     shown = table(head, rows, caption="Objectives", numeric=range(3, 6))
-    controller = facts["controller"]
-    given = ", ".join(f"{key} {value}" for key, value in controller["options"].items() if value is not None)
+    controller = config.controller
+    given = ", ".join(f"{key} {value}" for key, value in controller.options.items() if value is not None)
     budget = findings.status["budget"]
     limits = [f"{budget['candidates']} candidates"] if budget.get("candidates") else []
     limits += [f"{budget['hours']:g} hours"] if budget.get("hours") else []
     text = (
-        f"Controller {controller['name']}{f' ({given})' if given else ''}; "
+        f"Controller {controller.name}{f' ({given})' if given else ''}; "
         f"budget {' and '.join(limits) or 'unlimited'}; "
-        f"fitness by {facts['estimator']}; seed {facts['seed']}."
+        f"fitness by {config.estimator}; seed {config.seed}."
     )
-    file = facts.get("search_text") or ""
+    file = config.search_text
     source = (
         element("details", {}, element("summary", {}, "The search file"), _code(file, "Search file")) if file else None
     )
@@ -65,11 +65,11 @@ def asked(findings: Findings) -> Html:
 
 def provenance(findings: Findings) -> Html:
     """Return versions, models with their revisions, and the digests by which everything can be checked."""
-    facts = findings.facts
-    names = short_names(list(facts["models"]))
-    versions = [("evomerge", facts["evomerge"]), *facts["versions"].items()]
-    models = [(names[m], m, facts["revisions"].get(m, "")) for m in facts["models"]]
-    tasks = list(facts["tasks"]["versions"].items()) + list(facts.get("measure_versions", {}).items())
+    config = findings.config
+    names = short_names(list(config.models.names))
+    versions = list(config.versions.items())
+    models = [(names[m], m, config.models.revisions.get(m, "")) for m in config.models.names]
+    tasks = [*config.tasks.versions.items(), *config.measure_versions.items()]
     people = list(
         dict.fromkeys([*([findings.best] if findings.best is not None else []), *(f.number for f in findings.finals)])
     )
@@ -78,10 +78,10 @@ def provenance(findings: Findings) -> Html:
     ]
     run = [
         ("run folder", str(findings.run.folder)),
-        ("search file", Path(str(facts["search_path"])).name),
-        ("began", facts["created"]),
+        ("search file", Path(config.search_path).name),
+        ("began", config.created),
         ("last event", findings.moment),
-        ("seed", facts["seed"]),
+        ("seed", config.seed),
     ]
     tables = [
         table(("what", "value"), run, caption="The run"),

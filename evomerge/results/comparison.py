@@ -124,7 +124,7 @@ def compare_models(
     split = split or ("holdout" if all(run.answered_holdout(model.number) for model in models) else "search")
     names = [f"parent {model.name}" if model.kind == "parent" else f"candidate {model.number}" for model in models]
     left, right = (run.responses(model.number, split) for model in models)
-    stands_in = run.facts["items"]["stands_in"] if split == "holdout" else {}
+    stands_in = run.config.items.stands_in if split == "holdout" else {}
     return compare((names[0], names[1]), (left, right), run.objectives, split=split, stands_in=stands_in, level=level)
 
 

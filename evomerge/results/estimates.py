@@ -22,7 +22,7 @@ COLUMNS = ("candidate", "objective", "estimate", "stderr", "low", "high", "full"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ItemEstimate:
     """An estimated score of a candidate over all search items of an objective, from its anchor items."""
 
     value: float
@@ -54,12 +54,12 @@ class Estimate:
         }
 
 
-def recorded_estimates(archive: Archive) -> dict[int, dict[str, Estimate]]:
+def recorded_estimates(archive: Archive) -> dict[int, dict[str, ItemEstimate]]:
     """Return candidate -> objective -> estimate, as recorded when the controller observed it."""
-    found: dict[int, dict[str, Estimate]] = {}
+    found: dict[int, dict[str, ItemEstimate]] = {}
     for event in archive.events("estimated"):
         if event.candidate is not None:
-            found[event.candidate] = {name: Estimate(**entry) for name, entry in event.payload["scores"].items()}
+            found[event.candidate] = {name: ItemEstimate(**entry) for name, entry in event.payload["scores"].items()}
     return found
 
 
@@ -76,7 +76,7 @@ def is_complete(responses: Iterable[Response], objective: Objective, items: Sequ
 def best_evaluation(
     number: int,
     responses: Sequence[Response],
-    estimates: Mapping[str, Estimate],
+    estimates: Mapping[str, ItemEstimate],
     objectives: Sequence[Objective],
     items: Mapping[str, Sequence[str]],
 ) -> Evaluation:

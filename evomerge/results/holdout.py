@@ -39,7 +39,7 @@ class Final:
 
 def finals_of(run: RunData) -> list[Final]:
     """Return finalists and parents of a run on the held-out items; see `compare_finals`."""
-    plan, stands_in = run.facts["items"]["holdout"], run.facts["items"]["stands_in"]
+    plan, stands_in = run.config.items.holdout, run.config.items.stands_in
     with run.open_archive() as archive:
         people = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
         done = [c for c in people if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate
-from evomerge.controllers.model_weights import ingredients_in
+from evomerge.controllers.model_weights import model_weights_in
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array
 from evomerge.pareto.importance import (
@@ -128,7 +128,7 @@ def _coordinates(run: RunData, found: RunSurrogates, pick: str) -> Array:
 
 def _parent_genotype(run: RunData, parent: Candidate) -> Array | None:
     """Return where a parent alone lies in the space (d,); None where models have no weights of their own to search."""
-    parts = ingredients_in(run.facts["merge"], run.space)
+    parts = model_weights_in(run.config.merge, run.space)
     if parts is None or not (parent.name in parts.names or parent.number == -1):  # -1 is the base: no weights at all
         return None
     return parts.point([1.0 if name == parent.name else 0.0 for name in parts.names])

@@ -31,15 +31,15 @@ def model_card(run: RunData, candidate: Candidate, lora: LoraReport | None = Non
         lora: how well the adapter gives it, where an adapter was written.
     """
     recipe = candidate.recipe
-    versions = {"evomerge": run.facts["evomerge"], **run.facts["versions"]}
+    versions = run.config.versions
     return "\n".join(
         [
             *_front(recipe, lora),
             f"# {run.folder.name}, candidate {candidate.number}",
             "",
             f"A `{recipe.method}` merge, found by evomerge among "
-            f"{status_of(run)['done']} scored candidates (controller {run.facts['controller']['name']}, "
-            f"seed {run.facts['seed']}).",
+            f"{status_of(run)['done']} scored candidates (controller {run.config.controller.name}, "
+            f"seed {run.config.seed}).",
             "",
             *_adapter(recipe, lora),
             "## Scores",
@@ -50,7 +50,7 @@ def model_card(run: RunData, candidate: Candidate, lora: LoraReport | None = Non
             *_recipe(recipe, run.fingerprint(candidate.number)),
             *_licences(recipe),
             *_provenance(recipe, versions),
-            f"- search began {run.facts['created']}, seed {run.facts['seed']}",
+            f"- search began {run.config.created}, seed {run.config.seed}",
             "",
         ]
     )

@@ -29,14 +29,14 @@ def response_table(run: RunData, objective: Objective, prefix: str = "") -> Resp
     Raises:
         InputError: the run is of a version that did not keep the hashes, or no model answered.
     """
-    names = run.facts.get("item_names", {}).get(objective.task)
+    names = run.config.item_hashes.get(objective.task)
     if names is None:
         raise InputError(
             f"{run.folder} was made by a version that did not keep its documents' hashes; items could not be "
             "recognised in another run. Search again, or calibrate from lm-eval's sample logs"
         )
     items: dict[str, str] = {}  # hash -> item
-    for item in run.facts["items"]["search"][objective.task]:
+    for item in run.config.items.search[objective.task]:
         items.setdefault(names[item][0], item)
     rows, models = [], []
     for candidate in [*run.candidates("parent"), *run.candidates()]:

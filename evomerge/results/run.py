@@ -6,7 +6,7 @@ shows the progress of a run that goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from evomerge.results.run_data import RunData
 from evomerge.results.selection import best_candidate, picked_candidate
 from evomerge.results.status import status_of
 from evomerge.results.tables import RunTables
+from evomerge.run_config import RunConfig
 from evomerge.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class Run:
         return overview(self.data)
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
-        return self.data.facts
+    def config(self) -> RunConfig:
+        """The configuration that was fixed when the search began: search file, models, items, seed, versions ..."""
+        return self.data.config
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

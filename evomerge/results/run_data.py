@@ -1,4 +1,4 @@
-"""The data of a run: facts, candidates, answers, outcomes, and the evaluations that follow from them.
+"""The data of a run: configuration, candidates, answers, outcomes, and the evaluations that follow from them.
 
 Everything else about a run (fronts, tables, texts) is a function of a `RunData`. Reading is safe during a search.
 """
@@ -6,7 +6,7 @@ Everything else about a run (fronts, tables, texts) is a function of a `RunData`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from evomerge.results.estimates import best_evaluation, full_only, recorded_esti
 from evomerge.results.evaluations import answered_everything, evaluation_of
 from evomerge.results.frames import flag_metrics
 from evomerge.results.utilisation import usage_summary
-from evomerge.space import SearchSpace, build_space
+from evomerge.run_config import RunConfig
+from evomerge.space import SearchSpace
 
 
 class RunData:
@@ -36,28 +37,20 @@ class RunData:
         self._known: dict[int, Evaluation] = {}  # evaluations on search items are cached: stored answers never change
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What was fixed when the search began: search file, models, objectives, items, seed, versions."""
+    def config(self) -> RunConfig:
+        """The configuration that was fixed when the search began: search file, models, items, seed, versions ..."""
         with self.open_archive() as archive:
-            return dict(archive.facts)
+            return RunConfig.from_json(archive.config_json)
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives, in the search file's order."""
-        return tuple(Objective(**entry) for entry in self.facts["objectives"])
+        return self.config.objectives
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space, built from the stored facts alone."""
-        return build_space(
-            self.facts["merge"],
-            layers=self.facts["layers"],
-            modules={name: tuple(found) for name, found in self.facts["modules"].items()},
-            mask_seed=self.facts["seed"],
-            revisions=self.facts["revisions"],
-            route=self.facts.get("route"),  # absent from runs of earlier versions
-            depths=self.facts.get("depths"),
-        )
+        """The search space, built from the stored configuration alone."""
+        return self.config.space()
 
     def candidates(self, kind: Kind = "search") -> list[Candidate]:
         """Return the proposed candidates with those remeasured, or the parents with the base first, in order.
@@ -76,7 +69,7 @@ class RunData:
             kind: search or parent.
         """
         finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
-        racing = self.facts.get("racing") is not None
+        racing = self.config.racing is not None
         with self.open_archive() as archive:
             whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
@@ -94,7 +87,7 @@ class RunData:
     def _estimates(self, archive: Archive, finished: Mapping[int, Outcome]) -> dict[int, Evaluation]:
         """Return the evaluations of candidates estimated from few items; candidates never observed are left out."""
         estimates = recorded_estimates(archive)
-        items = self.facts["items"]["search"]
+        items = self.config.items.search
         observed = {event.candidate for event in archive.events("told")}
         return {
             number: best_evaluation(
@@ -107,14 +100,14 @@ class RunData:
     @property
     def estimated(self) -> bool:
         """True where scores are estimated from few items, and only some candidates answered all of them."""
-        return bool(self.facts.get("estimation"))
+        return self.config.estimation is not None
 
     def full_candidates(self) -> list[int]:
         """Return the candidates that answered every search item: all that are scored, where nothing is estimated."""
         evaluations = self.evaluations()
         if not self.estimated:
             return [number for number, evaluation in evaluations.items() if evaluation.failure is None]
-        totals = {o.name: len(self.facts["items"]["search"][o.task]) for o in self.objectives}
+        totals = {o.name: len(self.config.items.search[o.task]) for o in self.objectives}
         return [
             number
             for number, evaluation in evaluations.items()
@@ -126,7 +119,7 @@ class RunData:
 
         None until the parents that they name have scores.
         """
-        texts = self.facts.get("constraints") or ()  # absent from runs of earlier versions
+        texts = self.config.constraints
         scores = parent_scores(self.candidates("parent"), self.evaluations("parent")) if texts else {}
         try:
             return read_constraints(texts, self.objectives, scores)
@@ -239,11 +232,8 @@ class RunData:
 
     def budget(self) -> dict[str, Any]:
         """Return the limits (candidates, hours, ...) that hold now: the file's, or those of the last `resume`."""
-        limits = dict(self.facts["budget"])
         with self.open_archive() as archive:
-            for event in archive.events("resumed"):  # limits given to a resume replace the earlier ones
-                limits.update(event.payload)
-        return limits
+            return asdict(self.config.budget.after(event.payload for event in archive.events("resumed")))
 
     def usage(self) -> dict[str, Any]:
         """Return where the time went: busy share, seconds by stage, candidates per hour, and what it cost."""

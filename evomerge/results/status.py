@@ -45,11 +45,11 @@ def status_of(run: RunData) -> dict[str, Any]:
 
 def _estimates(run: RunData) -> pd.DataFrame:
     with run.open_archive() as archive:
-        return estimates_frame(archive, run.objectives, run.facts["items"]["search"])
+        return estimates_frame(archive, run.objectives, run.config.items.search)
 
 
 def _constraints(run: RunData) -> tuple[str, ...]:
-    return tuple(run.facts.get("constraints") or ())
+    return run.config.constraints
 
 
 def _best(run: RunData) -> dict[str, Any] | None:

@@ -131,7 +131,7 @@ class RunTables:
         """
         run = self._data
         with run.open_archive() as archive:
-            return estimates_frame(archive, run.objectives, run.facts["items"]["search"])
+            return estimates_frame(archive, run.objectives, run.config.items.search)
 
     def coefficients(self, pick: int | str = "best") -> pd.DataFrame:
         """Return a candidate's recipe as a table: parameter, model, layer (-1: outside the layers), module, value.
@@ -148,7 +148,7 @@ class RunTables:
         Name: value, dtype: float64
         """
         recipe = picked_candidate(self._data, str(pick)).recipe
-        return coefficients_frame(recipe, self._data.facts["layers"], self._data.facts["modules"])
+        return coefficients_frame(recipe, self._data.config.models.layers, self._data.config.models.modules)
 
     def importance(self) -> pd.DataFrame:
         """Return which genes mattered, one row per gene and objective; columns in `landscapes.importance_frame`.

@@ -9,12 +9,14 @@ from pathlib import Path
 from evomerge.errors import InputError
 from evomerge.irt.bank import Bank
 from evomerge.irt.bank_files import read_bank
+from evomerge.run.problems import Problems
+from evomerge.run_config import BankConfig
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.knowledge import match_bank
 from evomerge.searchfile import SearchFile
 
-Names = dict[str, dict[str, Sequence[str]]]  # task -> item -> hashes of its text, ours first
+ItemHashes = dict[str, dict[str, tuple[str, ...]]]  # task -> item -> hashes of its text, ours first
 
 
 def digest_of(path: str) -> str:
@@ -23,15 +25,15 @@ def digest_of(path: str) -> str:
 
 
 def names_and_banks(
-    search_file: SearchFile, tasks: TaskSet, plan: ItemPlan, wanted: Sequence[str], problems: list[str]
-) -> tuple[Names, dict[str, dict[str, str]]]:
+    search_file: SearchFile, tasks: TaskSet, plan: ItemPlan, wanted: Sequence[str], problems: Problems
+) -> tuple[ItemHashes, dict[str, BankConfig]]:
     """Return how items are known to banks, and each task's bank; what does not fit is appended to `problems`.
 
     Where a bank knows an item by another hash than ours, that one stands beside it, so that a resumed run needs no
     task files to match them again.
     """
-    names: Names = {task: {d.id: [d.hash] for d in tasks.documents(task)} for task in _asked(tasks, plan)}
-    banks: dict[str, dict[str, str]] = {}
+    hashes: ItemHashes = {task: {d.id: (d.hash,) for d in tasks.documents(task)} for task in _asked(tasks, plan)}
+    banks: dict[str, BankConfig] = {}
     given, read = search_file.scoring.banks, dict[str, Bank]()
     for task in wanted:
         path = given.get(task, given.get(""))
@@ -44,14 +46,14 @@ def names_and_banks(
             match_bank(read[path], [known[item] for item in plan.search[task]], task)
             require_metric(read[path], search_file, tasks, task)
         except InputError as error:
-            problems.append(f"scoring.bank {path}: {error}")
+            problems.add(f"scoring.bank {path}: {error}")
             continue
-        banks[task] = {"path": path, "digest": digest_of(path)}
-        names[task] |= _matched(read[path], known)
-    return names, banks
+        banks[task] = BankConfig(path, digest_of(path))
+        hashes[task] |= _matched(read[path], known)
+    return hashes, banks
 
 
-def held_out_in_banks(tasks: TaskSet, plan: ItemPlan, banks: Mapping[str, Mapping[str, str]]) -> list[str]:
+def held_out_in_banks(tasks: TaskSet, plan: ItemPlan, banks: Mapping[str, BankConfig]) -> list[str]:
     """Return a sentence for each bank that knows questions which this run holds out, with how many they are.
 
     Another seed holds out other documents, so a bank made by an earlier run knows about half of this run's. No answer
@@ -61,12 +63,12 @@ def held_out_in_banks(tasks: TaskSet, plan: ItemPlan, banks: Mapping[str, Mappin
     for task, entry in banks.items():
         held = plan.holdout.get(plan.stands_in.get(task, task), ())
         known = tasks.names(plan.stands_in.get(task, task))
-        bank = read.setdefault(entry["path"], read_bank(entry["path"]))
+        bank = read.setdefault(entry.path, read_bank(entry.path))
         there = set(bank.items)
         leaked = sum(any(name in there for name in known[item]) for item in held)
         if leaked:
             found.append(
-                f"scoring.bank {entry['path']}: {leaked} of its {len(bank.items)} questions are among the {len(held)} "
+                f"scoring.bank {entry.path}: {leaked} of its {len(bank.items)} questions are among the {len(held)} "
                 f"that this run holds out for task {task!r}; answers to them are left out. The held-out score is fair "
                 "as long as no model in this search was chosen by such answers; the seed of the bank's run holds out "
                 "the same documents as that run"
@@ -91,8 +93,8 @@ def _asked(tasks: TaskSet, plan: ItemPlan) -> list[str]:
     return [task for task in dict.fromkeys([*plan.search, *plan.holdout]) if task in tasks.tasks]
 
 
-def _matched(bank: Bank, known: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+def _matched(bank: Bank, known: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Return item -> our hash, and the name that the bank knows it by where that is another."""
     there = set(bank.items)
     found = {item: next((name for name in names if name in there), names[0]) for item, names in known.items()}
-    return {item: list(dict.fromkeys([known[item][0], name])) for item, name in found.items()}
+    return {item: tuple(dict.fromkeys([known[item][0], name])) for item, name in found.items()}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from evomerge.archive import Event
 from evomerge.errors import InputError
 from evomerge.loop import Budget, Reserve
 from evomerge.results.evaluations import BEST_FINALISTS
 from evomerge.run.preparation import Preparation
+from evomerge.run_config import BudgetConfig
 from evomerge.searchfile import BudgetRequest
 from evomerge.searchfile.grammar import wrong_moment
 from evomerge.searchfile.load import budget_problems
@@ -50,25 +50,16 @@ def overridden(request: BudgetRequest, limits: Mapping[str, Any]) -> BudgetReque
     return changed
 
 
-def changed(facts: Mapping[str, Any], events: Iterable[Event]) -> dict[str, Any]:
-    """Return a run's limits as they are now: those that it began with, and what each `resume` put in their place."""
-    limits = dict(facts["budget"])
-    for event in events:
-        limits.update(event.payload)
-    return limits
-
-
-def budget_of(preparation: Preparation, limits: Mapping[str, Any]) -> Budget:
+def budget_of(preparation: Preparation, limits: BudgetConfig) -> Budget:
     """Return the loop's budget; where time is limited, the held-out scoring is reserved inside."""
-    hours, deadline = limits.get("hours"), limits.get("deadline")
-    candidates = limits.get("candidates")
+    hours, deadline, candidates = limits.hours, limits.deadline, limits.candidates
     return Budget(
         candidates=UNLIMITED if candidates is None else candidates,
         seconds=None if hours is None else 3600.0 * hours,
-        gpu_hours=limits.get("gpu_hours"),
+        gpu_hours=limits.gpu_hours,
         deadline=None if deadline is None else datetime.fromisoformat(deadline.replace("Z", "+00:00")).timestamp(),
-        cost=limits.get("cost"),
-        price=limits.get("price"),
+        cost=limits.cost,
+        price=limits.price,
         reserve=_reserve(preparation),
     )
 
@@ -77,6 +68,7 @@ def _reserve(preparation: Preparation) -> Reserve | None:
     held_out = sum(len(items) for items in preparation.plan.holdout.values())
     if not held_out:
         return None
-    first = (preparation.facts.get("racing") or {}).get("min_items")
+    racing = preparation.config.racing
+    first = None if racing is None else racing.min_items
     per_job = sum(len(items) if first is None else min(first, len(items)) for items in preparation.plan.search.values())
     return Reserve(len(preparation.parents) + BEST_FINALISTS + 1, held_out / per_job)  # 1: the front's knee

@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Objective
-from evomerge.errors import SearchFileError
-from evomerge.run.preparation import (
-    PreparedTasks,
-    prepare_tasks,
-    read_layouts,
-    refuse_constraints,
-    template_problems,
-)
-from evomerge.run.proposing import Proposing, decide
-from evomerge.run.reading import read_search_file
+from evomerge.run.model_inspection import inspect_models
+from evomerge.run.preparation import freeze, read_search_file
+from evomerge.run.problems import Problems
+from evomerge.run.task_inspection import SearchTasks, inspect_tasks
+from evomerge.run_config import ControllerConfig
 from evomerge.searchfile import SearchFile
 from evomerge.space import SearchSpace
 from evomerge.weights.estimate import TimeEstimate, estimate_time, export_bytes
@@ -35,11 +30,11 @@ class CheckReport:
     path: str  # of the search file
     models: dict[str, Layout]  # the base first
     space: SearchSpace  # the genes
-    tasks: PreparedTasks  # documents and items of each
+    tasks: SearchTasks  # documents and items of each
     search_file: SearchFile  # as it was read
     facts: dict[str, ModelFacts]  # what the headers say of each model
     time: TimeEstimate  # per candidate, on this machine
-    proposing: Proposing  # who proposes, and why
+    controller: ControllerConfig  # with `auto` resolved
     vocabulary: tuple[str, ...] = ()  # what happens to rows of models whose vocabularies differ
     warnings: list[str] = field(default_factory=list)  # what to mind; nothing here stops a search
 
@@ -79,7 +74,7 @@ class CheckReport:
             ],
             "items": {task: len(items) for task, items in self.tasks.plan.search.items()},
             "holdout": {task: len(items) for task, items in self.tasks.plan.holdout.items()},
-            "controller": {"name": self.proposing.name, "notes": list(self.proposing.notes)},
+            "controller": {"name": self.controller.name, "notes": list(self.controller.notes)},
             "needed_bytes": self.needed_bytes,
             "available_bytes": available_bytes("cpu"),
             "export_bytes": self.export_bytes,
@@ -104,8 +99,8 @@ class CheckReport:
         lines.append(f"  space      {self.space.dimension} genes: {_some(self.space.names)}")
         if self.space.route is not None:
             lines.append(f"  route      {self.space.route.describe()}")
-        lines.append(f"  controller {self.proposing.name}, budget {' and '.join(part for part in limits if part)}")
-        lines += [f"             {note.removeprefix('controller ')}" for note in self.proposing.notes]
+        lines.append(f"  controller {self.controller.name}, budget {' and '.join(part for part in limits if part)}")
+        lines += [f"             {note.removeprefix('controller ')}" for note in self.controller.notes]
         for objective in self.tasks.objectives:
             held = self._held(objective.task)
             lines.append(
@@ -146,15 +141,12 @@ def check(file: str | Path) -> CheckReport:
         SearchFileError: lists every problem of the file, the models and the tasks.
     """
     search_file = read_search_file(file)
-    problems: list[str] = []
-    models = read_layouts(search_file.merge, problems, search_file.route)
-    problems += template_problems(search_file, models)
-    tasks = prepare_tasks(search_file, problems)
-    base = models.base
-    if problems or tasks is None or base is None:
-        raise SearchFileError(search_file.path, problems)
-    refuse_constraints(search_file, tasks, models)
-    space = search_file.space(layers=base.layers, modules=base.modules, depths=models.depths)
+    problems = Problems(search_file)
+    models = inspect_models(search_file, problems)
+    tasks = inspect_tasks(search_file, problems, models)
+    preparation = freeze(search_file, models, tasks, problems, read_weights=False)
+    assert models is not None  # freeze has refused the problems otherwise
+    assert tasks is not None
     layouts = dict(models.layouts)
     facts = {name: facts_of(layout) for name, layout in layouts.items()}
     names = {name: short_name(name) for name in layouts}
@@ -169,16 +161,8 @@ def check(file: str | Path) -> CheckReport:
     items = sum(count if few is None else min(count, few) for count in asked.values())
     time = estimate_time(list(layouts.values()), items)
     notes = models.alignment.notes if models.alignment is not None else ()
-    proposing = decide(
-        search_file.controller,
-        search_file.merge,
-        space,
-        tasks.objectives,
-        tasks.plan,
-        search_file.budget.candidates,
-        measure=False,
-    )
-    report = CheckReport(search_file.path, layouts, space, tasks, search_file, facts, time, proposing, notes, warnings)
+    space, controller = preparation.space, preparation.config.controller
+    report = CheckReport(search_file.path, layouts, space, tasks, search_file, facts, time, controller, notes, warnings)
     free = available_bytes("cpu")
     if free is not None and report.needed_bytes > free:
         warnings.append(f"a worker needs {_size(report.needed_bytes)}, {_size(free)} are free on this machine")

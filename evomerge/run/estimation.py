@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
-from evomerge.controllers.protocol import Controller, Recommending
+from evomerge.controllers.protocol import Controller, Recommender
 from evomerge.irt.bank_files import read_bank
 from evomerge.irt.curves import Array
 from evomerge.loop import Items
-from evomerge.results.estimates import Estimate, best_evaluation
-from evomerge.run.generations import FreshItems
+from evomerge.results.estimates import ItemEstimate, best_evaluation
+from evomerge.run.item_sampler import ItemSampler
 from evomerge.run.preparation import Preparation
 from evomerge.scoring.estimate import values_of
 from evomerge.scoring.estimators import Estimator, answers_of
@@ -52,14 +51,15 @@ class Estimation:
         self._archive = archive
         self._objectives = preparation.objectives
         self._full: Items = preparation.plan.search
-        self._facts: Mapping[str, Any] = preparation.facts["estimation"]
-        self._method: str = preparation.facts["estimator"]
-        self._seed: int = preparation.facts["seed"]
+        config = preparation.config
+        assert config.estimation is not None  # otherwise scores are plain means
+        self._config = config.estimation
+        self._seed = config.seed
         self._space = preparation.space
-        self._fresh: FreshItems | None = None
-        if self._facts.get("anchors") == "fresh":  # absent from runs of earlier versions
-            self._fresh = FreshItems(archive, self._full, self._counts(), self._seed)
-        self._names: Mapping[str, Mapping[str, Sequence[str]]] = preparation.facts["item_names"]
+        self._sampler: ItemSampler | None = None
+        if self._config.anchors == "resample":
+            self._sampler = ItemSampler(archive, self._full, self._counts(), self._seed)
+        self._item_hashes = config.item_hashes
         self._estimated: list[_Estimated] = []
         self._anchors: dict[str, tuple[str, ...]] = {}
         self._learnt: set[int] = set()  # candidates
@@ -67,7 +67,7 @@ class Estimation:
     @property
     def asks_parents(self) -> bool:
         """Whether the parents answer all search items before anything else: all methods but `raw` lean on that."""
-        return self._method != "raw"
+        return self._config.estimator != "raw"
 
     def begin(self) -> None:
         """Choose the anchor items, or take up those that were chosen, and learn from what was answered since.
@@ -75,7 +75,7 @@ class Estimation:
         Call it once the parents have answered, where they do.
         """
         stored = next(iter(self._archive.events("anchors")), None)
-        if stored is not None and self._fresh is None:
+        if stored is not None and self._sampler is None:
             self._anchors = {task: tuple(ids) for task, ids in stored.payload["tasks"].items()}
         self._estimated = [found for objective in self._objectives if (found := self._prepared(objective))]
         if stored is None:
@@ -103,7 +103,7 @@ class Estimation:
         for event in self._archive.events("recommended"):
             if event.payload["told"] == told:
                 return [self._archive.candidate(number) for number in event.payload["numbers"]]
-        if not self._estimated or not isinstance(controller, Recommending):
+        if not self._estimated or not isinstance(controller, Recommender):
             return []
         points = controller.recommended()
         first, candidates = FIRST_REMEASURED + self._archive.count("remeasured"), list[Candidate]()
@@ -132,7 +132,7 @@ class Estimation:
         self._learn(number, responses)
         for one in self._estimated:
             self._note_changes(one)
-        if self._fresh is not None:  # full answers beside estimates from one lucky draw could not be compared
+        if self._sampler is not None:  # full answers beside estimates from one lucky draw could not be compared
             plain = best_evaluation(number, responses, {}, self._objectives, self._full)
             return Evaluation(number, {**plain.scores, **{name: known[name].as_score() for name in known}})
         return best_evaluation(number, responses, known, self._objectives, self._full)
@@ -142,28 +142,28 @@ class Estimation:
     @property
     def _full_every(self) -> int:
         """How many candidates there are for one that is answered in full; 0 for none."""
-        given = self._facts["full_every"]
+        given = self._config.full_evaluation_every
         if given is None and not self.asks_parents:
             return 0  # the error of a random sample is known without
         if given is not None:
-            return int(given)
+            return given
         ratios = [len(self._full[task]) / len(ids) for task, ids in self._asked(0).items()]
         return int(np.ceil(max(ratios) / FULL_SHARE)) if ratios else 0
 
     def _counts(self) -> dict[str, int]:
         """Return task -> items per candidate, for the tasks of which not all are asked."""
-        count, tasks = int(self._facts["items"]), {o.task for o in self._objectives if o.kind == "task"}
+        count, tasks = self._config.items, {o.task for o in self._objectives if o.kind == "task"}
         return {task: count for task, items in self._full.items() if task in tasks and len(items) > count}
 
     def _asked(self, number: int) -> Mapping[str, tuple[str, ...]]:
         """Return what a candidate is asked of the tasks that are not asked in full."""
-        if self._fresh is None:
+        if self._sampler is None:
             return self._anchors
-        return {task: items for task, items in self._fresh.items(number).items() if task in self._anchors}
+        return {task: items for task, items in self._sampler.items(number).items() if task in self._anchors}
 
     def _prepared(self, objective: Objective) -> _Estimated | None:
         """Return an objective with its estimator; None, with a note, where it is asked in full or by the plain mean."""
-        items, count = tuple(self._full[objective.task]), int(self._facts["items"])
+        items, count = tuple(self._full[objective.task]), self._config.items
         if objective.kind != "task" or len(items) <= count:
             return None
         parents = self._parents(objective, items)
@@ -179,14 +179,16 @@ class Estimation:
         if objective.task not in self._anchors:
             self._anchors[objective.task] = self._chosen(objective.task, knowledge, seed, count)
         pinned = tuple(items.index(item) for item in self._anchors[objective.task])
-        found = _Estimated(objective, items, Estimator(self._method, knowledge, seed, pinned))
+        found = _Estimated(objective, items, Estimator(self._config.estimator, knowledge, seed, pinned))
         return found
 
     def _chosen(self, task: str, knowledge: Knowledge, seed: int, count: int) -> tuple[str, ...]:
         """Return a task's anchor items; where they are drawn anew, those of the first generation stand for all."""
-        if self._fresh is not None:
-            return self._fresh.items(0)[task]
-        return tuple(self._full[task][place] for place in Estimator(self._method, knowledge, seed).anchors(count))
+        if self._sampler is not None:
+            return self._sampler.items(0)[task]
+        return tuple(
+            self._full[task][place] for place in Estimator(self._config.estimator, knowledge, seed).anchors(count)
+        )
 
     def _parents(self, objective: Objective, items: Sequence[str]) -> Array | None:
         """Return the parents' full answers; None where one is outside [0, 1]."""
@@ -201,13 +203,13 @@ class Estimation:
         return np.array(rows).reshape(-1, len(items))
 
     def _bank(self, task: str, items: Sequence[str]) -> BankPart | None:
-        entry = self._facts["banks"].get(task)
-        if entry is None:
+        bank = self._config.banks.get(task)
+        if bank is None:
             return None
-        names = self._names[task]
-        return match_bank(read_bank(entry["path"]), [names[item] for item in items], task)
+        hashes = self._item_hashes[task]
+        return match_bank(read_bank(bank.path), [hashes[item] for item in items], task)
 
-    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> Estimate | None:
+    def _estimate(self, one: _Estimated, number: int, responses: Sequence[Response]) -> ItemEstimate | None:
         """Return what a candidate's answers to the anchor items tell; None where a value is outside [0, 1]."""
         values = values_of(responses, one.objective)
         anchors = [item for item in self._asked(number)[one.objective.task] if item in values]
@@ -219,7 +221,7 @@ class Estimation:
             return None
         found = one.estimator.estimate(row)
         value, stderr = float(found.value[0]), float(found.stderr[0])
-        return Estimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
+        return ItemEstimate(value, stderr, len(asked), len(one.items), found.method[0], found.beyond[0])
 
     def _learn(self, number: int, responses: Sequence[Response]) -> None:
         if number in self._learnt:

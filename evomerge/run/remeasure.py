@@ -11,7 +11,8 @@ from evomerge.loop import evaluate
 from evomerge.results import Run
 from evomerge.results.fronts import FrontAnswer, FrontRequest
 from evomerge.run.options import Execution
-from evomerge.run.preparation import from_facts, verify
+from evomerge.run.preparation import from_config, verify
+from evomerge.run_config import RunConfig
 
 
 def remeasure(run: Run, request: FrontRequest, *, workers: int | None = None, address: str | None = None) -> str:
@@ -36,7 +37,7 @@ def remeasure(run: Run, request: FrontRequest, *, workers: int | None = None, ad
         reasons = "; ".join(answer.warnings) or "no points are predicted: --predicted must be above 0"
         raise InputError(f"there is nothing to remeasure: {reasons}")
     with Archive.open(run.folder, read_only=False) as archive:
-        preparation = from_facts(archive.facts)
+        preparation = from_config(RunConfig.from_json(archive.config_json))
         verify(preparation)
         first = FIRST_REMEASURED + archive.count("remeasured")
         candidates = _candidates(run, answer, places, first)

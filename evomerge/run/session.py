@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +22,13 @@ from evomerge.results import Run, open_run
 from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
 from evomerge.results.estimates import best_evaluations
 from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
-from evomerge.run.budgets import budget_of, changed, checked, overridden
+from evomerge.run.budgets import budget_of, checked, overridden
+from evomerge.run.controller_setup import search_problem
 from evomerge.run.estimation import Estimation
 from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
 from evomerge.run.places import kept, reopened
-from evomerge.run.preparation import Preparation, from_facts, prepare, verify
-from evomerge.run.proposing import setup_of
-from evomerge.run.reading import read_search_file
+from evomerge.run.preparation import Preparation, from_config, prepare, read_search_file, verify
+from evomerge.run_config import BudgetConfig, RunConfig
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
 
@@ -60,7 +60,7 @@ def search(file: str | Path, options: SearchOptions) -> Run:
         controller = _controller(preparation)
         with _fresh(folder, preparation) as archive, kept(archive, options.mirror, reporter.note):
             archive.put_parents(preparation.parents)
-            for text in (*preparation.facts["warnings"], *preparation.facts["controller"].get("notes", ())):
+            for text in (*preparation.config.warnings, *preparation.config.controller.notes):
                 archive.put_event("note", None, {"text": text})
                 reporter.note(text)
             with tracked(archive, options.log, reporter.say):
@@ -95,11 +95,11 @@ def resume(folder: str | Path, options: ResumeOptions) -> Run:
     reporter = options.progress or Reporter()
     try:
         with reopened(folder, options.mirror, reporter.note) as archive, kept(archive, options.mirror, reporter.note):
-            preparation = from_facts(archive.facts)
+            preparation = from_config(RunConfig.from_json(archive.config_json))
             options.allow_code(preparation.spec.task_settings.lm_eval)
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
-            overridden(BudgetRequest(**_current(archive)), limits)
+            overridden(BudgetRequest(**asdict(_current(archive, preparation))), limits)
             archive.put_event("resumed", None, limits)
             with tracked(archive, options.log, reporter.say):
                 _drive(archive, preparation, _controller(preparation), options, reporter)
@@ -117,7 +117,7 @@ def run_of_file(file: str | Path, out: str | Path | None = None) -> Path | None:
     folder = Path(out) if out is not None else Path("runs") / Path(file).stem
     if not Archive.exists(folder):
         return None
-    if open_run(folder).facts["search_text"] != load_search_file(file).text:
+    if open_run(folder).config.search_text != load_search_file(file).text:
         raise RunError(
             f"{folder} holds a run of another search file than {file} is now; go on with the old one: evomerge resume "
             f"{folder}, or choose another --out"
@@ -132,7 +132,7 @@ def _fresh(folder: Path, preparation: Preparation) -> Iterator[Archive]:
     Otherwise a search that failed on, say, NaN weights would have to be resumed with other weights, which is refused.
     """
     existed = folder.exists()
-    archive = Archive.create(folder, preparation.facts)
+    archive = Archive.create(folder, preparation.config.to_json())
     try:
         yield archive
     except InputError:
@@ -163,11 +163,11 @@ def _drive(
     if handler is not None:
         with suppress(ValueError):  # not the main thread: signals are somebody else's
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
-    budget = budget_of(preparation, _current(archive))
-    estimation = Estimation(archive, preparation) if preparation.facts.get("estimation") else None
+    budget = budget_of(preparation, _current(archive, preparation))
+    estimation = Estimation(archive, preparation) if preparation.config.estimation else None
     try:
         reason = StopReason("done", "")
-        constrained = bool(preparation.facts.get("constraints"))
+        constrained = bool(preparation.config.constraints)
         if constrained or (estimation is not None and estimation.asks_parents):
             reporter.note("asking the parents all search items")
             reason = evaluate(archive, pool, preparation.parents, "search", preparation.plan.search)
@@ -220,7 +220,7 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     """
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
-    if preparation.facts.get("racing") is not None:
+    if preparation.config.racing is not None:
         whole = answered_everything(archive.events("told"))
         done = [number for number in done if number in whole]
     # in reverse, so that the first of several with one recipe is what stays
@@ -233,7 +233,7 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
 
 def _constraints(archive: Archive, preparation: Preparation) -> tuple[Constraint, ...]:
     """Return the search's constraints as numbers, () without any; the parents have answered."""
-    texts = preparation.facts.get("constraints") or ()
+    texts = preparation.config.constraints
     done = {p.number: archive.responses("search", p.number) for p in preparation.parents if _done(archive, p.number)}
     evaluations = {n: evaluation_of(n, responses, preparation.objectives) for n, responses in done.items()}
     return read_constraints(texts, preparation.objectives, parent_scores(preparation.parents, evaluations))
@@ -245,35 +245,36 @@ def _done(archive: Archive, number: int) -> bool:
 
 
 def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = ()) -> Controller:
-    facts, settings = preparation.facts, preparation.facts["controller"]
-    setup = setup_of(
+    config, settings = preparation.config, preparation.config.controller
+    problem = search_problem(
         settings,
         preparation.space,
-        facts["merge"],
+        config.merge,
         preparation.objectives,
         preparation.plan,
-        budget=facts["budget"]["candidates"],
-        seed=facts["seed"],
+        budget=config.budget.candidates,
+        seed=config.seed,
         bounds=bounds_of(constraints, preparation.objectives) if constraints else None,
     )
-    return build_controller(settings["name"], setup, settings["options"])
+    return build_controller(settings.name, problem, dict(settings.options))
 
 
 def _rules(preparation: Preparation) -> Rules:
     """Return in which order candidates are told, and whether they race."""
-    controller, racing = preparation.facts["controller"], preparation.facts.get("racing")
+    controller, racing = preparation.config.controller, preparation.config.racing
     race = None
     if racing is not None:
         # single-objective controllers race against the incumbent, multi-objective ones against the Pareto front
-        scalar = len(preparation.objectives) == 1 or controller_info(controller["name"]).scalarises
+        scalar = len(preparation.objectives) == 1 or controller_info(controller.name).scalarises
         chosen: Literal["best", "front"] = "best" if scalar else "front"
-        against = racing["against"] or chosen
-        race = Racing(racing["min_items"], racing["alpha"], against, preparation.facts["seed"])
-    return Rules(controller.get("asynchronous", False), race)
+        against = racing.against or chosen
+        race = Racing(racing.min_items, racing.alpha, against, preparation.config.seed)
+    return Rules(controller.asynchronous, race)
 
 
-def _current(archive: Archive) -> dict[str, Any]:
-    return changed(archive.facts, archive.events("resumed"))
+def _current(archive: Archive, preparation: Preparation) -> BudgetConfig:
+    """Return the limits that hold now: those of the last resume, else the search file's."""
+    return preparation.config.budget.after(event.payload for event in archive.events("resumed"))
 
 
 def _overridden(search_file: SearchFile, limits: Mapping[str, Any], seed: int | None) -> SearchFile:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
 from evomerge.run.options import SubmitOptions, command_line
-from evomerge.run.packing import Luggage, pack
+from evomerge.run.upload_bundle import Luggage, pack
 from evomerge.searchfile.cluster_file import ClusterFile, passed_on
 
 if TYPE_CHECKING:

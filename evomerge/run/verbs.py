@@ -199,7 +199,7 @@ def replay(folder: str | Path, candidate: int | str, allow_code_execution: bool 
         InputError: there is no such candidate, or it has no scores.
         WeightsError: a model has changed since the search.
     """
-    from evomerge.run.preparation import from_facts
+    from evomerge.run.preparation import from_config
 
     run = open_run(folder)
     found = _chosen(run, candidate)
@@ -208,7 +208,7 @@ def replay(folder: str | Path, candidate: int | str, allow_code_execution: bool 
     if stored is None or stored.failure is not None:
         why = f"failed ({stored.failure.message})" if stored and stored.failure else "has not been scored"
         raise InputError(f"candidate {candidate} {why}, so there is nothing to compare a replay with")
-    preparation = from_facts(run.facts)
+    preparation = from_config(run.config)
     Execution(allow_code_execution=allow_code_execution).allow_code(preparation.spec.task_settings.lm_eval)
     spec = replace(preparation.spec, cache=None)  # the model is asked again, which is the point
     responses, outcome = _answers(spec, found.recipe, preparation.plan.search)

@@ -16,7 +16,7 @@ import numpy as np
 from evomerge.errors import InputError, near
 from evomerge.irt.anchors import random_items, stratified_items
 from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.inheritance import telling_items
+from evomerge.irt.inheritance import informative_items
 from evomerge.irt.judge import ADAPTIVE_MODELS, MARGIN
 from evomerge.irt.ladder import FEW_MODELS
 from evomerge.irt.readings import choose_items, population_scores
@@ -97,7 +97,7 @@ class Estimator:
         elif self.method in ON_BANKS and self.knowledge.models >= FEW_MODELS and self.knowledge.even:
             chosen, _ = choose_items(learnt.calibration, "greedy", count, rng)
         elif self.method == "parents":
-            chosen = telling_items(learnt.inheritance, learnt.weights, count, rng)
+            chosen = informative_items(learnt.inheritance, learnt.weights, count, rng)
         else:
             chosen = stratified_items(learnt.guess, count, rng)
         return np.sort(chosen)

@@ -12,8 +12,8 @@ from evomerge.errors import InputError
 from evomerge.irt.bank import Bank
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.ladder import NEAR, Rung, choose_rung
-from evomerge.irt.readings import Calibration, learn
+from evomerge.irt.ladder import NEAR_RASCH_SPEC, IRTModelSpec, select_irt_model
+from evomerge.irt.readings import Calibration, fit_calibration
 from evomerge.irt.table import listed
 
 # A bank is fitted again once the run's own models make up this share of its models; before, they would hardly move it.
@@ -32,7 +32,7 @@ class BankPart:
     """The part of an item bank that is about one objective's search items, in their order."""
 
     responses: Array  # (models, items), nan where the bank has no answer or no such item
-    rung: Rung
+    model_spec: IRTModelSpec
     parameters: ItemParameters | None  # None where an item is missing, so that the bank must be fitted again
     kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # learnt from it, by question
 
@@ -89,27 +89,27 @@ class Knowledge:
         """Return what was known without one of the merges."""
         return Knowledge(self.parents, np.delete(self.merges, merge, axis=0), self.bank)
 
-    def rung(self) -> Rung:
+    def model_spec(self) -> IRTModelSpec:
         """Return how much item structure the models can support; the bank's own choice where there is a bank.
 
         Where a bank lacks items, those decide: structure that only the others support would be noise on them.
         """
         if self.bank is not None and self.even:
-            return self.bank.rung
+            return self.bank.model_spec
         table = self._table()
         fewest = int((~np.isnan(table)).sum(axis=0).min())
         if fewest < OWN_MODELS or self.bank is not None:
-            return NEAR
-        return choose_rung(table, np.random.default_rng(0))[0]
+            return NEAR_RASCH_SPEC
+        return select_irt_model(table, np.random.default_rng(0))[0]
 
     def calibration(self) -> Calibration:
         """Return what bank, parents and merges teach about the items together."""
         weights = np.full(self.items, 1.0 / self.items)
         if self.bank is None or self.refitted:
-            return learn(self._table(), weights, self.rung())
+            return fit_calibration(self._table(), weights, self.model_spec())
         if "calibration" not in self.bank.kept:
             bank = self.bank
-            self.bank.kept["calibration"] = learn(bank.responses, weights, bank.rung, bank.parameters)
+            self.bank.kept["calibration"] = fit_calibration(bank.responses, weights, bank.model_spec, bank.parameters)
         calibration: Calibration = self.bank.kept["calibration"]
         return calibration
 
@@ -153,8 +153,8 @@ def match_bank(bank: Bank, names: Sequence[Sequence[str]], what: str) -> BankPar
     responses = np.full((len(bank.table.models), len(names)), np.nan)
     responses[:, known] = bank.table.responses[:, found[known]]
     if not known.all():
-        return BankPart(responses, bank.rung, None)
-    return BankPart(responses, bank.rung, _columns(bank.parameters, found))
+        return BankPart(responses, bank.model_spec, None)
+    return BankPart(responses, bank.model_spec, _columns(bank.parameters, found))
 
 
 def _columns(parameters: ItemParameters, columns: IntArray) -> ItemParameters:

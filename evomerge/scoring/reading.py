@@ -10,11 +10,11 @@ import numpy as np
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array, IntArray
 from evomerge.irt.inheritance import inheritance_items, inherited_mean, inherited_scores
-from evomerge.irt.judge import Verdict, judge
+from evomerge.irt.judge import CrossValidationResult, cross_validate
 from evomerge.irt.ladder import FEW_MODELS
-from evomerge.irt.parents import read_merges
+from evomerge.irt.parents import estimate_merges
 from evomerge.irt.performance import difference
-from evomerge.irt.readings import GP_GREEDY, P_GREEDY, P_STRATIFIED, Calibration, Reading, mix, read
+from evomerge.irt.readings import GP_GREEDY, P_GREEDY, P_STRATIFIED, Calibration, ScoreEstimate, estimate_scores, mix
 from evomerge.irt.uncertainty import conformal_factor, raw_variance
 from evomerge.scoring.knowledge import Knowledge
 
@@ -75,29 +75,29 @@ class Learnt:
             return Read(scores.estimate, scores.sd, ("parents",) * len(answers))
         if method == "mp-irt":
             parents = [self.knowledge.parents] * len(answers)
-            merged = read_merges(self.calibration.items, self.weights, chosen, answers, parents)
+            merged = estimate_merges(self.calibration.items, self.weights, chosen, answers, parents)
             methods = tuple("mp-irt" if ok else "p-irt" for ok in merged.trusted)
             return Read(merged.estimate, merged.sd, methods)
         shares = np.full(len(chosen), 1.0 / len(chosen))
-        found = read(self.calibration, "p-irt", chosen, shares, answers)
+        found = estimate_scores(self.calibration, "p-irt", chosen, shares, answers)
         if method == "gp-irt":
-            linear = read(self.calibration, "linear", chosen, shares, answers)
-            found = mix(linear, found, self.verdict("gp-irt", len(chosen)).share)
+            linear = estimate_scores(self.calibration, "linear", chosen, shares, answers)
+            found = mix(linear, found, self.verdict("gp-irt", len(chosen)).fraction)
         return Read(found.estimate, found.sd, (method,) * len(answers))
 
-    def verdict(self, method: str, count: int) -> Verdict:
+    def verdict(self, method: str, count: int) -> CrossValidationResult:
         """Return what left-out calibration models say about p-irt or gp-irt on `count` items.
 
         A bank that is too large for the run's own models to move is judged once in a run, not once per merge.
         """
         few = self.knowledge.models < FEW_MODELS
-        recipe = GP_GREEDY if method == "gp-irt" else P_STRATIFIED if few else P_GREEDY
+        spec = GP_GREEDY if method == "gp-irt" else P_STRATIFIED if few else P_GREEDY
         bank, key = self.knowledge.bank, ("verdict", method, count, self.seed)
         kept = bank.kept if bank is not None and not self.knowledge.refitted else self._kept
         if key not in kept:
             rng = np.random.default_rng([self.seed, count])
-            kept[key] = judge(self.calibration, self.knowledge.rung(), (recipe,), count, rng)[0]
-        verdict: Verdict = kept[key]
+            kept[key] = cross_validate(self.calibration, self.knowledge.model_spec(), (spec,), count, rng)[0]
+        verdict: CrossValidationResult = kept[key]
         return verdict
 
     def factor(self, method: str, count: int, level: float) -> float:
@@ -106,7 +106,7 @@ class Learnt:
         return conformal_factor(verdict.errors, verdict.sds, level)
 
     @cached_property
-    def _kept(self) -> dict[object, Verdict]:
+    def _kept(self) -> dict[object, CrossValidationResult]:
         return {}
 
     def _difference(self, answers: Array, chosen: IntArray) -> Read:
@@ -118,5 +118,5 @@ class Learnt:
         # One item at its expected variance keeps answers that all agree from claiming certainty.
         square = ((miss**2).sum(axis=1) + expected) / (n + 1.0)
         sd = np.sqrt((1.0 - n / self.knowledge.items) * np.maximum(square, 0.0) / n)
-        reading = Reading(np.clip(estimate, 0.0, 1.0), sd)
+        reading = ScoreEstimate(np.clip(estimate, 0.0, 1.0), sd)
         return Read(reading.estimate, reading.sd, ("difference",) * len(answers))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -145,10 +144,7 @@ class ModelScorer:
             TaskError: a file or function of a measure is missing or wrong.
             InputError: the batch size is not a positive whole number or "auto".
         """
-        size = batch_size if batch_size not in (None, "auto") else task_set.settings["batch_size"] or "auto"
-        if size != "auto" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise InputError(f"batch_size must be a whole number of at least 1, or 'auto', got {size!r}")
-        given = None if size == "auto" else int(size)
+        given = _size_of(batch_size if batch_size not in (None, "auto") else task_set.settings["batch_size"] or None)
         lm = harness.make_lm(model, tokenizer, task_set.settings, given or PLAIN_BATCH)
         device: torch.device = model.get_input_embeddings().weight.device
         context = InferenceContext(model, lm, Encoder(lm), task_set.settings, device, given, fast)
@@ -161,8 +157,7 @@ class ModelScorer:
         self._written: dict[str, Generation] = {}  # item -> its first written answer in the last call
         self._measures: Mapping[str, BoundMetric] = {measure.name: BoundMetric(measure) for measure in measures}
         self._cache = cache
-        settings = dict(task_set.settings.lm_eval)
-        self._identity = identity(model, lm.tokenizer, settings) if cache is not None else ""
+        self._identity = identity(model, lm.tokenizer, dict(task_set.settings.lm_eval)) if cache is not None else ""
         self._questions: dict[tuple[str, str, str | None], str] = {}  # (task, item, chat template) -> its hash
 
     @property
@@ -195,7 +190,7 @@ class ModelScorer:
         if task in self._measures:
             return self._measures[task].answers(tuple(item_ids), self.queries)
         items = tuple(dict.fromkeys(item_ids))
-        return self._graded(task, items, self.outputs(task, items), items) if items else ()
+        return self._graded(task, items, dict(zip(items, self.outputs(task, items), strict=True)), items)
 
     def outputs(self, task: str, items: Iterable[str]) -> list[list[list[Output]]]:
         """Return the model's outputs, before filters and metrics: per item, per request, per repeat."""
@@ -251,25 +246,16 @@ class ModelScorer:
                 self._fallbacks[task] = backend.fallback
         return chosen
 
-    def remembered(self, weights: str, task: str, items: Sequence[str]) -> tuple[Response, ...]:
-        """Return the responses as `answers` does, from the cache where a model of these very weights gave them.
-
-        Args:
-            weights: names the weights that are in the model now, see weights.fingerprint; '' runs the model.
-            task: or measure. A user's function and a judge are always called, since they may depend on more than the
-                model.
-            items: in order.
-        """
-        return tuple(itertools.chain(*self.portions(weights, task, items)))
-
     def portions(
         self, weights: str, task: str, items: Sequence[str], together: Sequence[str] = (), seconds: float = math.inf
     ) -> Iterator[tuple[Response, ...]]:
-        """Yield the responses of `remembered` as batches end; those of a measure all at once.
+        """Yield the responses to items of a task as batches end; those to a measure all at once.
 
         Args:
-            weights: see `remembered`, as `task` and `items`.
-            task: or measure.
+            weights: names the weights that are in the model now, see weights.fingerprint, so that the cache can answer;
+                '' runs the model.
+            task: or measure. A user's function and a judge are always called, since they may depend on more than the
+                model.
             items: in order.
             together: items from which the batches are made, see `output_portions`; not where answers are found in the
                 cache, for what is left is then asked by itself.
@@ -284,37 +270,22 @@ class ModelScorer:
         whole = tuple(missing) if found or not together else tuple(together)
         ready = [response for item in items for response in found.get(item, ())]
         if task in self._measures:
-            ready += self._kept(keys, self.answers(task, missing) if missing else ())
+            ready += _keep(self._cache, keys, self.answers(task, missing) if missing else ())
             missing = []
         given: dict[str, list[list[Output]]] = {}
         since = time.monotonic()
         for portion in self.output_portions(task, missing, whole) if missing else ():
             given |= portion
             if time.monotonic() - since >= seconds:
-                yield (*ready, *self._kept(keys, self._grade_some(task, items, given, whole)))
+                yield (*ready, *_keep(self._cache, keys, self._graded(task, items, given, whole)))
                 ready, given, since = [], {}, time.monotonic()
         if given:
-            ready += self._kept(keys, self._grade_some(task, items, given, whole))
+            ready += _keep(self._cache, keys, self._graded(task, items, given, whole))
         if keys:  # the order does not depend on which were in the cache
             place = {item: number for number, item in enumerate(items)}
             ready.sort(key=lambda response: place[response.item])
         if ready:
             yield tuple(ready)
-
-    def _grade_some(
-        self, task: str, items: Sequence[str], given: Mapping[str, list[list[Output]]], together: Collection[str]
-    ) -> tuple[Response, ...]:
-        ended = tuple(item for item in items if item in given)
-        return self._graded(task, ended, [given[item] for item in ended], together)
-
-    def _kept(self, keys: Mapping[str, str], responses: Sequence[Response]) -> Sequence[Response]:
-        """Return responses after putting those to items that have a key into the cache."""
-        if keys and responses and self._cache is not None:
-            by_item: dict[str, list[Response]] = {}
-            for response in responses:
-                by_item.setdefault(response.item, []).append(response)
-            self._cache.put((keys[item], of_item) for item, of_item in by_item.items())
-        return responses
 
     def probe(self, task: str, items: Sequence[str], checks: SanityChecks) -> None:
         """Check the model's written answers to the first items of a task.
@@ -344,14 +315,12 @@ class ModelScorer:
         return self._questions[key]
 
     def _graded(
-        self,
-        task: str,
-        items: tuple[str, ...],
-        given: Sequence[Sequence[Sequence[Output]]],
-        together: Collection[str],
+        self, task: str, wanted: Sequence[str], outputs: Mapping[str, list[list[Output]]], together: Collection[str]
     ) -> tuple[Response, ...]:
-        """Return the responses for the outputs of some items, which ran together with others."""
-        graded = self._tasks.grade(task, self._prepare(task, items), given)
+        """Return the responses for the outputs of those wanted items that have some; they ran together with others."""
+        items = tuple(item for item in wanted if item in outputs)
+        given = [outputs[item] for item in items]
+        graded = self._tasks.grade(task, self._prepare(task, items), given) if items else ()
         cut = self._truncated.get(task, set()).intersection(together)
         if cut:  # usually every prompt fits, and the flag is left out
             graded += tuple(Response(task, item, SHORTENED, float(item in cut)) for item in items)
@@ -410,3 +379,21 @@ def _log_likelihood(name: str, output: Output) -> float:
     if isinstance(value, str) or not math.isfinite(value):
         raise CandidateError(f"{name!r}: the log likelihood of a text is {value}")
     return float(value)
+
+
+def _keep(cache: AnswerCache | None, keys: Mapping[str, str], responses: Sequence[Response]) -> Sequence[Response]:
+    """Return responses after putting those to items that have a key into the cache."""
+    if keys and responses and cache is not None:
+        by_item: dict[str, list[Response]] = {}
+        for response in responses:
+            by_item.setdefault(response.item, []).append(response)
+        cache.put((keys[item], of_item) for item, of_item in by_item.items())
+    return responses
+
+
+def _size_of(batch_size: Any) -> int | None:
+    """Return a batch size, None where it is automatic."""
+    size = "auto" if batch_size is None else batch_size
+    if size != "auto" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise InputError(f"batch_size must be a whole number of at least 1, or 'auto', got {size!r}")
+    return None if size == "auto" else int(size)

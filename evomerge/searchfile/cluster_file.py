@@ -132,7 +132,7 @@ def _check(content: Mapping[str, Any], wrong: set[Place], problems: list[Problem
             problems.append(Problem((key,), "is of a cluster, and this file has no address; leave it out"))
     for index, variable in enumerate(content["env"] or ()):
         if not VARIABLE.fullmatch(variable):
-            # the entry itself may be a secret that somebody wrote here: it is not repeated
+            # the entry itself may be a secret written here by mistake, so the message does not repeat it
             text = "must be the name of an environment variable, as in HF_TOKEN; its value is never written to a file"
             problems.append(Problem(("env", index), text))
     fetch = content["fetch"]

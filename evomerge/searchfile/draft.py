@@ -1,4 +1,4 @@
-"""A first search file, written for somebody who has models and tasks and no file yet: the form of `evomerge init`."""
+"""A first search file from models and tasks, as `evomerge init` writes it."""
 
 from __future__ import annotations
 

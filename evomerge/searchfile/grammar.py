@@ -125,7 +125,7 @@ class Many:
 
 @dataclass(frozen=True)
 class Free:
-    """A mapping that is passed on as it is; whoever takes it checks it."""
+    """A mapping that is passed on unchanged; its reader checks it."""
 
     example: str
 

@@ -284,12 +284,12 @@ def _estimated(content: dict[str, Any], tasks: Sequence[str], folder: str, probl
     given = content.pop("bank")
     banks = {"": given} if isinstance(given, str) else given or {}
     if content["estimator"] == "mean":
-        fresh = "fresh" if content["anchors"] == "fresh" else None
+        resample = "resample" if content["anchors"] == "resample" else None
         keys = (
             ("bank", given),
             ("pool", content["pool"]),
             ("full_evaluation_every", content["full_evaluation_every"]),
-            ("anchors", fresh),
+            ("anchors", resample),
         )
         for key, value in keys:
             if value is not None:

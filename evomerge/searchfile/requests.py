@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from evomerge.errors import SearchFileError
 from evomerge.scoring.measures import Measure
-from evomerge.space.expansion import expand
-from evomerge.space.problems import Place, located
-from evomerge.space.space import SearchSpace, build_space, route_depth_problems
+from evomerge.space.problems import Place
+from evomerge.space.space import SearchSpace, build_space
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class ScoringRequest:
     estimator: str = "mean"
     banks: Mapping[str, str] = field(default_factory=dict)  # task -> absolute path of its item bank; '' for every task
     pool: int | None = None  # with an estimator: search items per task; None: all that are not held out
-    anchors: str = "pinned"  # with an estimator: pinned, or fresh for every generation
+    anchors: Literal["pinned", "resample"] = "pinned"  # with an estimator; resample: others per generation
     full_evaluation_every: int | None = None  # candidates for one that is answered in full; None: the default, 0: none
     lm_eval: Mapping[str, Any] = field(default_factory=dict)  # passed through to lm-eval
     batch_size: int | None = None
@@ -96,10 +94,6 @@ class SearchFile:
         Raises:
             SearchFileError: the markers do not fit this model, such as more blocks than layers; with lines.
         """
-        problems = list(expand(self.merge, layers, modules, ("merge",), routed=self.route is not None).problems)
-        problems += route_depth_problems(self.route, self.merge, layers, depths)
-        if problems:
-            raise SearchFileError(self.path, located(problems, self.lines))
         return build_space(
             self.merge,
             layers=layers,
@@ -108,4 +102,7 @@ class SearchFile:
             revisions=revisions,
             route=self.route,
             depths=depths,
+            place=("merge",),
+            lines=self.lines,
+            path=self.path,
         )

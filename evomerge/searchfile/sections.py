@@ -77,7 +77,7 @@ SCORING = Section(
         ),
         Key(
             "anchors",
-            Text(("pinned", "fresh"), what="choice"),
+            Text(("pinned", "resample"), what="choice"),
             "with an estimator: ask all candidates the same items, or every generation others drawn at random",
             default="pinned",
         ),

@@ -7,55 +7,57 @@ from dataclasses import replace
 from typing import Any
 
 from evomerge.errors import MergeError
-from evomerge.space.gaps import Spot
+from evomerge.space.gaps import ParameterSite
 from evomerge.space.markers import Marker, is_marker, is_number
 from evomerge.space.problems import Problem
 
-REST = "other"  # the name of what no module or filter names
+REST = "other"  # names the tensors that no module or filter matches
 
 
-def value_problems(value: Any, spot: Spot) -> list[Problem]:
+def value_problems(value: Any, site: ParameterSite) -> list[Problem]:
     """Return what is wrong with one value of a parameter, of the first method that refuses it."""
-    for method, parameter in spot.definitions:
+    for method, parameter in site.definitions:
         single = isinstance(value, (bool, str)) or is_number(value)
         if not single:
-            return [Problem(spot.place, f"{spot.parameter} must be a single value here, got {value!r}")]
+            return [Problem(site.place, f"{site.parameter} must be a single value here, got {value!r}")]
         try:
-            parameter.check(value, f"{method.name}: {spot.parameter}")
+            parameter.check(value, f"{method.name}: {site.parameter}")
         except MergeError as error:
-            return [Problem(spot.place, str(error))]
+            return [Problem(site.place, str(error))]
     return []
 
 
-def marker_problems(marker: Marker, spot: Spot, depth: str, group: str) -> Iterator[Problem]:
-    """Yield what is wrong with a well-formed marker at this spot.
+def marker_problems(marker: Marker, site: ParameterSite, depth: str, group: str) -> Iterator[Problem]:
+    """Yield what is wrong with a well-formed marker at this site.
 
     Args:
         marker: what stands there.
-        spot: where it takes effect.
+        site: where it takes effect.
         depth: the name of its entry where it stands in a gradient, else empty.
         group: the filter under which it stands, else empty.
     """
-    if not spot.methods:
-        yield Problem(spot.place, f"{spot.parameter} changes nothing here; give a number, or remove it")
+    if not site.methods:
+        yield Problem(site.place, f"{site.parameter} changes nothing here; give a number, or remove it")
+    # mergekit's gradients hold numbers only, no nested forms
     if depth and (marker.depth or marker.modules or marker.filters):
-        yield Problem(spot.place, "an entry of a gradient cannot itself vary over depth or modules; only `per: model`")
+        yield Problem(site.place, "an entry of a gradient cannot itself vary over depth or modules; only `per: model`")
     elif group and (marker.modules or marker.filters):
-        yield Problem(spot.place, "this value has a filter already; remove modules and filters from its `per`")
-    if marker.per_model and ("models" in spot.place or "sources" in spot.place):
-        yield Problem(spot.place, "`per: model` stands inside one model; remove model from per")
+        yield Problem(site.place, "this value has a filter already; remove modules and filters from its `per`")
+    if marker.per_model and ("models" in site.place or "sources" in site.place):
+        yield Problem(site.place, "`per: model` stands inside one model; remove model from per")
     if (marker.depth or depth) and not marker.numeric:
         reason = "mergekit picks names by rounding the depth; use modules or filters"
-        yield Problem(spot.place, f"names cannot vary over depth, as {reason}")
-    if marker.modules and REST not in marker.modules and any(p.default is None for _, p in spot.definitions):
-        text = f"{spot.parameter} has no default; add other to modules, for tensors that belong to neither"
-        yield Problem(spot.place, text)
-    yield from _range_problems(marker, spot)
+        yield Problem(site.place, f"names cannot vary over depth, as {reason}")
+    if marker.modules and REST not in marker.modules and any(p.default is None for _, p in site.definitions):
+        text = f"{site.parameter} has no default; add other to modules, for tensors that belong to neither"
+        yield Problem(site.place, text)
+    yield from _range_problems(marker, site)
 
 
-def whole_numbers_only(spot: Spot) -> bool:
+def whole_numbers_only(site: ParameterSite) -> bool:
     """True where the parameter of some method is a whole number."""
-    return any(isinstance(p.default, int) and not isinstance(p.default, bool) for _, p in spot.definitions)
+    # bool is an int
+    return any(isinstance(p.default, int) and not isinstance(p.default, bool) for _, p in site.definitions)
 
 
 def covers(setting: Any) -> bool:
@@ -63,15 +65,15 @@ def covers(setting: Any) -> bool:
     if setting is None:
         return False
     if isinstance(setting, Mapping) and not is_marker(setting):
-        return setting.get("filter") in (None, "*")
+        return setting.get("filter") in (None, "*")  # mergekit's two spellings of an entry for all other tensors
     if isinstance(setting, list) and any(isinstance(entry, Mapping) and not is_marker(entry) for entry in setting):
         return any(isinstance(entry, Mapping) and entry.get("filter") in (None, "*") for entry in setting)
     return True
 
 
-def _range_problems(marker: Marker, spot: Spot) -> list[Problem]:
-    gene, at = marker.gene, replace(spot, place=(*spot.place, "search"))
-    for _, parameter in spot.definitions:
+def _range_problems(marker: Marker, site: ParameterSite) -> list[Problem]:
+    gene, at = marker.gene, replace(site, place=(*site.place, "search"))
+    for _, parameter in site.definitions:
         switch = isinstance(parameter.default, bool)
         words = parameter.choices or (("true", "false") if switch else ())
         if words and gene.kind != "choice":
@@ -79,7 +81,7 @@ def _range_problems(marker: Marker, spot: Spot) -> list[Problem]:
             return [Problem(at.place, text)]
         if switch and not all(isinstance(choice, bool) for choice in gene.choices):
             return [Problem(at.place, f"{parameter.name} must be true or false, got {list(gene.choices)}")]
-    for value in gene.choices or (gene.low, gene.high):
+    for value in gene.choices or (gene.low, gene.high):  # the ends suffice: a parameter's own range has no holes
         if problems := value_problems(value, at):
             return problems
     return []

@@ -1,4 +1,4 @@
-"""The form of a mergekit document: its keys, its models, its slices. What parameters mean is `expansion`'s affair."""
+"""The schema of a mergekit document: its keys, models and slices. `expansion` checks the parameters' meaning."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REFUSED = {
     "residual_weight": "mergekit reads this key and ignores it; remove it",
     "route": "the layers' order is a section of its own in a search file; move it beside merge",
 }
-_PATHLIKE = re.compile(r"[./~]")
+_PATHLIKE = re.compile(r"[./~]")  # a hub id cannot begin with these
 
 
 def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool = False) -> list[Problem]:
@@ -51,7 +51,7 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
     problems += _method(document.get("merge_method"), (*place, "merge_method"))
     given = [key for key in ("models", "slices") if document.get(key) is not None]
     if len(given) != 1:
-        if not set(document) & {"modules"}:
+        if not set(document) & {"modules"}:  # `_unknown` refuses modules with a better message
             problems.append(
                 Problem(place, f"exactly one of models and slices is needed, got {' and '.join(given) or 'neither'}")
             )
@@ -68,7 +68,7 @@ def check_form(document: Mapping[str, Any], place: Place = (), *, recipe: bool =
         if document.get("tokenizer_source") is not None:
             problems.append(Problem((*place, "tokenizer"), "give tokenizer or tokenizer_source, not both"))
     seed = document.get("mask_seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:  # YAML's `true` is an int in Python
         problems.append(Problem((*place, "mask_seed"), f"must be a whole number of at least 0, got {seed!r}"))
     revisions = document.get("revisions") or {}
     if not isinstance(revisions, Mapping) or not all(isinstance(entry, str) for entry in revisions.values()):
@@ -82,6 +82,7 @@ def model_places(document: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """Yield every place below `document` that names a model, with the name; the form has been checked."""
     if isinstance(document.get("base_model"), str):
         yield ("base_model",), document["base_model"]
+    # two words are no model
     if isinstance(document.get("tokenizer_source"), str) and document["tokenizer_source"] not in (BASE, UNION):
         yield ("tokenizer_source",), document["tokenizer_source"]
     yield from _tokenizer_places(document.get("tokenizer") or {})
@@ -110,7 +111,7 @@ def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
 
     Args:
         text: folder, hub id, either with @revision, and a second one after '+' for an adapter.
-        folder: what relative folders are relative to. Hub ids are left as they are: no network is asked.
+        folder: relative folders are resolved against it. Hub ids are kept as they are: no network access.
     """
     reference = parse(text, folder)
     if reference is None:
@@ -119,6 +120,7 @@ def resolve_model(text: str, folder: str) -> tuple[str, str | None]:
     for path in (reference.path, *([] if reference.adapter is None else [reference.adapter])):
         if is_folder(path, folder):
             resolved.append(absolute(path, folder))
+        # refused here: the hub would answer with a puzzling 404
         elif _PATHLIKE.match(path) or not HUB_ID.fullmatch(path):
             where = absolute(path, folder)
             return text, f"no such folder: {where}; relative paths are relative to the file, hub ids are org/name"
@@ -138,6 +140,7 @@ def short_names(models: list[str]) -> dict[str, str]:
     paths = {model: _steps(model) for model in models}
     names: dict[str, str] = {}
     for model, path in paths.items():
+        # a suffix must tell the model from all others
         rivals = [other for name, other in paths.items() if name != model]
         size = 1
         while size < len(path) and any(other[-size:] == path[-size:] for other in rivals):
@@ -203,6 +206,7 @@ def strange_parameters(node: Any, place: Place) -> list[Problem]:
         return [problem for index, entry in enumerate(node) for problem in strange_parameters(entry, (*place, index))]
     if not isinstance(node, Mapping):
         return []
+    # merge_method may be searched or misspelt
     known = {p.name for method in CATALOGUE.values() for p in method.parameters}
     known |= {name for method in CATALOGUE.values() for name in method.ignored}
     names = node.get("parameters")
@@ -232,7 +236,7 @@ def _entries(entries: Any, keys: tuple[str, ...], place: Place) -> list[Problem]
             )
         problems += [p for p in _unknown(entry, keys, at) if p.place[-1] != "layer_range"]
         problems += _parameters(entry, at)
-        if entry["model"] in seen:
+        if entry["model"] in seen:  # mergekit would give both entries the parameters of one of them
             text = f"{entry['model']!r} is listed already, as entry {seen[entry['model']]}; list each model once"
             problems.append(Problem((*at, "model"), text))
         seen.setdefault(entry["model"], index)
@@ -264,7 +268,7 @@ def _layer_ranges(sources: list[Mapping[str, Any]], place: Place) -> list[Proble
         at, bounds = (*place, index, "layer_range"), source.get("layer_range")
         if not isinstance(bounds, list) or len(bounds) != 2:
             problems.append(Problem(at, f"must be [first, end], got {bounds!r}; end is not included"))
-        elif any(is_marker(bound) for bound in bounds):
+        elif any(is_marker(bound) for bound in bounds):  # their range is checked in `expansion`, which knows the genes
             if len(sources) > 1:
                 problems.append(
                     Problem(at, "searched bounds need a slice of one source, as all sources must be equally long")
@@ -272,7 +276,7 @@ def _layer_ranges(sources: list[Mapping[str, Any]], place: Place) -> list[Proble
         elif not all(is_whole(bound) for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
             problems.append(Problem(at, f"must be whole numbers with 0 <= first < end, got {bounds!r}"))
         else:
-            lengths.add(int(bounds[1] - bounds[0]))
+            lengths.add(int(bounds[1] - bounds[0]))  # layers are merged pairwise, the first with the first
     if len(lengths) > 1:
         text = f"all sources of a slice must be equally long, got {sorted(lengths)} layers"
         problems.append(Problem(place, text))

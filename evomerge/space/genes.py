@@ -9,7 +9,7 @@ from typing import Literal
 from evomerge.errors import InputError
 from evomerge.recipe import Scalar
 
-SIGNIFICANT_DIGITS = 6  # of a decoded number: enough for any coefficient, and recipes stay short and readable
+SIGNIFICANT_DIGITS = 6  # digits kept of a decoded number: enough for any coefficient, and recipes stay short
 _GUARD_DIGITS = 10  # digits behind the leading one of the range below which a difference is rounding noise
 
 
@@ -26,7 +26,7 @@ class Gene:
     low: float = 0.0  # smallest value, in the parameter's units; unused for a choice
     high: float = 1.0  # largest value, likewise
     log: bool = False  # equal steps of the coordinate multiply the value
-    choices: tuple[Scalar, ...] = ()  # in the order of the file; () for numbers
+    choices: tuple[Scalar, ...] = ()  # the search file's order, which decides the coordinates; () for numbers
     start: Scalar | None = None  # where the search should begin, if the user said so
     when: tuple[str, tuple[str, ...]] | None = None  # active only where that choice gene has one of these values
 
@@ -37,11 +37,13 @@ class Gene:
             coordinate: in [0, 1].
         """
         if self.kind == "choice":
+            # coordinate 1 belongs to the last choice, whose interval is closed
             return self.choices[min(int(coordinate * len(self.choices)), len(self.choices) - 1)]
         if self.kind == "int":
             return self._whole(coordinate)
         if self.log:
             exact = math.exp((1 - coordinate) * math.log(self.low) + coordinate * math.log(self.high))
+            # rounding can leave the range by a digit
             return min(max(float(f"{exact:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high)
         exact = (1 - coordinate) * self.low + coordinate * self.high
         # without the guard, a value near zero in a wide range would carry digits that the way back cannot restore
@@ -63,12 +65,12 @@ class Gene:
         """
         if self.kind == "choice":
             for index, choice in enumerate(self.choices):
-                if choice == value and isinstance(choice, bool) == isinstance(value, bool):
-                    return (index + 0.5) / len(self.choices)
+                if choice == value and isinstance(choice, bool) == isinstance(value, bool):  # True == 1 in Python
+                    return (index + 0.5) / len(self.choices)  # the middle of the interval, farthest from its neighbours
             raise InputError(f"{self.name} must be one of {list(self.choices)}, got {value!r}")
         if isinstance(value, (bool, str)) or not self.low <= value <= self.high:
             raise InputError(f"{self.name} must be a number in [{self.low:g}, {self.high:g}], got {value!r}")
-        low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
+        low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)  # as in `_whole`
         if self.log:
             span = math.log(high) - math.log(low)
             return (math.log(value) - math.log(low)) / span if span else 0.0  # neighbouring floats have one logarithm
@@ -80,4 +82,4 @@ class Gene:
         exact = (1 - coordinate) * low + coordinate * high
         if self.log:
             exact = math.exp((1 - coordinate) * math.log(low) + coordinate * math.log(high))
-        return int(min(max(math.floor(exact + 0.5), self.low), self.high))
+        return int(min(max(math.floor(exact + 0.5), self.low), self.high))  # coordinate 1 would round up to high + 1

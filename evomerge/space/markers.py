@@ -12,7 +12,7 @@ from evomerge.recipe import Scalar
 from evomerge.space.genes import Gene
 from evomerge.space.problems import Place, Problem
 
-MODULES = ("attention", "mlp", "other")  # other: embeddings, norms, heads, and whatever else there is
+MODULES = ("attention", "mlp", "other")  # other: embeddings, norms, heads, and all other tensors
 MARKER_KEYS = {
     "search": "[low, high] for a range, a list of names, or {choices: [...]}",
     "per": "a gene of its own per model, layer, {blocks: N}, {knots: N}, {modules: [...]} or {filters: [...]}",
@@ -20,7 +20,7 @@ MARKER_KEYS = {
     "integer": "true: whole numbers only",
     "start": "where the search begins, in the parameter's units",
 }
-_HUGE = 2**63
+_HUGE = 2**63  # larger ints come from typing errors, and float() of the largest raises OverflowError
 PER_WORDS = ("model", "layer", "blocks", "knots", "modules", "filters")
 
 
@@ -36,10 +36,10 @@ class Depth:
 class Marker:
     """A searched value and the axes along which it has genes of its own."""
 
-    gene: Gene  # range, choices and start; the name comes with the place
+    gene: Gene  # range, choices and start; `GeneTable` gives it a name
     per_model: bool = False
     depth: Depth | None = None
-    modules: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # at most one of modules and filters is set: both choose tensors by name
     filters: tuple[str, ...] = ()
 
     @property
@@ -48,7 +48,7 @@ class Marker:
         return self.gene.kind != "choice" or all(is_number(choice) for choice in self.gene.choices)
 
 
-# Values are kept to six digits, so a range narrower than this share of its ends has no two values in it.
+# Values are kept to six digits: a range narrower than this fraction of its ends has no two values.
 NARROWEST = 1e-6
 
 
@@ -73,7 +73,7 @@ def read_marker(raw: Mapping[str, Any], place: Place) -> tuple[Marker | None, li
     """Return the marker that `raw` says, or None with everything that is wrong with it."""
     problems = [
         Problem((*place, key), f"unknown key of a search marker. {near(key, MARKER_KEYS)}")
-        for key in raw
+        for key in raw  # every unknown key is reported, not only the first
         if key not in MARKER_KEYS
     ]
     gene = _read_gene(raw, place, problems)
@@ -96,6 +96,7 @@ def _read_gene(raw: Mapping[str, Any], place: Place, problems: list[Problem]) ->
         text = f"must be [low, high], a list of names, or {{choices: [...]}}, got {search!r}"
         problems.append(Problem((*place, "search"), text))
         return None
+    # two numbers are a range; a list of three is reported, as it may mean choices
     if all(is_number(entry) for entry in search):
         return _read_range(search, raw, place, problems)
     return _read_choices(search, raw, (*place, "search"), place, problems)
@@ -105,7 +106,7 @@ def _read_range(search: Sequence[float], raw: Mapping[str, Any], place: Place, p
     def wrong(key: str, message: str) -> None:
         problems.append(Problem((*place, key), message))
 
-    before = len(problems)
+    before = len(problems)  # problems found so far belong to other markers
     integer, log = raw.get("integer", False), raw.get("scale") == "log"
     if len(search) != 2:
         wrong("search", f"a range is [low, high], got {len(search)} numbers; for a choice write {{choices: [...]}}")
@@ -118,14 +119,16 @@ def _read_range(search: Sequence[float], raw: Mapping[str, Any], place: Place, p
     elif low == high:
         wrong("search", f"low and high are both {low:g}; write the number {low:g} instead, or a range")
     elif abs(high - low) <= NARROWEST * max(abs(low), abs(high)):
-        wrong("search", f"low {low!r} and high {high!r} agree in all digits that are kept; write one number instead")
+        wrong(
+            "search", f"low {low!r} and high {high!r} agree in all digits that are kept; write a single number instead"
+        )
     elif log and low <= 0:
         wrong("search", f"scale: log needs a low above 0, got {low:g}")
     if not isinstance(integer, bool):
         wrong("integer", f"must be true or false, got {integer!r}")
     elif integer and math.isfinite(low + high) and not (is_whole(low) and is_whole(high)):
         wrong("search", f"integer: true needs whole numbers, got {list(search)}")
-    if raw.get("scale", "log") not in ("log", "linear"):
+    if raw.get("scale", "log") not in ("log", "linear"):  # the default passes too; only a wrong word is reported
         wrong("scale", f"must be log or linear, got {raw['scale']!r}")
     start = raw.get("start") if len(problems) == before else None  # nothing lies in an impossible range
     if start is not None and not (is_number(start) and low <= start <= high):
@@ -146,7 +149,7 @@ def _read_choices(
     if not all(isinstance(choice, (bool, int, float, str)) for choice in choices):
         problems.append(Problem(at, f"choices must be names or numbers, got {list(choices)!r}"))
         return None
-    if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):
+    if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):  # True and 1 are two choices
         problems.append(Problem(at, f"a choice is listed twice: {list(choices)!r}; keep one"))
         return None
     for key in ("scale", "integer"):
@@ -165,9 +168,10 @@ def _read_per(raw: Any, place: Place, problems: list[Problem]) -> dict[str, Any]
     if raw is not None and not items:
         problems.append(Problem(place, f"must list some of {', '.join(PER_WORDS)}, got an empty list; remove `per`"))
     for index, item in enumerate(items):
-        at = (*place, index) if items is raw else place
+        at = (*place, index) if items is raw else place  # a single item need not be written as a list
         found = _read_axis(item, at, problems)
         for key, value in found.items():
+            # modules are shorthand for filters, so that one excludes the other
             taken = {"modules", "filters"} & set(axes) if key in ("modules", "filters") else {key} & set(axes)
             if taken:
                 what = {"per_model": "model", "depth": "layer, blocks or knots"}.get(key, "modules or filters")
@@ -181,6 +185,7 @@ def _read_axis(item: Any, place: Place, problems: list[Problem]) -> dict[str, An
         return {"per_model": True}
     if item == "layer":
         return {"depth": Depth("layer")}
+    # a bare word gets value None and is reported below
     word, value = next(iter(item.items())) if isinstance(item, Mapping) and len(item) == 1 else (item, None)
     if word not in PER_WORDS:
         problems.append(Problem(place, f"unknown item {item!r} of `per`. {near(str(word), PER_WORDS)}"))
@@ -204,7 +209,7 @@ def _read_groups(word: str, value: Any, place: Place, problems: list[Problem]) -
     unknown = [entry for entry in value if word == "modules" and entry not in MODULES]
     for entry in unknown:
         problems.append(Problem(place, f"unknown module {entry!r}. {near(entry, MODULES)}"))
-    if word == "filters" and {"*", "other"} & set(value):
+    if word == "filters" and {"*", "other"} & set(value):  # mergekit's '*' would shadow the entry added for the rest
         problems.append(Problem(place, "the rest ('other') is added by itself; list only parts of tensor names"))
     if len(set(value)) < len(value):
         problems.append(Problem(place, f"a name is listed twice: {value}; keep one"))

@@ -1,4 +1,4 @@
-"""One mistake in what a user wrote, and where it stands: checks collect them, and the edge reports all at once."""
+"""A mistake in user input, and where it stands. Checks collect them; the caller reports all of them at once."""
 
 from __future__ import annotations
 

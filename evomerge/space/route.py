@@ -46,8 +46,11 @@ class RouteSpace:
         path = self.paths.path(x[: self._cut])
         scales = self.scales.scales(path, x[self._cut :])
         hops = tuple(
-            (self._written(source), layer, scale) for (source, layer, _), scale in zip(path, scales, strict=True)
+            # the slot is not written: equal layers, equal digest
+            (self._written(source), layer, scale)
+            for (source, layer, _), scale in zip(path, scales, strict=True)
         )
+        # the parent's own recipe, so that its scores are reused
         return None if hops == self._stack(self.plain) else hops
 
     def values(self, x: Sequence[float]) -> list[Scalar | None]:
@@ -61,12 +64,12 @@ class RouteSpace:
         Raises:
             InputError: there is none; says where the route leaves this space.
         """
-        wanted = self._stack(self.plain) if hops is None else tuple(hops)
+        wanted = self._stack(self.plain) if hops is None else tuple(hops)  # (hops,)
         layers = [(self._read(source), layer) for source, layer, _ in wanted]
         unknown = next((source for source, _ in layers if source not in self.request.sources), None)
         if unknown is not None:
             raise InputError(f"the route lies outside this search space: it has no source {unknown!r}")
-        if not wanted or next(iter(wanted))[2] != 1.0:
+        if not wanted or next(iter(wanted))[2] != 1.0:  # nothing precedes the first hop, so that no gene scales it
             raise InputError("the route lies outside this search space: it must begin with a hop of scale 1")
         found = self.paths.point(layers)
         if found is None:
@@ -97,7 +100,7 @@ class RouteSpace:
         return tuple((self._written(source), layer, 1.0) for layer in range(self.plain_depth))
 
     def _written(self, source: str) -> str:
-        return MERGED if source == self.same else source
+        return MERGED if source == self.same else source  # one spelling per layer: equal routes get equal digests
 
     def _read(self, source: str) -> str:
         """Return the name that a hop's source has among the request's sources."""
@@ -128,6 +131,7 @@ def without_route(document: dict[str, Any]) -> dict[str, Any]:
 
 def _same(merge: Mapping[str, Any]) -> str | None:
     models: list[Mapping[str, Any]] = list(merge.get("models") or ())
+    # parameters would scale its tensors
     plain = merge.get("merge_method") == "passthrough" and len(models) == 1 and not merge.get("parameters")
     return str(models[0]["model"]) if plain and not models[0].get("parameters") else None
 

@@ -16,7 +16,7 @@ from evomerge.space.genes import Gene
 from evomerge.space.route_request import RouteRequest
 
 Layer = tuple[str, int]  # (source, layer)
-Step = tuple[str, int, int]  # (source, layer, slot)
+PathStep = tuple[str, int, int]  # (source, layer, slot)
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not: the middles of their halves
 
 
@@ -33,7 +33,7 @@ class Paths(Protocol):
         """The slots' names, as in 'slot12'; () where the preset has none."""
         ...
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the path of a point (d,) in [0, 1]; total."""
         ...
 
@@ -50,7 +50,7 @@ class Paths(Protocol):
         ...
 
     def transitions(self) -> list[tuple[Layer, Layer]]:
-        """Return every pair of layers that can follow each other, sorted by their places among the stacks."""
+        """Return every pair of layers that can follow each other, sorted by their indices among the stacks."""
         ...
 
     def switches(self) -> tuple[tuple[int, int], ...]:
@@ -61,7 +61,7 @@ class Paths(Protocol):
 def paths_of(request: RouteRequest) -> Paths:
     """Return the paths of a request's preset."""
     if request.preset in ("indicators", "select"):
-        return slotted(request)
+        return slotted(request)  # `select` is `indicators` with one copy of one source
     presets: dict[str, Callable[[RouteRequest], Paths]] = {
         "repeat_block": RepeatedBlock,
         "interleave": Interleaved,
@@ -110,11 +110,12 @@ class Slotted:
         """Return the slots that run, in order."""
         scores = dict(zip(self.free, x, strict=True))
         wanted = len(self.fixed) + sum(score >= 0.5 for score in scores.values())
-        wanted = min(max(wanted, self.fewest), self.most)
+        wanted = min(max(wanted, self.fewest), self.most)  # total: no genotype is refused for its number of layers
+        # ties go to the earlier slot, so that decoding is stable
         best = sorted(scores, key=lambda slot: (-scores[slot], slot))[: wanted - len(self.fixed)]
         return sorted([*self.fixed, *best])
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the layers of the slots that run."""
         return tuple((*self.layers[slot], slot) for slot in self.running(x))
 
@@ -129,17 +130,19 @@ class Slotted:
         for layer in layers:
             while slot < len(self.layers) and self.layers[slot] != layer:
                 slot += 1
-            running.add(slot)
+            running.add(slot)  # a slot past the end fails in `_checked`
             slot += 1
+        # fixed slots always run
         return self._checked(self._switched(running), layers) if len(running) == len(layers) else None
 
     def start(self, source: str) -> list[float]:
         """Return the first copy of the source's stack; spread evenly where not all of its layers are allowed."""
-        own: list[int] = []
+        own: list[int] = []  # slots of the source's first copy
         for slot in self.free:
             if self.layers[slot][0] == source and self.layers[slot] not in [self.layers[known] for known in own]:
                 own.append(slot)
         room = min(len(own), self.most - len(self.fixed))
+        # evenly spaced, first and last layer included
         chosen = [own[index * (len(own) - 1) // max(room - 1, 1)] for index in range(room)]
         return self._switched({*self.fixed, *chosen})
 
@@ -149,7 +152,7 @@ class Slotted:
         for first in range(len(self.layers)):
             for second in range(first + 1, len(self.layers)):
                 pairs[self.ids[first], self.ids[second]] = (self.layers[first], self.layers[second])
-                if second in self.fixed:
+                if second in self.fixed:  # no path can jump over a slot that always runs
                     break
         return [pairs[key] for key in sorted(pairs)]
 
@@ -158,7 +161,7 @@ class Slotted:
         return tuple((index, self.ids[slot]) for index, slot in enumerate(self.free))
 
     def _switched(self, running: set[int]) -> list[float]:
-        return [ON if slot in running else OFF for slot in self.free]
+        return [ON if slot in running else OFF for slot in self.free]  # (free slots,)
 
     def _checked(self, x: list[float], layers: Sequence[Layer]) -> list[float] | None:
         return x if [(source, layer) for source, layer, _ in self.path(x)] == list(layers) else None
@@ -167,18 +170,19 @@ class Slotted:
 def slotted(request: RouteRequest) -> Slotted:
     """Return the slots of a request: the kept first layers, `repeats` times what is between, the kept last layers."""
     first, last, home = request.keep_first, request.keep_last, request.sources[0]
-    places = {layer: number for number, layer in enumerate(request.stacks)}
-    inner = [layer for layer in places if first <= layer[1] < request.depths[layer[0]] - last]
+    indices = {layer: number for number, layer in enumerate(request.stacks)}
+    # the middle layers of every source, in the order of the stacks
+    inner = [layer for layer in indices if first <= layer[1] < request.depths[layer[0]] - last]
     depth = request.depths[home]
     head = [(home, layer) for layer in range(first)]
     tail = [(home, layer) for layer in range(depth - last, depth)]
-    layers = (*head, *(inner * request.repeats), *tail)
+    layers = (*head, *(inner * request.repeats), *tail)  # (slots,)
     fixed = frozenset([*range(first), *range(len(layers) - last, len(layers))])
     most = min(request.max_layers or len(layers), len(layers))
-    fewest = min(max(request.min_layers, len(fixed), 1), most)
+    fewest = min(max(request.min_layers, len(fixed), 1), most)  # a route has at least one layer
     word = "layer" if request.preset == "select" else "slot"
     labels = tuple(f"{word}{slot}" for slot in range(len(layers)))
-    return Slotted(layers, labels, fixed, fewest, most, tuple(places[layer] for layer in layers))
+    return Slotted(layers, labels, fixed, fewest, most, tuple(indices[layer] for layer in layers))
 
 
 class RepeatedBlock:
@@ -193,6 +197,7 @@ class RepeatedBlock:
     def __init__(self, request: RouteRequest) -> None:
         self._source = request.sources[0]
         self._depth = request.depths[self._source]
+        # without a limit any block can run `times` times
         self._most = request.max_layers or self._depth * request.times
         first, end = request.keep_first, self._depth - request.keep_last
         self._start = Gene("route.repeat.start", "int", first, end - 1)
@@ -200,7 +205,7 @@ class RepeatedBlock:
         self._times = Gene("route.repeat.times", "int", 1, request.times)
         self.genes: tuple[Gene, ...] = (self._start, self._end, self._times)
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the stack with its block repeated."""
         first, end, times = self._block(x)
         order = [*range(end), *(list(range(first, end)) * (times - 1)), *range(end, self._depth)]
@@ -214,10 +219,11 @@ class RepeatedBlock:
     def point(self, layers: Sequence[Layer]) -> list[float] | None:
         """Return the point of a stack with one repeated block."""
         x = self.start(self._source)
+        # the first jump back ends a block
         back = next((i for i, (a, b) in enumerate(pairwise(layers)) if b[1] != a[1] + 1), None)
         if back is not None:
             first, end = layers[back + 1][1], layers[back][1] + 1
-            times = 1 + (len(layers) - self._depth) // max(end - first, 1)
+            times = 1 + (len(layers) - self._depth) // max(end - first, 1)  # each further run adds the block's length
             pairs = ((self._start, first), (self._end, end), (self._times, times))
             if any(not gene.low <= value <= gene.high for gene, value in pairs):
                 return None
@@ -243,9 +249,9 @@ class RepeatedBlock:
         return ()
 
     def _block(self, x: Sequence[float]) -> tuple[int, int, int]:
-        start, last = int(self._start.value(x[0])), int(self._end.value(x[1])) - 1
+        start, last = int(self._start.value(x[0])), int(self._end.value(x[1])) - 1  # either order is the same block
         first, end = min(start, last), max(start, last) + 1
-        fits = 1 + (self._most - self._depth) // (end - first)
+        fits = 1 + (self._most - self._depth) // (end - first)  # runs that `max_layers` has room for
         return first, end, min(int(self._times.value(x[2])), max(fits, 1))
 
 
@@ -268,7 +274,7 @@ class Interleaved:
         self._first = Gene("route.interleave.first", "choice", choices=tuple(self._names))
         self.genes: tuple[Gene, ...] = (self._size, self._overlap, self._first)
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return the blocks' layers."""
         return tuple((source, layer, -1) for source, layer in self._layers(*self._values(x)))
 
@@ -281,6 +287,7 @@ class Interleaved:
         """Return the point of blocks in turn."""
         if not layers or layers[0][0] not in self._sources:
             return None
+        # the first change of source
         turn = next((i for i, (a, b) in enumerate(pairwise(layers)) if a[0] != b[0]), None)
         size, overlap = (len(layers), 0) if turn is None else (turn + 1, layers[turn][1] + 1 - layers[turn + 1][1])
         if not 1 <= size <= self._depth or not 0 <= overlap <= self._overlap.high:
@@ -297,7 +304,7 @@ class Interleaved:
     def transitions(self) -> list[tuple[Layer, Layer]]:
         """Return a layer and the next one of its source, and a block's last layer with any first one of the next."""
         count = len(self._sources)
-        pairs = set()
+        pairs = set()  # (source, layer, source, layer), as numbers: sorting is then the order of the stacks
         for source in range(count):
             following = (source + 1) % count
             for layer in range(self._depth - 1):
@@ -311,13 +318,13 @@ class Interleaved:
 
     def _values(self, x: Sequence[float]) -> tuple[int, int, int]:
         size = int(self._size.value(x[0]))
-        overlap = min(int(self._overlap.value(x[1])), size - 1)
-        while overlap and self._length(size, overlap) > self._most:
+        overlap = min(int(self._overlap.value(x[1])), size - 1)  # overlap == size: no block would advance
+        while overlap and self._length(size, overlap) > self._most:  # shorten rather than refuse: decoding is total
             overlap -= 1
         return size, overlap, self._names.index(str(self._first.value(x[2])))
 
     def _length(self, size: int, overlap: int) -> int:
-        blocks = 1 + max(0, -(-(self._depth - size) // (size - overlap)))
+        blocks = 1 + max(0, -(-(self._depth - size) // (size - overlap)))  # ceiling division
         return self._depth + (blocks - 1) * overlap
 
     def _layers(self, size: int, overlap: int, first: int) -> list[Layer]:
@@ -327,7 +334,7 @@ class Interleaved:
             layers += [(self._sources[turn], layer) for layer in range(begin, end)]
             if end == self._depth:
                 return layers
-            begin, turn = end - overlap, (turn + 1) % len(self._sources)
+            begin, turn = end - overlap, (turn + 1) % len(self._sources)  # sources alternate cyclically
 
 
 class Swapped:
@@ -341,9 +348,9 @@ class Swapped:
         self.genes = tuple(Gene(f"route.swap.layer{d}", "choice", choices=self._names) for d in self._free)
         self.slots: tuple[str, ...] = tuple(f"layer{d}" for d in range(self._depth))
 
-    def path(self, x: Sequence[float]) -> tuple[Step, ...]:
+    def path(self, x: Sequence[float]) -> tuple[PathStep, ...]:
         """Return, for each depth, the chosen source's layer."""
-        turns = dict.fromkeys(range(self._depth), 0)
+        turns = dict.fromkeys(range(self._depth), 0)  # kept layers are the first source's
         turns |= {
             depth: self._names.index(str(gene.value(y)))
             for depth, gene, y in zip(self._free, self.genes, x, strict=True)
@@ -356,7 +363,7 @@ class Swapped:
 
     def point(self, layers: Sequence[Layer]) -> list[float] | None:
         """Return the point of one layer per depth."""
-        if [layer for _, layer in layers] != list(range(self._depth)):
+        if [layer for _, layer in layers] != list(range(self._depth)):  # a swap never changes the depth
             return None
         if any(source not in self._sources for source, _ in layers):
             return None

@@ -1,4 +1,4 @@
-"""What a `route` section asks for: plain values, and everything that can be wrong with them.
+"""A `route` section as plain values, and everything that can be wrong with it.
 
 A route is the order in which layers run: a sequence of hops (source, layer, entry scale). A preset says which routes a
 search may try (see `route_paths`), `scales` what may stand between two layers (see `route_scales`).
@@ -16,7 +16,7 @@ from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
 
 MERGED = "merged"  # the source that is the result of the merge section
-BASE = "base"  # in a search file: the base_model
+BASE = "base"  # an alias in search files for base_model
 PRESETS: Mapping[str, tuple[str, ...]] = {  # preset -> options that mean something in it, beside those of every preset
     "indicators": ("repeats", "min_layers", "keep_first", "keep_last"),
     "select": ("min_layers", "keep_first", "keep_last"),
@@ -25,8 +25,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {  # preset -> options that mean someth
     "swap": ("keep_first", "keep_last"),
 }
 SCALE_FORMS = ("slot", "table", "network", "jump")
-_ONE_SOURCE = ("select", "repeat_block")
-_EQUALLY_DEEP = ("interleave", "swap")
+_ONE_SOURCE = ("select", "repeat_block")  # presets that rearrange a single stack
+_EQUALLY_DEEP = ("interleave", "swap")  # presets that exchange layers of the same depth
 _EVERYWHERE = ("sources", "preset", "scales", "scale_by", "hidden", "max_layers", "start")
 
 
@@ -101,7 +101,7 @@ def named_sources(
     problems: list[Problem] = []
     known = sources_of(merge)
     models = [source for source in known if source != MERGED]
-    words = {name: model for model, name in short_names(models).items()}
+    words = {name: model for model, name in short_names(models).items()}  # a source may be given by any of its names
     words |= {model: model for model in models} | dict(written)
     if merge.get("base_model"):
         words[BASE] = merge["base_model"]
@@ -129,7 +129,7 @@ def named_sources(
     result = {**route, "sources": sources}
     if route.get("start") is not None:
         result["start"] = resolve(route["start"], (*place, "start"))
-        if not problems and result["start"] not in sources:
+        if not problems and result["start"] not in sources:  # an unknown source is already reported
             text = (
                 f"must be one of route.sources ({', '.join(route.get('sources') or sources)}), got {route['start']!r}"
             )
@@ -177,7 +177,7 @@ def depth_problems(request: RouteRequest, place: Place) -> Iterator[Problem]:
     if request.max_layers is None:
         return
     least = request.depths[request.sources[0]] if request.preset not in ("indicators", "select") else kept
-    if request.max_layers < max(1, least):
+    if request.max_layers < max(1, least):  # otherwise no genotype could satisfy the limit
         what = (
             "keep_first and keep_last alone make" if least == kept else f"every route of {request.preset} has at least"
         )
@@ -198,6 +198,7 @@ def request_of(route: Mapping[str, Any], merge: Mapping[str, Any], depths: Mappi
     known = {field.name for field in fields(RouteRequest)} - {"sources", "depths", "names", "scales", "start"}
     given = {key: value for key, value in route.items() if key in known}
     preset = str(route.get("preset", "indicators"))
+    # these presets have no slots to key scales by
     given.setdefault("scale_by", "jump" if preset in ("repeat_block", "interleave") else "slot")
     sources = tuple(route["sources"])
     scales = route.get("scales")
@@ -215,7 +216,7 @@ def merged_depth(merge: Mapping[str, Any], layers: int) -> int:
     """Return the layers of the merge's result, whose base has `layers`."""
     if not merge.get("slices"):
         return layers
-    ranges = [part["sources"][0]["layer_range"] for part in merge["slices"]]
+    ranges = [part["sources"][0]["layer_range"] for part in merge["slices"]]  # all sources of a slice are equally long
     return sum(int(end) - int(first) for first, end in ranges)
 
 
@@ -230,7 +231,7 @@ def _scale_problems(route: Mapping[str, Any], preset: str, place: Place) -> Iter
         yield Problem((*place, "scales"), f"must be [low, high], as in [0.5, 1.5], got {list(scales)}")
         return
     low, high = scales
-    if not low < high or not low <= 1 <= high:
+    if not low < high or not low <= 1 <= high:  # the plain stack, where the search starts, has scale 1
         text = f"must be a range around 1, the scale of a plain stack, as in [0.5, 1.5], got {list(scales)}"
         yield Problem((*place, "scales"), text)
     form = route.get("scale_by")

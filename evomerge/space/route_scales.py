@@ -1,4 +1,4 @@
-"""What the hidden state is multiplied by on entering a layer: the forms of scale genes.
+"""Scale genes: the factor by which the hidden state is multiplied on entering a layer, in several forms.
 
 A route's first layer has no predecessor and the scale 1. Every form can make all scales 1, and that is where it starts.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.recipe import Scalar
 from evomerge.space.genes import SIGNIFICANT_DIGITS, Gene
-from evomerge.space.route_paths import Layer, Paths, Step
+from evomerge.space.route_paths import Layer, Paths, PathStep
 from evomerge.space.route_request import RouteRequest
 
 
@@ -28,15 +28,15 @@ class Scales(Protocol):
         """Genes that make the scales."""
         ...
 
-    def scales(self, path: Sequence[Step], x: Sequence[float]) -> list[float]:
+    def scales(self, path: Sequence[PathStep], x: Sequence[float]) -> list[float]:
         """Return the entry scale of every step of a path, the first one 1."""
         ...
 
-    def values(self, path: Sequence[Step], x: Sequence[float]) -> list[Scalar | None]:
+    def values(self, path: Sequence[PathStep], x: Sequence[float]) -> list[Scalar | None]:
         """Return each gene's value; None for a gene that this path does not need."""
         ...
 
-    def point(self, path: Sequence[Step], scales: Sequence[float]) -> list[float]:
+    def point(self, path: Sequence[PathStep], scales: Sequence[float]) -> list[float]:
         """Return the point (d,) that gives these scales on this path; genes that it does not need stand for 1.
 
         Raises:
@@ -52,9 +52,9 @@ class Scales(Protocol):
 def scales_of(request: RouteRequest, paths: Paths) -> Scales:
     """Return the scales of a request's form."""
     if request.scales is None:
-        return Keyed({}, _by_nothing)
+        return Keyed({}, _by_nothing)  # no scale genes: every hop has scale 1
     low, high = request.scales
-    form = Gene("", "float", low, high, log=low > 0, start=1.0)
+    form = Gene("", "float", low, high, log=low > 0, start=1.0)  # factors: log scale makes 1/2 and 2 equally far from 1
 
     def gene(name: str) -> Gene:
         return Gene(f"route.scale.{name}", "float", low, high, log=form.log, start=1.0)
@@ -64,8 +64,9 @@ def scales_of(request: RouteRequest, paths: Paths) -> Scales:
     if request.scale_by == "jump":
         return Keyed({"jump": gene("jump")}, _by_jump)
     if request.scale_by == "slot":
+        # slot 0 can only be entered first, with scale 1
         return Keyed({str(slot): gene(name) for slot, name in enumerate(paths.slots) if slot}, _by_slot)
-    numbers = {layer: number for number, layer in enumerate(request.stacks)}
+    numbers = {layer: number for number, layer in enumerate(request.stacks)}  # (source, layer) -> row of the table
     pairs = paths.transitions()
     names = {f"{a}{b}": f"from{numbers[a]}.to{numbers[b]}" for a, b in pairs}
     return Keyed({key: gene(name) for key, name in names.items()}, _by_pair)
@@ -83,17 +84,17 @@ class Keyed:
         self._key = key
         self.genes = tuple(genes.values())
 
-    def scales(self, path: Sequence[Step], x: Sequence[float]) -> list[float]:
+    def scales(self, path: Sequence[PathStep], x: Sequence[float]) -> list[float]:
         """Return the value of each transition's gene, 1 where it has none."""
-        found = [self._index.get(self._key(a, b)) for a, b in pairwise(path)]
+        found = [self._index.get(self._key(a, b)) for a, b in pairwise(path)]  # (hops - 1,)
         return [1.0, *(1.0 if i is None else float(self.genes[i].value(x[i])) for i in found)]
 
-    def values(self, path: Sequence[Step], x: Sequence[float]) -> list[Scalar | None]:
+    def values(self, path: Sequence[PathStep], x: Sequence[float]) -> list[Scalar | None]:
         """Return the values of the genes that some transition of the path needs."""
         needed = {self._index.get(self._key(a, b)) for a, b in pairwise(path)}
         return [gene.value(x[i]) if i in needed else None for i, gene in enumerate(self.genes)]
 
-    def point(self, path: Sequence[Step], scales: Sequence[float]) -> list[float]:
+    def point(self, path: Sequence[PathStep], scales: Sequence[float]) -> list[float]:
         """Return each gene at the scale of its transitions, which must agree."""
         x, seen = self.start(), dict[int, float]()
         for (a, b), scale in zip(pairwise(path), scales[1:], strict=True):
@@ -102,7 +103,7 @@ class Keyed:
                 if scale != 1.0:
                     raise InputError(f"the scale of {_named(b)} must be 1 in this search space, got {scale:g}")
                 continue
-            if seen.setdefault(index, scale) != scale:
+            if seen.setdefault(index, scale) != scale:  # one gene cannot give two scales
                 text = f"{self.genes[index].name} is one value for several hops, got {seen[index]:g} and {scale:g}"
                 raise InputError(text)
             x[index] = self.genes[index].coordinate(scale)
@@ -124,27 +125,28 @@ class Network:
 
     def __init__(self, request: RouteRequest, low: float, high: float) -> None:
         self._low, self._high = low, high
+        # weights in [-reach, reach]: the bias alone reaches both ends
         self._reach = max(-math.log(low), math.log(high))
         stacks = request.stacks
         self._numbers = {layer: number for number, layer in enumerate(stacks)}
-        self._span = max(len(stacks) - 1, 1)
+        self._span = max(len(stacks) - 1, 1)  # 1 for a single layer avoids dividing by zero
         self._units = np.array([[_fixed(unit, part) for part in range(4)] for unit in range(request.hidden)])  # (h, 4)
         names = ["bias", *(f"unit{unit}" for unit in range(request.hidden))]
         self.genes = tuple(
             Gene(f"route.network.{name}", "float", -self._reach, self._reach, start=0.0) for name in names
         )
 
-    def scales(self, path: Sequence[Step], x: Sequence[float]) -> list[float]:
+    def scales(self, path: Sequence[PathStep], x: Sequence[float]) -> list[float]:
         """Return the network's output at every transition."""
         # not Gene.value: its six digits are for numbers that stand in recipes, and weights do not
-        weights = self._reach * (2 * np.asarray(x, dtype=float) - 1)
+        weights = self._reach * (2 * np.asarray(x, dtype=float) - 1)  # (1 + h,)
         return [1.0, *(self._scale(float(row @ weights)) for row in self._features(path))]
 
-    def values(self, path: Sequence[Step], x: Sequence[float]) -> list[Scalar | None]:
+    def values(self, path: Sequence[PathStep], x: Sequence[float]) -> list[Scalar | None]:
         """Return all weights."""
         return [gene.value(y) for gene, y in zip(self.genes, x, strict=True)]
 
-    def point(self, path: Sequence[Step], scales: Sequence[float]) -> list[float]:
+    def point(self, path: Sequence[PathStep], scales: Sequence[float]) -> list[float]:
         """Return weights that give these scales, as far from any rounding edge as they can be.
 
         Each scale stands for an interval of numbers that round to it, and the logarithm of the output is linear in the
@@ -154,7 +156,7 @@ class Network:
             return self.start()
         from scipy.optimize import linprog
 
-        features = self._features(path)
+        features = self._features(path)  # (hops - 1, 1 + h)
         rows, bounds = list[np.ndarray](), list[float]()
         for row, scale in zip(features, scales[1:], strict=True):
             below, above = self._interval(scale)
@@ -168,8 +170,10 @@ class Network:
         found = linprog(goal, np.array(rows), np.array(bounds), bounds=[*reach, (0.0, 0.5)], method="highs")
         if found.status != 0:
             raise InputError("no weights of the network make the scales of this recipe")
-        x = np.clip((found.x[:-1] / self._reach + 1) / 2, 0.0, 1.0).tolist()
-        if self.scales(path, x) != list(scales):
+        x = np.clip(
+            (found.x[:-1] / self._reach + 1) / 2, 0.0, 1.0
+        ).tolist()  # the solver keeps bounds up to a tolerance
+        if self.scales(path, x) != list(scales):  # encoding is exact or refused, never nearly right
             raise InputError("no weights of the network make the scales of this recipe to their last digit")
         return [float(y) for y in x]
 
@@ -177,7 +181,7 @@ class Network:
         """Return every weight at 0."""
         return [0.5] * len(self.genes)
 
-    def _features(self, path: Sequence[Step]) -> np.ndarray:
+    def _features(self, path: Sequence[PathStep]) -> np.ndarray:
         """Return the hidden units' outputs per transition, the bias's 1 before them: (transitions, 1 + h)."""
         steps = max(len(path) - 1, 1)
         inputs = [
@@ -189,6 +193,7 @@ class Network:
             ]
             for t, (a, b) in enumerate(pairwise(path), start=1)
         ]
+        # (hops - 1, h); reshape keeps a path of one layer
         hidden = np.tanh(np.array(inputs).reshape(-1, 4) @ self._units.T)
         return np.hstack([np.ones((len(hidden), 1)), hidden])
 
@@ -201,32 +206,32 @@ class Network:
         if not self._low <= scale <= self._high:
             raise InputError(f"a scale must be in [{self._low:g}, {self._high:g}], got {scale:g}")
         half = 0.5 * 10.0 ** (math.floor(math.log10(scale)) - SIGNIFICANT_DIGITS + 1)
-        below = -math.inf if scale == self._low else math.log(scale - half)
+        below = -math.inf if scale == self._low else math.log(scale - half)  # everything lower is cut to this end
         above = math.inf if scale == self._high else math.log(scale + half)
         return below, above
 
 
 class _Key(Protocol):
-    def __call__(self, a: Step, b: Step) -> str: ...
+    def __call__(self, a: PathStep, b: PathStep) -> str: ...
 
 
-def _by_nothing(a: Step, b: Step) -> str:
+def _by_nothing(a: PathStep, b: PathStep) -> str:
     return ""
 
 
-def _by_slot(a: Step, b: Step) -> str:
+def _by_slot(a: PathStep, b: PathStep) -> str:
     return str(b[2])
 
 
-def _by_pair(a: Step, b: Step) -> str:
+def _by_pair(a: PathStep, b: PathStep) -> str:
     return f"{(a[0], a[1])}{(b[0], b[1])}"
 
 
-def _by_jump(a: Step, b: Step) -> str:
+def _by_jump(a: PathStep, b: PathStep) -> str:
     return "" if (b[0], b[1]) == (a[0], a[1] + 1) else "jump"
 
 
-def _named(step: Step) -> str:
+def _named(step: PathStep) -> str:
     layer: Layer = (step[0], step[1])
     return f"layer {layer[1]} of {layer[0]!r}"
 

@@ -1,7 +1,7 @@
 """The search space: from a point of the unit cube to the recipe of one merged model, and back.
 
-A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with gaps, and
-the genes that fill them. Decoding fills the gaps; encoding reads them off. Gene names are
+A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with
+placeholders, and the genes that fill them. Decoding fills the placeholders; encoding reads them off. Gene names are
 `<parameter>[.<model>][.block<i>|.layer<i>|.knot<i>][.<module or filter>]`, as in `weight.add.block2`; within slices,
 `slice<i>.` comes first. Where the layers' order is searched too, the genes of the route follow, as in
 `route.keep.slot12`.
@@ -20,15 +20,15 @@ from evomerge.merge.catalogue import CATALOGUE
 from evomerge.recipe import Recipe, Scalar, recipe_from_mapping
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form
-from evomerge.space.gaps import Ref
+from evomerge.space.gaps import Placeholder
 from evomerge.space.genes import Gene
-from evomerge.space.problems import Problem, dotted, located
+from evomerge.space.problems import Place, Problem, dotted, located
 from evomerge.space.route import RouteSpace, route_space, without_route
 from evomerge.space.route_request import MERGED, depth_problems, merged_depth, plain_source, request_of
 
 __all__ = ["Gene", "SearchSpace", "build_space"]
 
-SHOWN_GENES = 40  # in a notebook
+SHOWN_GENES = 40  # rows of a notebook's table
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class SearchSpace:
     """All the recipes that a search may try; decoding is total and deterministic, and encoding is its exact inverse."""
 
     genes: tuple[Gene, ...]  # those of the merge, then those of the route
-    template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Ref` in each gap
-    mask_seed: int = 0  # of every recipe, unless the document has its own
+    template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Placeholder` per searched value
+    mask_seed: int = 0  # seed of the random masks, unless the document has its own
     revisions: Mapping[str, str] = field(default_factory=dict, repr=False)  # model as written -> content or commit id
     route: RouteSpace | None = field(default=None, repr=False)  # None: the layers stay where they are
 
@@ -76,11 +76,12 @@ class SearchSpace:
             InputError: wrong length, or a coordinate outside [0, 1] or not a number.
         """
         document = _filled(self.template, self._values(genotype))
-        if isinstance(self.template["merge_method"], Ref):
+        # the other methods' parameters are in the template too
+        if isinstance(self.template["merge_method"], Placeholder):
             document = _for_method(document)
         document = {"mask_seed": self.mask_seed, **document}
         if self.route is None:
-            return recipe_from_mapping(document).with_revisions(self.revisions)
+            return recipe_from_mapping(document).with_revisions(self.revisions)  # (d,) -> Recipe
         hops = self.route.hops(_route_point(genotype, self._cut))
         recipe = recipe_from_mapping(without_route(document) if hops is None else document)
         return replace(recipe, route=hops).with_revisions(self.revisions)
@@ -94,14 +95,16 @@ class SearchSpace:
         Raises:
             InputError: the recipe lies outside this space; the message names where.
         """
-        found: dict[int, Scalar] = {}
-        _read_gaps(self.template, recipe.to_mapping(), (), found)
+        found: dict[int, Scalar] = {}  # gene number -> value
+        _read_placeholders(self.template, recipe.to_mapping(), (), found)
+        # inactive genes keep these
         rest = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes]
         genotype = np.array(rest, dtype=np.float64)
         for index, value in found.items():
             genotype[index] = self.genes[index].coordinate(value)
         if self.route is not None:
             genotype[self._cut :] = self.route.point(recipe.route)
+        # comparing whole recipes finds every difference, those outside placeholders too
         decoded = self.decode(genotype)
         if decoded != (recipe if recipe.revisions else recipe.with_revisions(self.revisions)):
             raise InputError(f"the recipe lies outside this search space: {_difference(decoded, recipe)}")
@@ -129,6 +132,7 @@ class SearchSpace:
         """
         if self.route is None and all(gene.start is None for gene in self.genes):
             return None
+        # (d - route genes,)
         merge = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in self.genes[: self._cut]]
         return np.array([*merge, *(self.route.start() if self.route is not None else ())])
 
@@ -170,6 +174,9 @@ def build_space(
     revisions: Mapping[str, str] | None = None,
     route: Mapping[str, Any] | None = None,
     depths: Mapping[str, int] | None = None,
+    place: Place = (),
+    lines: Mapping[Place, int] | None = None,
+    path: str = "merge",
 ) -> SearchSpace:
     """Return the search space of a mergekit document with markers.
 
@@ -181,16 +188,19 @@ def build_space(
         revisions: content or commit ids of models, by their names in `merge`; they go into every recipe.
         route: values of the route section, whose sources stand as in `merge`; None: no route.
         depths: layers of each model; those that are not listed have `layers`.
+        place: where `merge` stands in its file, for errors.
+        lines: place -> line of that file, likewise.
+        path: of that file, likewise.
 
     Raises:
         SearchFileError: the document has mistakes; all of them are listed.
     """
-    problems = check_form(merge)
+    problems = check_form(merge, place)  # expansion relies on the form, so that it comes second
     if not problems:
-        expansion = expand(merge, layers, modules, routed=route is not None)
-        problems = [*expansion.problems, *route_depth_problems(route, merge, layers, depths)]
+        expansion = expand(merge, layers, modules, place, routed=route is not None)
+        problems = [*expansion.problems, *_route_depth_problems(route, merge, layers, depths)]
     if problems:
-        raise SearchFileError("merge", located(problems, {}))
+        raise SearchFileError(path, located(problems, lines or {}))
     routes = None if route is None else _routes(route, merge, layers, depths)
     genes = (*expansion.genes, *(routes.genes if routes is not None else ()))
     if routes is not None and merge["merge_method"] == "passthrough":
@@ -198,7 +208,7 @@ def build_space(
     return SearchSpace(genes, expansion.template, mask_seed, dict(revisions or {}), routes)
 
 
-def route_depth_problems(
+def _route_depth_problems(
     route: Mapping[str, Any] | None,
     merge: Mapping[str, Any],
     layers: int,
@@ -233,7 +243,7 @@ def _condition(gene: Gene) -> str:
 
 
 def _filled(node: Any, values: list[Scalar]) -> Any:
-    if isinstance(node, Ref):
+    if isinstance(node, Placeholder):
         return values[node.gene]
     if isinstance(node, dict):
         return {key: _filled(value, values) for key, value in node.items()}
@@ -256,7 +266,7 @@ def _for_method(document: dict[str, Any]) -> dict[str, Any]:
         result["models"] = [
             pruned(entry, method.base != "none" and entry["model"] == base) for entry in document["models"]
         ]
-        # mergekit would average an unlisted base in as one more model, for which nobody gave a weight
+        # mergekit would average an unlisted base in as one more model, without a weight
         if method.base == "none" and base not in [entry["model"] for entry in document["models"]]:
             result.pop("base_model", None)
     if "slices" in result:
@@ -269,9 +279,10 @@ def _slice_for_method(part: dict[str, Any], base: str | None, has_base: bool, pr
     return {**pruned(part), "sources": [pruned(entry, has_base and entry["model"] == own) for entry in part["sources"]]}
 
 
-def _read_gaps(template: Any, actual: Any, place: tuple[str | int, ...], found: dict[int, Scalar]) -> None:
-    """Gather the values that stand in a recipe where the template has gaps; what else differs is noticed later."""
-    if isinstance(template, Ref):
+def _read_placeholders(template: Any, actual: Any, place: tuple[str | int, ...], found: dict[int, Scalar]) -> None:
+    """Gather a recipe's values at the template's placeholders; `encode` finds other differences by decoding again."""
+    if isinstance(template, Placeholder):
+        # a gene that fills several placeholders has one value
         if isinstance(actual, (dict, list)) or found.setdefault(template.gene, actual) != actual:
             expected = f"the value {found[template.gene]!r}, as elsewhere" if template.gene in found else "one value"
             raise InputError(
@@ -279,14 +290,15 @@ def _read_gaps(template: Any, actual: Any, place: tuple[str | int, ...], found: 
             )
     elif isinstance(template, dict) and isinstance(actual, dict):
         for key in template.keys() & actual.keys():
-            _read_gaps(template[key], actual[key], (*place, key), found)
+            _read_placeholders(template[key], actual[key], (*place, key), found)
     elif isinstance(template, list) and isinstance(actual, list):
+        # other lengths fail in the comparison
         for index, (inner, value) in enumerate(zip(template, actual, strict=False)):
-            _read_gaps(inner, value, (*place, index), found)
+            _read_placeholders(inner, value, (*place, index), found)
 
 
 def _difference(ours: Recipe, theirs: Recipe) -> str:
-    """Return one sentence on the first place where two recipes differ."""
+    """Return a sentence on the first difference of two recipes."""
     left, right = ours.to_mapping(), theirs.to_mapping()
     if ours.revisions != theirs.revisions and replace(ours, revisions=()) == replace(theirs, revisions=()):
         return f"its models have other revisions: {dict(theirs.revisions)}, here {dict(ours.revisions)}"

@@ -4,7 +4,7 @@ One file per tool. What is written when is decided in `metrics`, for all of them
 that a slow or absent server never holds the search up.
 """
 
-from evomerge.tracking.targets import Target, targets_of
+from evomerge.tracking.targets import TrackerTarget, targets_of
 from evomerge.tracking.writer import tracked
 
-__all__ = ["Target", "targets_of", "tracked"]
+__all__ = ["TrackerTarget", "targets_of", "tracked"]

@@ -27,7 +27,7 @@ from evomerge.candidate import Evaluation
 from evomerge.errors import EvomergeError
 from evomerge.results import Run
 from evomerge.results.table_output import plain
-from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, Plain, RunInfo, RunResult, Step
+from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, LoggedStep, Plain, RunInfo, RunResult
 
 
 class RunMetrics:
@@ -37,18 +37,17 @@ class RunMetrics:
         self._run = run
         self._identity = identity
 
-    def about(self) -> RunInfo:
+    def info(self) -> RunInfo:
         """Return who the run is."""
-        run, facts = self._run, self._run.facts
-        merge, controller = facts["merge"], facts["controller"]
-        method = merge.get("merge_method")
+        run, config = self._run, self._run.config
+        method = config.merge.get("merge_method")
         goals: dict[str, Literal["maximize", "minimize"]] = {}
         for objective in run.objectives:
             goals |= {f"score/{objective.name}": objective.goal, f"best/{objective.name}": objective.goal}
         goals |= {"overall/candidate": "maximize", "overall/best": "maximize", "front/hypervolume": "maximize"}
         tags = {
-            "evomerge": str(facts["evomerge"]),
-            "controller": str(controller["name"]),
+            "evomerge": config.versions["evomerge"],
+            "controller": config.controller.name,
             "method": method if isinstance(method, str) else "searched",
         }
         return RunInfo(
@@ -57,11 +56,11 @@ class RunMetrics:
             run.folder,
             self._config(),
             tags,
-            str(facts["search_text"]),
+            config.search_text,
             goals,
         )
 
-    def steps(self, first: int, *, final: bool = False) -> list[Step]:
+    def steps(self, first: int, *, final: bool = False) -> list[LoggedStep]:
         """Return the steps from `first` on that can be written now, in ascending order.
 
         Args:
@@ -72,7 +71,7 @@ class RunMetrics:
             observed = {e.candidate: e.time for e in archive.events("told") if e.candidate is not None}
         ready = [number for number in sorted(observed) if first <= number <= LAST_STEP]
         if not final:
-            ready = [number for place, number in enumerate(ready) if number == first + place]
+            ready = [number for index, number in enumerate(ready) if number == first + index]
         if not ready:
             return []
         evaluations = self._run.data.evaluations()
@@ -94,7 +93,7 @@ class RunMetrics:
                 metrics |= {f"search/{key}": float(value) for key, value in now.items() if value is not None}
             metrics[MARKER] = float(before)
             finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-            steps.append(Step(number, observed[number], finite, self._genes(genotypes[number])))
+            steps.append(LoggedStep(number, observed[number], finite, self._genes(genotypes[number])))
         return steps
 
     def ending(self, state: Literal["finished", "interrupted", "failed"], time: float) -> RunResult:
@@ -143,18 +142,18 @@ class RunMetrics:
 
     def _config(self) -> dict[str, Plain]:
         """Return the search file's settings by dotted name, and what was decided from it."""
-        facts = self._run.facts
+        config = self._run.config
         try:
-            given = yaml.safe_load(facts["search_text"]) or {}
+            given = yaml.safe_load(config.search_text) or {}
         except yaml.YAMLError as error:
             raise EvomergeError(f"the search file that the run keeps is no YAML: {error}") from error
         found: dict[str, Plain] = dict(_flat(given if isinstance(given, Mapping) else {}, ""))
         found |= {
-            "seed": facts["seed"],
+            "seed": config.seed,
             "genes": self._run.space.dimension,
-            "controller.name": facts["controller"]["name"],
-            "models": ", ".join(facts["models"]),
-            "evomerge": facts["evomerge"],
+            "controller.name": config.controller.name,
+            "models": ", ".join(config.models.names),
+            "evomerge": config.versions["evomerge"],
         }
         limits = {f"budget.{key}": value for key, value in self._run.data.budget().items() if value is not None}
         return {**found, **limits}

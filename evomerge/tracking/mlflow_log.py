@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, Plain, Resumed, RunInfo, RunResult, Step
+from evomerge.tracking.values import MARKER, MOST_TRIALS, LoggedStep, Plain, Resumed, RunInfo, RunResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -27,25 +27,25 @@ _STATES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 class MlflowLog:
-    """A run of MLflow with the identity of ours as a tag; `place` is a tracking URI, '' MLflow's own default."""
+    """A run of MLflow with the identity of ours as a tag; `destination` is a tracking URI, '' MLflow's own default."""
 
-    def __init__(self, place: str = "") -> None:
-        self._place = place
+    def __init__(self, destination: str = "") -> None:
+        self._destination = destination
 
-    def begin(self, about: RunInfo) -> Resumed:
+    def begin(self, info: RunInfo) -> Resumed:
         """Open the run, or go on with the one that has the identity's tag."""
         from mlflow.tracking import MlflowClient
 
         with _quiet():  # the first thing that is asked may make a database
-            self._client: Any = MlflowClient(tracking_uri=self._place or None)
+            self._client: Any = MlflowClient(tracking_uri=self._destination or None)
             self._experiment = self._experiment_id()
-        found = self._search(f"tags.`{IDENTITY}` = '{about.identity}'")
+        found = self._search(f"tags.`{IDENTITY}` = '{info.identity}'")
         if not found:
-            tags = {IDENTITY: about.identity, **{f"evomerge.{key}": value for key, value in about.tags.items()}}
-            self._id = self._client.create_run(self._experiment, tags=tags, run_name=about.name).info.run_id
-            for params in _chunks(_params(about.config), MOST_PARAMS):
+            tags = {IDENTITY: info.identity, **{f"evomerge.{key}": value for key, value in info.tags.items()}}
+            self._id = self._client.create_run(self._experiment, tags=tags, run_name=info.name).info.run_id
+            for params in _chunks(_params(info.config), MOST_PARAMS):
                 self._client.log_batch(self._id, params=params)
-            self._client.log_text(self._id, about.search_file, "search_file.yaml")
+            self._client.log_text(self._id, info.search_file, "search_file.yaml")
             first = 0
         else:
             self._id = found[0].info.run_id
@@ -57,7 +57,7 @@ class MlflowLog:
         uri = self._client.tracking_uri
         return Resumed(first, f"{uri}, experiment {self._experiment}, run {self._id}")
 
-    def log(self, steps: Sequence[Step]) -> None:
+    def log(self, steps: Sequence[LoggedStep]) -> None:
         """Write the metrics of all steps in few requests, and the nested runs."""
         metrics = [metric for step in steps for metric in _metrics(step.metrics, step.time, step.number)]
         for step in steps:  # written before the marker, so that an interrupted session does not write them twice
@@ -72,7 +72,7 @@ class MlflowLog:
         self._client.log_text(self._id, ending.text, "summary.txt")
         self._client.set_terminated(self._id, _STATES[ending.state])
 
-    def _nested(self, step: Step) -> None:
+    def _nested(self, step: LoggedStep) -> None:
         from mlflow.entities import RunTag
 
         start = int(1000 * step.time)

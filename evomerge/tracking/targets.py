@@ -17,16 +17,16 @@ _PASSWORD = re.compile(r"//[^/@\s]*:[^/@\s]+@")
 
 
 @dataclass(frozen=True)
-class Target:
+class TrackerTarget:
     """One tool to log to."""
 
     tool: str
-    place: str = ""  # '': the tool's default
+    destination: str = ""  # '': the tool's default
 
     @property
     def text(self) -> str:
         """The target as `--log` writes it."""
-        return f"{self.tool}:{self.place}" if self.place else self.tool
+        return f"{self.tool}:{self.destination}" if self.destination else self.tool
 
     def require(self) -> None:
         """Raise ExtraMissing where a package is not installed; imports nothing."""
@@ -44,23 +44,23 @@ class Target:
         if self.tool == "tensorboard":
             from evomerge.tracking.tensorboard_log import TensorBoardLog
 
-            return TensorBoardLog(self.place)
+            return TensorBoardLog(self.destination)
         if self.tool == "wandb":
             from evomerge.tracking.wandb_log import WandbLog
 
-            return WandbLog(self.place)
+            return WandbLog(self.destination)
         from evomerge.tracking.mlflow_log import MlflowLog
 
-        return MlflowLog(self.place)
+        return MlflowLog(self.destination)
 
 
-def target_of(text: str) -> Target:
-    """Return the target that a text names, as `Target.text` writes it."""
-    tool, _, place = text.partition(":")
-    return Target(tool, place)
+def target_of(text: str) -> TrackerTarget:
+    """Return the target that a text names, as `TrackerTarget.text` writes it."""
+    tool, _, destination = text.partition(":")
+    return TrackerTarget(tool, destination)
 
 
-def targets_of(texts: Sequence[str]) -> tuple[Target, ...]:
+def targets_of(texts: Sequence[str]) -> tuple[TrackerTarget, ...]:
     """Return the targets that `--log` names, each once; 'none' stands for no target at all.
 
     Raises:
@@ -70,12 +70,12 @@ def targets_of(texts: Sequence[str]) -> tuple[Target, ...]:
     targets = []
     for text in dict.fromkeys([texts] if isinstance(texts, str) else texts):
         target = target_of(text)
-        tool, place = target.tool, target.place
+        tool, destination = target.tool, target.destination
         if text == NONE:
             continue
         if tool not in TOOLS:
             raise InputError(f"--log {text!r}: unknown tool {tool!r}. {near(tool, [*TOOLS, NONE])}")
-        if _PASSWORD.search(place):
+        if _PASSWORD.search(destination):
             raise InputError(
                 f"--log {tool}: the address holds a password, which would be kept in the run folder; set "
                 "MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD) and give --log mlflow"

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, Resumed, RunInfo, RunResult, Step
+from evomerge.tracking.values import MARKER, MOST_TRIALS, LoggedStep, Resumed, RunInfo, RunResult
 
 TRIALS = "candidates"  # folder of the entries under HPARAMS, a run of TensorBoard each
 
 
 class TensorBoardLog:
-    """Event files in a folder of the run's own: `place`/<run's name>, or tensorboard/ in the run folder."""
+    """Event files in a folder of the run's own: `destination`/<run's name>, or tensorboard/ in the run folder."""
 
-    def __init__(self, place: str = "") -> None:
-        self._place = place
+    def __init__(self, destination: str = "") -> None:
+        self._destination = destination
         self._last = -1
 
-    def begin(self, about: RunInfo) -> Resumed:
+    def begin(self, info: RunInfo) -> Resumed:
         """Open a new event file beside those of earlier sessions; what these hold of a broken step is taken back."""
         from tensorboardX import SummaryWriter
 
-        folder = Path(self._place) / about.name if self._place else about.folder / "tensorboard"
+        folder = Path(self._destination) / info.name if self._destination else info.folder / "tensorboard"
         self._folder = folder
         first = _written(folder) + 1 if folder.is_dir() else 0
         new = first == 0
@@ -32,15 +32,15 @@ class TensorBoardLog:
         # two sessions may begin within one second, which is all that the name of an event file tells
         self._writer = SummaryWriter(str(folder), purge_step=first, filename_suffix=f".{first:07d}")
         if new:
-            rows = "".join(f"| {key} | {str(value).replace('|', '/')} |\n" for key, value in about.config.items())
+            rows = "".join(f"| {key} | {str(value).replace('|', '/')} |\n" for key, value in info.config.items())
             self._writer.add_text("search/settings", f"| setting | value |\n| --- | --- |\n{rows}", 0)
-            indented = "".join(f"    {line}\n" for line in about.search_file.splitlines())
+            indented = "".join(f"    {line}\n" for line in info.search_file.splitlines())
             self._writer.add_text("search/file", indented, 0)
             self._writer.flush()
         self._last = first - 1
         return Resumed(first, str(folder))
 
-    def log(self, steps: Sequence[Step]) -> None:
+    def log(self, steps: Sequence[LoggedStep]) -> None:
         """Write a scalar per metric and step, and the candidates with their genes."""
         for step in steps:
             for key, value in step.metrics.items():  # the marker is the last of them

@@ -33,7 +33,7 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
-class Step:
+class LoggedStep:
     """Metrics of one candidate, and the state of the search after it."""
 
     number: int  # candidate number
@@ -66,21 +66,21 @@ class Resumed:
     """Where a tracker goes on, and where people find it."""
 
     first: int  # the step to write next: all before it are there
-    place: str  # folder or address
+    destination: str  # folder or address
 
 
 class Tracker(Protocol):
     """One tool, for one run. What it raises is said once and tried again later with a new tracker."""
 
-    def begin(self, about: RunInfo) -> Resumed:
+    def begin(self, info: RunInfo) -> Resumed:
         """Open the run in the tool, or go on with the one that has this identity, and return what it has got.
 
         Args:
-            about: who the run is.
+            info: identity, settings and goals of the run.
         """
         ...
 
-    def log(self, steps: Sequence[Step]) -> None:
+    def log(self, steps: Sequence[LoggedStep]) -> None:
         """Write steps, with ascending numbers, all of them later than what was written before.
 
         Args:

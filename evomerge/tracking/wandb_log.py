@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.tracking.values import Resumed, RunInfo, RunResult, Step
+from evomerge.tracking.values import LoggedStep, Resumed, RunInfo, RunResult
 
-PROJECT = "evomerge"  # default; `place` or WANDB_PROJECT names another
+PROJECT = "evomerge"  # default; `destination` or WANDB_PROJECT names another
 
 
 class WandbLog:
     """A run of Weights & Biases with the identity of ours; its files are in wandb/ in the run folder."""
 
-    def __init__(self, place: str = "") -> None:
-        self._entity, _, self._project = place.rpartition("/")
+    def __init__(self, destination: str = "") -> None:
+        self._entity, _, self._project = destination.rpartition("/")
 
-    def begin(self, about: RunInfo) -> Resumed:
+    def begin(self, info: RunInfo) -> Resumed:
         """Open the run, or go on with it: by what the server knows, or offline by what was noted beside the files.
 
         Raises:
@@ -35,29 +35,29 @@ class WandbLog:
         # otherwise wandb would ask for a key, in the search's terminal
         if online and not wandb.login(prompt=False, verify=False):
             raise InputError("not logged in to Weights & Biases: run `wandb login`, or set WANDB_MODE=offline")
-        self._note = about.folder / f"wandb-{about.identity}.json"
+        self._note = info.folder / f"wandb-{info.identity}.json"
         self._run = wandb.init(
             entity=self._entity or None,
             project=self._project or os.environ.get("WANDB_PROJECT") or PROJECT,
-            id=about.identity,
-            name=about.name,
-            dir=os.environ.get("WANDB_DIR") or str(about.folder),
-            config=dict(about.config),
-            tags=[f"{key}:{value}"[:64] for key, value in about.tags.items()],
+            id=info.identity,
+            name=info.name,
+            dir=os.environ.get("WANDB_DIR") or str(info.folder),
+            config=dict(info.config),
+            tags=[f"{key}:{value}"[:64] for key, value in info.tags.items()],
             notes="evomerge search",
             job_type="search",
             resume="allow",
             # its capture of the console would get in the way of the progress line
             settings=wandb.Settings(console="off", silent=True),
         )
-        for key, goal in about.goals.items():
+        for key, goal in info.goals.items():
             self._run.define_metric(key, summary="max" if goal == "maximize" else "min")
         self._offline = bool(self._run.offline)
         first = _noted(self._note) if self._offline else int(self._run.step)
-        place = Path(self._run.dir).parent if self._offline else self._run.url
-        return Resumed(first, str(place))
+        destination = Path(self._run.dir).parent if self._offline else self._run.url
+        return Resumed(first, str(destination))
 
-    def log(self, steps: Sequence[Step]) -> None:
+    def log(self, steps: Sequence[LoggedStep]) -> None:
         """Write a row of history per candidate, its genes beside its scores."""
         for step in steps:
             genes = {f"gene/{name}": value for name, value in step.genes.items()}

@@ -14,7 +14,7 @@ from evomerge.archive import Archive
 from evomerge.pool.secrets import hide
 from evomerge.results import open_run
 from evomerge.tracking.metrics import RunMetrics
-from evomerge.tracking.targets import Target, target_of, targets_of
+from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
 from evomerge.tracking.values import Tracker
 
 EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the run, for every tool)
@@ -26,10 +26,18 @@ AT_ONCE = 100  # steps that are handed over together
 
 State = Literal["finished", "interrupted", "failed"]
 Say = Callable[[str], None]
+Join = Callable[[threading.Thread, float], None]
 
 
 @contextmanager
-def tracked(archive: Archive, log: Sequence[str] | None, say: Say, *, seconds: float = SECONDS) -> Iterator[None]:
+def tracked(
+    archive: Archive,
+    log: Sequence[str] | None,
+    say: Say,
+    *,
+    seconds: float = SECONDS,
+    join: Join = threading.Thread.join,
+) -> Iterator[None]:
     """Write a search to the tools that `log` names while it runs, and its results at its end.
 
     Which tools these are is kept in the archive, so a resumed search goes on with the same runs of the same tools. A
@@ -40,13 +48,14 @@ def tracked(archive: Archive, log: Sequence[str] | None, say: Say, *, seconds: f
         log: targets as `--log` writes them; None: those of the run's last session; ['none']: no more.
         say: tells people; called from other threads too.
         seconds: between two looks.
+        join: waits for a thread's end for at most so many seconds; for tests.
     """
     texts, identity = remembered(archive)
     if log:
         texts = [target.text for target in targets_of(log)]
         archive.put_event(EVENT, None, {"to": texts, "id": identity})
     folder = archive.path.parent
-    writers = [_Writer(target, folder, identity, say, seconds) for target in map(target_of, texts)]
+    writers = [_Writer(target, folder, identity, say, seconds, join) for target in map(target_of, texts)]
     state: State = "failed"
     try:
         for writer in writers:
@@ -77,9 +86,11 @@ def remembered(archive: Archive) -> tuple[list[str], str]:
 class _Writer:
     """A thread that keeps one tool up to date."""
 
-    def __init__(self, target: Target, folder: Path, identity: str, say: Say, seconds: float) -> None:
+    def __init__(
+        self, target: TrackerTarget, folder: Path, identity: str, say: Say, seconds: float, join: Join
+    ) -> None:
         self._target, self._folder, self._identity = target, folder, identity
-        self._say, self._seconds = say, seconds
+        self._say, self._seconds, self._join = say, seconds, join
         self._tracker: Tracker | None = None
         self._first = 0
         self._state: State | None = None
@@ -101,7 +112,7 @@ class _Writer:
         before = -1
         while self._thread.is_alive() and self._first != before:
             before = self._first
-            self._thread.join(PATIENCE)
+            self._join(self._thread, PATIENCE)
         if self._thread.is_alive():
             self._complain(f"no progress for {PATIENCE:.0f} seconds at the end; what is missing is in the run folder")
         return self._trouble
@@ -120,9 +131,9 @@ class _Writer:
         try:
             if self._tracker is None:
                 tracker = self._target.tracker()
-                resumed = tracker.begin(source.about())
+                resumed = tracker.begin(source.info())
                 self._tracker, self._first = tracker, resumed.first
-                self._say(f"logging to {self._target.tool}: {resumed.place}")
+                self._say(f"logging to {self._target.tool}: {resumed.destination}")
             steps = source.steps(self._first, final=state == "finished")
             for start in range(0, len(steps), AT_ONCE):
                 some = steps[start : start + AT_ONCE]

@@ -68,7 +68,7 @@ def test_what_is_put_comes_back_equal(archive: Archive) -> None:
         assert list(reader.response_rows("search")) == [(0, r) for r in reader.responses("search", 0)]
         assert reader.answered("search", 0) == {"add": {"x", "y"}}
         assert [e.payload["fitness"] for e in reader.events("told")] == [[0.1 + 0.2, -1 / 3], None]
-        assert reader.facts == {"seed": 7}
+        assert reader.config_json == {"seed": 7}
 
 
 def test_floats_keep_every_bit(archive: Archive) -> None:
@@ -127,7 +127,7 @@ def test_numbers_that_are_none_are_refused(archive: Archive, value: float) -> No
     assert archive.responses("search", 0) == ()
 
 
-@pytest.mark.parametrize("table", ["facts", "candidates", "events", "questions", "answers", "outcomes"])
+@pytest.mark.parametrize("table", ["config", "candidates", "events", "questions", "answers", "outcomes"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {table}", "UPDATE {table} SET {column} = {column}"])
 def test_rows_are_only_ever_added(archive: Archive, table: str, statement: str) -> None:
     archive.put_asked([candidate(0)], size=1)
@@ -199,7 +199,7 @@ def test_a_taken_folder_is_refused_with_the_command_to_type(archive: Archive) ->
     with pytest.raises(RunError, match=f"already holds a search; continue it with: evomerge resume {folder}"):
         Archive.create(folder, {})
     with Archive.open(folder) as reader:
-        assert reader.facts == {"seed": 7}
+        assert reader.config_json == {"seed": 7}
 
 
 def test_a_creation_that_was_killed_leaves_nothing_in_the_way(tmp_path: Path) -> None:

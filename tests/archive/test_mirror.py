@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 
 import fsspec
@@ -16,6 +15,7 @@ from evomerge.archive.snapshot import last_event, snapshot
 from evomerge.errors import InputError, RunError
 from evomerge.run.places import kept, reopened
 from tests.archive.test_archive import filled
+from tests.clock import BACKSTOP
 from tests.search.conftest import folder
 from tests.search.world import World, trace
 
@@ -110,8 +110,15 @@ def test_a_machine_is_lost_and_its_run_goes_on_elsewhere(folder: Path, tmp_path:
 
 
 def test_a_keeper_copies_while_the_run_goes_on_and_at_its_end(tmp_path: Path) -> None:
+    copied = threading.Event()
+
     class Quick(Mirror):
         seconds = 0.01
+
+        def put(self, path: Path) -> None:
+            super().put(path)
+            if last_event(copy) == 1:
+                copied.set()
 
     folder = tmp_path / "run"
     mirror = Quick(str(tmp_path / "mirror"))
@@ -119,10 +126,7 @@ def test_a_keeper_copies_while_the_run_goes_on_and_at_its_end(tmp_path: Path) ->
     with Archive.create(folder, {"seed": 7}) as archive:
         with Keeper(archive.path, [mirror]) as keeper:
             archive.put_event("note", None, {"text": "1"})
-            until = time.monotonic() + 30
-            while last_event(copy) != 1:
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            assert copied.wait(BACKSTOP)
             archive.put_event("note", None, {"text": "2"})
         assert last_event(copy) == 2
         assert keeper.problems == []

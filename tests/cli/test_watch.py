@@ -14,6 +14,7 @@ from evomerge.archive import Archive
 from evomerge.cli import main
 from evomerge.cli.watch import seconds_left, status_line, watch
 from evomerge.results import open_run
+from tests.clock import BACKSTOP
 from tests.run.made import make_run
 
 
@@ -108,6 +109,6 @@ def test_a_watcher_in_a_process_of_its_own_ends_with_the_run(folder: str) -> Non
         assert watcher.stdout.readline().startswith("running")
         time.sleep(0.2)
         assert watcher.poll() is None
-    rest, _ = watcher.communicate(timeout=60)
+    rest, _ = watcher.communicate(timeout=BACKSTOP)
     assert watcher.returncode == 0
     assert rest.startswith("finished")

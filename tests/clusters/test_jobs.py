@@ -18,6 +18,7 @@ import pytest
 from evomerge import search as evomerge_search
 from evomerge.errors import EvomergeError
 from evomerge.results import open_run
+from tests.clock import BACKSTOP
 from tests.end_to_end.conftest import EXPERTS, TASKS, command, environment, evomerge
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
@@ -91,7 +92,7 @@ def address() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             cluster.stdin.close()
-            cluster.wait(timeout=60)
+            cluster.wait(timeout=BACKSTOP)
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_search_is_uploaded_followed_stopped_refused_and_resumed(
     run = place / "runs" / "long"
     wait_for_candidates(run, 1)
     watching.send_signal(signal.SIGINT)
-    out, err = watching.communicate(timeout=120)
+    out, err = watching.communicate(timeout=BACKSTOP)
     assert watching.returncode == 130, out + err
     found = re.search(r"(evomerge-long-[0-9a-f]{8}) goes on", err)
     assert found, err
@@ -153,7 +154,7 @@ def test_a_search_is_uploaded_followed_stopped_refused_and_resumed(
     assert there.state == "finished"
     assert list(trials["status"]) == ["done"] * (told + 8)
     assert len(set(trials["worker"])) == 2, set(trials["worker"])
-    assert all(str(place / "files") in model for model in there.facts["models"]), "the upload is where it stays"
+    assert all(str(place / "files") in model for model in there.config.models.names), "the upload is where it stays"
     said = [out, err, *(one.stdout + one.stderr for one in (stopped, again, done))]
     assert not any(SECRET in text for text in said)
     for file in (place / "runs").rglob("*"):

@@ -17,6 +17,7 @@ import yaml
 
 from evomerge.cli import build_parser
 from evomerge.searchfile.cluster_file import load_cluster_file
+from tests.clock import BACKSTOP
 
 ROOT = Path(__file__).parent.parent.parent
 CLUSTERS = ROOT / "clusters"
@@ -168,7 +169,7 @@ def test_the_slurm_script_starts_ray_everywhere_and_the_search_once(tmp_path: Pa
         *(tmp_path, "my search.yaml", "runs/mine", "--candidates", "5"),
         ray='printf "%s\\n" "$@" "token=${#RAY_AUTH_TOKEN}" > "$LOG"; mkdir -p runs/mine; >runs/mine/archive.sqlite',
     )
-    out, err = script.communicate(timeout=30)
+    out, err = script.communicate(timeout=BACKSTOP)
     assert script.returncode == 0, out + err
     *words, token = (tmp_path / "log").read_text().splitlines()
     assert token == "token=64"  # Ray asks for it, and it is the job's own
@@ -185,14 +186,14 @@ def test_the_slurm_script_starts_ray_everywhere_and_the_search_once(tmp_path: Pa
 
 def test_the_slurm_script_hands_on_the_status_of_the_search(tmp_path: Path) -> None:
     script = run_script(tmp_path, "a.yaml", "runs/a", ray="exit 3")
-    script.communicate(timeout=30)
+    script.communicate(timeout=BACKSTOP)
     assert script.returncode == 3
 
 
 def test_the_slurm_script_fails_where_ray_could_not_start(tmp_path: Path) -> None:
     """`ray symmetric-run` ends with 0 then."""
     script = run_script(tmp_path, "a.yaml", "runs/a", ray="exit 0")
-    _, err = script.communicate(timeout=30)
+    _, err = script.communicate(timeout=BACKSTOP)
     assert script.returncode == 1
     assert "the search never began" in err
 
@@ -200,13 +201,13 @@ def test_the_slurm_script_fails_where_ray_could_not_start(tmp_path: Path) -> Non
 def test_the_slurm_script_queues_itself_again_before_its_time_is_over(tmp_path: Path) -> None:
     # the search goes on for a moment after the signal: the script waits for it, and keeps its status
     script = run_script(tmp_path, "a.yaml", "runs/a", ray='kill -USR1 "$PPID"; sleep 0.5; exit 4')
-    out, err = script.communicate(timeout=30)
+    out, err = script.communicate(timeout=BACKSTOP)
     assert (tmp_path / "log").read_text() == "scontrol requeue 41\n", out + err
     assert script.returncode == 4
 
 
 def test_the_slurm_script_wants_a_file_and_a_folder(tmp_path: Path) -> None:
     script = run_script(tmp_path, "a.yaml", ray="exit 9")
-    _, err = script.communicate(timeout=30)
+    _, err = script.communicate(timeout=BACKSTOP)
     assert script.returncode == 2
     assert "usage: sbatch" in err

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from evomerge.controllers.protocol import Controller, NoiseAware, Setup, Versioned, tell
+from evomerge.controllers.protocol import Controller, CountsUpdates, NoiseAware, SearchProblem, tell
 from evomerge.controllers.registry import AUTO, CONTROLLERS, build
 from evomerge.errors import InputError
 from tests.contracts.test_controllers import OPTIONS, SOUPS, sphere
@@ -17,7 +17,7 @@ NEVER_WAIT = sorted({"cma-es", "tpe", "gp", "nsga-ii", "nsga-iii", "random", "so
 
 
 def eager(name: str, staleness: int | None = None) -> Controller:
-    return build(name, Setup(3, 11, asynchronous=True, staleness=staleness), OPTIONS.get(name))
+    return build(name, SearchProblem(3, 11, asynchronous=True, staleness=staleness), OPTIONS.get(name))
 
 
 def drive(controller: Controller, count: int, workers: int = 5, seed: int = 0) -> list[list[float]]:
@@ -62,11 +62,11 @@ def test_wrong_tells_are_refused(name: str) -> None:
         controller.tell(10_000, [0.0])
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if isinstance(eager(n), Versioned)])
+@pytest.mark.parametrize("name", [n for n in NAMES if isinstance(eager(n), CountsUpdates)])
 @pytest.mark.parametrize("bound", [1, 3])
 def test_staleness_keeps_its_bound(name: str, bound: int) -> None:
     controller = eager(name, bound)
-    assert isinstance(controller, Versioned)
+    assert isinstance(controller, CountsUpdates)
     chance, asked_at, running, worst = random.Random(1), list[int](), list[int](), 0
     for _ in range(length(name)):
         while len(running) < 8:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from evomerge.controllers.model_weights import Ingredients
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.model_weights import ModelWeights
+from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.controllers.registry import AUTO, CONTROLLERS, build
 from evomerge.errors import InputError
 
@@ -51,16 +51,16 @@ def some_fail(index: int, point: np.ndarray) -> list[float] | None:
     return None if index % 3 == 0 else sphere(index, point)
 
 
-def fresh(name: str, d: int = 3, m: int = 1, seed: int = 11, **setup: object) -> Controller:
-    setup = {"ingredients": ingredients(d), **setup} if name in SOUPS else setup
-    return build(name, Setup(d, seed, m, **setup), OPTIONS.get(name))  # type: ignore[arg-type]
+def fresh(name: str, d: int = 3, m: int = 1, seed: int = 11, **problem: object) -> Controller:
+    problem = {"model_weights": model_weights(d), **problem} if name in SOUPS else problem
+    return build(name, SearchProblem(d, seed, m, **problem), OPTIONS.get(name))  # type: ignore[arg-type]
 
 
-def ingredients(d: int) -> Ingredients:
+def model_weights(d: int) -> ModelWeights:
     """As many models as genes, each gene the weight of one; their task vectors overlap a little."""
     names = tuple(f"model{i}" for i in range(d))
     products = tuple(tuple(1.0 if i == j else 0.1 for j in range(d)) for i in range(d))
-    return Ingredients(names, tuple(range(d)), (0.0,) * d, (1.0,) * d, (0.5,) * d, products)
+    return ModelWeights(names, tuple(range(d)), (0.0,) * d, (1.0,) * d, (0.5,) * d, products)
 
 
 def drive(

@@ -14,7 +14,7 @@ import pytest
 import evomerge
 from evomerge.candidate import Response
 from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import CONTROLLERS, ControllerInfo, register_controller
 from evomerge.errors import InputError, SearchFileError
 from evomerge.metrics import METRICS, MetricInfo, register_metric
@@ -36,9 +36,9 @@ class LineOptions:
 class Line:
     """Proposes points of the diagonal, one after another."""
 
-    def __init__(self, setup: Setup, options: LineOptions) -> None:
-        self._dimensions, self._options = setup.dimensions, options
-        self._proposals = Proposals(setup.objectives)
+    def __init__(self, problem: SearchProblem, options: LineOptions) -> None:
+        self._dimensions, self._options = problem.dimensions, options
+        self._proposals = Proposals(problem.objectives)
 
     def ask(self) -> list[np.ndarray]:
         (index,) = self._proposals.hand_out(1)

@@ -9,7 +9,7 @@ import pytest
 
 from evomerge.candidate import Evaluation, Objective, Score
 from evomerge.controllers.cma_es import CmaEs
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.objectives import Objectives
 from evomerge.results.evaluations import best_number
@@ -25,8 +25,8 @@ def layers(weight: float | None = None) -> Objective:
 
 def ranked_by_cma_es(objectives: Sequence[Objective], rows: Sequence[Sequence[float]]) -> list[float]:
     """Return what CMA-ES takes each fitness for."""
-    setup = Setup(2, objectives=len(objectives), weights=Objectives(objectives).scalarisation.relative)
-    controller = build("cma-es", setup, {"population": len(rows) + 1})  # one more: the generation is not complete
+    problem = SearchProblem(2, objectives=len(objectives), weights=Objectives(objectives).scalarisation.relative)
+    controller = build("cma-es", problem, {"population": len(rows) + 1})  # one more: the generation is not complete
     assert isinstance(controller, CmaEs)
     controller.ask()
     for index, row in enumerate(rows):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.controllers.proposals import MISSED, Proposals
-from evomerge.controllers.protocol import Prior, Setup
+from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import build
 from evomerge.pareto.constraints import Bounds
 from tests.contracts.test_controllers import OPTIONS, drive
@@ -22,9 +22,9 @@ def opposed(index: int, point: np.ndarray) -> list[float]:
 @pytest.mark.parametrize("name", ["cma-es", "tpe", "nsga-ii", "nsga-iii", "quadratic", "nehvi", "evolution"])
 def test_candidates_move_to_where_constraints_are_met(name: str) -> None:
     """Of the last third, more meet the bound than of the same search without it, which has no reason to."""
-    setup = {"dimensions": 2, "seed": 1, "objectives": 2, "weights": (3.0, 1.0), "budget": 66}
-    free = drive(build(name, Setup(**setup), OPTIONS.get(name)), 66, opposed)  # type: ignore[arg-type]
-    bound = drive(build(name, Setup(**setup, bounds=BOUNDS), OPTIONS.get(name)), 66, opposed)  # type: ignore[arg-type]
+    problem = {"dimensions": 2, "seed": 1, "objectives": 2, "weights": (3.0, 1.0), "budget": 66}
+    free = drive(build(name, SearchProblem(**problem), OPTIONS.get(name)), 66, opposed)  # type: ignore[arg-type]
+    bound = drive(build(name, SearchProblem(**problem, bounds=BOUNDS), OPTIONS.get(name)), 66, opposed)  # type: ignore[arg-type]
     met = [np.mean([BOUNDS.met(opposed(0, point)) for point in points[44:]]) for points in (free, bound)]
     assert met[1] >= max(0.4, met[0] + 0.2)
 
@@ -33,7 +33,7 @@ def test_candidates_move_to_where_constraints_are_met(name: str) -> None:
 def test_bounds_that_nothing_meets_neither_stop_nor_break_a_search(name: str) -> None:
     never = Bounds((-np.inf, 5.0), (np.inf, np.inf))
     count = 8 if name == "gp" else 30
-    points = drive(build(name, Setup(2, 1, 2, bounds=never), OPTIONS.get(name)), count, opposed)
+    points = drive(build(name, SearchProblem(2, 1, 2, bounds=never), OPTIONS.get(name)), count, opposed)
     assert len(points) == count
     if name in ("cma-es", "nehvi", "quadratic"):  # the nearest is where the second objective is highest
         assert np.mean([point[0] for point in points[-8:]]) < 0.25
@@ -41,10 +41,10 @@ def test_bounds_that_nothing_meets_neither_stop_nor_break_a_search(name: str) ->
 
 @pytest.mark.parametrize("name", ["cma-es", "tpe", "nsga-ii", "quadratic", "nehvi"])
 def test_results_of_another_run_are_judged_by_the_bounds_too(name: str) -> None:
-    known = drive(build("sobol", Setup(2, 5, 2)), 40, opposed)
-    prior = tuple(Prior(tuple(point), tuple(opposed(0, point))) for point in known)
-    setup = Setup(2, 1, 2, (3.0, 1.0), budget=60, prior=prior, bounds=BOUNDS)
-    asked = drive(build(name, setup, OPTIONS.get(name)), 8, opposed)
+    known = drive(build("sobol", SearchProblem(2, 5, 2)), 40, opposed)
+    prior = tuple(WarmStartPoint(tuple(point), tuple(opposed(0, point))) for point in known)
+    problem = SearchProblem(2, 1, 2, (3.0, 1.0), budget=60, prior=prior, bounds=BOUNDS)
+    asked = drive(build(name, problem, OPTIONS.get(name)), 8, opposed)
     assert np.mean([point[0] for point in asked]) < 0.3
 
 

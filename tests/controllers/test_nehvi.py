@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.controllers.gaussian_front import improving, spread_size
-from evomerge.controllers.protocol import Prior, Repeating, Setup
+from evomerge.controllers.protocol import Replayable, SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
 from evomerge.pareto.acquisition import by_drawn_volume
@@ -30,9 +30,9 @@ def volume(points: list[np.ndarray]) -> float:
 
 def test_it_finds_more_of_a_front_than_peers_with_as_many_candidates() -> None:
     for seed in range(2):
-        setup = Setup(4, seed, 2, budget=64, items=(100, 100))
-        found = volume(drive(build("nehvi", setup), 64, two))
-        others = [volume(drive(build(name, setup), 64, two)) for name in ("sobol", "nsga-ii", "cma-es")]
+        problem = SearchProblem(4, seed, 2, budget=64, items=(100, 100))
+        found = volume(drive(build("nehvi", problem), 64, two))
+        others = [volume(drive(build(name, problem), 64, two)) for name in ("sobol", "nsga-ii", "cma-es")]
         front = volume(list(np.linspace(BEST[0], BEST[1], 200)))
         assert found > max(others) + 0.02
         assert found > 0.85 * front
@@ -46,9 +46,9 @@ def test_the_even_spread_grows_with_the_genes_and_leaves_most_of_the_budget(
 
 
 def test_results_of_another_run_replace_the_even_spread() -> None:
-    points = drive(build("sobol", Setup(4, 5, 2)), 20, two)
-    prior = tuple(Prior(tuple(point), tuple(two(0, point))) for point in points)
-    asked = build("nehvi", Setup(4, 1, 2, budget=64, prior=prior)).ask()
+    points = drive(build("sobol", SearchProblem(4, 5, 2)), 20, two)
+    prior = tuple(WarmStartPoint(tuple(point), tuple(two(0, point))) for point in points)
+    asked = build("nehvi", SearchProblem(4, 1, 2, budget=64, prior=prior)).ask()
     assert len(asked) == 4  # a round at once, no design
     assert not any(np.array_equal(a, b) for a in asked for b in points)
     assert np.mean([sum(two(0, a)) for a in asked]) > np.mean([sum(two(0, b)) for b in points])
@@ -87,8 +87,8 @@ def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposal
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Thirty candidates, stored and repeated; then both propose the same, and length scales come from the same fits."""
-    setup = Setup(4, 3, 2, budget=64, items=(100, 100))
-    first, second = build("nehvi", setup), build("nehvi", setup)
+    problem = SearchProblem(4, 3, 2, budget=64, items=(100, 100))
+    first, second = build("nehvi", problem), build("nehvi", problem)
     batches, told = [], 0
     while told < 30:
         batches.append(first.ask())
@@ -99,18 +99,18 @@ def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposal
     with monkeypatch.context() as patch:
         patch.setattr("evomerge.controllers.gaussian_front.improving", None)  # to call it would be an error
         for batch in batches:
-            assert isinstance(second, Repeating)
+            assert isinstance(second, Replayable)
             assert second.repeat(batch)
             for point in batch:
                 second.tell(told, None if told % 7 == 5 else two(told, point))
                 told += 1
     assert np.array_equal(first.ask(), second.ask())
-    eager = build("nehvi", Setup(4, 3, 2, budget=64, asynchronous=True))
-    assert isinstance(eager, Repeating)
+    eager = build("nehvi", SearchProblem(4, 3, 2, budget=64, asynchronous=True))
+    assert isinstance(eager, Replayable)
     assert not eager.repeat(batches[0])
 
 
 @pytest.mark.parametrize(("options", "what"), [({"batch_size": 0}, "batch_size"), ({"startup": 0}, "startup")])
 def test_impossible_options_are_refused(options: dict[str, int], what: str) -> None:
     with pytest.raises(InputError, match=f"{what} of controller 'nehvi' must be a whole number of at least 1, got 0"):
-        build("nehvi", Setup(3), options)
+        build("nehvi", SearchProblem(3), options)

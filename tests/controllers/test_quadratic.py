@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.model_weights import Ingredients
-from evomerge.controllers.protocol import Prior, Setup
+from evomerge.controllers.model_weights import ModelWeights
+from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.quadratic_front import design_size, fits_to
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
@@ -25,26 +25,26 @@ def volume(points: list[np.ndarray]) -> float:
     return hypervolume(np.array([two(0, point) for point in points]), [0.4, 0.4])
 
 
-def mixture(n: int, products: bool = False) -> Ingredients:
+def mixture(n: int, products: bool = False) -> ModelWeights:
     names = tuple("abcdefgh"[:n])
     rows = tuple(tuple(1.0 if i == j else 0.1 for j in range(n)) for i in range(n)) if products else ()
-    return Ingredients(names, tuple(range(n)), (0.0,) * n, (1.0,) * n, (0.5,) * n, rows)
+    return ModelWeights(names, tuple(range(n)), (0.0,) * n, (1.0,) * n, (0.5,) * n, rows)
 
 
 def test_it_finds_more_of_a_front_than_a_design_of_the_same_size() -> None:
     """The measured front of 30 candidates against the best of what Sobol points and NSGA-II do with 30; two seeds."""
     for seed in range(2):
-        setup = Setup(3, seed, 2, budget=30)
-        found = volume(drive(build("quadratic", setup), 30, two))
-        others = [volume(drive(build(name, setup), 30, two)) for name in ("sobol", "nsga-ii")]
+        problem = SearchProblem(3, seed, 2, budget=30)
+        found = volume(drive(build("quadratic", problem), 30, two))
+        others = [volume(drive(build(name, problem), 30, two)) for name in ("sobol", "nsga-ii")]
         front = volume(list(np.linspace(BEST[0], BEST[1], 200)))  # the whole front: the line between the best points
         assert found > max(others) + 0.02
         assert found > 0.95 * front
 
 
 def test_the_design_holds_equal_shares_each_model_and_nothing() -> None:
-    setup = Setup(3, 1, 1, budget=40, ingredients=mixture(3))
-    design = np.array(build("quadratic", setup).ask())
+    problem = SearchProblem(3, 1, 1, budget=40, model_weights=mixture(3))
+    design = np.array(build("quadratic", problem).ask())
     assert np.allclose(design[:5], [[1 / 3] * 3, [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
     assert len(design) == design_size(3, 40) == 15  # 1.5 points for each of a full quadratic's ten coefficients
 
@@ -55,9 +55,9 @@ def test_the_design_is_as_large_as_the_budget_affords(d: int, budget: int | None
 
 
 def test_results_of_another_run_replace_the_design() -> None:
-    points = drive(build("sobol", Setup(3, 5, 2)), 20, two)
-    prior = tuple(Prior(tuple(point), tuple(two(0, point))) for point in points)
-    controller = build("quadratic", Setup(3, 1, 2, budget=40, prior=prior))
+    points = drive(build("sobol", SearchProblem(3, 5, 2)), 20, two)
+    prior = tuple(WarmStartPoint(tuple(point), tuple(two(0, point))) for point in points)
+    controller = build("quadratic", SearchProblem(3, 1, 2, budget=40, prior=prior))
     first = controller.ask()
     assert len(first) == 4  # a round, not a design: 20 known points are more than the 15 of a design
     assert volume([*points, *first]) > volume(points) * 1.05
@@ -65,8 +65,8 @@ def test_results_of_another_run_replace_the_design() -> None:
 
 
 def test_a_recipe_is_proposed_first() -> None:
-    prior = (Prior((0.1, 0.2, 0.3)),)
-    first = build("quadratic", Setup(3, 1, 2, prior=prior)).ask()[0]
+    prior = (WarmStartPoint((0.1, 0.2, 0.3)),)
+    first = build("quadratic", SearchProblem(3, 1, 2, prior=prior)).ask()[0]
     assert tuple(first) == (0.1, 0.2, 0.3)
 
 
@@ -74,7 +74,7 @@ def test_failed_points_are_not_proposed_again_and_leave_no_trace_in_the_fit() ->
     def fails(index: int, point: np.ndarray) -> list[float] | None:
         return None if point[0] > 0.6 else two(index, point)
 
-    points = np.array(drive(build("quadratic", Setup(3, 1, 2, budget=40)), 40, fails))
+    points = np.array(drive(build("quadratic", SearchProblem(3, 1, 2, budget=40)), 40, fails))
     assert len(np.unique(points, axis=0)) == 40
     assert np.isfinite(points).all()
 
@@ -86,7 +86,7 @@ def test_correlated_and_constant_objectives() -> None:
         value = two(index, point)[0]
         return [value, value, 0.5, 100 - 50 * value]
 
-    points = np.array(drive(build("quadratic", Setup(3, 1, 4, budget=24)), 24, same))
+    points = np.array(drive(build("quadratic", SearchProblem(3, 1, 4, budget=24)), 24, same))
     assert points.shape == (24, 3)
     assert ((points >= 0) & (points <= 1)).all()
 
@@ -95,12 +95,12 @@ def test_more_objectives_than_samples() -> None:
     def many(index: int, point: np.ndarray) -> list[float]:
         return [float(point @ np.cos(np.arange(3) + j)) for j in range(12)]
 
-    points = drive(build("quadratic", Setup(3, 1, 12, budget=10), {"startup": 4}), 10, many)
+    points = drive(build("quadratic", SearchProblem(3, 1, 12, budget=10), {"startup": 4}), 10, many)
     assert len(np.unique(np.array(points), axis=0)) == 10
 
 
 def test_a_choice_is_proposed_at_one_place_only() -> None:
-    points = np.array(drive(build("quadratic", Setup(3, 1, 2, budget=30, choices=(0, 3, 0))), 30, two))
+    points = np.array(drive(build("quadratic", SearchProblem(3, 1, 2, budget=30, choices=(0, 3, 0))), 30, two))
     assert set(np.round(points[:, 1] * 6).astype(int)) <= {1, 3, 5}
     assert np.allclose(points[:, 1] * 6 % 2, 1)
 
@@ -109,10 +109,10 @@ def test_it_stops_where_no_gain_is_promised_only_if_asked_to() -> None:
     def flat(index: int, point: np.ndarray) -> list[float]:
         return [0.5 + 0.01 * float(point[0]), 0.5 + 0.01 * float(point[0])]
 
-    patient = build("quadratic", Setup(2, 1, 2, budget=40))
+    patient = build("quadratic", SearchProblem(2, 1, 2, budget=40))
     assert len(drive(patient, 40, flat)) == 40
     assert patient.stop() == {}
-    saving = build("quadratic", Setup(2, 1, 2, budget=40), {"tolerance": 0.05})
+    saving = build("quadratic", SearchProblem(2, 1, 2, budget=40), {"tolerance": 0.05})
     assert len(drive(saving, 40, flat)) < 40
     assert "expected hypervolume gain below 0.05" in saving.stop()["gain"]
 
@@ -135,7 +135,7 @@ def test_scores_on_few_items_weigh_less() -> None:
 
 def test_told_with_errors_it_proposes_otherwise_and_replays() -> None:
     def run(noisy: bool) -> list[list[float]]:
-        controller = build("quadratic", Setup(3, 1, 2, budget=40, items=(100, 100)))
+        controller = build("quadratic", SearchProblem(3, 1, 2, budget=40, items=(100, 100)))
         points: list[np.ndarray] = []
         while len(points) < 20:
             batch = controller.ask()
@@ -165,7 +165,9 @@ def test_nested_merges_all_models_two_at_a_time_for_one_preference(products: boo
             float(np.exp(-((point[t] - 0.6) ** 2) - 0.3 * (np.delete(point, t) ** 2).sum())) * 0.9 for t in range(n)
         ]
 
-    controller = build("quadratic", Setup(n, 3, n, budget=60, ingredients=mixture(n, products)), {"nested": True})
+    controller = build(
+        "quadratic", SearchProblem(n, 3, n, budget=60, model_weights=mixture(n, products)), {"nested": True}
+    )
     batches: list[np.ndarray] = []
     while len(batches) < 6:  # the models, four pairs, and the mixture of all
         batch = controller.ask()
@@ -188,10 +190,10 @@ def test_nested_merges_all_models_two_at_a_time_for_one_preference(products: boo
 
 def test_nested_needs_one_weight_per_model_and_nothing_else() -> None:
     with pytest.raises(InputError, match="nested needs a space whose genes are one weight per model"):
-        build("quadratic", Setup(3, 1, 2), {"nested": True})
-    narrow = Ingredients(("a", "b"), (0, 1), (0.2, 0.0), (1.0, 1.0), (0.5, 0.5))
+        build("quadratic", SearchProblem(3, 1, 2), {"nested": True})
+    narrow = ModelWeights(("a", "b"), (0, 1), (0.2, 0.0), (1.0, 1.0), (0.5, 0.5))
     with pytest.raises(InputError, match=r"'a' can have 0.2 to 1; search its weight in \[0, 1\]"):
-        build("quadratic", Setup(2, 1, 2, ingredients=narrow), {"nested": True})
+        build("quadratic", SearchProblem(2, 1, 2, model_weights=narrow), {"nested": True})
 
 
 @pytest.mark.parametrize(
@@ -204,4 +206,4 @@ def test_nested_needs_one_weight_per_model_and_nothing_else() -> None:
 )
 def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build("quadratic", Setup(2), options)
+        build("quadratic", SearchProblem(2), options)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.controllers.cma_es import AsynchronousCmaEs, CmaEs, cma_es
-from evomerge.controllers.protocol import Recommending, Setup
+from evomerge.controllers.protocol import Recommender, SearchProblem
 from evomerge.controllers.registry import CmaEsOptions
 
 OPTIMUM = np.array([0.35, 0.6, 0.5, 0.4, 0.55, 0.45])
@@ -16,7 +16,7 @@ GENERATIONS, POPULATION = 12, 10
 def climbed(
     seed: int, noise: float, asynchronous: bool = False
 ) -> tuple[CmaEs | AsynchronousCmaEs, list[np.ndarray], list[float]]:
-    controller = cma_es(Setup(6, seed, asynchronous=asynchronous), CmaEsOptions(population=POPULATION))
+    controller = cma_es(SearchProblem(6, seed, asynchronous=asynchronous), CmaEsOptions(population=POPULATION))
     rng, points, told = np.random.default_rng(seed), list[np.ndarray](), list[float]()
     while len(points) < GENERATIONS * POPULATION:
         for point in controller.ask():
@@ -44,7 +44,7 @@ def test_under_noise_the_centres_are_better_than_the_best_told() -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_without_noise_the_last_centre_is_where_it_converged(asynchronous: bool) -> None:
     controller, points, _ = climbed(3, noise=0.0, asynchronous=asynchronous)
-    assert isinstance(controller, Recommending)
+    assert isinstance(controller, Recommender)
     found = controller.recommended()
     assert [point.shape for point in found] == [(6,)] * 3
     assert all(((point >= 0.0) & (point <= 1.0)).all() for point in found)
@@ -52,7 +52,7 @@ def test_without_noise_the_last_centre_is_where_it_converged(asynchronous: bool)
 
 
 def test_before_the_first_generation_there_is_nothing_and_after_it_one_point() -> None:
-    controller = cma_es(Setup(6, 0), CmaEsOptions(population=4))
+    controller = cma_es(SearchProblem(6, 0), CmaEsOptions(population=4))
     assert controller.recommended() == []
     for number, point in enumerate(controller.ask()):
         controller.tell(number, (float(point.sum()),))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.model_weights import Ingredients, ingredients_of
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.model_weights import ModelWeights, model_weights_of
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
 from evomerge.space.genes import Gene
 from tests.contracts.test_controllers import drive
 
 
-def parts(products: list[list[float]] | None = None, n: int = 3) -> Ingredients:
+def parts(products: list[list[float]] | None = None, n: int = 3) -> ModelWeights:
     rows = () if products is None else tuple(map(tuple, products))
-    return Ingredients(tuple("abcd"[:n]), tuple(range(n)), (0.0,) * n, (1.0,) * n, (0.5,) * n, rows)
+    return ModelWeights(tuple("abcd"[:n]), tuple(range(n)), (0.0,) * n, (1.0,) * n, (0.5,) * n, rows)
 
 
 def test_a_greedy_soup_keeps_what_helps_in_the_order_of_the_scores() -> None:
@@ -32,7 +32,7 @@ def test_a_greedy_soup_keeps_what_helps_in_the_order_of_the_scores() -> None:
         value = next((v for k, v in scores.items() if np.allclose(k, point)), None)
         return None if value is None else [value]
 
-    controller = build("greedy-soup", Setup(4, ingredients=parts(n=4)))
+    controller = build("greedy-soup", SearchProblem(4, model_weights=parts(n=4)))
     points = drive(controller, 99, told)
     assert np.allclose(points, [*np.eye(4), [0.5, 0.5, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
     assert controller.stop() == {"soup": "every model was tried; kept: a, b"}
@@ -40,7 +40,7 @@ def test_a_greedy_soup_keeps_what_helps_in_the_order_of_the_scores() -> None:
 
 
 def test_a_soup_of_failures_says_so() -> None:
-    controller = build("greedy-soup", Setup(3, ingredients=parts()))
+    controller = build("greedy-soup", SearchProblem(3, model_weights=parts()))
     assert len(drive(controller, 99, lambda index, point: None)) == 3
     assert controller.stop() == {"soup": "every model was tried; kept: none, for all failed"}
 
@@ -54,7 +54,7 @@ def test_kinship_merges_pairs_of_the_best_and_explores_the_least_akin() -> None:
     def told(index: int, point: np.ndarray) -> list[float]:
         return [float(point @ order) / 10 - float(((point - best) ** 2).sum())]
 
-    controller = build("kinship", Setup(4, ingredients=parts(products, 4)), {"top": 2})
+    controller = build("kinship", SearchProblem(4, model_weights=parts(products, 4)), {"top": 2})
     points = drive(controller, 99, told)
     assert np.allclose(points[:6], [*np.eye(4), [0.5, 0.5, 0, 0], [0.5, 0, 0, 0.5]])
     (name,) = controller.stop()
@@ -64,7 +64,7 @@ def test_kinship_merges_pairs_of_the_best_and_explores_the_least_akin() -> None:
 
 def test_kinship_ends_where_the_best_are_alike() -> None:
     same = [[1.0, 0.99, 0.99], [0.99, 1.0, 0.99], [0.99, 0.99, 1.0]]
-    controller = build("kinship", Setup(3, ingredients=parts(same)))
+    controller = build("kinship", SearchProblem(3, model_weights=parts(same)))
     assert len(drive(controller, 99, lambda index, point: [float(index)])) == 3
     assert controller.stop() == {"kinship": "the best 3 are alike: mean kinship 0.990"}
 
@@ -88,23 +88,23 @@ def test_weights_are_found_among_the_genes_by_the_models_names() -> None:
         Gene("weight.add.v2.block1", "float", 0.0, 1.5),
         Gene("weight.log", "float", 0.1, 1.0, log=True),
     ]
-    found, models = ingredients_of(genes, {"/x/add": "add", "/x/add.v2": "add.v2", "/x/log": "log"})
+    found, models = model_weights_of(genes, {"/x/add": "add", "/x/add.v2": "add.v2", "/x/log": "log"})
     assert found is not None
     assert models == ("/x/add", "/x/add.v2")
     assert found.member == (1, 0, -1, 1, -1)
     assert not found.plain
     assert np.allclose(found.point([0.5, 0.75]), [0.5, 0.5, 0.25, 0.5, 0.5])
-    assert ingredients_of(genes[2:], {"/x/add": "add", "/x/add.v2": "add.v2"})[0] is None
+    assert model_weights_of(genes[2:], {"/x/add": "add", "/x/add.v2": "add.v2"})[0] is None
 
 
 @pytest.mark.parametrize("name", ["greedy-soup", "kinship"])
 def test_a_space_without_weights_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} needs a weight per model"):
-        build(name, Setup(3))
+        build(name, SearchProblem(3))
 
 
 def test_kinship_without_measurements_and_with_too_few_of_the_best() -> None:
     with pytest.raises(InputError, match="needs the inner products"):
-        build("kinship", Setup(3, ingredients=parts()))
+        build("kinship", SearchProblem(3, model_weights=parts()))
     with pytest.raises(InputError, match="top of controller 'kinship' must be a whole number of at least 2, got 1"):
-        build("kinship", Setup(3, ingredients=parts(np.eye(3).tolist())), {"top": 1})
+        build("kinship", SearchProblem(3, model_weights=parts(np.eye(3).tolist())), {"top": 1})

@@ -27,7 +27,14 @@ EXTENDING = {
     "evomerge.recipe": ("Recipe", "Source", "passthrough"),
     "evomerge.space": ("SearchSpace", "build_space"),
     "evomerge.space.genes": ("Gene",),
-    "evomerge.controllers.protocol": ("Setup", "Controller", "NoiseAware", "Versioned", "Prior", "tell"),
+    "evomerge.controllers.protocol": (
+        "SearchProblem",
+        "Controller",
+        "NoiseAware",
+        "CountsUpdates",
+        "WarmStartPoint",
+        "tell",
+    ),
     "evomerge.controllers.registry": ("build",),
     "evomerge.merge.catalogue": ("Method", "Parameter"),
     "evomerge.scoring.python_function": ("Asked",),
@@ -41,7 +48,7 @@ EXTENDING = {
     "evomerge.report": ("write_report", "report_html"),
     "evomerge.run.check": ("CheckReport",),
     "evomerge.run.options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
-    "evomerge.tracking.values": ("RunInfo", "Step", "RunResult", "Resumed", "Tracker"),
+    "evomerge.tracking.values": ("RunInfo", "LoggedStep", "RunResult", "Resumed", "Tracker"),
 }
 OWN_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.controllers.registry import controller_info
+from tests.clock import BACKSTOP
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERTS = ROOT / "examples" / "experts"
@@ -62,7 +63,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-def evomerge(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def evomerge(*arguments: str | Path, timeout: float = BACKSTOP) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         capture_output=True,

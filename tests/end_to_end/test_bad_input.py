@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -213,18 +211,7 @@ def test_a_read_only_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "cannot be made" in refused(place, capsys, shut / "run")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 kB, where the machine lets us make one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True)
-    if made.returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
+@pytest.mark.parametrize("small_disk", [200 * 2**10], indirect=True)
 def test_a_full_disk_stops_the_search_and_nothing_is_lost(
     place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +232,7 @@ def test_a_full_disk_stops_the_search_and_nothing_is_lost(
         assert json.loads(capsys.readouterr().out)["state"] == "stopped"
 
 
+@pytest.mark.parametrize("small_disk", [200 * 2**10], indirect=True)
 def test_an_export_to_a_full_disk_leaves_nothing(
     place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

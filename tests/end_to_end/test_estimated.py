@@ -31,7 +31,7 @@ def test_a_searchs_answers_become_the_bank_of_the_next(tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "estimates   add: from 6 items" in out
     first, second = open_run(tmp_path / "first"), open_run(tmp_path / "second")
-    assert second.facts["items"]["search"] == first.facts["items"]["search"]
+    assert second.config.items.search == first.config.items.search
     table = second.tables.estimates()
     assert (table["items"] == 6).all()
     assert set(table["method"]) <= {"mp-irt", "p-irt", "parents"}

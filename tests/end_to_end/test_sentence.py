@@ -16,6 +16,7 @@ import pytest
 
 from evomerge import resume, score, search
 from evomerge.results import open_run
+from tests.clock import BACKSTOP
 from tests.end_to_end.conftest import EXPERTS, TASKS, command, environment, evomerge, search_text
 
 pytestmark = pytest.mark.slow
@@ -126,7 +127,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(
     )  # fmt: skip
     _wait_for_answers(target, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=BACKSTOP)
     assert process.returncode == 130, err
     assert f"evomerge resume {target}" in out + err
     assert "Traceback" not in err

@@ -14,7 +14,8 @@ from evomerge.irt.bank_files import read_bank
 from evomerge.results import open_run
 from evomerge.results.response_table import response_table
 from evomerge.run.calibration import calibrate
-from tests.estimators.worlds import ITEMS, NAMES, prepared, search
+from evomerge.run_config import BankConfig
+from tests.estimators.worlds import HASHES, ITEMS, prepared, search
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,10 @@ def test_a_runs_full_answers_become_a_table_named_by_the_items_texts(folder: Pat
     table = response_table(run.data, run.objectives[0])
     full = run.data.full_candidates()
     assert table.models == ("parent base", "parent left", "parent right", *(f"candidate {n}" for n in full))
-    assert table.items == tuple(NAMES["left"][item][0] for item in ITEMS["left"])
+    assert table.items == tuple(HASHES["left"][item][0] for item in ITEMS["left"])
     for number in full:
-        answers = {NAMES["left"][r.item][0]: r.value for r in run.data.responses(number) if r.task == "left"}
-        answers |= {NAMES["left"][r.item][0]: r.value for r in run.data.responses(number, "rest") if r.task == "left"}
+        answers = {HASHES["left"][r.item][0]: r.value for r in run.data.responses(number) if r.task == "left"}
+        answers |= {HASHES["left"][r.item][0]: r.value for r in run.data.responses(number, "rest") if r.task == "left"}
         assert dict(zip(table.items, table.row(f"candidate {number}"), strict=True)) == answers
 
 
@@ -43,7 +44,7 @@ def test_the_command_writes_a_bank_that_says_where_it_is_from(
     assert main(["calibrate", str(folder), "--task", "left", "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["task"], told["metric"], told["source"], told["items"]) == ("left", "acc", "run", 60)
-    assert read_bank(out).items == tuple(NAMES["left"][item][0] for item in ITEMS["left"])
+    assert read_bank(out).items == tuple(HASHES["left"][item][0] for item in ITEMS["left"])
     assert main(["calibrate", str(folder), "--out", str(tmp_path / "x.json")]) == 2
     assert "choose one with --task: left, right" in capsys.readouterr().err
 
@@ -53,7 +54,7 @@ def test_a_search_asks_the_items_that_its_bank_chose(folder: Path, tmp_path: Pat
     search(tmp_path / "first", prepared(candidates=12, full_every=1))
     bank = tmp_path / "left.json"
     calibrate([tmp_path / "first"], bank, task="left")
-    banks = {"left": {"path": str(bank), "digest": "unused here"}}
+    banks = {"left": BankConfig(str(bank), "unused here")}
     search(tmp_path / "second", prepared(candidates=8, full_every=0, banks=banks))
     table = open_run(tmp_path / "second").tables.estimates()
     assert set(table[table["objective"] == "left"]["method"]) <= {"mp-irt", "p-irt"}

@@ -12,7 +12,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
-from evomerge.controllers.protocol import Recommending
+from evomerge.controllers.protocol import Recommender
 from evomerge.results import open_run
 from evomerge.run import session
 from evomerge.scoring.estimate import METHODS
@@ -91,7 +91,7 @@ def test_what_the_controller_recommends_is_measured_in_full_and_told_to_nobody(w
         controller.ask()
         for number, fitness in told[6 * batch : 6 * batch + 6]:
             controller.tell(number, fitness)
-    assert isinstance(controller, Recommending)
+    assert isinstance(controller, Recommender)
     for point, candidate in zip(controller.recommended(), people.values(), strict=True):
         assert candidate.genotype == tuple(point)
         assert candidate.recipe == preparation.space.decode(point)

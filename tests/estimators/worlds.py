@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,18 @@ from evomerge.recipe import passthrough
 from evomerge.run import session
 from evomerge.run.options import Execution, Reporter
 from evomerge.run.preparation import Preparation
+from evomerge.run_config import ControllerConfig, EstimationConfig
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 from tests.pool.fakes import ShuffledPool
-from tests.run.made import MERGE, OPTIMA, PARENTS, facts
+from tests.run.made import MERGE, OPTIMA, PARENTS, config
 
 TASKS = ("left", "right")
 OBJECTIVES = tuple(Objective(task, task, "acc") for task in TASKS)
 ITEMS = {task: tuple(f"{task}-{i}" for i in range(60)) for task in TASKS}
 HELD = {task: tuple(f"{task}-held-{i}" for i in range(20)) for task in TASKS}
-NAMES = {task: {item: [f"hash of {item}"] for item in items} for task, items in ITEMS.items()}
+HASHES = {task: {item: (f"hash of {item}",) for item in items} for task, items in ITEMS.items()}
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,19 @@ class Spec(SyntheticSpec):
 def prepared(
     *, estimator: str = "auto", candidates: int = 24, items: int = 8, full_every: int | None = 6, **changes: Any
 ) -> Preparation:
-    estimation = {"items": items, "full_every": full_every, "banks": changes.pop("banks", {})}
-    estimation["anchors"] = changes.pop("anchors", "pinned")
-    objectives = changes.pop("objectives", OBJECTIVES)
-    controller = {"name": "cma-es", "options": {"population": changes.pop("population", 6)}}
-    known = {
-        **facts(candidates),
-        "controller": controller,
-        "estimator": estimator,
-        "estimation": estimation,
-        "item_names": NAMES,
-        "items": {"search": ITEMS, "holdout": HELD, "stands_in": {}},
-        "objectives": [asdict(objective) for objective in objectives],
-    }
+    anchors, banks = changes.pop("anchors", "pinned"), changes.pop("banks", {})
+    known = config(
+        candidates,
+        controller=ControllerConfig("cma-es", {"population": changes.pop("population", 6)}),
+        estimation=EstimationConfig(estimator, items, anchors, full_every, banks),
+        item_hashes=HASHES,
+        items=ItemPlan(ITEMS, HELD),
+        objectives=changes.pop("objectives", OBJECTIVES),
+    )
     parents = tuple(Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in enumerate(PARENTS))
     spec = Spec(OPTIMA, parents=PARENTS, **changes)
     space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
-    return Preparation(known, space, objectives, ItemPlan(ITEMS, HELD), parents, spec)  # type: ignore[arg-type]
+    return Preparation(known, space, parents, spec)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -76,12 +73,12 @@ def search(
     if Archive.exists(folder):
         archive = Archive.open(folder, read_only=False, watch=watch)
     else:
-        archive = Archive.create(folder, preparation.facts, watch=watch)
+        archive = Archive.create(folder, preparation.config.to_json(), watch=watch)
     with closing(archive):
         if not archive.count("parent"):
             archive.put_parents(preparation.parents)
-        candidates = preparation.facts["budget"]["candidates"]
-        if candidates != archive.facts["budget"]["candidates"]:
+        candidates = preparation.config.budget.candidates
+        if candidates != archive.config_json["budget"]["candidates"]:
             archive.put_event("resumed", None, {"candidates": candidates})
         session._drive(archive, preparation, session._controller(preparation), execution, Reporter())
 

@@ -4,7 +4,7 @@ from irt_worlds import simulate
 
 from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, fit_items
 from evomerge.irt.curves import probabilities
-from evomerge.irt.ladder import LOOSE, NEAR, Rung, choose_rung, rungs
+from evomerge.irt.ladder import NEAR_RASCH_SPEC, WIDE_SPEC, IRTModelSpec, candidate_specs, select_irt_model
 
 
 def test_parameters_are_recovered_in_one_dimension():
@@ -92,10 +92,10 @@ def test_few_models_shrink_discriminations_to_each_other():
 
 
 def test_ladder_grows_with_the_number_of_models():
-    assert rungs(5, 100) == (NEAR,)
-    assert max(r.d for r in rungs(30, 100)) == 1
-    assert max(r.d for r in rungs(1000, 100)) == 5
-    assert LOOSE in rungs(100, 100)
+    assert candidate_specs(5, 100) == (NEAR_RASCH_SPEC,)
+    assert max(r.d for r in candidate_specs(30, 100)) == 1
+    assert max(r.d for r in candidate_specs(1000, 100)) == 5
+    assert WIDE_SPEC in candidate_specs(100, 100)
 
 
 def test_choice_of_dimensions_sees_a_second_dimension():
@@ -104,10 +104,10 @@ def test_choice_of_dimensions_sees_a_second_dimension():
     a = np.zeros((60, 2))
     a[:30, 0] = a[30:, 1] = 2.0
     y = (rng.random((600, 60)) < probabilities(theta, a, rng.normal(0, 1, 60))).astype(float)
-    rung, losses = choose_rung(y, np.random.default_rng(0))
-    assert rung.d >= 2
-    assert len(losses) == len(rungs(600, 60))
+    model_spec, losses = select_irt_model(y, np.random.default_rng(0))
+    assert model_spec.d >= 2
+    assert len(losses) == len(candidate_specs(600, 60))
 
 
-def test_one_rung_needs_no_choice():
-    assert choose_rung(np.ones((3, 4)), np.random.default_rng(0)) == (Rung(1, NEAR_RASCH), {})
+def test_a_single_candidate_needs_no_selection():
+    assert select_irt_model(np.ones((3, 4)), np.random.default_rng(0)) == (IRTModelSpec(1, NEAR_RASCH), {})

@@ -7,10 +7,10 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.irt.inheritance import (
+    informative_items,
     inheritance_items,
     inherited_mean,
     inherited_scores,
-    telling_items,
 )
 
 ITEMS = 200
@@ -46,7 +46,7 @@ def test_few_answers_err_a_quarter_less_than_their_mean() -> None:
     items = inheritance_items(parents)
     ours, raw = [], []
     for _ in range(10):
-        chosen = telling_items(items, WEIGHTS, 10, rng)
+        chosen = informative_items(items, WEIGHTS, 10, rng)
         truth = merges.mean(axis=1)
         ours.append(np.abs(inherited_scores(items, WEIGHTS, asked(merges, chosen)).estimate - truth).mean())
         plain = rng.permutation(ITEMS)[:10]
@@ -60,7 +60,7 @@ def test_intervals_cover(taught: int) -> None:
     for seed in range(8):
         parents, merges = family(seed, 40 + taught)
         items = inheritance_items(parents, merges[:taught])
-        rows = asked(merges[taught:], telling_items(items, WEIGHTS, 20, np.random.default_rng(seed)))
+        rows = asked(merges[taught:], informative_items(items, WEIGHTS, 20, np.random.default_rng(seed)))
         scores = inherited_scores(items, WEIGHTS, rows)
         hits.append(np.abs(scores.estimate - merges[taught:].mean(axis=1)) <= 1.645 * scores.sd)
     assert 0.84 <= np.mean(hits) <= 0.99
@@ -68,7 +68,7 @@ def test_intervals_cover(taught: int) -> None:
 
 def test_merges_teach_single_items_and_the_prior() -> None:
     parents, merges = family(3, 200)
-    chosen = telling_items(inheritance_items(parents), WEIGHTS, 10, np.random.default_rng(0))
+    chosen = informative_items(inheritance_items(parents), WEIGHTS, 10, np.random.default_rng(0))
     truth = merges[100:].mean(axis=1)
     error = {
         taught: np.abs(
@@ -105,7 +105,7 @@ def test_the_items_asked_are_spread_and_not_the_sure_ones() -> None:
     parents = np.zeros((2, 90))
     parents[:, 60:] = 1.0
     parents[0, 30:60] = 1.0
-    chosen = telling_items(inheritance_items(parents), np.full(90, 1 / 90), 9, np.random.default_rng(0))
+    chosen = informative_items(inheritance_items(parents), np.full(90, 1 / 90), 9, np.random.default_rng(0))
     assert len(set(chosen.tolist())) == 9
     groups = np.bincount(chosen // 30, minlength=3)
     assert (groups >= 1).all()
@@ -130,7 +130,7 @@ def test_odd_parents_give_finite_estimates(parents: np.ndarray) -> None:
     assert np.isfinite(scores.estimate).all()
     assert (scores.sd > 0.0).all()
     assert 0.0 <= scores.estimate[1] < scores.estimate[0] <= 1.0
-    assert len(telling_items(items, np.full(5, 0.2), 5, np.random.default_rng(0))) == 5
+    assert len(informative_items(items, np.full(5, 0.2), 5, np.random.default_rng(0))) == 5
 
 
 def test_shapes_that_disagree_are_refused() -> None:

@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from evomerge.irt.ability import estimate_ability
 from evomerge.irt.calibrate import fit_items
 from evomerge.irt.curves import log_likelihood, logits, probabilities
-from evomerge.irt.parents import mix_abilities, read_merges
+from evomerge.irt.parents import estimate_merges, mix_abilities
 from evomerge.irt.performance import p_irt
 
 
@@ -55,7 +55,7 @@ def test_parents_help_their_merges():
     items, merges, parents = merge_world(0, 0.5)
     w, truth = np.full(120, 1 / 120), merges.mean(axis=1)
     chosen = np.random.default_rng(0).permutation(120)[:10]
-    found = read_merges(items, w, chosen, merges[:, chosen], parents)
+    found = estimate_merges(items, w, chosen, merges[:, chosen], parents)
     ability = estimate_ability(merges[:, chosen], items.a[chosen], items.b[chosen])
     plain = p_irt(merges[:, chosen], probabilities(ability.mean, items.a, items.b), w, chosen)
     assert found.trusted.mean() > 0.9
@@ -67,5 +67,5 @@ def test_parents_that_the_answers_contradict_are_dropped():
     items, merges, parents = merge_world(1, 0.9)
     w, chosen = np.full(120, 1 / 120), np.arange(60)
     broken = 1.0 - np.array([p.mean(axis=0).round() for p in parents])  # answers the opposite of its parents
-    assert not read_merges(items, w, chosen, broken[:, chosen], parents).trusted.any()
-    assert read_merges(items, w, chosen, merges[:, chosen], parents).trusted.all()
+    assert not estimate_merges(items, w, chosen, broken[:, chosen], parents).trusted.any()
+    assert estimate_merges(items, w, chosen, merges[:, chosen], parents).trusted.all()

@@ -9,10 +9,10 @@ from evomerge.irt.ability import estimate_ability
 from evomerge.irt.calibrate import fit_items
 from evomerge.irt.covariance import ItemCovariance, greedy_items, linear_readout, shrunk_covariance
 from evomerge.irt.curves import probabilities
-from evomerge.irt.ladder import NEAR
+from evomerge.irt.ladder import NEAR_RASCH_SPEC
 from evomerge.irt.performance import (
     anchor_mean,
-    best_share,
+    best_fraction,
     difference,
     gp_irt,
     normalised,
@@ -37,7 +37,7 @@ def test_all_items_give_the_exact_weighted_mean(pool):
     every = np.arange(40)
     np.testing.assert_allclose(p_irt(y, predict(items, y, every), w, every), y @ w)
     np.testing.assert_allclose(difference(y, predict(items, y, every), w, every), y @ w)
-    line = linear_readout(shrunk_covariance(y, NEAR.fit(y)), w, every)
+    line = linear_readout(shrunk_covariance(y, NEAR_RASCH_SPEC.fit(y)), w, every)
     np.testing.assert_allclose(line.intercept + y @ line.slopes, y @ w)
 
 
@@ -101,10 +101,10 @@ def test_best_share_minimises_the_squared_error():
     e1, e2 = rng.normal(0, 1, 20_000), rng.normal(0.3, 0.7, 20_000)
     grid = np.linspace(0, 1, 501)
     losses = [((gp_irt(e1, e2, s)) ** 2).mean() for s in grid]
-    assert best_share(e1, e2) == pytest.approx(grid[np.argmin(losses)], abs=3e-3)
-    assert best_share(e1, e1) == 0.5
-    assert best_share(np.zeros(20), np.ones(20)) == 0.75  # 20 held-out models count as much as the even mixture
-    assert best_share(np.empty(0), np.empty(0)) == 0.5
+    assert best_fraction(e1, e2) == pytest.approx(grid[np.argmin(losses)], abs=3e-3)
+    assert best_fraction(e1, e1) == 0.5
+    assert best_fraction(np.zeros(20), np.ones(20)) == 0.75  # 20 held-out models count as much as the even mixture
+    assert best_fraction(np.empty(0), np.empty(0)) == 0.5
 
 
 def dense(population):
@@ -140,7 +140,7 @@ def test_linear_readout_is_least_squares_on_a_large_population():
 
 @pytest.mark.parametrize("y", [np.ones((5, 4)), np.ones((1, 4)), np.eye(4)[:, :4], np.tile([[1.0, 0, 0, 1]], (6, 1))])
 def test_covariance_of_odd_tables_is_positive_definite(y):
-    population = shrunk_covariance(y, NEAR.fit(y))
+    population = shrunk_covariance(y, NEAR_RASCH_SPEC.fit(y))
     assert np.linalg.eigvalsh(dense(population)).min() > 0.0
     line = linear_readout(population, np.full(4, 0.25), greedy_items(population, np.full(4, 0.25), 4))
     assert np.isfinite(line.slopes).all()

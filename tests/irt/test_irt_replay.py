@@ -172,7 +172,7 @@ def test_banks_come_back_as_written(tmp_path, world, suffix):
     path = tmp_path / f"bank{suffix}"
     write_bank(bank, path)
     assert estimate(path, answers, 9, "p-irt") == estimate(bank, answers, 9, "p-irt")
-    assert read_bank(path).provenance["dims"] == bank.rung.d
+    assert read_bank(path).provenance["dims"] == bank.model_spec.d
     with pytest.raises(InputError, match="exists already"):
         write_bank(bank, path)
 

@@ -39,6 +39,9 @@ class Counting(ModelScorer):
 
         self.queries.likelihoods = likelihoods
 
+    def remembered(self, weights, task, items):
+        return tuple(response for portion in self.portions(weights, task, items) for response in portion)
+
     def output_portions(self, task, items, together=()):
         self.asked += len(items)
         return super().output_portions(task, items, together)
@@ -151,7 +154,7 @@ def test_many_writers_lose_nothing(tmp_path):
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(60)
+            worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
     cache = AnswerCache(str(tmp_path))
     keys = {f"{number}-{step}": f"{number}-{step}" for number in range(4) for step in range(40)}

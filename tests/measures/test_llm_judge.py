@@ -15,6 +15,7 @@ from evomerge.pool.runner import failure_of
 from evomerge.scoring import llm_judge
 from evomerge.scoring.estimate import estimate
 from evomerge.scoring.measures import Measure
+from tests.clock import BACKSTOP
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model
 
@@ -137,10 +138,12 @@ def test_a_bad_reply_is_a_failure_of_the_machine_and_not_of_the_model(
 
 def test_no_reply_in_time_and_no_server_at_all(answerer, server, measure):
     release = threading.Event()
-    server.say = lambda number, question: (release.wait(5), (200, completion('{"score": 5}')))[1]
-    with pytest.raises(InfrastructureError, match=r"no reply within 0.05 seconds \(1 attempts\)"):
-        answerer(measure(timeout=0.05, retries=0)).answers("j", ["0"])
-    release.set()
+    server.say = lambda number, question: (release.wait(BACKSTOP), (200, completion('{"score": 5}')))[1]
+    try:
+        with pytest.raises(InfrastructureError, match=r"no reply within 0.05 seconds \(1 attempts\)"):
+            answerer(measure(timeout=0.05, retries=0)).answers("j", ["0"])
+    finally:
+        release.set()
     with pytest.raises(InfrastructureError, match="cannot be reached"):
         answerer(measure(url="http://127.0.0.1:9/v1", retries=0)).answers("j", ["0"])
 

@@ -100,7 +100,7 @@ def test_a_search_records_what_fell_off_and_why(place):
     text = SEARCH.format(objectives="  - {task: reverse}").replace("0.5", "0.02, sanity_checks: {norm_ratio: 1}")
     (place / "search.yaml").write_text(text.replace("scoring:", f"tasks: {{include: [{TASKS}]}}\nscoring:"))
     run = evomerge.search(place / "search.yaml", out=place / "run")
-    assert run.facts["rungs"] == {"norm_ratio": 1.0, "degenerate": 0.5, "probes": 8, "repetition": 0.8}
+    assert run.config.sanity_checks == SanityChecks(norm_ratio=1.0, degenerate=0.5, probes=8, repetition=0.8)
     table = run.trials()
     assert list(table["status"]) == ["failed", "done"]
     assert table["failure"][0].startswith("exploding weights: the norm of '")

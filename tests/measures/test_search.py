@@ -73,9 +73,9 @@ def test_every_measure_has_a_score_with_an_error_on_search_and_held_out_items(ru
     finals = run.finals()
     assert len(finals) == 5  # three parents and two finalists
     assert all(set(final.scores) == set(names) for final in finals)
-    items = run.facts["items"]
+    items = run.config.items
     for name in ("wiki", "brevity", "phrases", "response_length"):
-        assert not set(items["search"][name]) & set(items["holdout"][name])
+        assert not set(items.search[name]) & set(items.holdout[name])
     assert [objective.goal for objective in run.objectives] == [
         "minimize",
         "maximize",

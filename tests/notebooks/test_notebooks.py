@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.clock import BACKSTOP
+
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STORY = (
@@ -47,7 +49,7 @@ def test_notebook_runs(path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     before = sorted(path.parent.iterdir())
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=int(BACKSTOP), resources={"metadata": {"path": str(path.parent)}}).execute()
     assert sorted(path.parent.iterdir()) == before
     assert [place.name for place in scratch.iterdir() if not place.name.startswith(THEIRS)] == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -32,14 +32,20 @@ def job(number: int) -> Job:
     return Job(Candidate(number, synthetic_recipe(genotype), genotype), "search", ITEMS)
 
 
-def run_all(pool: Pool, numbers: range) -> tuple[list[Answers], dict[int, Outcome], list[Retry]]:
-    """Submit as the pool has room, collect until every job has ended; check that nothing comes twice."""
+def run_all(
+    pool: Pool, numbers: range, look: Callable[[int], None] = lambda ended: None
+) -> tuple[list[Answers], dict[int, Outcome], list[Retry]]:
+    """Submit as the pool has room, collect until every job has ended; check that nothing comes twice.
+
+    `look` is called between two collections with the number of jobs that have ended.
+    """
     waiting, answers, retries = list(numbers), [], []
     outcomes: dict[int, Outcome] = {}
     for _ in range(10_000):
         while waiting and pool.room():
             pool.submit(job(waiting.pop(0)))
-        for result in pool.collect(timeout=60):
+        look(len(outcomes))
+        for result in pool.collect(timeout=1.0):
             if isinstance(result, Answers):
                 assert result.number not in outcomes, "answers after the outcome"
                 answers.append(result)

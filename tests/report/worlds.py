@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,14 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
+from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 
@@ -61,31 +62,26 @@ def make_world(
     objectives = tuple(Objective(task, task, "acc") for task in tasks)
     items = {task: tuple(f"{task}-{i}" for i in range(asked)) for task in tasks}
     kept = {task: tuple(f"{task}-held-{i}" for i in range(held)) for task in tasks} if held else {}
-    facts = {
-        "evomerge": "0.1.0",
-        "created": "2026-11-21T00:00:00Z",
-        "search_path": "search_spaces/world.yaml",
-        "search_text": f"merge:\n  merge_method: ties  # {models[0]}\n",
-        "merge": merge,
-        "models": [f"org/{name}" for name in names],
-        "layers": layers,
-        "modules": {},
-        "revisions": {f"org/{name}": f"{i:040x}" for i, name in enumerate(names)},
-        "seed": 3,
-        "objectives": [asdict(objective) for objective in objectives],
-        "tasks": {"include": [], "lm_eval": {}, "versions": {task: "v1" for task in tasks}},
-        "items": {"search": items, "holdout": kept, "stands_in": {}},
-        "estimator": "mean",
-        "controller": {"name": controller, "options": {}},
-        "budget": {"candidates": candidates, "hours": None},
-        "batch_size": None,
-        "versions": {"python": "3.11", "numpy": np.__version__},
-    }
+    revisions = {f"org/{name}": f"{i:040x}" for i, name in enumerate(names)}
+    config = RunConfig(
+        created="2026-11-21T00:00:00Z",
+        search_path="search_spaces/world.yaml",
+        search_text=f"merge:\n  merge_method: ties  # {models[0]}\n",
+        seed=3,
+        merge=merge,
+        models=ModelsConfig(tuple(revisions), revisions, layers, depths={}, modules={}),
+        objectives=objectives,
+        tasks=TasksConfig((), {}, dict.fromkeys(tasks, "v1")),
+        items=ItemPlan(items, kept),
+        controller=ControllerConfig(controller),
+        budget=BudgetConfig(candidates=candidates),
+        versions={"evomerge": "0.1.0", "python": "3.11", "numpy": np.__version__},
+    )
     parents = [Candidate(-1 - i, passthrough(f"org/{name}"), (), "parent", name) for i, name in enumerate(names)]
     pool = LocalPool(spec)
-    with Archive.create(folder, facts) as archive:
+    with Archive.create(folder, config.to_json()) as archive:
         archive.put_parents(parents)
-        engine = build(controller, Setup(dimensions=size, seed=3, objectives=len(tasks)))
+        engine = build(controller, SearchProblem(dimensions=size, seed=3, objectives=len(tasks)))
         fitness = lambda number, responses: evaluation_of(number, responses, objectives)  # noqa: E731
         run_search(archive, space, engine, pool, objectives, items, Budget(candidates), fitness)
         if kept:

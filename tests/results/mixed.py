@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Objective, Outcome, Response, Split
 from evomerge.recipe import passthrough
 from evomerge.results import Run, open_run
+from evomerge.scoring.items import ItemPlan
 from evomerge.space import build_space
-from tests.run.made import HELD, ITEMS, MERGE, PARENTS, facts
+from tests.run.made import HELD, ITEMS, MERGE, PARENTS, config
 
 TASK = Objective("left", "left", "acc")
 POISE = Objective("poise", "poise", "score", kind="python")
@@ -29,9 +29,8 @@ def mixed_run(folder: Path, objectives: Sequence[Objective] = (TASK, POISE, LAYE
     """Write a run in which candidate 0 is best in the task, and candidate 1 is bad but shallow."""
     space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
     points = {n: (0.2 + 0.15 * n, 0.8 - 0.1 * n) for n in MODELS if n >= 0}
-    given = {**facts(4), "objectives": [asdict(objective) for objective in objectives]}
-    given["items"] = {"search": _plan(ITEMS), "holdout": _plan(HELD), "stands_in": {}}
-    with Archive.create(folder, given) as archive:
+    made = config(4, objectives=tuple(objectives), items=ItemPlan(_plan(ITEMS), _plan(HELD)))
+    with Archive.create(folder, made.to_json()) as archive:
         names = list(PARENTS)
         archive.put_parents(
             [Candidate(n, passthrough(f"org/{names[-1 - n]}"), (), "parent", names[-1 - n]) for n in (-1, -2, -3)]

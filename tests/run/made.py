@@ -1,20 +1,22 @@
-"""A finished run made by the real loop on the synthetic scorer, with the facts that a reader expects."""
+"""A finished run made by the real loop on the synthetic scorer, with a complete configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, evaluate, run_search
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results.evaluations import evaluation_of
+from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
+from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 
@@ -31,27 +33,24 @@ OPTIMA = {"left": (0.9, 0.1), "right": (0.1, 0.9)}
 PARENTS = {"base": (0.0, 0.0), "left": (1.0, 0.0), "right": (0.0, 1.0)}
 
 
-def facts(candidates: int) -> dict[str, Any]:
-    return {
-        "evomerge": "0",
-        "created": "2026-01-01T00:00:00Z",
-        "search_path": "made.yaml",
-        "search_text": "",
-        "merge": MERGE,
-        "models": [f"org/{name}" for name in PARENTS],
-        "layers": 4,
-        "modules": {},
-        "revisions": {},
-        "seed": 3,
-        "objectives": [asdict(objective) for objective in OBJECTIVES],
-        "tasks": {"include": [], "lm_eval": {}, "versions": {}},
-        "items": {"search": ITEMS, "holdout": HELD, "stands_in": {}},
-        "estimator": "mean",
-        "controller": {"name": "sobol", "options": {}},
-        "budget": {"candidates": candidates, "hours": None},
-        "batch_size": None,
-        "versions": {},
-    }
+def config(candidates: int, **changes: Any) -> RunConfig:
+    """Return the configuration of a Sobol search over two models; `changes` replace its fields."""
+    names = tuple(f"org/{name}" for name in PARENTS)
+    made = RunConfig(
+        created="2026-01-01T00:00:00Z",
+        search_path="made.yaml",
+        search_text="",
+        seed=3,
+        merge=MERGE,
+        models=ModelsConfig(names, revisions={}, layers=4, depths={}, modules={}),
+        objectives=OBJECTIVES,
+        tasks=TasksConfig((), {}, {}),
+        items=ItemPlan(ITEMS, HELD),
+        controller=ControllerConfig("sobol"),
+        budget=BudgetConfig(candidates=candidates),
+        versions={"evomerge": "0"},
+    )
+    return replace(made, **changes)
 
 
 def make_run(folder: Path, candidates: int = 16, constraints: Sequence[str] = (), **scorer: Any) -> Path:
@@ -59,9 +58,9 @@ def make_run(folder: Path, candidates: int = 16, constraints: Sequence[str] = ()
     space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
     parents = [Candidate(-1 - i, passthrough(f"org/{name}"), (), "parent", name) for i, name in enumerate(PARENTS)]
     pool = LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS, **scorer))
-    with Archive.create(folder, {**facts(candidates), "constraints": list(constraints)}) as archive:
+    with Archive.create(folder, config(candidates, constraints=tuple(constraints)).to_json()) as archive:
         archive.put_parents(parents)
-        controller = build("sobol", Setup(dimensions=2, seed=3, objectives=2))
+        controller = build("sobol", SearchProblem(dimensions=2, seed=3, objectives=2))
         fitness = lambda number, responses: evaluation_of(number, responses, OBJECTIVES)  # noqa: E731
         run_search(archive, space, controller, pool, OBJECTIVES, ITEMS, Budget(candidates), fitness)
         done = [c for c in archive.candidates() if (o := archive.outcome(c.number)) and o.done]

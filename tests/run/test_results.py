@@ -13,6 +13,7 @@ from evomerge.archive import Archive
 from evomerge.errors import InputError, RunError
 from evomerge.results import Run, open_run
 from evomerge.results.fronts import front_mapping
+from tests.clock import BACKSTOP
 from tests.run.made import HELD, ITEMS, make_run
 
 
@@ -196,7 +197,7 @@ def test_a_run_is_read_without_torch_ray_or_lm_eval(run: Run) -> None:
         "print('<!DOCTYPE html>' in report_html(run))\n"
         "print(sorted(HEAVY & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BACKSTOP)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["16", str(len(run.front()))]
     assert done.stdout.splitlines()[-2:] == ["True", "[]"]

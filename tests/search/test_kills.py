@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from evomerge.archive import Archive
 from evomerge.candidate import Job
 from evomerge.loop import Racing, Rules
 from evomerge.scoring.synthetic import SyntheticSpec
+from tests.clock import BACKSTOP
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, kill_at, trace
 
 
 def run_in_fresh_process(world: World, moment: int = 0, seconds: float | None = None) -> int:
-    """Run or resume the search in a child; end it at a moment of the archive or after some seconds, by SIGKILL.
+    """Run or resume the search in a child; end it at a moment of the archive (SIGKILL) or after some seconds (SIGALRM).
+
+    The child's own timer ends it: a parent that sleeps could wake too late on a busy machine.
 
     Forked, because importing NumPy and cma takes longer than the search; the child shares no object with the runs of
     other children. Returns the exit code, negative for a signal.
@@ -30,13 +34,13 @@ def run_in_fresh_process(world: World, moment: int = 0, seconds: float | None = 
     if child == 0:
         status = 1
         try:
+            if seconds is not None:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends the process at once
+                signal.setitimer(signal.ITIMER_REAL, seconds)
             world.run(kill_at(moment) if moment else None)
             status = 0
         finally:
             os._exit(status)  # nothing of pytest may run in the child
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -140,39 +144,31 @@ def test_killed_again_and_again_until_it_is_done(folder: Path) -> None:
 def test_killed_at_twenty_random_moments_of_time(folder: Path) -> None:
     """200 jobs of 20 ms outlast twenty sessions of at most 150 ms, so every session is killed at its work."""
     spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=0.02)
-    World(folder / "whole", "cma-es", candidates=200, spec=spec).run()
+    World(folder / "whole", "cma-es", candidates=200).run()
     world = World(folder / "killed", "cma-es", candidates=200, spec=spec)
     chance = random.Random(5)
     for _ in range(20):
-        assert run_in_fresh_process(world, seconds=chance.uniform(0.02, 0.15)) == -signal.SIGKILL
-    assert run_in_fresh_process(world) == 0
+        assert run_in_fresh_process(world, seconds=chance.uniform(0.02, 0.15)) == -signal.SIGALRM
+    assert run_in_fresh_process(replace(world, spec=replace(spec, seconds=0.0))) == 0
     assert trace(world.folder) == trace(folder / "whole")
     with Archive.open(world.folder) as archive:
         assert sum(event.payload["count"] for event in archive.events("asked")) == 200  # nothing was proposed twice
 
 
 def test_ctrl_c_saves_and_a_resume_goes_on(folder: Path) -> None:
-    spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=0.02)
-    World(folder / "whole", "cma-es", candidates=30, spec=spec).run()
-    command = [sys.executable, "-m", "tests.search.world", str(folder / "cut"), "candidates=30", "job_seconds=0.02"]
+    """Candidate 12 hangs in the first session, so that the search is at its work whenever the signal arrives."""
+    World(folder / "whole", "cma-es", candidates=30).run()
+    command = [sys.executable, "-m", "tests.search.world", str(folder / "cut"), "candidates=30", "hangs=12"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
-    while not (folder / "cut").exists() or _told(folder / "cut") < 5:
+    while not (folder / "died-12").exists():  # made when it begins to hang
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=BACKSTOP)
     assert (out, process.returncode) == ("interrupted\n", 130)
     with Archive.open(folder / "cut") as archive:
         assert [event.kind for event in archive.events()][-1] == "interrupted"
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=BACKSTOP)
     assert again.stdout == "started\ncandidates\n", again.stderr
     assert trace(folder / "cut") == trace(folder / "whole")
-
-
-def _told(folder: Path) -> int:
-    try:
-        with Archive.open(folder) as archive:
-            return sum(1 for _ in archive.events("told"))
-    except ValueError:  # its first commit is not there yet
-        return 0

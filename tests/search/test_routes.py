@@ -9,7 +9,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, run_search
 from evomerge.pool.runner import LocalPool
@@ -46,7 +46,7 @@ def run(folder: Path, controller: str, candidates: int, routes: SearchSpace, **o
     optimum = (*BEST, *(0.5,) * (routes.dimension - SLOTS))
     spec = SyntheticSpec({"add": optimum}, graded=True, parents={"a": tuple(routes.start())})
     start = tuple(float(x) for x in routes.start())
-    setup = Setup(
+    problem = SearchProblem(
         routes.dimension, 7, 1, start=start, budget=candidates, choices=routes.choices, switches=routes.switches
     )
     exists = Archive.exists(folder)
@@ -54,7 +54,7 @@ def run(folder: Path, controller: str, candidates: int, routes: SearchSpace, **o
         if not exists:
             archive.put_parents([Candidate(-1, passthrough("org/a"), (), "parent", "a")])
         pool = Counting(spec)
-        proposing = build(controller, setup, options)
+        proposing = build(controller, problem, options)
         run_search(archive, routes, proposing, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness)
     return pool
 
@@ -104,10 +104,10 @@ def test_an_interrupted_search_of_routes_goes_on_as_if_it_had_not_been(
 def best_of(controller: str, seed: int, count: int, **options: object) -> float:
     """The best of `count` points on the squared distance of switched slots, where the start is far from the best."""
     routes = space()
-    setup = Setup(
+    problem = SearchProblem(
         SLOTS, seed, 1, start=tuple(routes.start()), budget=count, choices=routes.choices, switches=routes.switches
     )
-    controlling = build(controller, setup, options)
+    controlling = build(controller, problem, options)
     best, told = -np.inf, 0
     while told < count:
         for point in controlling.ask():
@@ -127,8 +127,8 @@ def test_moves_of_routes_find_the_best_slots_sooner_than_chance() -> None:
 
 def test_evolution_proposes_the_start_first_and_few_points_twice() -> None:
     routes = space()
-    setup = Setup(SLOTS, 3, 1, start=tuple(routes.start()), choices=routes.choices, switches=routes.switches)
-    controller = build("evolution", setup, {"population": 10})
+    problem = SearchProblem(SLOTS, 3, 1, start=tuple(routes.start()), choices=routes.choices, switches=routes.switches)
+    controller = build("evolution", problem, {"population": 10})
     points: list[np.ndarray] = []
     while len(points) < 100:
         for point in controller.ask():
@@ -142,8 +142,8 @@ def test_evolution_proposes_the_start_first_and_few_points_twice() -> None:
 def test_the_moves_of_evolution() -> None:
     """Each move alone: layers a0 a1 a2 b0 b1 b2 a0 a1 a2 b0 b1 b2, of which a0 a1 a2 run first."""
     routes = space()
-    setup = Setup(SLOTS, 3, 1, start=tuple(routes.start()), switches=routes.switches)
-    controller = build("evolution", setup, {"population": 4})
+    problem = SearchProblem(SLOTS, 3, 1, start=tuple(routes.start()), switches=routes.switches)
+    controller = build("evolution", problem, {"population": 4})
 
     def after(move: str, seed: int) -> str:
         controller._random = np.random.default_rng(seed)
@@ -165,9 +165,9 @@ def test_the_moves_of_evolution() -> None:
 def test_optuna_sees_indicators_as_categories() -> None:
     routes = space(scales=[0.5, 1.5])
     start = tuple(routes.start())
-    setup = Setup(routes.dimension, 3, 1, start=start, choices=routes.choices, switches=routes.switches)
-    for name in ("tpe", "nsga-ii"):
-        points = build(name, setup, {"population": 6}).ask()
+    problem = SearchProblem(routes.dimension, 3, 1, start=start, choices=routes.choices, switches=routes.switches)
+    for name, option in (("tpe", "batch_size"), ("nsga-ii", "population")):
+        points = build(name, problem, {option: 6}).ask()
         assert points[0] == pytest.approx(np.array(start), abs=1e-12)
         assert {float(x) for point in points for x in point[:SLOTS]} == {0.25, 0.75}
         assert len({float(x) for point in points for x in point[SLOTS:]}) > 12

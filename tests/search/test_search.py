@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Outcome
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
@@ -21,7 +22,7 @@ from evomerge.pareto.dominance import non_dominated
 from evomerge.pool.runner import LocalPool
 from evomerge.run.progress import line_of
 from evomerge.scoring.synthetic import SyntheticSpec
-from tests.archive.test_disk import DISK, small_disk  # noqa: F401  a fixture
+from tests.clock import Clock
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import GENES, OBJECTIVES, OPTIMA, PARENTS, PLAN, World, trace
 
@@ -84,7 +85,7 @@ def test_decisions_are_recorded_before_they_take_effect(folder: Path) -> None:
         original(index, fitness)
 
     world = World(folder, "random", candidates=5, pool=Witness)
-    controller = build("random", Setup(GENES, world.seed, len(OBJECTIVES)), {"batch_size": 2})
+    controller = build("random", SearchProblem(GENES, world.seed, len(OBJECTIVES)), {"batch_size": 2})
     original = controller.tell
     controller.tell = tell_with_witness  # type: ignore[method-assign]
     world.run_with(controller)
@@ -130,9 +131,9 @@ def test_raising_the_budget_goes_on_as_if_it_had_always_been_so(folder: Path, co
     assert trace(world.folder) == trace(whole.folder)
 
 
-def test_the_budget_of_seconds_counts_all_sessions_and_drops_what_is_under_way(folder: Path) -> None:
+def test_the_budget_of_seconds_counts_all_sessions_and_drops_what_is_under_way(folder: Path, clock: Clock) -> None:
     slow = spec(seconds=0.05)
-    world = World(folder / "run", candidates=200, seconds=0.4, spec=slow)
+    world = World(folder / "run", candidates=200, seconds=0.42, spec=slow)
     reason = world.run()
     assert (reason.name, reason.finished) == ("seconds", True)
     told = len(trace(world.folder)["told"])
@@ -269,7 +270,7 @@ def test_a_controller_that_proposes_otherwise_is_refused(folder: Path, change: d
 def test_rounding_on_another_processor_is_noted_and_survived(folder: Path) -> None:
     world = World(folder, "sobol", candidates=10)
     world.run()
-    controller = build("sobol", Setup(GENES, world.seed, len(OBJECTIVES)))
+    controller = build("sobol", SearchProblem(GENES, world.seed, len(OBJECTIVES)))
     original = controller.ask
     controller.ask = lambda: [np.nextafter(point, 1.0) for point in original()]  # type: ignore[method-assign]
     with Archive.open(folder, read_only=False) as archive:
@@ -374,10 +375,10 @@ def test_ray_gives_the_trace_of_one_process(folder: Path, tmp_path: Path) -> Non
         assert [event.candidate for event in archive.events("retry")] == [6]
 
 
-def test_a_clock_that_jumps_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_changes_nothing(folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     World(folder / "calm", candidates=12, seconds=3600).run()
-    clock = iter(range(10**9, 0, -86_400))  # a day back at every look
-    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    calendar = iter(range(10**9, 0, -86_400))  # a day back at every look
+    monkeypatch.setattr("time.time", lambda: float(next(calendar)))
     world = World(folder / "jumping", candidates=12, seconds=3600)
     assert world.run().name == "candidates"
     assert trace(world.folder) == trace(folder / "calm")
@@ -387,9 +388,9 @@ def test_a_clock_that_jumps_changes_nothing(folder: Path, monkeypatch: pytest.Mo
     assert 0.0 <= events[0].seconds <= events[-1].seconds < 600.0
 
 
-def test_a_disk_that_fills_up_during_the_search(small_disk: Path, folder: Path) -> None:  # noqa: F811
+def test_a_disk_that_fills_up_during_the_search(small_disk: Path, folder: Path) -> None:
     ballast = small_disk / "ballast"
-    ballast.write_bytes(b"0" * (DISK - 600_000))
+    ballast.write_bytes(b"0" * (shutil.disk_usage(small_disk).total - 600_000))
     world = World(small_disk / "run", candidates=60)
     with pytest.raises(RunError, match=r"cannot grow.*evomerge resume"):
         world.run()

@@ -11,19 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, Setup
+from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import Recipe, passthrough
-from evomerge.scoring.synthetic import SyntheticSpec, synthetic_recipe
+from evomerge.scoring.synthetic import Lasting, SyntheticSpec, synthetic_recipe
 
 GENES = 4
 TASKS = ("add", "sort")
@@ -81,13 +81,13 @@ class World:
         return self.run_with(self.fresh_controller(), watch, progress)
 
     def fresh_controller(self) -> Controller:
-        setup = Setup(
+        problem = SearchProblem(
             *(GENES, self.seed, len(OBJECTIVES), (1.0, 1.0)),
             budget=self.candidates,
             asynchronous=self.rules.asynchronous,
             staleness=self.staleness,
         )
-        return build(self.controller, setup, self.options)
+        return build(self.controller, problem, self.options)
 
     def run_with(
         self,
@@ -141,7 +141,8 @@ def kill_at(moment: int) -> Callable[[str], None]:
 def main(arguments: Sequence[str]) -> int:
     folder, *pairs = arguments
     given = dict(pair.split("=", 1) for pair in pairs)
-    spec = SyntheticSpec(OPTIMA, parents=PARENTS, seconds=float(given.get("job_seconds", 0.0)))
+    troubles: dict[int, Lasting | Literal["hang once"]] = {int(given["hangs"]): "hang once"} if "hangs" in given else {}
+    spec = SyntheticSpec(OPTIMA, parents=PARENTS, troubles=troubles, scratch=str(Path(folder).parent))
     world = World(Path(folder), given.get("controller", "cma-es"), int(given.get("candidates", 30)), spec=spec)
     moment = int(given.get("kill_at", 0))
     print("started", flush=True)

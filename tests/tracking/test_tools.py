@@ -16,7 +16,7 @@ from evomerge.results import Run, open_run
 from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.mlflow_log import MlflowLog
 from evomerge.tracking.tensorboard_log import TensorBoardLog
-from evomerge.tracking.values import Step
+from evomerge.tracking.values import LoggedStep
 from tests.tracking.worlds import COMPARED, FAILS, Followed, agrees
 
 N = 14
@@ -95,7 +95,7 @@ def test_tensorboard_takes_back_a_step_that_a_crash_broke_off(world: Followed) -
     folder = world.folder / "tensorboard"
     source = RunMetrics(open_run(world.folder), "x")
     tracker = TensorBoardLog()
-    assert tracker.begin(source.about()).first == 5
+    assert tracker.begin(source.info()).first == 5
     tracker._writer.add_scalar("score/left", 99.0, 5)  # then the process was killed, before the rest of step 5
     tracker._writer.close()
     assert scalars(board(folder), "score/left")[5] == 99.0
@@ -123,10 +123,12 @@ def test_mlflow_holds_every_step_once_after_an_interruption_and_a_crash(world: F
     client, parent, _ = store(world)
     assert parent.info.status == "KILLED"
     tracker = MlflowLog(f"sqlite:///{world.folder.parent}/runs.db")
-    about = replace(RunMetrics(open_run(world.folder), "").about(), identity=parent.data.tags["evomerge.id"])
-    assert tracker.begin(about).first == 5
+    info = replace(RunMetrics(open_run(world.folder), "").info(), identity=parent.data.tags["evomerge.id"])
+    assert tracker.begin(info).first == 5
     scores = {"score/left": 0.0}
-    tracker._nested(Step(5, 1.0, scores, {"weight.left": 0.5}))  # then the process was killed, before step 5 itself
+    tracker._nested(
+        LoggedStep(5, 1.0, scores, {"weight.left": 0.5})
+    )  # then the process was killed, before step 5 itself
     assert client.get_run(parent.info.run_id).info.status == "RUNNING"
     run = world.session(N, end=True)
     assert [text for text in world.said if "does not work" in text] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from evomerge.results import open_run
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.tracking import targets, writer
 from evomerge.tracking.metrics import RunMetrics
-from evomerge.tracking.targets import Target, target_of, targets_of
-from evomerge.tracking.values import Resumed, RunResult, Step
+from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
+from evomerge.tracking.values import LoggedStep, Resumed, RunResult
 from evomerge.tracking.writer import remembered
 from tests.pool.fakes import ShuffledPool
-from tests.run.made import OPTIMA, PARENTS, facts
+from tests.run.made import OPTIMA, PARENTS, config
 from tests.tracking.worlds import FAILS, FILE, Followed, search
 
 
@@ -30,7 +29,7 @@ class Notes:
     """A tool that keeps what it is given, and fails when told to."""
 
     def __init__(self, fails: int = 0) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[LoggedStep] = []
         self.endings: list[RunResult] = []
         self.opened = 0
         self.fails = fails  # the first attempts that do
@@ -38,7 +37,7 @@ class Notes:
     def tracker(self) -> Notes:
         return self
 
-    def begin(self, about: Any) -> Resumed:
+    def begin(self, info: Any) -> Resumed:
         self.opened += 1
         if self.opened <= self.fails:
             raise ConnectionError("no server, and the key is hf_abcdefghijklmnopqrstuvwxyz")
@@ -55,7 +54,7 @@ class Notes:
 def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
     """Stands in for TensorBoard."""
     tool = Notes()
-    monkeypatch.setattr(Target, "tracker", lambda target: tool.tracker())
+    monkeypatch.setattr(TrackerTarget, "tracker", lambda target: tool.tracker())
     return tool
 
 
@@ -84,13 +83,13 @@ def test_every_step_is_a_row_of_the_history(tmp_path: Path, notes: Notes) -> Non
 
 def test_settings_are_named_as_in_the_search_file(tmp_path: Path) -> None:
     run = Followed(tmp_path / "run").session(2)
-    about = RunMetrics(run, "abc").about()
-    assert about.config["merge.parameters.weight"] == "{search: [0.0, 1.0]}"
-    assert about.config["scoring.items"] == 40
-    assert about.config["controller.name"] == "sobol"
-    assert about.config["budget.candidates"] == 64
-    assert about.goals["score/left"] == "maximize"
-    assert (about.identity, about.name, about.search_file) == ("abc", "run", FILE)
+    info = RunMetrics(run, "abc").info()
+    assert info.config["merge.parameters.weight"] == "{search: [0.0, 1.0]}"
+    assert info.config["scoring.items"] == 40
+    assert info.config["controller.name"] == "sobol"
+    assert info.config["budget.candidates"] == 64
+    assert info.goals["score/left"] == "maximize"
+    assert (info.identity, info.name, info.search_file) == ("abc", "run", FILE)
 
 
 def test_results_that_overtake_others_wait_for_them(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_results_that_overtake_others_wait_for_them(tmp_path: Path) -> None:
     spec = SyntheticSpec(OPTIMA, parents=PARENTS)
     seen: list[int] = []
     gaps = 0
-    with Archive.create(folder, {**facts(40), "search_text": FILE}) as archive:
+    with Archive.create(folder, config(40, search_text=FILE).to_json()) as archive:
         archive.put_parents(
             [Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in enumerate(PARENTS)]
         )
@@ -168,23 +167,24 @@ def test_a_folder_that_is_a_file_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "PATIENCE", 0.05)
     let_go = threading.Event()
-    monkeypatch.setattr(Notes, "begin", lambda self, about: let_go.wait(30.0))
-    world = Followed(tmp_path / "run")
-    run = world.session(3, ["tensorboard"], end=True)
-    let_go.set()
+    monkeypatch.setattr(Notes, "begin", lambda self, info: let_go.wait())
+    waits: list[float] = []
+    world = Followed(tmp_path / "run", join=lambda thread, seconds: waits.append(seconds))
+    try:
+        run = world.session(3, ["tensorboard"], end=True)
+    finally:
+        let_go.set()
+    assert waits == [writer.PATIENCE]
     assert run.state == "finished"
-    assert "no progress for" in world.said[0]
+    assert "no progress for 60 seconds" in world.said[0]
 
 
 def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "PATIENCE", 0.3)
+    """Fifteen portions are all written before the search ends."""
     monkeypatch.setattr(writer, "AT_ONCE", 2)
-    log = Notes.log
-    monkeypatch.setattr(Notes, "log", lambda self, steps: (time.sleep(0.05), log(self, steps))[1])
     world = Followed(tmp_path / "run")
-    world.session(30, ["tensorboard"], end=True)  # fifteen portions, longer than its patience together
+    world.session(30, ["tensorboard"], end=True)
     assert [step.number for step in notes.steps] == list(range(30))
     assert not [text for text in world.said if "does not work" in text]
 
@@ -213,8 +213,8 @@ def test_a_resumed_search_remembers_its_tools(tmp_path: Path, notes: Notes) -> N
 
 def test_targets() -> None:
     assert targets_of(["tensorboard", "mlflow:sqlite:///a.db", "tensorboard"]) == (
-        Target("tensorboard"),
-        Target("mlflow", "sqlite:///a.db"),
+        TrackerTarget("tensorboard"),
+        TrackerTarget("mlflow", "sqlite:///a.db"),
     )
     assert targets_of(["none"]) == ()
     for text in ("tensorboard", "wandb:a/b", "mlflow:http://host:5000"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Setup
+from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.loop import Budget, Rules, evaluate, run_search
 from evomerge.pool.protocol import Pool
@@ -18,7 +19,8 @@ from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.scoring.synthetic import SyntheticSpec
 from evomerge.space import build_space
 from evomerge.tracking import tracked
-from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, facts
+from evomerge.tracking.writer import Join
+from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, config
 
 FILE = "controller: {name: sobol}\nscoring: {items: 40}\nmerge: {parameters: {weight: {search: [0.0, 1.0]}}}\n"
 FAILS = 3  # the candidate that fails
@@ -30,12 +32,13 @@ class Followed:
 
     folder: Path
     said: list[str] = field(default_factory=list)
+    join: Join = threading.Thread.join  # waits for the end of a thread that writes
 
     def session(self, candidates: int, log: list[str] | None = None, *, end: bool = False) -> Run:
         """Go on up to this many candidates, told to `log`; then score held-out items where it is the end."""
         new = not Archive.exists(self.folder)
         archive = (
-            Archive.create(self.folder, {**facts(64), "search_text": FILE})
+            Archive.create(self.folder, config(64, search_text=FILE).to_json())
             if new
             else Archive.open(self.folder, read_only=False)
         )
@@ -45,7 +48,7 @@ class Followed:
                 archive.put_parents([Candidate(-1 - i, passthrough(f"org/{n}"), (), "parent", n) for i, n in parents])
             else:
                 archive.put_event("resumed", None, {})
-            with tracked(archive, log, self.said.append, seconds=0.01):
+            with tracked(archive, log, self.said.append, seconds=0.01, join=self.join):
                 pool = LocalPool(SyntheticSpec(OPTIMA, parents=PARENTS, troubles={FAILS: "candidate"}))
                 search(archive, pool, candidates)
                 if end:
@@ -58,7 +61,7 @@ class Followed:
 
 def search(archive: Archive, pool: Pool, candidates: int, rules: Rules | None = None) -> None:
     space = build_space(MERGE, layers=4, modules={}, mask_seed=3)
-    controller = build("sobol", Setup(dimensions=2, seed=3, objectives=2))
+    controller = build("sobol", SearchProblem(dimensions=2, seed=3, objectives=2))
     fitness = lambda number, responses: evaluation_of(number, responses, OBJECTIVES)  # noqa: E731
     run_search(archive, space, controller, pool, OBJECTIVES, ITEMS, Budget(candidates), fitness, rules=rules)
 

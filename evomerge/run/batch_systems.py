@@ -12,8 +12,8 @@ import yaml
 
 from evomerge.errors import InputError, SearchFileError
 from evomerge.run.options import SubmitOptions, command_line
-from evomerge.run.packing import pack
 from evomerge.run.submit import search_command
+from evomerge.run.upload_bundle import pack
 from evomerge.searchfile.cluster_file import ClusterFile
 
 CONFIG_MAP = "evomerge-search"  # of the manifest: holds the search file

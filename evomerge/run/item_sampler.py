@@ -1,7 +1,7 @@
-"""Fresh items for every generation: luck with items averages out over a search instead of being climbed.
+"""Resamples the items of every generation: luck with items averages out over a search instead of being climbed.
 
 Candidates of one generation answer the same few items, so that they can be compared; the next generation answers
-others. With one pinned set, a controller improves on those very items; with fresh ones it follows the mean of all.
+others. With one pinned set, a controller improves on those very items; with resampled ones it follows the mean of all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evomerge.loop import Items
 LEAST = 8
 
 
-class FreshItems:
+class ItemSampler:
     """Which items a generation answers: a pure function of the archive's `asked` events, the items and a seed."""
 
     def __init__(self, archive: Archive, pool: Items, counts: dict[str, int], seed: int) -> None:

@@ -13,11 +13,17 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.recipe import passthrough
 from evomerge.results import open_run
-from evomerge.run.generations import LEAST, FreshItems
+from evomerge.run.item_sampler import LEAST, ItemSampler
 from tests.estimators.test_estimated_search import Killed, killing
 from tests.estimators.worlds import ITEMS, TASKS, Shuffled, decisions, prepared, search, truth
 
-DEFAULTS: dict[str, Any] = {"estimator": "raw", "anchors": "fresh", "items": 12, "full_every": None, "population": 10}
+DEFAULTS: dict[str, Any] = {
+    "estimator": "raw",
+    "anchors": "resample",
+    "items": 12,
+    "full_every": None,
+    "population": 10,
+}
 
 
 def fresh(**changes: Any) -> Any:
@@ -99,11 +105,11 @@ def test_with_parents_a_full_answer_is_told_by_its_generations_items(tmp_path: P
 def test_proposals_that_come_one_at_a_time_share_items_in_blocks(tmp_path: Path) -> None:
     pool = {"left": ITEMS["left"]}
     with closing(Archive.create(tmp_path / "run", {})) as archive:
-        draws = FreshItems(archive, pool, {"left": 7}, 3)
+        draws = ItemSampler(archive, pool, {"left": 7}, 3)
         for number in range(3 * LEAST):
             archive.put_asked([Candidate(number, passthrough(f"org/{number}"), (0.5,))], 1)
             assert draws.items(number) == draws.items(number // LEAST * LEAST)
         found = [draws.items(LEAST * block)["left"] for block in range(3)]
         assert len({*found[0], *found[1], *found[2]}) == 21
-        assert found == [FreshItems(archive, pool, {"left": 7}, 3).items(LEAST * b)["left"] for b in range(3)]
-        assert found[0] != FreshItems(archive, pool, {"left": 7}, 4).items(0)["left"]
+        assert found == [ItemSampler(archive, pool, {"left": 7}, 3).items(LEAST * b)["left"] for b in range(3)]
+        assert found[0] != ItemSampler(archive, pool, {"left": 7}, 4).items(0)["left"]

@@ -1,12 +1,13 @@
-"""Who proposes, decided once before a search begins: `auto` resolved, other results read, task vectors compared.
+"""Sets up the controller of a search: resolves `auto`, reads the warm start, compares the models' task vectors.
 
-All of it goes into the facts, so that a resumed search builds the same controller without looking at anything else.
+All of it goes into the run's configuration, so that a resumed search builds the same controller without reading
+anything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
 from evomerge.controllers.auto import auto_options, choose
-from evomerge.controllers.model_weights import ingredients_in, models_with_weights, with_products
-from evomerge.controllers.protocol import Prior, Setup
+from evomerge.controllers.model_weights import model_weights_in, models_with_weights, with_products
+from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
@@ -24,35 +25,13 @@ from evomerge.pareto.constraints import Bounds
 from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import best_number, fitness_table
+from evomerge.run_config import ControllerConfig, WarmStartConfig
 from evomerge.scoring.items import ItemPlan
 from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
 
 NO_WEIGHT = "a size counts once it has a weight, as in {measure: layers, weight: 0.02}"
-
-
-@dataclass(frozen=True)
-class Proposing:
-    """Which controller proposes, what it begins with, and sentences on how that came about."""
-
-    name: str
-    options: Mapping[str, Any]  # of this controller, by name
-    notes: tuple[str, ...]
-    prior: Mapping[str, Any]  # points and fitness as plain data, {} for none
-    products: Sequence[Sequence[float]]  # of task vectors, () where nobody asks for them
-
-    def to_facts(self, request: ControllerRequest) -> dict[str, Any]:
-        """Return the entry `controller` of a run's facts."""
-        return {
-            "name": self.name,
-            "options": dict(self.options),
-            "asynchronous": request.asynchronous,
-            "staleness": request.staleness,
-            "notes": list(self.notes),
-            **({"prior": dict(self.prior)} if self.prior else {}),
-            **({"products": [list(row) for row in self.products]} if len(self.products) else {}),
-        }
 
 
 def decide(
@@ -63,9 +42,9 @@ def decide(
     plan: ItemPlan,
     budget: int | None,
     *,
-    measure: bool = True,
-) -> Proposing:
-    """Return who proposes in a new search.
+    read_weights: bool = True,
+) -> ControllerConfig:
+    """Return the controller of a new search.
 
     Args:
         request: of the search file.
@@ -74,34 +53,45 @@ def decide(
         objectives: what is wanted.
         plan: which items are asked.
         budget: candidates, where that is limited.
-        measure: read the models' weights where the controller asks how akin they are; False for a check.
+        read_weights: compute the similarity of the models where the controller needs it; False for a check.
 
     Raises:
         InputError: the warm start is no run and no recipe, or none of its candidates lies in this space.
     """
-    prior, notes = dict[str, Any](), tuple[str, ...]()
+    warm_start, notes = None, tuple[str, ...]()
     if (source := request.options.get("warm_start")) is not None:
-        prior, notes = _warm_start(str(source), space, objectives)
-    setup = setup_of({"prior": prior}, space, merge, objectives, plan, budget=budget, seed=0)
+        warm_start, notes = _warm_start(str(source), space, objectives)
+    problem = search_problem(
+        ControllerConfig(request.name, warm_start=warm_start), space, merge, objectives, plan, budget=budget, seed=0
+    )
     name = request.name
     options = {key: value for key, value in request.options.items() if key != "warm_start"}
     if name == AUTO:
-        choice = choose(setup)
+        choice = choose(problem)
         name, notes = choice.name, (f"controller {choice.why}", *notes)
         options = auto_options(name, options.get("batch_size"))
     if controller_info(name).scalarises and (sizes := Objectives(objectives).left_out()):
         names = ", ".join(objective.name for objective in sizes)
         notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
-    products: list[list[float]] = []
-    if controller_info(name).needs_similarity and measure and setup.ingredients is not None:
+    similarity = tuple[tuple[float, ...], ...]()
+    if controller_info(name).needs_similarity and read_weights and problem.model_weights is not None:
         from evomerge.weights.kinship import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
-    return Proposing(name, options, notes, prior, products)
+        similarity = tuple(tuple(float(value) for value in row) for row in products)
+    return ControllerConfig(
+        name=name,
+        options=options,
+        asynchronous=request.asynchronous,
+        staleness=request.staleness,
+        notes=notes,
+        warm_start=warm_start,
+        similarity=similarity,
+    )
 
 
-def setup_of(
-    controller: Mapping[str, Any],
+def search_problem(
+    controller: ControllerConfig,
     space: SearchSpace,
     merge: Mapping[str, Any],
     objectives: tuple[Objective, ...],
@@ -110,13 +100,13 @@ def setup_of(
     budget: int | None,
     seed: int,
     bounds: Bounds | None = None,
-) -> Setup:
-    """Return what the controller is told about a search, from its facts alone.
+) -> SearchProblem:
+    """Return what the controller knows of a search, from its configuration alone.
 
     Args:
-        controller: the facts' entry of that name.
+        controller: of the run's configuration.
         space: what is searched.
-        merge: the facts' merge section.
+        merge: the merge section.
         objectives: what is wanted.
         plan: which items are asked.
         budget: candidates that the search began with.
@@ -124,11 +114,10 @@ def setup_of(
         bounds: on fitness, where the search has constraints and they are known.
     """
     start = space.start()
-    ingredients = ingredients_in(merge, space)
-    if ingredients is not None and controller.get("products"):
-        ingredients = with_products(ingredients, controller["products"])
-    prior = controller.get("prior") or {"points": [], "fitness": []}
-    return Setup(
+    model_weights = model_weights_in(merge, space)
+    if model_weights is not None and controller.similarity:
+        model_weights = with_products(model_weights, controller.similarity)
+    return SearchProblem(
         dimensions=space.dimension,
         seed=seed,
         objectives=len(objectives),
@@ -138,15 +127,19 @@ def setup_of(
         choices=space.choices,
         switches=space.switches,
         items=_items(objectives, plan),
-        ingredients=ingredients,
-        asynchronous=controller.get("asynchronous", False),  # absent from runs of earlier versions
-        staleness=controller.get("staleness"),
+        model_weights=model_weights,
+        asynchronous=controller.asynchronous,
+        staleness=controller.staleness,
         bounds=bounds,
-        prior=tuple(
-            Prior(tuple(point), None if fitness is None else tuple(fitness))
-            for point, fitness in zip(prior["points"], prior["fitness"], strict=True)
-        ),
+        prior=_priors(controller.warm_start),
     )
+
+
+def _priors(warm_start: WarmStartConfig | None) -> tuple[WarmStartPoint, ...]:
+    if warm_start is None:
+        return ()
+    pairs = zip(warm_start.points, warm_start.fitness, strict=True)
+    return tuple(WarmStartPoint(point, fitness) for point, fitness in pairs)
 
 
 def _items(objectives: tuple[Objective, ...], plan: ItemPlan) -> tuple[int, ...]:
@@ -158,15 +151,15 @@ def _items(objectives: tuple[Objective, ...], plan: ItemPlan) -> tuple[int, ...]
 
 def _warm_start(
     source: str, space: SearchSpace, objectives: tuple[Objective, ...]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return prior points with their fitness, as plain data, and what to say about them."""
+) -> tuple[WarmStartConfig, tuple[str, ...]]:
+    """Return known points with their fitness, and notes about them."""
     if not (Path(source) / FILE_NAME).is_file():
         try:
             recipe = load_recipe(source)
             point = space.encode(_ours(recipe, space))
         except EvomergeError as error:
             raise InputError(f"controller.warm_start: {source} cannot be started from: {error}") from error
-        return _prior(source, [point], [None]), (f"starts from the recipe {source}",)
+        return _start(source, [point], [None]), (f"starts from the recipe {source}",)
     run = open_run(source)
     evaluations = run.data.evaluations()
     known, missing = _same_objectives(run, objectives)
@@ -189,8 +182,8 @@ def _warm_start(
         best = best_number(evaluations, run.objectives)
         place = numbers.index(best) if best in numbers and not left_out else 0
         note = f"starts from one candidate of {source}, which has no scores for {', '.join(missing)}{outside}"
-        return _prior(source, [points[place]], [None]), (note,)
-    return _prior(source, points, fitness), (f"builds on {len(points)} candidates of {source}{outside}",)
+        return _start(source, [points[place]], [None]), (note,)
+    return _start(source, points, fitness), (f"builds on {len(points)} candidates of {source}{outside}",)
 
 
 def _same_objectives(run: Run, objectives: tuple[Objective, ...]) -> tuple[tuple[Objective, ...], list[str]]:
@@ -216,9 +209,9 @@ def _ours(recipe: Recipe, space: SearchSpace) -> Recipe:
     return replace(recipe, mask_seed=space.mask_seed)
 
 
-def _prior(source: str, points: Sequence[np.ndarray], fitness: Sequence[Sequence[float] | None]) -> dict[str, Any]:
-    return {
-        "from": source,
-        "points": [[float(gene) for gene in point] for point in points],
-        "fitness": [None if row is None else [float(value) for value in row] for row in fitness],
-    }
+def _start(source: str, points: Sequence[np.ndarray], fitness: Sequence[Sequence[float] | None]) -> WarmStartConfig:
+    return WarmStartConfig(
+        source,
+        tuple(tuple(float(gene) for gene in point) for point in points),
+        tuple(None if row is None else tuple(float(value) for value in row) for row in fitness),
+    )
