@@ -23,18 +23,14 @@ from evomerge.version import __version__
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge import figures as figures
-    from evomerge.errors import EvomergeError as EvomergeError
-    from evomerge.recipe import Recipe as Recipe
-    from evomerge.report import write_report as write_report
-    from evomerge.results import Run as Run
-    from evomerge.results import open_run as open_run
-    from evomerge.run.calibration import calibrate as calibrate
-    from evomerge.run.check import check as check
-    from evomerge.run.session import resume as resume
-    from evomerge.run.session import search as search
-    from evomerge.run.verbs import merge_recipe as merge_recipe
-    from evomerge.run.verbs import replay as replay
-    from evomerge.run.verbs import score as score
+    from evomerge.errors import EvomergeError
+    from evomerge.recipe import Recipe
+    from evomerge.report import write_report
+    from evomerge.results import Run, open_run
+    from evomerge.run.calibration import calibrate
+    from evomerge.run.check import check
+    from evomerge.run.session import resume, search
+    from evomerge.run.verbs import merge_recipe, replay, score
 
 # public name -> the module that holds it, and its name there where it has another
 _LAZY = {

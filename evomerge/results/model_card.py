@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from evomerge.references import MODEL_KEYS, parse
+from evomerge.model_reference import MODEL_KEYS, parse
 from evomerge.results.holdout import finals_of
 from evomerge.results.run_data import RunData
 from evomerge.results.status import status_of

@@ -25,14 +25,7 @@ from evomerge.run.controller_setup import decide
 from evomerge.run.model_inspection import Models, inspect_models, tokenizer_of
 from evomerge.run.problems import Problems
 from evomerge.run.task_inspection import SearchTasks, inspect_tasks
-from evomerge.run_config import (
-    BudgetConfig,
-    EstimationConfig,
-    ModelsConfig,
-    RacingConfig,
-    RunConfig,
-    TasksConfig,
-)
+from evomerge.run_config import BudgetConfig, EstimationConfig, ModelsConfig, RacingConfig, RunConfig, TasksConfig
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan
 from evomerge.scoring.measures import version as version_of

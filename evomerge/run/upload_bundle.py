@@ -17,7 +17,7 @@ from typing import Any
 
 from evomerge.errors import InputError, SearchFileError
 from evomerge.metrics import METRICS
-from evomerge.references import HUB_ID, absolute, parse, plain_models
+from evomerge.model_reference import HUB_ID, absolute, parse, plain_models
 from evomerge.searchfile import load_plain, load_search_file
 from evomerge.space.form import model_places
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from evomerge.errors import InputError, near
 from evomerge.merge.catalogue import CATALOGUE
-from evomerge.references import is_folder, parse
+from evomerge.model_reference import is_folder, parse
 
 # method -> does it start from a base, and the searched parameters as (name, marker, meaning)
 _WEIGHT = (

@@ -14,16 +14,11 @@ from typing import Any
 from evomerge.controllers.registry import CONTROLLERS, warm_starting
 from evomerge.errors import SearchFileError
 from evomerge.merge.catalogue import CATALOGUE
+from evomerge.model_reference import plain_models
 from evomerge.recipe import Recipe, recipe_from_mapping
-from evomerge.references import plain_models
 from evomerge.searchfile.grammar import Text
 from evomerge.searchfile.objectives import read_objectives
-from evomerge.searchfile.requests import (
-    BudgetRequest,
-    ControllerRequest,
-    ScoringRequest,
-    SearchFile,
-)
+from evomerge.searchfile.requests import BudgetRequest, ControllerRequest, ScoringRequest, SearchFile
 from evomerge.searchfile.sections import COMMON, search_file_section
 from evomerge.searchfile.yaml_lines import Document, read_document, read_text
 from evomerge.space.expansion import expand

@@ -9,7 +9,7 @@ from typing import Any
 
 from evomerge.errors import near
 from evomerge.merge.catalogue import CATALOGUE
-from evomerge.references import HUB_ID, absolute, is_folder, parse
+from evomerge.model_reference import HUB_ID, absolute, is_folder, parse
 from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem
 from evomerge.tokenizer import BASE, UNION, problems_of

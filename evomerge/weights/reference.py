@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.errors import ExtraMissing, WeightsError
-from evomerge.references import HUB_ID, ModelReference, parse
+from evomerge.model_reference import HUB_ID, ModelReference, parse
 from evomerge.weights.file_hashes import file_hash
 
 CONFIG = "config.json"

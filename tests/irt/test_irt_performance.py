@@ -10,14 +10,7 @@ from evomerge.irt.calibrate import fit_items
 from evomerge.irt.covariance import ItemCovariance, greedy_items, linear_readout, shrunk_covariance
 from evomerge.irt.curves import probabilities
 from evomerge.irt.ladder import NEAR_RASCH_SPEC
-from evomerge.irt.performance import (
-    anchor_mean,
-    best_fraction,
-    difference,
-    gp_irt,
-    normalised,
-    p_irt,
-)
+from evomerge.irt.performance import anchor_mean, best_fraction, difference, gp_irt, normalised, p_irt
 
 
 @pytest.fixture(scope="module")

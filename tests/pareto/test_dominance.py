@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.dominance import BLOCK_ROWS, crowding_distance, dominates, extend_front, front_ranks, non_dominated
+from evomerge.pareto.dominance import (
+    BLOCK_ROWS,
+    crowding_distance,
+    dominates,
+    extend_front,
+    front_ranks,
+    non_dominated,
+)
 
 from . import twins
 

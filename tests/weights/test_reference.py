@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evomerge.errors import WeightsError
-from evomerge.references import ModelReference
+from evomerge.model_reference import ModelReference
 from evomerge.weights.reference import locate, parse_reference, revision_of, short_name
 
 
