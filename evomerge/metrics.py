@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evomerge.errors import InputError, near
-from evomerge.options import NoOptions
+from evomerge.option_fields import NoOptions
 
 TASK = "task"  # the kind of an lm-eval task, which has no row
 

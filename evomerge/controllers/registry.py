@@ -10,7 +10,7 @@ from typing import Any
 
 from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.errors import ExtraMissing, InputError, near
-from evomerge.options import NoOptions, option, options_of, read_options
+from evomerge.option_fields import NoOptions, option, options_of, read_options
 
 AUTO = "auto"
 Factory = Callable[[SearchProblem, Any], Controller]  # called with the problem and an instance of the row's options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from evomerge.options import Option, options_of
+from evomerge.option_fields import Option, options_of
 from evomerge.searchfile.grammar import Anything, Flag, Form, Key, Number, Section, Text
 
 

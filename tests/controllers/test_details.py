@@ -14,7 +14,7 @@ from evomerge.controllers.cma_es import AsynchronousCmaEs, CmaEs, cma_es
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import CONTROLLERS, CmaEsOptions, build, controller_info
 from evomerge.errors import InputError
-from evomerge.options import options_of
+from evomerge.option_fields import options_of
 from tests.contracts.test_controllers import drive, sphere
 
 
