@@ -21,7 +21,7 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
 from evomerge.loop.dispatcher import Items
-from evomerge.metrics import is_by_item
+from evomerge.metric_kinds import is_by_item
 from evomerge.objectives import Objectives
 from evomerge.pareto.dominance import non_dominated
 from evomerge.scoring.estimate import values_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from evomerge.candidate import Objective
 from evomerge.errors import TaskError
-from evomerge.metrics import is_size, metric_info
+from evomerge.metric_kinds import is_size, metric_info
 from evomerge.run.banks import held_out_in_banks, names_and_banks
 from evomerge.run.model_inspection import Models, chat_template_problem
 from evomerge.run.problems import Problems

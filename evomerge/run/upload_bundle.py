@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError, SearchFileError
-from evomerge.metrics import METRICS
+from evomerge.metric_kinds import METRICS
 from evomerge.model_reference import HUB_ID, absolute, parse, plain_models
 from evomerge.searchfile import load_plain, load_search_file
 from evomerge.space.form import model_places

@@ -1,7 +1,7 @@
 """A measure: a metric of a model beside lm-eval's tasks, as plain data that travels to any worker.
 
 A measure takes the place of a task: it has a name, documents that are pinned and split like a task's, a version, and
-responses per document. The row of its kind in `evomerge.metrics` says what the documents are and which function asks.
+responses per document. The row of its kind in `evomerge.metric_kinds` says what the documents are and which function asks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import TaskError
-from evomerge.metrics import METRICS, MetricInfo, function_of, metric_info, register_metric
+from evomerge.metric_kinds import METRICS, MetricInfo, function_of, metric_info, register_metric
 from evomerge.scoring.documents import Catalogue, catalogue
 from evomerge.scoring.texts import read_prompts
 

@@ -12,7 +12,7 @@ import torch
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InputError, TaskError
-from evomerge.metrics import metric_info
+from evomerge.metric_kinds import metric_info
 from evomerge.scoring import harness
 from evomerge.scoring.answer_cache import AnswerCache, digest, identity
 from evomerge.scoring.answer_flags import SHORTENED, length_flags

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from evomerge.metrics import METRICS, sizes
+from evomerge.metric_kinds import METRICS, sizes
 from evomerge.scoring.answer_flags import RESPONSE_TOKENS
 from evomerge.scoring.measures import Measure
 from evomerge.scoring.sizes import TIMINGS

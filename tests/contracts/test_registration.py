@@ -17,7 +17,7 @@ from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import CONTROLLERS, ControllerInfo, register_controller
 from evomerge.errors import InputError, SearchFileError
-from evomerge.metrics import METRICS, MetricInfo, register_metric
+from evomerge.metric_kinds import METRICS, MetricInfo, register_metric
 from evomerge.option_fields import option
 from evomerge.scoring.measures import Measure, ModelInterface
 from evomerge.searchfile import load_search_file

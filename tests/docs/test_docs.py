@@ -15,7 +15,7 @@ import pytest
 
 from evomerge.controllers.registry import CONTROLLERS
 from evomerge.merge.catalogue import CATALOGUE
-from evomerge.metrics import METRICS
+from evomerge.metric_kinds import METRICS
 from evomerge.results.columns import FRAMES
 from evomerge.searchfile.reference import markdown
 from evomerge.searchfile.sections import search_file_section
