@@ -30,7 +30,7 @@ PUBLIC = (
     ("evomerge.recipe", ("Recipe",)),
     ("evomerge.controllers.protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
     ("evomerge.scoring.python_function", ("Asked",)),
-    ("evomerge.merge.catalogue", ("Method", "Parameter")),
+    ("evomerge.merge._catalogue", ("Method", "Parameter")),
     ("evomerge.errors", ()),
 )
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -74,7 +74,7 @@ class _Wide(argparse.RawDescriptionHelpFormatter):
 
 
 def _methods() -> str:
-    from evomerge.merge.catalogue import CATALOGUE
+    from evomerge.merge import CATALOGUE
 
     lines = [
         "# Merge methods",

@@ -38,7 +38,7 @@ def one(tool: str, document: dict[str, object], out: Path, threads: int) -> None
         import safetensors  # noqa: F401
         import transformers  # noqa: F401
 
-        from evomerge.merge import native
+        from evomerge.merge.kernels import _dispatch as native
         from evomerge.recipe import recipe_from_mapping
         from evomerge.weights import crew  # noqa: F401
         from evomerge.weights.export import export

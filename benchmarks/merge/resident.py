@@ -21,7 +21,7 @@ from pathlib import Path
 import made
 import torch
 
-from evomerge.merge import native
+from evomerge.merge.kernels import _dispatch as native
 from evomerge.recipe import recipe_from_mapping
 from evomerge.weights import crew
 from evomerge.weights.resident import Resident

@@ -1,1 +1,63 @@
-"""Pure tensor math of merging: catalogue, kernels, methods."""
+"""Merge methods as pure functions of tensors: tensors and coefficients in, one merged tensor out.
+
+The catalogue has one row per method; families of methods share a file; `kernels/` holds the fast versions, equal to
+the plain ones in every bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge._facade import lazy_names
+
+if TYPE_CHECKING:
+    from evomerge.merge._arithmetic import metagpt_weights
+    from evomerge.merge._catalogue import CATALOGUE, Method, merge, method
+    from evomerge.merge._consensus import weight_divisor
+    from evomerge.merge._interpolate import cosine_of, slerp_shares
+    from evomerge.merge._masked import energy_shares, sce_sum
+    from evomerge.merge._masks import mask_key
+    from evomerge.merge._parameters import Parameter, checked
+    from evomerge.merge._reductions import chunks, dot, sum_of_weights, weighted_sum
+    from evomerge.merge._sparsify import kept_count
+    from evomerge.merge.kernels._dispatch import Fill
+    from evomerge.merge.kernels._row_ranks import RowRanks, chances, rank_rows
+    from evomerge.merge.kernels._thresholds import KEEP_ALL, KEEP_NONE, Cut, Ranking, cut_at, cut_once, rank
+    from evomerge.merge.kernels._variances import Variances, energies, variances
+
+__all__ = [
+    "CATALOGUE",
+    "KEEP_ALL",
+    "KEEP_NONE",
+    "Cut",
+    "Fill",
+    "Method",
+    "Parameter",
+    "Ranking",
+    "RowRanks",
+    "Variances",
+    "chances",
+    "checked",
+    "chunks",
+    "cosine_of",
+    "cut_at",
+    "cut_once",
+    "dot",
+    "energies",
+    "energy_shares",
+    "kept_count",
+    "mask_key",
+    "merge",
+    "metagpt_weights",
+    "method",
+    "rank",
+    "rank_rows",
+    "sce_sum",
+    "slerp_shares",
+    "sum_of_weights",
+    "variances",
+    "weight_divisor",
+    "weighted_sum",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, __file__)

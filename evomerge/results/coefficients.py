@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.recipe import Conditional, Parameters, Recipe, Scalar, Slice, evaluate_setting
 from evomerge.space.form import short_names
 

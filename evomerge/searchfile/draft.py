@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.errors import InputError, near
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.model_reference import is_folder, parse
 
 # method -> does it start from a base, and the searched parameters as (name, marker, meaning)

@@ -13,7 +13,7 @@ from typing import Any
 
 from evomerge.controllers.registry import CONTROLLERS, warm_starting
 from evomerge.errors import SearchFileError
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.model_reference import plain_models
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.searchfile.grammar import Text

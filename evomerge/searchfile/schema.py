@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import metric_forms
 from evomerge.searchfile.sections import search_file_section

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.errors import near
-from evomerge.merge.catalogue import CATALOGUE, Method
+from evomerge.merge import CATALOGUE, Method
 from evomerge.space.fit import covers
 from evomerge.space.form import DTYPES
 from evomerge.space.gaps import GeneTable, ParameterSite, definition

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from evomerge.errors import near
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.model_reference import HUB_ID, absolute, is_folder, parse
 from evomerge.space.markers import is_marker, is_whole
 from evomerge.space.problems import Place, Problem

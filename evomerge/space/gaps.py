@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evomerge.merge.catalogue import CATALOGUE, Method
-from evomerge.merge.parameters import Parameter
+from evomerge.merge import CATALOGUE, Method, Parameter
 from evomerge.space.genes import Gene
 from evomerge.space.markers import Marker
 from evomerge.space.problems import Place

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import InputError, SearchFileError
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.recipe import Recipe, Scalar, recipe_from_mapping
 from evomerge.space.expansion import expand
 from evomerge.space.form import check_form

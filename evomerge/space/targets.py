@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evomerge.merge.catalogue import Method
-from evomerge.merge.parameters import Parameter
+from evomerge.merge import Method, Parameter
 from evomerge.space.fit import covers
 from evomerge.space.form import short_names
 from evomerge.space.markers import is_number

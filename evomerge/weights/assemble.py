@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError, WeightsError
-from evomerge.merge.catalogue import merge, method
-from evomerge.merge.masks import mask_key
+from evomerge.merge import mask_key, merge, method
 from evomerge.weights.reader import count_nonfinite
 from evomerge.weights.steps import Step
 

@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evomerge.merge import native
-from evomerge.merge.reductions import chunks
+from evomerge.merge import Fill, chunks
+from evomerge.merge.kernels import _dispatch as native
 from evomerge.weights.assemble import assemble, refuse_nonfinite
 from evomerge.weights.fingerprint import description, examine, row_sums
-from evomerge.weights.fused import Fill, filler
+from evomerge.weights.fused import filler
 from evomerge.weights.measures import Measures
 from evomerge.weights.steps import Step
 

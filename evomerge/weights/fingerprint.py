@@ -18,7 +18,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from evomerge.merge import native
+from evomerge.merge.kernels import _dispatch as native
 from evomerge.weights.reader import count_nonfinite
 
 FINGERPRINT_DIGITS = 32

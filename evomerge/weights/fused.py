@@ -11,15 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from evomerge.merge import kernels, native
-from evomerge.merge.arithmetic import metagpt_weights
-from evomerge.merge.catalogue import merge, method
-from evomerge.merge.consensus import weight_divisor
-from evomerge.merge.interpolate import slerp_shares
-from evomerge.merge.masks import mask_key
-from evomerge.merge.native import Fill
-from evomerge.merge.parameters import checked
-from evomerge.merge.reductions import sum_of_weights, weighted_sum
+from evomerge.merge import (
+    Fill,
+    checked,
+    mask_key,
+    merge,
+    metagpt_weights,
+    method,
+    slerp_shares,
+    sum_of_weights,
+    weight_divisor,
+    weighted_sum,
+)
+from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge.kernels import _torch_loops as kernels
 from evomerge.weights import fused_by_rank
 from evomerge.weights.fused_task import Task, dare_fill
 from evomerge.weights.measures import Measures, Read

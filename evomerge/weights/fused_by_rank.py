@@ -6,10 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from evomerge.merge.native import Fill
-from evomerge.merge.row_ranks import chances
-from evomerge.merge.selective import energy_shares, sce_sum
-from evomerge.merge.variances import energies
+from evomerge.merge import Fill, chances, energies, energy_shares, sce_sum
 from evomerge.weights.fused_task import Task, dare_fill
 
 

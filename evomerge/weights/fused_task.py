@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from evomerge.merge import kernels, native
-from evomerge.merge.native import Fill
+from evomerge.merge import Fill
+from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge.kernels import _torch_loops as kernels
 from evomerge.weights.measures import Measures, Read
 from evomerge.weights.steps import Input, Step
 

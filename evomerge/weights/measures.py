@@ -12,13 +12,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from evomerge.merge import kernels, native
-from evomerge.merge.interpolate import cosine_of
-from evomerge.merge.reductions import dot
-from evomerge.merge.row_ranks import RowRanks, rank_rows
-from evomerge.merge.sparsify import kept_count
-from evomerge.merge.thresholds import KEEP_ALL, KEEP_NONE, Cut, Ranking, cut_at, cut_once, rank
-from evomerge.merge.variances import Variances, variances
+from evomerge.merge import (
+    KEEP_ALL,
+    KEEP_NONE,
+    Cut,
+    Ranking,
+    RowRanks,
+    Variances,
+    cosine_of,
+    cut_at,
+    cut_once,
+    dot,
+    kept_count,
+    rank,
+    rank_rows,
+    variances,
+)
+from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge.kernels import _torch_loops as kernels
 from evomerge.weights.steps import Input
 
 _FITS_INT32 = 1 << 31

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evomerge.errors import WeightsError, near
-from evomerge.merge.catalogue import Method, method
+from evomerge.merge import Method, method
 from evomerge.recipe import Parameters, Recipe, Slice, Source, evaluate_setting
 from evomerge.weights.layout import Layout, Role
 

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from evomerge.controllers.registry import CONTROLLERS
-from evomerge.merge.catalogue import CATALOGUE
+from evomerge.merge import CATALOGUE
 from evomerge.metric_kinds import METRICS
 from evomerge.results.columns import FRAMES
 from evomerge.searchfile.reference import markdown

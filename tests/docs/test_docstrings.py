@@ -36,7 +36,7 @@ EXTENDING = {
         "tell",
     ),
     "evomerge.controllers.registry": ("build",),
-    "evomerge.merge.catalogue": ("Method", "Parameter"),
+    "evomerge.merge._catalogue": ("Method", "Parameter"),
     "evomerge.scoring.python_function": ("Asked",),
     "evomerge.scoring.measures": ("Measure", "ModelInterface"),
     "evomerge.results.front_table": ("Front",),

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError, MergeError
-from evomerge.merge import native
-from evomerge.merge.catalogue import CATALOGUE, method
+from evomerge.merge import CATALOGUE, method
+from evomerge.merge.kernels import _dispatch as native
 from evomerge.weights import crew as module
 from evomerge.weights.assemble import assemble
 from evomerge.weights.crew import Crew, Memory

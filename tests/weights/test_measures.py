@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from evomerge.merge import native, thresholds
-from evomerge.merge.kernels import dare_factor
-from evomerge.merge.masks import bernoulli
+from evomerge.merge._masks import bernoulli
+from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge.kernels import _thresholds as thresholds
+from evomerge.merge.kernels._torch_loops import dare_factor
 from evomerge.weights.measures import Measures
 from evomerge.weights.plan import ranking_stride
 from evomerge.weights.steps import Input

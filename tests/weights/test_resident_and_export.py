@@ -13,7 +13,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.errors import CandidateError, WeightsError
-from evomerge.merge.masks import bernoulli, mask_key
+from evomerge.merge import mask_key
+from evomerge.merge._masks import bernoulli
 from evomerge.recipe import passthrough, recipe_from_mapping
 from evomerge.weights.crew import Crew
 from evomerge.weights.export import export

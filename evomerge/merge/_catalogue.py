@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.errors import MergeError, near
-from evomerge.merge.parameters import Parameter, checked
+from evomerge.merge._parameters import Parameter, checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -427,7 +427,7 @@ def merge(
     Raises:
         MergeError: a name, count, shape, dtype or value does not fit.
     """
-    from evomerge.merge.door import merge_tensor  # torch is imported only to merge
+    from evomerge.merge._apply import merge_tensor  # torch is imported only to merge
 
     entry = method(name)
     values = {word: value for word, value in parameters.items() if word not in entry.ignored}

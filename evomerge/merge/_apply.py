@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError, near
-from evomerge.merge.masks import slice_key
+from evomerge.merge._masks import slice_key
 
 if TYPE_CHECKING:
-    from evomerge.merge.catalogue import Method
+    from evomerge.merge._catalogue import Method
 
 ROLES = ("matrix", "vocab", "vector", "router", "experts")
 

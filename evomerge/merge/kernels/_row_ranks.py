@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evomerge.merge import native
-from evomerge.merge.masks import bernoulli
-from evomerge.merge.reductions import SERIAL_CHUNK, chunks
-from evomerge.merge.selection import falling_order
-from evomerge.merge.sparsify import TINY_NORM, check_chances
+from evomerge.merge._masks import bernoulli
+from evomerge.merge._reductions import SERIAL_CHUNK, chunks
+from evomerge.merge._sparsify import TINY_NORM, check_chances
+from evomerge.merge._top_k import falling_order
+from evomerge.merge.kernels import _dispatch as native
 
 _NARROW = 1 << 15  # a rank below this fits int16
 _ROWS = 1 << 18  # elements ranked at a time; bounds scratch memory

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.reductions import divide_, mean, standard_deviation, sum_of, weighted_sum
+from evomerge.merge._reductions import divide_, mean, standard_deviation, sum_of, weighted_sum
 
 # Singular values below this share of the largest are numerical zeros even in float64.
 _RANK_TOLERANCE = 1e-10

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from evomerge.merge.reductions import dot
-from evomerge.merge.selection import nth_smallest
+from evomerge.merge._reductions import dot
+from evomerge.merge._top_k import nth_smallest
 
 
 def squared_norm(deltas: Iterable[Tensor]) -> float:

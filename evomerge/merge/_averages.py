@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from evomerge.merge.reductions import fused_sum
+from evomerge.merge._reductions import fused_sum
 
 
 def sma_weights(count: int) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import divide_, sum_of, sum_of_weights
+from evomerge.merge._reductions import divide_, sum_of, sum_of_weights
 
 # A sum of weights closer to zero than this is not divided by; the constant is mergekit's.
 _TINY_WEIGHT = 1e-8

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import chunks
+from evomerge.merge._reductions import chunks
 
 _BITS = 16
 _BINS = 1 << _BITS

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import SERIAL_CHUNK, chunks
+from evomerge.merge._reductions import SERIAL_CHUNK, chunks
 
 if TYPE_CHECKING:
-    from evomerge.merge.thresholds import Cut
+    from evomerge.merge.kernels._thresholds import Cut
 
 # bfloat16 has no name in NumPy; a kind is what `compiled` calls a dtype
 _KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -45,7 +45,7 @@ def compiled() -> ModuleType | None:
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
     try:
-        from evomerge.merge import compiled as module
+        from evomerge.merge.kernels import _numba_loops as module
     except ImportError:
         return None
     return module

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from evomerge.merge.consensus import counted_merge, disjoint_merge, plain_merge, times
-from evomerge.merge.reductions import dot
-from evomerge.merge.sparsify import drop_random, keep_above, keep_largest, rescale_l1
-from evomerge.merge.statistics import global_threshold
+from evomerge.merge._consensus import counted_merge, disjoint_merge, plain_merge, times
+from evomerge.merge._model_statistics import global_threshold
+from evomerge.merge._reductions import dot
+from evomerge.merge._sparsify import drop_random, keep_above, keep_largest, rescale_l1
 
 
 def task_arithmetic(

@@ -25,7 +25,7 @@ class Parameter:
     search: tuple[float, float] | None = None  # a sensible range to search, None where searching makes no sense
     summary: str = ""  # one phrase
     extension: bool = False  # mergekit has the method but not this parameter
-    statistic: str = ""  # function of evomerge.merge.statistics that the engine fills it in with; not for users
+    statistic: str = ""  # function of evomerge.merge._model_statistics that the engine fills it in with; not for users
 
     @property
     def keyword(self) -> str:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.masks import uniform
-from evomerge.merge.reductions import absolute_sum, standard_deviation
-from evomerge.merge.selection import falling_order, keep_up_to, last_kept
+from evomerge.merge._masks import uniform
+from evomerge.merge._reductions import absolute_sum, standard_deviation
+from evomerge.merge._top_k import falling_order, keep_up_to, last_kept
 
 # Below this L1 norm a delta is left as it is rather than rescaled; the constant is mergekit's.
 TINY_NORM = 1e-7

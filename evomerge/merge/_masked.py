@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evomerge.merge.consensus import agreement, elect_signs, times, votes
-from evomerge.merge.reductions import dot, sum_of
-from evomerge.merge.selection import order_statistic
-from evomerge.merge.sparsify import largest_mask
+from evomerge.merge._consensus import agreement, elect_signs, times, votes
+from evomerge.merge._reductions import dot, sum_of
+from evomerge.merge._sparsify import largest_mask
+from evomerge.merge._top_k import order_statistic
 
 # mergekit's SCE gives every model the same say where the mean squares sum to less; ordinary fine-tunes do.
 _TINY_SQUARES = 1e-6

@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import chunks
+from evomerge.merge._reductions import chunks
 
 # Draws are multiples of 2**-24: every one of them is an exact float32.
 DRAW_BITS = 24

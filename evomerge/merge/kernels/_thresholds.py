@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evomerge.merge.reductions import chunks
-from evomerge.merge.sparsify import kept_count
+from evomerge.merge._reductions import chunks
+from evomerge.merge._sparsify import kept_count
 
 _INDEX = 1 << 31  # an index below this fits 31 bits, and a magnitude 32 bits above them
 _SCAN = 1 << 18  # elements per step when a bracket is searched

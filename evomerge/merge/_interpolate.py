@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.reductions import divide_, fused_sum, gram, norm, sum_of, sum_of_weights, weighted_sum
+from evomerge.merge._reductions import divide_, fused_sum, gram, norm, sum_of, sum_of_weights, weighted_sum
 
 # Above this |cosine| two vectors count as collinear and slerp becomes lerp; the constant is mergekit's.
 _COLLINEAR = 0.9995

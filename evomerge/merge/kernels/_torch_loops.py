@@ -17,12 +17,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from evomerge.merge import native
-from evomerge.merge.consensus import weight_divisor
-from evomerge.merge.masks import uniform
-from evomerge.merge.reductions import SERIAL_CHUNK, absolute_sum, chunks, sum_of_weights
-from evomerge.merge.sparsify import TINY_NORM
-from evomerge.merge.thresholds import Cut
+from evomerge.merge._consensus import weight_divisor
+from evomerge.merge._masks import uniform
+from evomerge.merge._reductions import SERIAL_CHUNK, absolute_sum, chunks, sum_of_weights
+from evomerge.merge._sparsify import TINY_NORM
+from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge.kernels._thresholds import Cut
 
 # Elements per chunk: long enough that the cost of calling torch fades, short enough for buffers to stay in cache.
 CHUNK = 1 << 17

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.consensus import disjoint_merge, plain_merge, times
-from evomerge.merge.masks import bernoulli
-from evomerge.merge.sparsify import (
+from evomerge.merge._consensus import disjoint_merge, plain_merge, times
+from evomerge.merge._masks import bernoulli
+from evomerge.merge._sparsify import (
     drop_random,
     keep_groups,
     keep_inliers,

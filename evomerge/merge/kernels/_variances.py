@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evomerge.merge import native
-from evomerge.merge.reductions import SERIAL_CHUNK, chunks
-from evomerge.merge.selection import falling_order, last_kept
-from evomerge.merge.selective import selected_count, variance_over_models
+from evomerge.merge._masked import selected_count, variance_over_models
+from evomerge.merge._reductions import SERIAL_CHUNK, chunks
+from evomerge.merge._top_k import falling_order, last_kept
+from evomerge.merge.kernels import _dispatch as native
 
 _BLOCK = 1 << 18  # elements at a time; bounds scratch memory
 
