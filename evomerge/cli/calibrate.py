@@ -91,7 +91,7 @@ evomerge estimate bank.json answers.csv --items 10 --parents pedigree.csv --json
 
 
 def _run_estimate(arguments: argparse.Namespace) -> int:
-    from evomerge.irt.replay import as_json, estimate
+    from evomerge.irt import as_json, estimate
 
     found = estimate(
         arguments.bank,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
 
-    from evomerge.irt.bank import Bank
+    from evomerge.irt import Bank
 
 
 def item_map(bank: Bank) -> alt.Chart:

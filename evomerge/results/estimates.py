@@ -10,7 +10,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Objective, Response, Score
-from evomerge.irt.uncertainty import interval
+from evomerge.irt import interval
 from evomerge.results.evaluations import evaluation_of
 from evomerge.scoring.estimate import values_of
 

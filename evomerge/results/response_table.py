@@ -6,7 +6,7 @@ import numpy as np
 
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import ResponseTable
 from evomerge.results.run_data import RunData
 from evomerge.scoring.estimate import values_of
 

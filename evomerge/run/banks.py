@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import Bank
-from evomerge.irt.bank_files import read_bank
+from evomerge.irt import Bank, read_bank
 from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
 from evomerge.scoring.harness import TaskSet

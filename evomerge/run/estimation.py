@@ -15,8 +15,7 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
 from evomerge.controllers.protocol import Controller, Recommender
-from evomerge.irt.bank_files import read_bank
-from evomerge.irt.curves import Array
+from evomerge.irt import Array, read_bank
 from evomerge.loop import Items
 from evomerge.results.estimates import ItemEstimate, best_evaluation
 from evomerge.run.item_sampler import ItemSampler

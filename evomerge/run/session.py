@@ -16,7 +16,7 @@ from evomerge.controllers.protocol import Controller
 from evomerge.controllers.registry import build as build_controller
 from evomerge.controllers.registry import controller_info
 from evomerge.errors import EvomergeError, InputError, RunError
-from evomerge.irt.bank import require_seed
+from evomerge.irt import require_seed
 from evomerge.loop import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints

@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import InputError, near
-from evomerge.irt.anchors import random_items, stratified_items
-from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.inheritance import informative_items
-from evomerge.irt.judge import ADAPTIVE_MODELS, MARGIN
-from evomerge.irt.ladder import FEW_MODELS
-from evomerge.irt.readings import choose_items, population_scores
-from evomerge.irt.uncertainty import conformal_factor
+from evomerge.irt import (
+    ADAPTIVE_MODELS,
+    FEW_MODELS,
+    MARGIN,
+    Array,
+    IntArray,
+    choose_items,
+    conformal_factor,
+    informative_items,
+    population_scores,
+    random_items,
+    stratified_items,
+)
 from evomerge.scoring.estimate import METHODS
 from evomerge.scoring.knowledge import Knowledge
 from evomerge.scoring.reading import Learnt

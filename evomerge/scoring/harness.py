@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import ExtraMissing, TaskError, near
-from evomerge.irt.table import item_id
+from evomerge.irt import item_id
 from evomerge.scoring.answer_flags import UNEXTRACTED, extraction_failed
 from evomerge.scoring.documents import Document
 from evomerge.scoring.estimate import metric_key

@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import Bank
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.ladder import NEAR_RASCH_SPEC, IRTModelSpec, select_irt_model
-from evomerge.irt.readings import Calibration, fit_calibration
-from evomerge.irt.table import listed
+from evomerge.irt import (
+    NEAR_RASCH_SPEC,
+    Array,
+    Bank,
+    Calibration,
+    IntArray,
+    IRTModelSpec,
+    ItemParameters,
+    fit_calibration,
+    listed,
+    select_irt_model,
+)
 
 # A bank is fitted again once the run's own models make up this share of its models; before, they would hardly move it.
 REFIT_SHARE = 0.1

@@ -7,15 +7,28 @@ from functools import cached_property
 
 import numpy as np
 
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.inheritance import inheritance_items, inherited_mean, inherited_scores
-from evomerge.irt.judge import CrossValidationResult, cross_validate
-from evomerge.irt.ladder import FEW_MODELS
-from evomerge.irt.parents import estimate_merges
-from evomerge.irt.performance import difference
-from evomerge.irt.readings import GP_GREEDY, P_GREEDY, P_STRATIFIED, Calibration, ScoreEstimate, estimate_scores, mix
-from evomerge.irt.uncertainty import conformal_factor, raw_variance
+from evomerge.irt import (
+    FEW_MODELS,
+    GP_GREEDY,
+    P_GREEDY,
+    P_STRATIFIED,
+    Array,
+    Calibration,
+    CrossValidationResult,
+    IntArray,
+    ItemParameters,
+    ScoreEstimate,
+    conformal_factor,
+    cross_validate,
+    difference,
+    estimate_merges,
+    estimate_scores,
+    inheritance_items,
+    inherited_mean,
+    inherited_scores,
+    mix,
+    raw_variance,
+)
 from evomerge.scoring.knowledge import Knowledge
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.archive import Archive
 from evomerge.cli import main
-from evomerge.irt.replay import calibrate
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import ResponseTable
+from evomerge.irt._backtest import calibrate
 from evomerge.results import open_run
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.settings import TaskSettings

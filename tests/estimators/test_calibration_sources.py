@@ -10,7 +10,7 @@ import pytest
 
 from evomerge.cli import main
 from evomerge.errors import InputError
-from evomerge.irt.bank_files import read_bank
+from evomerge.irt import read_bank
 from evomerge.results import open_run
 from evomerge.results.response_table import response_table
 from evomerge.run.calibration import calibrate

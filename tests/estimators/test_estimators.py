@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import Bank, calibrate_table
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import Bank, ResponseTable, calibrate_table
 from evomerge.scoring.estimators import METHODS, Estimator, answers_of
 from evomerge.scoring.knowledge import BankPart, Knowledge, complete_row, match_bank
 

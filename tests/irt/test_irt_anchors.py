@@ -3,13 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.irt.anchors import (
-    cluster_anchors,
-    correctness_features,
-    parameter_features,
-    random_items,
-    stratified_items,
-)
+from evomerge.irt import random_items, stratified_items
+from evomerge.irt._anchors import cluster_anchors, correctness_features, parameter_features
 
 
 def test_random_items_are_distinct_and_every_item_has_its_chance():

@@ -3,11 +3,12 @@ import pytest
 from irt_worlds import simulate
 from scipy.optimize import minimize_scalar
 
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.calibrate import fit_items
-from evomerge.irt.curves import log_likelihood, logits, probabilities
-from evomerge.irt.parents import estimate_merges, mix_abilities
-from evomerge.irt.performance import p_irt
+from evomerge.irt import estimate_merges
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._calibrate import fit_items
+from evomerge.irt._curves import log_likelihood, logits, probabilities
+from evomerge.irt._parent_predictor import mix_abilities
+from evomerge.irt._performance import p_irt
 
 
 def test_one_dimension_without_prior_is_p_irt_without_prior():

@@ -16,8 +16,7 @@ from evomerge.figures.irt import ability_frame, item_map_frame
 from evomerge.figures.items import item_matrix_frame
 from evomerge.figures.progress import utilisation_frame
 from evomerge.figures.recipes import recipe_frame, route_chart, route_frame
-from evomerge.irt.bank import calibrate_table
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import ResponseTable, calibrate_table
 from evomerge.recipe import recipe_from_mapping
 from evomerge.results import Run, open_run
 from tests.estimators.worlds import prepared

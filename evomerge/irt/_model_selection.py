@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logit
 
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, ItemParameters, ItemPrior, fit_items
-from evomerge.irt.curves import Array, IntArray, expected_probabilities, log_likelihood
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._calibrate import HALF_RASCH, NEAR_RASCH, WIDE, ItemParameters, ItemPrior, fit_items
+from evomerge.irt._curves import Array, IntArray, expected_probabilities, log_likelihood
 
 # Below this many models no held-out choice is trusted, and every item discriminates about equally.
 FEW_MODELS = 10

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.irt.adaptive import adaptive_test, population, score_posterior
-from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.ladder import FEW_MODELS, IRTModelSpec
-from evomerge.irt.performance import best_fraction
-from evomerge.irt.readings import (
+from evomerge.irt._adaptive import adaptive_test, population, score_posterior
+from evomerge.irt._curves import Array, IntArray
+from evomerge.irt._estimators import (
     ANCHOR,
     DIFFERENCE_CLUSTERS,
     DIFFERENCE_STRATIFIED,
@@ -32,6 +30,8 @@ from evomerge.irt.readings import (
     fit_calibration,
     mix,
 )
+from evomerge.irt._model_selection import FEW_MODELS, IRTModelSpec
+from evomerge.irt._performance import best_fraction
 
 ADAPTIVE = EstimatorSpec("adaptive", "adaptive")
 # Fewer calibration models than this cannot support adaptive choice: it picks the items whose parameters are most wrong.

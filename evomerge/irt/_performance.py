@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.irt.curves import Array, IntArray
+from evomerge.irt._curves import Array, IntArray
 
 # An even mixture counts as this many held-out models: with 30 of them the estimated share alone is mostly noise.
 EVEN_MODELS = 20.0

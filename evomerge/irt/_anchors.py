@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from evomerge.irt.curves import Array, IntArray
+from evomerge.irt._curves import Array, IntArray
 
 MAX_FEATURES = 300
 LLOYD_STEPS = 50

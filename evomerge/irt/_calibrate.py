@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import sqrtm
 
-from evomerge.irt.curves import Array
+from evomerge.irt._curves import Array
 
 EM_STEPS = 60
 # EM stops early once no item parameter moves by more than this in a step.

@@ -14,10 +14,9 @@ from typing import TypedDict
 import numpy as np
 
 from evomerge.errors import InputError, near
-from evomerge.irt.bank import Bank, calibrate_table, require_seed
-from evomerge.irt.bank_files import read_bank, write_bank
-from evomerge.irt.curves import Array, IntArray
-from evomerge.irt.judge import (
+from evomerge.irt._bank import Bank, calibrate_table, require_seed
+from evomerge.irt._bank_files import read_bank, write_bank
+from evomerge.irt._cross_validation import (
     ADAPTIVE,
     ADAPTIVE_MODELS,
     VARIANTS,
@@ -27,9 +26,8 @@ from evomerge.irt.judge import (
     estimate_each,
     variants,
 )
-from evomerge.irt.ladder import FEW_MODELS
-from evomerge.irt.parents import estimate_merges
-from evomerge.irt.readings import (
+from evomerge.irt._curves import Array, IntArray
+from evomerge.irt._estimators import (
     MIXTURES,
     RAW,
     Calibration,
@@ -39,9 +37,11 @@ from evomerge.irt.readings import (
     population_scores,
     restrict,
 )
-from evomerge.irt.table import ResponseTable, listed
-from evomerge.irt.table_files import read_parents, read_table
-from evomerge.irt.uncertainty import conformal_factor, interval
+from evomerge.irt._model_selection import FEW_MODELS
+from evomerge.irt._parent_predictor import estimate_merges
+from evomerge.irt._table import ResponseTable, listed
+from evomerge.irt._table_files import read_parents, read_table
+from evomerge.irt._uncertainty import conformal_factor, interval
 
 METHODS = (*VARIANTS, "mp-irt", "adaptive")
 # Scores outside the middle 98% of the calibration models are outside what the item parameters were learnt on.

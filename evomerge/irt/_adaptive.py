@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array, IntArray, expected_probabilities, probabilities
-from evomerge.irt.uncertainty import score_variance
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._curves import Array, IntArray, expected_probabilities, probabilities
+from evomerge.irt._uncertainty import score_variance
 
 PARTICLES = 1000
 # A search goes beyond its calibration population: this share of the prior lies on abilities drawn that many times

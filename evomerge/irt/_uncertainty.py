@@ -6,9 +6,9 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import norm, t
 
-from evomerge.irt.ability import Ability
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array, logits
+from evomerge.irt._ability import Ability
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._curves import Array, logits
 
 # With fewer left-out models than this, the quantile of their errors is replaced by a t interval around a shrunken
 # variance.

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.irt.ability import Ability, estimate_ability
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array, IntArray, log_likelihood, logits, probabilities
-from evomerge.irt.performance import p_irt
-from evomerge.irt.uncertainty import score_variance
+from evomerge.irt._ability import Ability, estimate_ability
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._curves import Array, IntArray, log_likelihood, logits, probabilities
+from evomerge.irt._performance import p_irt
+from evomerge.irt._uncertainty import score_variance
 
 # Spread of a merge's ability around its parents' mean, per dimension, in population standard deviations. From 0.3 to
 # 0.5 the error on real merges is the same; the wider one's nominal 90% intervals covered 98%.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array, IntArray, probabilities
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._curves import Array, IntArray, probabilities
 
 # Sample covariance gets the weight M / (M + this). Between 8 and 1000 calibration models of three tables this did as
 # well

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from evomerge.errors import ExtraMissing, InputError
-from evomerge.irt.curves import Array
-from evomerge.irt.table import ResponseTable, listed
+from evomerge.irt._curves import Array
+from evomerge.irt._table import ResponseTable, listed
 
 MISSING = -1
 SUFFIXES = (".npz", ".csv", ".parquet")

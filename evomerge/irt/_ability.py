@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from evomerge.irt.curves import Array, IntArray, log_likelihood, logits
+from evomerge.irt._curves import Array, IntArray, log_likelihood, logits
 
 MAX_NEWTON_STEPS = 100
 GRADIENT_TOLERANCE = 1e-9

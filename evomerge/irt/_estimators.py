@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.anchors import cluster_anchors, correctness_features, random_items, stratified_items
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.covariance import ItemCovariance, greedy_items, linear_readout, shrunk_covariance
-from evomerge.irt.curves import Array, IntArray, probabilities
-from evomerge.irt.ladder import NEAR_RASCH_SPEC, IRTModelSpec
-from evomerge.irt.performance import anchor_mean, difference, p_irt
-from evomerge.irt.uncertainty import raw_variance, score_variance
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._anchors import cluster_anchors, correctness_features, random_items, stratified_items
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._covariance import ItemCovariance, greedy_items, linear_readout, shrunk_covariance
+from evomerge.irt._curves import Array, IntArray, probabilities
+from evomerge.irt._model_selection import NEAR_RASCH_SPEC, IRTModelSpec
+from evomerge.irt._performance import anchor_mean, difference, p_irt
+from evomerge.irt._uncertainty import raw_variance, score_variance
 
 
 class EstimatorSpec(NamedTuple):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.curves import Array
-from evomerge.irt.ladder import IRTModelSpec, candidate_specs, select_irt_model
-from evomerge.irt.performance import normalised
-from evomerge.irt.readings import Calibration, fit_calibration
-from evomerge.irt.table import ResponseTable, listed
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._curves import Array
+from evomerge.irt._estimators import Calibration, fit_calibration
+from evomerge.irt._model_selection import IRTModelSpec, candidate_specs, select_irt_model
+from evomerge.irt._performance import normalised
+from evomerge.irt._table import ResponseTable, listed
 
 FORMAT = 1
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import Bank
-from evomerge.irt.calibrate import WIDE, ItemParameters
-from evomerge.irt.curves import Array, probabilities
-from evomerge.irt.ladder import IRTModelSpec
-from evomerge.irt.performance import normalised
-from evomerge.irt.table import ResponseTable
+from evomerge.irt._bank import Bank
+from evomerge.irt._calibrate import WIDE, ItemParameters
+from evomerge.irt._curves import Array, probabilities
+from evomerge.irt._model_selection import IRTModelSpec
+from evomerge.irt._performance import normalised
+from evomerge.irt._table import ResponseTable
 
 SIMULATED_MODELS = 400
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import FORMAT, Bank
-from evomerge.irt.calibrate import ItemParameters, ItemPrior
-from evomerge.irt.curves import Array
-from evomerge.irt.ladder import IRTModelSpec
-from evomerge.irt.table import ResponseTable
-from evomerge.irt.table_files import _need_pyarrow
+from evomerge.irt._bank import FORMAT, Bank
+from evomerge.irt._calibrate import ItemParameters, ItemPrior
+from evomerge.irt._curves import Array
+from evomerge.irt._model_selection import IRTModelSpec
+from evomerge.irt._table import ResponseTable
+from evomerge.irt._table_files import _need_pyarrow
 
 SUFFIXES = (".json", ".parquet")
 # Answers of one item as text, one character per model: short, and readable by eye.

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.calibrate import ItemParameters
-from evomerge.irt.covariance import ItemCovariance, greedy_items
-from evomerge.irt.curves import Array, IntArray, expected_probabilities, probabilities
-from evomerge.irt.uncertainty import score_variance
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._covariance import ItemCovariance, greedy_items
+from evomerge.irt._curves import Array, IntArray, expected_probabilities, probabilities
+from evomerge.irt._uncertainty import score_variance
 
 # Prior spread, in logits: of a merge's level, and of what one parent's right answer adds. Wide: a merge can be broken,
 # or better than every parent.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.errors import InputError, near
-from evomerge.irt.curves import Array, IntArray
+from evomerge.irt._curves import Array, IntArray
 
 # How many names an error message lists before it says how many more there are.
 SHOWN = 5
