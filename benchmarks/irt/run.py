@@ -27,11 +27,7 @@ from tables import (  # noqa: E402
     take,
 )
 
-from evomerge.irt import (
-    ResponseTable,  # noqa: E402
-    estimate,  # noqa: E402
-    read_table,  # noqa: E402
-)
+from evomerge.irt import ResponseTable, estimate, read_table
 from evomerge.irt._backtest import calibrate
 from evomerge.irt._table_files import read_parents
 

@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.pareto.map_front import EVALUATIONS, searched
 from evomerge.candidate import Answers, Candidate, Job, Response
 from evomerge.controllers.quadratic_front import fits_to
+from evomerge.pareto import hypervolume
 from evomerge.pareto.amortized import describe, predicted_front
 from evomerge.pareto.belief import check_front
-from evomerge.pareto.hypervolume import hypervolume
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run.preparation import prepare
 from evomerge.searchfile import load_search_file

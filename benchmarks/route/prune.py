@@ -28,7 +28,7 @@ import numpy as np
 from evomerge.candidate import Answers, Candidate, Job
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 from evomerge.pool.worker import WorkerSpec
 from evomerge.scoring.estimate import metric_key
 from evomerge.scoring.harness import TaskSet

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from scipy.special import expit
 
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 
 sys.path.insert(0, str(Path(__file__).parent))
 from experts_table import GENES, ExpertsTable

@@ -13,10 +13,9 @@ from scipy.optimize import linear_sum_assignment
 
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.errors import InputError
+from evomerge.pareto import Array, choose_by_preference
 from evomerge.pareto.amortized import predicted_front
-from evomerge.pareto.checks import Array
 from evomerge.pareto.design_points import initial_design
-from evomerge.pareto.front import choose_by_preference
 from evomerge.pareto.links import guess_link
 from evomerge.pareto.nested import NestedState, join, next_pair, start, tasks_of
 from evomerge.pareto.quadratic import fit_objectives

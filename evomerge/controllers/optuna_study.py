@@ -19,8 +19,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from evomerge.controllers.proposals import HUGE, Proposals
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import GpOptions, NsgaOptions, TpeOptions
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.spread import representatives
+from evomerge.pareto import non_dominated, representatives
 
 _BOUNDS = "bounds"  # name of the one constraint: by how much a trial misses all bounds together
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState

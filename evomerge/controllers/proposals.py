@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from evomerge.errors import InputError
-from evomerge.pareto.constraints import Bounds
+from evomerge.pareto import Bounds
 
 # Where bounds are missed, every objective counts as this, and lower by as much as they are missed: nothing that misses
 # a bound is better than anything that meets all, and of two that do, the nearer one is better (Deb 2000).

@@ -10,7 +10,7 @@ import numpy as np
 
 from evomerge.controllers.model_weights import ModelWeights
 from evomerge.objectives import Scalarisation
-from evomerge.pareto.constraints import Bounds
+from evomerge.pareto import Bounds
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from evomerge.controllers.nested_front import NestedFront
 from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import QuadraticOptions
+from evomerge.pareto import Array, Bounds
 from evomerge.pareto.bayesian import next_points, stop_reason
-from evomerge.pareto.checks import Array
-from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import anchor_points, d_optimal, sobol_points
 from evomerge.pareto.features import COMPLEXITIES, coefficient_count
 from evomerge.pareto.links import LinkName, guess_link

@@ -13,7 +13,7 @@ import numpy as np
 from evomerge.controllers.proposals import Proposals, bounded
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import EvolutionOptions
-from evomerge.pareto.dominance import crowding_distance, front_ranks
+from evomerge.pareto import crowding_distance, front_ranks
 
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not
 TOURNAMENT = 2  # parents that are compared for each place

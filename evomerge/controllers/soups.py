@@ -18,7 +18,7 @@ from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import KinshipOptions
 from evomerge.errors import InputError
 from evomerge.option_fields import NoOptions
-from evomerge.pareto.checks import Array
+from evomerge.pareto import Array
 
 ALIKE = 0.9  # mean kinship of the best beyond which merging them brings nothing new, as in the paper
 

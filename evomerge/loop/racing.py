@@ -23,7 +23,7 @@ from evomerge.candidate import Candidate, Evaluation, Objective, Response
 from evomerge.loop.dispatcher import Items
 from evomerge.metric_kinds import is_by_item
 from evomerge.objectives import Objectives
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto import non_dominated
 from evomerge.scoring.estimate import values_of
 from evomerge.stats import MeanDifference, paired_mean, weighted_sum
 

@@ -11,7 +11,7 @@ from evomerge.candidate import Candidate, Objective
 from evomerge.controllers.protocol import Controller, CountsUpdates, tell
 from evomerge.loop.dispatcher import Dispatcher
 from evomerge.loop.racing import Fitness, RacingPolicy
-from evomerge.pareto.dominance import extend_front
+from evomerge.pareto import extend_front
 
 Observation = tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]  # candidate, fitness, its standard errors
 

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from evomerge.pareto.checks import Array, Mask, vector
-from evomerge.pareto.constraints import Bounds
+from evomerge.pareto import Array, Bounds, Mask, dominates, non_dominated, vector
 from evomerge.pareto.design_points import sobol_points
-from evomerge.pareto.dominance import dominates, non_dominated
 from evomerge.pareto.regression import row_forms
 from evomerge.pareto.surrogate import Surrogate, draw_coefficients, link_sd
 

@@ -17,13 +17,11 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
+from evomerge.pareto import Array, Mask, at_least, non_dominated, representatives, score_table, simplex_weights
 from evomerge.pareto.box_quadratic import box_maxima
-from evomerge.pareto.checks import Array, Mask, at_least, score_table
 from evomerge.pareto.design_points import sobol_points
-from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.evolution import evolve
 from evomerge.pareto.observations import box_around
-from evomerge.pareto.spread import representatives, simplex_weights
 from evomerge.pareto.surrogate import LEVERAGE_SLACK, Surrogate, leverage, predict
 
 

@@ -24,10 +24,9 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
+from evomerge.pareto import Array, Bounds, at_least, score_table, vector
 from evomerge.pareto.acquisition import by_draws, by_hypervolume, by_uncertainty, distance, farthest
 from evomerge.pareto.amortized import predicted_front, same_space
-from evomerge.pareto.checks import Array, at_least, score_table, vector
-from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.design_points import sobol_points
 from evomerge.pareto.surrogate import Surrogate
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
+from evomerge.pareto import Array, score_table
 from evomerge.pareto.amortized import PredictedFront
-from evomerge.pareto.checks import Array, score_table
 from evomerge.pareto.surrogate import Surrogate
 
 # Leave-one-out R2 below the first is weak; from the second on, noise no longer matters.

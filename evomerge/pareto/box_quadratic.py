@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.pareto.checks import Array, Mask
+from evomerge.pareto import Array, Mask
 
 MOST_SWEEPS = 500
 # A quadratic counts as concave if its largest curvature is below minus this share of the steepest one.

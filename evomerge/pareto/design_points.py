@@ -7,7 +7,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, at_least, score_table
+from evomerge.pareto import Array, at_least, score_table
 from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.pareto.observations import box_around
 from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT

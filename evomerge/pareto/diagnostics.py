@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtrc
 
-from evomerge.pareto.checks import Array, Mask
+from evomerge.pareto import Array, Mask
 from evomerge.pareto.links import Link
 from evomerge.pareto.observations import Observations
 from evomerge.pareto.regression import RidgeFit

@@ -11,9 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from evomerge.pareto.checks import Array
-from evomerge.pareto.dominance import front_ranks, non_dominated
-from evomerge.pareto.spread import representatives
+from evomerge.pareto import Array, front_ranks, non_dominated, representatives
 
 CROSSOVER_ETA, CROSSOVER_PROBABILITY = 20.0, 0.9
 MUTATION_ETA = 20.0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError, near
-from evomerge.pareto.checks import Array, score_table
+from evomerge.pareto import Array, score_table
 
 Complexity = Literal["constant", "linear", "diagonal", "full"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import chdtr
 
-from evomerge.pareto.checks import Array
+from evomerge.pareto import Array
 from evomerge.pareto.features import Complexity, centred_features
 from evomerge.pareto.links import Link
 from evomerge.pareto.observations import Observations

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from evomerge.pareto.checks import Array
+from evomerge.pareto import Array
 from evomerge.pareto.links import Link, guess_link, link_named
 
 # Where the items behind a share are not known, 0 and 1 are taken for shares of this many.

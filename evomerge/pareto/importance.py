@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, at_least, score_table, vector
+from evomerge.pareto import Array, at_least, score_table, vector
 from evomerge.pareto.features import unpack
 from evomerge.pareto.surrogate import Surrogate
 

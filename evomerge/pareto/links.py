@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
 from evomerge.errors import InputError, near
-from evomerge.pareto.checks import Array, same_shape
+from evomerge.pareto import Array, same_shape
 
 LinkName = Literal["logit", "softplus", "identity"]
 

@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, at_least, vector
-from evomerge.pareto.front import preference_weights
+from evomerge.pareto import Array, at_least, preference_weights, vector
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, Mask, same_shape, score_table, vector
+from evomerge.pareto import Array, Mask, same_shape, score_table, vector
 from evomerge.pareto.links import Link
 
 # A score stated as exact among noisy ones weighs at most this many times the typical one.

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, same_shape, score_table
+from evomerge.pareto import Array, same_shape, score_table
 from evomerge.pareto.diagnostics import diagnose
 from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.pareto.fitting import posterior, select, solve

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.pareto.checks import Array
+from evomerge.pareto import Array
 
 # Singular values below this share of the largest count as zero: the direction is left at the smallest norm.
 RANK_TOLERANCE = 1e-10

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, Mask, at_least, fraction, score_table
+from evomerge.pareto import Array, Mask, at_least, fraction, score_table
 from evomerge.pareto.diagnostics import Diagnostics
 from evomerge.pareto.features import Complexity, centred_features, uncentred, unpack
 from evomerge.pareto.links import Link

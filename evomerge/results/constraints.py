@@ -14,8 +14,7 @@ import numpy as np
 
 from evomerge.candidate import Candidate, Evaluation, Objective
 from evomerge.errors import InputError, near
-from evomerge.pareto.checks import Array, Mask
-from evomerge.pareto.constraints import Bounds
+from evomerge.pareto import Array, Bounds, Mask
 from evomerge.results.evaluations import fitness_table
 
 EXAMPLE = "as in 'safety >= base - 1 point', 'add >= 0.6', 'sort >= best - 2%'"

@@ -13,8 +13,7 @@ from evomerge.archive import Event
 from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.objectives import Objectives
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.front import choose_by_preference, knee
+from evomerge.pareto import choose_by_preference, knee, non_dominated
 from evomerge.scoring.estimate import estimate
 
 BEST_FINALISTS = 5  # this many candidates of highest overall fitness get held-out items

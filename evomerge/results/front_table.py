@@ -11,7 +11,7 @@ import pandas as pd
 from evomerge.candidate import Objective
 from evomerge.markup import Html, element, number, table
 from evomerge.objectives import Objectives
-from evomerge.pareto.front import knee
+from evomerge.pareto import knee
 
 SHOWN_ROWS = 30  # a notebook shows no more rows
 _SIDE = 220  # pixels of the picture

@@ -11,14 +11,21 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.objectives import Objectives
+from evomerge.pareto import (
+    AUGMENTATION,
+    Array,
+    Mask,
+    desirability,
+    dominates,
+    hypervolume,
+    knee,
+    non_dominated,
+    not_dominated_by_any,
+    overall_desirability,
+    representatives,
+)
 from evomerge.pareto.amortized import PredictedFront
 from evomerge.pareto.belief import check_front
-from evomerge.pareto.checks import Array, Mask
-from evomerge.pareto.constraints import not_dominated_by_any
-from evomerge.pareto.dominance import dominates, non_dominated
-from evomerge.pareto.front import AUGMENTATION, desirability, knee, overall_desirability
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pareto.spread import representatives
 from evomerge.results.constraints import Constraint, parent_scores, read_constraints, require_feasible
 from evomerge.results.evaluations import fitness_table, front_numbers, preference_of, reference_point
 from evomerge.results.run_data import RunData

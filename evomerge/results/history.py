@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evomerge.objectives import Objectives
-from evomerge.pareto.dominance import extend_front
-from evomerge.pareto.hypervolume import hypervolume_history
+from evomerge.pareto import extend_front, hypervolume_history
 from evomerge.results.evaluations import fitness_table, reference_point
 from evomerge.results.run_data import RunData
 from evomerge.stats import normal_reach

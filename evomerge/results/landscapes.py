@@ -10,7 +10,7 @@ import numpy as np
 from evomerge.candidate import Candidate
 from evomerge.controllers.model_weights import model_weights_in
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array
+from evomerge.pareto import Array
 from evomerge.pareto.importance import (
     binned_shares,
     partial_rank_correlation,

@@ -13,9 +13,9 @@ import numpy as np
 
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
+from evomerge.pareto import Array
 from evomerge.pareto.amortized import PredictedFront, predicted_front
 from evomerge.pareto.belief import doubts
-from evomerge.pareto.checks import Array
 from evomerge.pareto.links import LinkName, guess_link
 from evomerge.pareto.quadratic import fit_objectives
 from evomerge.pareto.surrogate import Surrogate, predict

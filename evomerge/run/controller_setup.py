@@ -21,7 +21,7 @@ from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import AUTO, controller_info
 from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
-from evomerge.pareto.constraints import Bounds
+from evomerge.pareto import Bounds
 from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import best_number, fitness_table

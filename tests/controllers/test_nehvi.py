@@ -9,10 +9,9 @@ from evomerge.controllers.gaussian_front import improving, spread_size
 from evomerge.controllers.protocol import Replayable, SearchProblem, WarmStartPoint
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
+from evomerge.pareto import Bounds, hypervolume
 from evomerge.pareto.acquisition import by_drawn_volume
-from evomerge.pareto.constraints import Bounds
 from evomerge.pareto.gaussian_process import fit_process
-from evomerge.pareto.hypervolume import hypervolume
 from tests.contracts.test_controllers import drive
 
 BEST = np.array([[0.2, 0.3, 0.8, 0.4], [0.8, 0.4, 0.3, 0.6]])  # of two objectives

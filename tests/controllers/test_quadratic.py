@@ -10,7 +10,7 @@ from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
 from evomerge.controllers.quadratic_front import design_size, fits_to
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 from tests.contracts.test_controllers import drive
 
 BEST = np.array([[0.2, 0.3, 0.8], [0.8, 0.4, 0.3]])  # of two objectives

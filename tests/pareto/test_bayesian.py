@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
+from evomerge.pareto import hypervolume, non_dominated
 from evomerge.pareto.acquisition import by_hypervolume
 from evomerge.pareto.bayesian import next_points, stop_reason
 from evomerge.pareto.design_points import initial_design, sobol_points
-from evomerge.pareto.dominance import non_dominated
 from evomerge.pareto.features import features
-from evomerge.pareto.hypervolume import hypervolume
 from evomerge.pareto.quadratic import fit_objectives
 
 from . import tiny_merges

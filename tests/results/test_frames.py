@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 from evomerge.recipe import recipe_from_mapping
 from evomerge.results import Run, open_run
 from evomerge.results.coefficients import coefficients_frame

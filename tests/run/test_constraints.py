@@ -9,8 +9,7 @@ import pytest
 
 from evomerge.candidate import Objective
 from evomerge.cli import main
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume, non_dominated
 from evomerge.report import write_report
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import bounds_of, constraint_problems, read_constraints

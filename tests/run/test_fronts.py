@@ -12,7 +12,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
 from evomerge.cli import main
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import read_constraints
 from evomerge.results.fronts import FrontRequest, front_mapping

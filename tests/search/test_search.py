@@ -18,7 +18,7 @@ from evomerge.controllers.registry import build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
 from evomerge.loop.loop import MOST_MACHINE_FAILURES
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto import non_dominated
 from evomerge.pool.runner import LocalPool
 from evomerge.run.progress import line_of
 from evomerge.scoring.synthetic import SyntheticSpec

@@ -2,7 +2,7 @@
 
 A choice is the row index of one candidate. It is made among the rows on the front; ties go to the earlier row.
 To choose under constraints, hide the rows that break them: `knee(np.where(ok[:, None], scores, np.nan))`, with `ok`
-from `evomerge.pareto.constraints`.
+from `evomerge.pareto._constraints`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, score_table, vector
-from evomerge.pareto.dominance import non_dominated
+from evomerge.pareto._arguments import Array, score_table, vector
+from evomerge.pareto._dominance import non_dominated
 
 # Weight of the sum in the augmented Tchebycheff distance: just enough to prefer a dominating point on a tie.
 AUGMENTATION = 1e-4

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, Mask, score_table
-from evomerge.pareto.dominance import dominates
+from evomerge.pareto._arguments import Array, Mask, score_table
+from evomerge.pareto._dominance import dominates
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
-from evomerge.pareto.checks import Array, score_table, vector
-from evomerge.pareto.dominance import extend_front, non_dominated
+from evomerge.pareto._arguments import Array, score_table, vector
+from evomerge.pareto._dominance import extend_front, non_dominated
 
 
 def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
