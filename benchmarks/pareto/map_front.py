@@ -27,8 +27,8 @@ from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.quadratic_front import fits_to
 from evomerge.controllers.registry import build
 from evomerge.pareto import hypervolume
-from evomerge.pareto.amortized import describe, predicted_front
-from evomerge.pareto.belief import check_front, doubts
+from evomerge.surrogates import check_front, doubts, predicted_front
+from evomerge.surrogates._predicted_front import describe
 
 Scores = Callable[[np.ndarray], np.ndarray]  # points (n, d) -> scores (n, m)
 EVALUATIONS, LARGE, FRONT = 40, 2000, 500

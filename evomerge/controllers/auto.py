@@ -10,8 +10,7 @@ import numpy as np
 
 from evomerge.controllers.protocol import Controller, SearchProblem
 from evomerge.controllers.registry import BatchOptions, build, controller_info
-from evomerge.pareto.features import coefficient_count
-from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
+from evomerge.surrogates import POINTS_PER_COEFFICIENT, coefficient_count
 
 MOST_QUADRATIC_GENES = 40  # beyond, refitting and looking for next points takes longer than small models take to score
 MOST_QUADRATIC_BUDGET = 1000  # beyond, evolution has the time to learn what no quadratic expresses

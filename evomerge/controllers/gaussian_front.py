@@ -19,10 +19,15 @@ from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.quadratic_front import ROUND, QuadraticFront, distinct, starts
 from evomerge.controllers.registry import StartupOptions
 from evomerge.pareto import Array, Bounds, front_ranks, non_dominated, representatives
-from evomerge.pareto.acquisition import by_drawn_volume, distance
-from evomerge.pareto.design_points import sobol_points
-from evomerge.pareto.evolution import evolve
-from evomerge.pareto.gaussian_process import GaussianProcess, Hyperparameters, fit_process
+from evomerge.surrogates import (
+    GaussianProcess,
+    Hyperparameters,
+    by_drawn_volume,
+    distance,
+    evolve,
+    fit_process,
+    sobol_points,
+)
 
 POINTS_PER_GENE, SMALLEST_DESIGN, LARGEST_DESIGN = 2, 8, 64
 DESIGN_SHARE = 0.25  # most of the budget that the even spread takes

@@ -14,11 +14,17 @@ from scipy.optimize import linear_sum_assignment
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.errors import InputError
 from evomerge.pareto import Array, choose_by_preference
-from evomerge.pareto.amortized import predicted_front
-from evomerge.pareto.design_points import initial_design
-from evomerge.pareto.links import guess_link
-from evomerge.pareto.nested import NestedState, join, next_pair, start, tasks_of
-from evomerge.pareto.quadratic import fit_objectives
+from evomerge.surrogates import (
+    NestedState,
+    fit_objectives,
+    guess_link,
+    initial_design,
+    join,
+    next_pair,
+    predicted_front,
+    start,
+    tasks_of,
+)
 
 SMALLEST_DESIGN, LARGEST_DESIGN = 9, 20  # points per pair: 1.5 per coefficient; as many as the paper takes
 

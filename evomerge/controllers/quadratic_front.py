@@ -19,12 +19,20 @@ from evomerge.controllers.proposals import Proposals
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import QuadraticOptions
 from evomerge.pareto import Array, Bounds
-from evomerge.pareto.bayesian import next_points, stop_reason
-from evomerge.pareto.design_points import anchor_points, d_optimal, sobol_points
-from evomerge.pareto.features import COMPLEXITIES, coefficient_count
-from evomerge.pareto.links import LinkName, guess_link
-from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT, fit_objectives
-from evomerge.pareto.surrogate import Surrogate
+from evomerge.surrogates import (
+    COMPLEXITIES,
+    POINTS_PER_COEFFICIENT,
+    LinkName,
+    Surrogate,
+    anchor_points,
+    coefficient_count,
+    d_optimal,
+    fit_objectives,
+    guess_link,
+    next_points,
+    sobol_points,
+    stop_reason,
+)
 
 DESIGN_SHARE = 0.5  # most of the budget that the design takes; the rest goes where the front is
 LARGEST_DESIGN = 64  # without a known budget

@@ -24,13 +24,12 @@ from evomerge.pareto import (
     overall_desirability,
     representatives,
 )
-from evomerge.pareto.amortized import PredictedFront
-from evomerge.pareto.belief import check_front
 from evomerge.results.constraints import Constraint, parent_scores, read_constraints, require_feasible
 from evomerge.results.evaluations import fitness_table, front_numbers, preference_of, reference_point
 from evomerge.results.run_data import RunData
 from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
 from evomerge.results.table_output import plain
+from evomerge.surrogates import PredictedFront, check_front
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,19 +11,19 @@ from evomerge.candidate import Candidate
 from evomerge.controllers.model_weights import model_weights_in
 from evomerge.errors import InputError
 from evomerge.pareto import Array
-from evomerge.pareto.importance import (
-    binned_shares,
-    partial_rank_correlation,
-    path_between,
-    rank_correlation,
-    slice_points,
-    variance_shares,
-)
-from evomerge.pareto.surrogate import predict
 from evomerge.results.evaluations import fitness_table
 from evomerge.results.run_data import RunData
 from evomerge.results.selection import picked_candidate
 from evomerge.results.surrogates import LEVEL, RunSurrogates, surrogates_of
+from evomerge.surrogates import (
+    binned_shares,
+    partial_rank_correlation,
+    path_between,
+    predict,
+    rank_correlation,
+    slice_points,
+    variance_shares,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,13 +14,18 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.pareto import Array
-from evomerge.pareto.amortized import PredictedFront, predicted_front
-from evomerge.pareto.belief import doubts
-from evomerge.pareto.links import LinkName, guess_link
-from evomerge.pareto.quadratic import fit_objectives
-from evomerge.pareto.surrogate import Surrogate, predict
 from evomerge.results.evaluations import best_number, fitness_table
 from evomerge.results.run_data import RunData
+from evomerge.surrogates import (
+    LinkName,
+    PredictedFront,
+    Surrogate,
+    doubts,
+    fit_objectives,
+    guess_link,
+    predict,
+    predicted_front,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

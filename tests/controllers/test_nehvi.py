@@ -10,8 +10,7 @@ from evomerge.controllers.protocol import Replayable, SearchProblem, WarmStartPo
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
 from evomerge.pareto import Bounds, hypervolume
-from evomerge.pareto.acquisition import by_drawn_volume
-from evomerge.pareto.gaussian_process import fit_process
+from evomerge.surrogates import by_drawn_volume, fit_process
 from tests.contracts.test_controllers import drive
 
 BEST = np.array([[0.2, 0.3, 0.8, 0.4], [0.8, 0.4, 0.3, 0.6]])  # of two objectives

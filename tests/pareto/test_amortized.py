@@ -3,12 +3,10 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.pareto import hypervolume, non_dominated, simplex_weights
-from evomerge.pareto.amortized import describe, predicted_front, supported_points
-from evomerge.pareto.belief import check_front, doubts
-from evomerge.pareto.design_points import initial_design
-from evomerge.pareto.features import coefficient_count, features, pack
-from evomerge.pareto.quadratic import fit_objectives
-from evomerge.pareto.surrogate import leverage
+from evomerge.surrogates import check_front, coefficient_count, doubts, fit_objectives, initial_design, predicted_front
+from evomerge.surrogates._features import features, pack
+from evomerge.surrogates._predicted_front import describe, supported_points
+from evomerge.surrogates._surrogate import leverage
 
 from . import tiny_merges
 

@@ -59,9 +59,9 @@ def test_json_tells_predicted_points_with_intervals_the_surrogates_errors_and_do
 
 def test_left_out_errors_are_those_of_fits_without_the_candidate(run: Run) -> None:
     """The root mean squared error of refits that each leave one out, by hand, with the shape and ridge of the fit."""
-    from evomerge.pareto.quadratic import fit
-    from evomerge.pareto.surrogate import predict
     from evomerge.results.surrogates import errors_of, surrogates_of
+    from evomerge.surrogates import predict
+    from evomerge.surrogates._quadratic import fit
 
     found = surrogates_of(run.data)
     table = errors_of(found).set_index("objective")

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.special import fdtrc
 
 from evomerge.pareto import Array, Mask
-from evomerge.pareto.links import Link
-from evomerge.pareto.observations import Observations
-from evomerge.pareto.regression import RidgeFit
+from evomerge.surrogates._links import Link
+from evomerge.surrogates._observations import Observations
+from evomerge.surrogates._regression import RidgeFit
 
 
 @dataclass(frozen=True)

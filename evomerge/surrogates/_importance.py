@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, at_least, score_table, vector
-from evomerge.pareto.features import unpack
-from evomerge.pareto.surrogate import Surrogate
+from evomerge.surrogates._features import unpack
+from evomerge.surrogates._surrogate import Surrogate
 
 
 @dataclass(frozen=True)

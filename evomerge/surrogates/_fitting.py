@@ -8,10 +8,10 @@ import numpy as np
 from scipy.special import chdtr
 
 from evomerge.pareto import Array
-from evomerge.pareto.features import Complexity, centred_features
-from evomerge.pareto.links import Link
-from evomerge.pareto.observations import Observations
-from evomerge.pareto.regression import RidgeFit, leave_one_out_path, ridge_fit
+from evomerge.surrogates._features import Complexity, centred_features
+from evomerge.surrogates._links import Link
+from evomerge.surrogates._observations import Observations
+from evomerge.surrogates._regression import RidgeFit, leave_one_out_path, ridge_fit
 
 # Known noise is believed as if this many residuals had already confirmed it.
 NOISE_PRIOR_DOF = 10.0

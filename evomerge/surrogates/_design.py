@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, at_least, score_table
-from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
-from evomerge.pareto.observations import box_around
-from evomerge.pareto.quadratic import POINTS_PER_COEFFICIENT
-from evomerge.pareto.regression import row_forms
+from evomerge.surrogates._features import COMPLEXITIES, Complexity, centred_features, coefficient_count
+from evomerge.surrogates._observations import box_around
+from evomerge.surrogates._quadratic import POINTS_PER_COEFFICIENT
+from evomerge.surrogates._regression import row_forms
 
 # Sobol points from which a D-optimal design of n points is chosen: this many per point, and at least the second number.
 POOL_PER_POINT, SMALLEST_POOL = 8, 256

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, Mask, same_shape, score_table, vector
-from evomerge.pareto.links import Link
+from evomerge.surrogates._links import Link
 
 # A score stated as exact among noisy ones weighs at most this many times the typical one.
 LARGEST_WEIGHT_RATIO = 1e6

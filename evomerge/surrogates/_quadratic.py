@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, same_shape, score_table
-from evomerge.pareto.diagnostics import diagnose
-from evomerge.pareto.features import COMPLEXITIES, Complexity, centred_features, coefficient_count
-from evomerge.pareto.fitting import posterior, select, solve
-from evomerge.pareto.links import LinkName, link_named
-from evomerge.pareto.observations import Observations, box_around, observations
-from evomerge.pareto.regression import row_forms
-from evomerge.pareto.surrogate import Surrogate
+from evomerge.surrogates._diagnostics import diagnose
+from evomerge.surrogates._features import COMPLEXITIES, Complexity, centred_features, coefficient_count
+from evomerge.surrogates._fitting import posterior, select, solve
+from evomerge.surrogates._links import LinkName, link_named
+from evomerge.surrogates._observations import Observations, box_around, observations
+from evomerge.surrogates._regression import row_forms
+from evomerge.surrogates._surrogate import Surrogate
 
 # Relative to the mean weight, on coefficients of a box scaled to [-1, 1].
 RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, score_table
-from evomerge.pareto.amortized import PredictedFront
-from evomerge.pareto.surrogate import Surrogate
+from evomerge.surrogates._predicted_front import PredictedFront
+from evomerge.surrogates._surrogate import Surrogate
 
 # Leave-one-out R2 below the first is weak; from the second on, noise no longer matters.
 WEAK_R2, GOOD_R2 = 0.5, 0.9

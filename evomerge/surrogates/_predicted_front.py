@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, Mask, at_least, non_dominated, representatives, score_table, simplex_weights
-from evomerge.pareto.box_quadratic import box_maxima
-from evomerge.pareto.design_points import sobol_points
-from evomerge.pareto.evolution import evolve
-from evomerge.pareto.observations import box_around
-from evomerge.pareto.surrogate import LEVERAGE_SLACK, Surrogate, leverage, predict
+from evomerge.surrogates._box_quadratic import box_maxima
+from evomerge.surrogates._design import sobol_points
+from evomerge.surrogates._observations import box_around
+from evomerge.surrogates._surrogate import LEVERAGE_SLACK, Surrogate, leverage, predict
+from evomerge.surrogates._surrogate_optimizer import evolve
 
 
 @dataclass(frozen=True)

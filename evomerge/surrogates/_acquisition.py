@@ -9,9 +9,9 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from evomerge.pareto import Array, Bounds, Mask, dominates, non_dominated, vector
-from evomerge.pareto.design_points import sobol_points
-from evomerge.pareto.regression import row_forms
-from evomerge.pareto.surrogate import Surrogate, draw_coefficients, link_sd
+from evomerge.surrogates._design import sobol_points
+from evomerge.surrogates._regression import row_forms
+from evomerge.surrogates._surrogate import Surrogate, draw_coefficients, link_sd
 
 # Volume is sampled at this many points per draw; its relative error is a few percent, the same for all candidates.
 VOLUME_SAMPLES = 512

@@ -11,10 +11,10 @@ from scipy.special import stdtrit
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, Mask, at_least, fraction, score_table
-from evomerge.pareto.diagnostics import Diagnostics
-from evomerge.pareto.features import Complexity, centred_features, uncentred, unpack
-from evomerge.pareto.links import Link
-from evomerge.pareto.regression import row_forms
+from evomerge.surrogates._diagnostics import Diagnostics
+from evomerge.surrogates._features import Complexity, centred_features, uncentred, unpack
+from evomerge.surrogates._links import Link
+from evomerge.surrogates._regression import row_forms
 
 # Leverage above the design's largest by more than this share counts as extrapolation.
 LEVERAGE_SLACK = 1e-6

@@ -19,7 +19,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 from evomerge.pareto import Array
-from evomerge.pareto.links import Link, guess_link, link_named
+from evomerge.surrogates._links import Link, guess_link, link_named
 
 # Where the items behind a share are not known, 0 and 1 are taken for shares of this many.
 ASSUMED_ITEMS = 100

@@ -25,10 +25,10 @@ from numpy.typing import ArrayLike
 
 from evomerge.errors import InputError
 from evomerge.pareto import Array, Bounds, at_least, score_table, vector
-from evomerge.pareto.acquisition import by_draws, by_hypervolume, by_uncertainty, distance, farthest
-from evomerge.pareto.amortized import predicted_front, same_space
-from evomerge.pareto.design_points import sobol_points
-from evomerge.pareto.surrogate import Surrogate
+from evomerge.surrogates._acquisition import by_draws, by_hypervolume, by_uncertainty, distance, farthest
+from evomerge.surrogates._design import sobol_points
+from evomerge.surrogates._predicted_front import predicted_front, same_space
+from evomerge.surrogates._surrogate import Surrogate
 
 Rule = Literal["hypervolume", "uncertainty", "thompson"]
 
