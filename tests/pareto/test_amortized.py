@@ -3,7 +3,14 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.pareto import hypervolume, non_dominated, simplex_weights
-from evomerge.surrogates import check_front, coefficient_count, doubts, fit_objectives, initial_design, predicted_front
+from evomerge.surrogates import (
+    check_front,
+    coefficient_count,
+    doubts,
+    fit_objectives,
+    initial_design,
+    predicted_front,
+)
 from evomerge.surrogates._features import features, pack
 from evomerge.surrogates._predicted_front import describe, supported_points
 from evomerge.surrogates._surrogate import leverage
