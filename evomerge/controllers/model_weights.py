@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.space import SearchSpace
-from evomerge.space.form import model_places, short_names
-from evomerge.space.genes import Gene
+from evomerge.space import Gene, SearchSpace, model_places, short_names
 
 PARAMETER = "weight"  # of mergekit's methods: the coefficient of a model
 

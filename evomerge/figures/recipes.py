@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from evomerge.errors import InputError
 from evomerge.figures.style import INK, SERIES, altair, styled, titled
 from evomerge.results.coefficients import OUTSIDE
-from evomerge.space.form import short_names
-from evomerge.space.route_request import MERGED
+from evomerge.space import MERGED, short_names
 
 if TYPE_CHECKING:
     import altair as alt

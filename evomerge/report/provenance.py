@@ -7,7 +7,7 @@ from pathlib import Path
 from evomerge.markup import Html, element, joined, table
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings
-from evomerge.space.form import short_names
+from evomerge.space import short_names
 
 WIDE = ("Models", "Digests")  # tables of long names
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.merge import CATALOGUE
 from evomerge.recipe import Conditional, Parameters, Recipe, Scalar, Slice, evaluate_setting
-from evomerge.space.form import short_names
+from evomerge.space import short_names
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.candidate import Candidate, Evaluation
 from evomerge.errors import ExtraMissing, InputError
 from evomerge.results.table_output import plain
-from evomerge.space.genes import Gene
+from evomerge.space import Gene
 
 if TYPE_CHECKING:
     import optuna

@@ -9,8 +9,7 @@ from typing import Any
 from evomerge.errors import WeightsError
 from evomerge.run.problems import Problems
 from evomerge.searchfile import SearchFile
-from evomerge.space.form import model_places
-from evomerge.space.route_request import only_lends
+from evomerge.space import model_places, only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
 from evomerge.weights.chat_template import template_problem
 from evomerge.weights.inspection import facts_of, problems_between

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evomerge.errors import SearchFileError
 from evomerge.searchfile import SearchFile
-from evomerge.space.problems import Place, Problem, located
+from evomerge.space import Place, Problem, located
 
 
 class Problems:

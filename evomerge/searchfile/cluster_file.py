@@ -19,7 +19,7 @@ import yaml
 from evomerge.errors import InputError, SearchFileError
 from evomerge.searchfile.grammar import Key, Many, Number, Section, Text
 from evomerge.searchfile.yaml_lines import read_document, read_text
-from evomerge.space.problems import Place, Problem, located
+from evomerge.space import Place, Problem, located
 
 Kind = Literal["here", "ray", "rayjob", "slurm"]
 # Where the tunnel that `ray dashboard CLUSTER.yaml` opens ends on this machine.

@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from evomerge.errors import near
-from evomerge.space.markers import is_number, is_whole
-from evomerge.space.problems import Place, Problem
+from evomerge.space import Place, Problem, is_number, is_whole
 
 
 class Form(Protocol):

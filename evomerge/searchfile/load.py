@@ -21,11 +21,23 @@ from evomerge.searchfile.objectives import read_objectives
 from evomerge.searchfile.requests import BudgetRequest, ControllerRequest, ScoringRequest, SearchFile
 from evomerge.searchfile.sections import COMMON, search_file_section
 from evomerge.searchfile.yaml_lines import Document, read_document, read_text
-from evomerge.space.expansion import expand
-from evomerge.space.form import check_form, model_places, resolve_model, strange_parameters
-from evomerge.space.markers import is_marker, read_marker
-from evomerge.space.problems import Place, Problem, located
-from evomerge.space.route_request import MERGED, form_problems, named_sources, route_problems, sources_of
+from evomerge.space import (
+    MERGED,
+    Place,
+    Problem,
+    check_form,
+    expand,
+    form_problems,
+    is_marker,
+    located,
+    model_places,
+    named_sources,
+    read_marker,
+    resolve_model,
+    route_problems,
+    sources_of,
+    strange_parameters,
+)
 
 LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
 DEFAULT_CONTROLLER = "cma-es"

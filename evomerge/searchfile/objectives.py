@@ -14,7 +14,7 @@ from evomerge.scoring.sizes import TIMINGS
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.option_forms import option_section
 from evomerge.searchfile.requests import ObjectiveRequest
-from evomerge.space.problems import Place, Problem
+from evomerge.space import Place, Problem
 
 PHRASE = Section(
     (

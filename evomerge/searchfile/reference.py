@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import metric_forms
 from evomerge.searchfile.sections import search_file_section
-from evomerge.space.form import MERGE_KEYS
-from evomerge.space.markers import MARKER_KEYS
+from evomerge.space import MARKER_KEYS, MERGE_KEYS
 
 
 def markdown() -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evomerge.scoring.measures import Measure
-from evomerge.space.problems import Place
-from evomerge.space.space import SearchSpace, build_space
+from evomerge.space import Place, SearchSpace, build_space
 
 
 @dataclass(frozen=True)

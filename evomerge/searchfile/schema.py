@@ -14,8 +14,7 @@ from evomerge.merge import CATALOGUE
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import metric_forms
 from evomerge.searchfile.sections import search_file_section
-from evomerge.space.form import DTYPES, MERGE_KEYS
-from evomerge.space.markers import MARKER_KEYS, MODULES
+from evomerge.space import DTYPES, MARKER_KEYS, MERGE_KEYS, MODULES
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -11,7 +11,7 @@ from evomerge.scoring.estimate import METHODS
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import objective_section
 from evomerge.searchfile.option_forms import option_form
-from evomerge.space.route_request import PRESETS, SCALE_FORMS
+from evomerge.space import PRESETS, SCALE_FORMS
 
 ESTIMATORS = ("mean", *METHODS)
 

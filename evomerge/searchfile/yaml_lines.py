@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import SearchFileError
-from evomerge.space.problems import Place, Problem
+from evomerge.space import Place, Problem
 
 # YAML 1.1 wants a dot and a sign in 1.0e-3; people write 1e-3, and mergekit takes it for the number that they mean
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")

@@ -9,7 +9,7 @@ from evomerge.controllers.model_weights import ModelWeights, model_weights_of
 from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.registry import build
 from evomerge.errors import InputError
-from evomerge.space.genes import Gene
+from evomerge.space import Gene
 from tests.contracts.test_controllers import drive
 
 

@@ -26,7 +26,7 @@ EXTENDING = {
     "evomerge.candidate": ("Objective", "Candidate", "Response", "Score", "Failure", "Job", "Answers", "Outcome"),
     "evomerge.recipe": ("Recipe", "Source", "passthrough"),
     "evomerge.space": ("SearchSpace", "build_space"),
-    "evomerge.space.genes": ("Gene",),
+    "evomerge.space._genes": ("Gene",),
     "evomerge.controllers.protocol": (
         "SearchProblem",
         "Controller",

@@ -10,7 +10,7 @@ from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.results import open_run
 from evomerge.results.optuna_storage import _distribution, _trial, write_study
-from evomerge.space.genes import Gene
+from evomerge.space import Gene
 from tests.run.made import make_run
 
 optuna = pytest.importorskip("optuna")

@@ -17,7 +17,7 @@ from evomerge.searchfile import (
     load_recipe,
     load_search_file,
 )
-from evomerge.space.form import model_places
+from evomerge.space import model_places
 from tests.space.files import SMALL, problems
 
 MODULES = {"attention": (".self_attn.",), "mlp": (".mlp.",)}

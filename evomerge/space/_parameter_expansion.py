@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from evomerge.space.fit import REST, marker_problems, value_problems, whole_numbers_only
-from evomerge.space.gaps import GeneTable, ParameterSite
-from evomerge.space.markers import Marker, is_marker, read_marker
-from evomerge.space.problems import Problem
+from evomerge.space._markers import Marker, is_marker, read_marker
+from evomerge.space._problems import Problem
+from evomerge.space._template import GeneTable, ParameterSite
+from evomerge.space._validation import REST, marker_problems, value_problems, whole_numbers_only
 
 
 class SettingReader:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from evomerge.errors import MergeError
-from evomerge.space.gaps import ParameterSite
-from evomerge.space.markers import Marker, is_marker, is_number
-from evomerge.space.problems import Problem
+from evomerge.space._markers import Marker, is_marker, is_number
+from evomerge.space._problems import Problem
+from evomerge.space._template import ParameterSite
 
 REST = "other"  # names the tensors that no module or filter matches
 

@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Protocol
 
 from evomerge.recipe import Scalar
-from evomerge.space.genes import Gene
-from evomerge.space.route_request import RouteRequest
+from evomerge.space._genes import Gene
+from evomerge.space.routes._request import RouteRequest
 
 Layer = tuple[str, int]  # (source, layer)
 PathStep = tuple[str, int, int]  # (source, layer, slot)

@@ -13,15 +13,15 @@ from typing import Any
 
 from evomerge.errors import near
 from evomerge.merge import CATALOGUE, Method
-from evomerge.space.fit import covers
-from evomerge.space.form import DTYPES
-from evomerge.space.gaps import GeneTable, ParameterSite, definition
-from evomerge.space.genes import Gene
-from evomerge.space.markers import is_marker, read_marker
-from evomerge.space.problems import Place, Problem
-from evomerge.space.route_request import only_lends
-from evomerge.space.settings import SettingReader
-from evomerge.space.targets import MergeModel, merge_models, missing_problems, model_problems
+from evomerge.space._genes import Gene
+from evomerge.space._markers import is_marker, read_marker
+from evomerge.space._merge_models import MergeModel, merge_models, missing_problems, model_problems
+from evomerge.space._mergekit_schema import DTYPES
+from evomerge.space._parameter_expansion import SettingReader
+from evomerge.space._problems import Place, Problem
+from evomerge.space._template import GeneTable, ParameterSite, definition
+from evomerge.space._validation import covers
+from evomerge.space.routes._request import only_lends
 
 _WORDS = {"merge_method": tuple(CATALOGUE), "dtype": DTYPES, "out_dtype": DTYPES}
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.merge import CATALOGUE, Method, Parameter
-from evomerge.space.genes import Gene
-from evomerge.space.markers import Marker
-from evomerge.space.problems import Place
+from evomerge.space._genes import Gene
+from evomerge.space._markers import Marker
+from evomerge.space._problems import Place
 
 
 @dataclass(frozen=True)

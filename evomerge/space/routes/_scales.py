@@ -15,9 +15,9 @@ import numpy as np
 
 from evomerge.errors import InputError
 from evomerge.recipe import Scalar
-from evomerge.space.genes import SIGNIFICANT_DIGITS, Gene
-from evomerge.space.route_paths import Layer, Paths, PathStep
-from evomerge.space.route_request import RouteRequest
+from evomerge.space._genes import SIGNIFICANT_DIGITS, Gene
+from evomerge.space.routes._paths import Layer, Paths, PathStep
+from evomerge.space.routes._request import RouteRequest
 
 
 class Scales(Protocol):

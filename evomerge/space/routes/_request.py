@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from evomerge.errors import near
-from evomerge.space.form import short_names
-from evomerge.space.markers import is_marker, is_whole
-from evomerge.space.problems import Place, Problem
+from evomerge.space._markers import is_marker, is_whole
+from evomerge.space._mergekit_schema import short_names
+from evomerge.space._problems import Place, Problem
 
 MERGED = "merged"  # the source that is the result of the merge section
 BASE = "base"  # an alias in search files for base_model

@@ -12,10 +12,10 @@ from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.recipe import Scalar
-from evomerge.space.genes import Gene
-from evomerge.space.route_paths import Paths, paths_of
-from evomerge.space.route_request import MERGED, RouteRequest, only_lends, plain_source
-from evomerge.space.route_scales import Scales, scales_of
+from evomerge.space._genes import Gene
+from evomerge.space.routes._paths import Paths, paths_of
+from evomerge.space.routes._request import MERGED, RouteRequest, only_lends, plain_source
+from evomerge.space.routes._scales import Scales, scales_of
 
 Hop = tuple[str, int, float]  # (source, layer, entry scale)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evomerge.merge import Method, Parameter
-from evomerge.space.fit import covers
-from evomerge.space.form import short_names
-from evomerge.space.markers import is_number
-from evomerge.space.problems import Place, Problem
+from evomerge.space._markers import is_number
+from evomerge.space._mergekit_schema import short_names
+from evomerge.space._problems import Place, Problem
+from evomerge.space._validation import covers
 
 
 @dataclass

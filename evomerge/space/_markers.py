@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from evomerge.errors import near
 from evomerge.recipe import Scalar
-from evomerge.space.genes import Gene
-from evomerge.space.problems import Place, Problem
+from evomerge.space._genes import Gene
+from evomerge.space._problems import Place, Problem
 
 MODULES = ("attention", "mlp", "other")  # other: embeddings, norms, heads, and all other tensors
 MARKER_KEYS = {

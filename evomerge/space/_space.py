@@ -18,13 +18,13 @@ import numpy as np
 from evomerge.errors import InputError, SearchFileError
 from evomerge.merge import CATALOGUE
 from evomerge.recipe import Recipe, Scalar, recipe_from_mapping
-from evomerge.space.expansion import expand
-from evomerge.space.form import check_form
-from evomerge.space.gaps import Placeholder
-from evomerge.space.genes import Gene
-from evomerge.space.problems import Place, Problem, dotted, located
-from evomerge.space.route import RouteSpace, route_space, without_route
-from evomerge.space.route_request import MERGED, depth_problems, merged_depth, plain_source, request_of
+from evomerge.space._expansion import expand
+from evomerge.space._genes import Gene
+from evomerge.space._mergekit_schema import check_form
+from evomerge.space._problems import Place, Problem, dotted, located
+from evomerge.space._template import Placeholder
+from evomerge.space.routes._request import MERGED, depth_problems, merged_depth, plain_source, request_of
+from evomerge.space.routes._route_genes import RouteSpace, route_space, without_route
 
 __all__ = ["Gene", "SearchSpace", "build_space"]
 
