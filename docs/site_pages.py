@@ -28,7 +28,7 @@ PUBLIC = (
     ("evomerge.results", ("open_run", "Run")),
     ("evomerge.run.verbs", ("score", "replay", "merge_recipe")),
     ("evomerge.recipe", ("Recipe",)),
-    ("evomerge.controllers.protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
+    ("evomerge.controllers._protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
     ("evomerge.scoring.python_function", ("Asked",)),
     ("evomerge.merge._catalogue", ("Method", "Parameter")),
     ("evomerge.errors", ()),

@@ -27,8 +27,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Evaluation, Job, Objective, Outcome, Response, Score
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.pool.runner import LocalPool, SafeEvaluator

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.pareto.map_front import EVALUATIONS, searched
 from evomerge.candidate import Answers, Candidate, Job, Response
-from evomerge.controllers.quadratic_front import fits_to
+from evomerge.controllers._quadratic_front import fits_to
 from evomerge.pareto import hypervolume
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run.preparation import prepare

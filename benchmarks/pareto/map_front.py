@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.quadratic_front import fits_to
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
+from evomerge.controllers._quadratic_front import fits_to
 from evomerge.pareto import hypervolume
 from evomerge.surrogates import check_front, doubts, predicted_front
 from evomerge.surrogates._predicted_front import describe

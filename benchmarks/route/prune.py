@@ -26,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from evomerge.candidate import Answers, Candidate, Job
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.pareto import hypervolume
 from evomerge.pool.worker import WorkerSpec
 from evomerge.scoring.estimate import metric_key

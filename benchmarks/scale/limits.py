@@ -20,8 +20,7 @@ import numpy as np
 from benchmarks.scale.simulate import GENES, ITEMS, TASKS
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Outcome, Response
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.scoring.synthetic import synthetic_recipe
 
 

@@ -33,8 +33,7 @@ from benchmarks.scale.cluster import Killed, SimulatedCluster
 from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, SearchProblem
-from evomerge.controllers.registry import build, controller_info
+from evomerge.controllers import Controller, SearchProblem, build, controller_info
 from evomerge.loop import Budget, Rules, replay, run_search
 from evomerge.pool.cluster import Resources
 from evomerge.pool.protocol import Arrival, PoolEvent, Retry

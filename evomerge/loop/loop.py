@@ -17,7 +17,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective, Outcome, Split
-from evomerge.controllers.protocol import Controller
+from evomerge.controllers import Controller
 from evomerge.errors import InputError, RunError
 from evomerge.loop.budget import Budget, BudgetMeter, StopReason
 from evomerge.loop.dispatcher import Dispatcher, Plan

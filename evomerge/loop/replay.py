@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.controllers.protocol import Controller, CountsUpdates, Replayable, tell
+from evomerge.controllers import Controller, CountsUpdates, Replayable, tell
 from evomerge.errors import RunError
 
 LAST_DIGITS = 1e-9  # a proposal may differ by so much where another processor or BLAS rounds differently

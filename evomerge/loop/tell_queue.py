@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import Controller, CountsUpdates, tell
+from evomerge.controllers import Controller, CountsUpdates, tell
 from evomerge.loop.dispatcher import Dispatcher
 from evomerge.loop.racing import Fitness, RacingPolicy
 from evomerge.pareto import extend_front

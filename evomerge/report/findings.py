@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate, Evaluation, Objective, Score
-from evomerge.controllers.registry import CONTROLLERS
+from evomerge.controllers import CONTROLLERS
 from evomerge.errors import InputError
 from evomerge.objectives import Objectives
 from evomerge.results.evaluations import front_numbers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.candidate import Candidate
-from evomerge.controllers.model_weights import model_weights_in
+from evomerge.controllers import model_weights_in
 from evomerge.errors import InputError
 from evomerge.pareto import Array
 from evomerge.results.evaluations import fitness_table

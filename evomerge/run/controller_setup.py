@@ -15,10 +15,17 @@ import numpy as np
 
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
-from evomerge.controllers.auto import auto_options, choose
-from evomerge.controllers.model_weights import model_weights_in, models_with_weights, with_products
-from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
-from evomerge.controllers.registry import AUTO, controller_info
+from evomerge.controllers import (
+    AUTO,
+    SearchProblem,
+    WarmStartPoint,
+    auto_options,
+    choose,
+    controller_info,
+    model_weights_in,
+    models_with_weights,
+    with_products,
+)
 from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
 from evomerge.pareto import Bounds

@@ -14,7 +14,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
-from evomerge.controllers.protocol import Controller, Recommender
+from evomerge.controllers import Controller, Recommender
 from evomerge.irt import Array, read_bank
 from evomerge.loop import Items
 from evomerge.results.estimates import ItemEstimate, best_evaluation

@@ -12,9 +12,8 @@ from typing import Any, Literal
 from evomerge.archive import Archive
 from evomerge.archive.mirror import mirror_of
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import Controller
-from evomerge.controllers.registry import build as build_controller
-from evomerge.controllers.registry import controller_info
+from evomerge.controllers import Controller, controller_info
+from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt import require_seed
 from evomerge.loop import Fitness, Racing, Rules, StopReason, evaluate, run_search

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
 from typing import Any
 
-from evomerge.controllers.registry import CONTROLLERS, warm_starting
+from evomerge.controllers import CONTROLLERS, warm_starting
 from evomerge.errors import SearchFileError
 from evomerge.merge import CATALOGUE
 from evomerge.model_reference import plain_models

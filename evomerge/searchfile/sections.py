@@ -5,7 +5,7 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 
 from __future__ import annotations
 
-from evomerge.controllers.registry import CONTROLLERS
+from evomerge.controllers import CONTROLLERS
 from evomerge.option_fields import options_of
 from evomerge.scoring.estimate import METHODS
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text

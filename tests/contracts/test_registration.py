@@ -13,9 +13,9 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Response
-from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import CONTROLLERS, ControllerInfo, register_controller
+from evomerge.controllers import CONTROLLERS, SearchProblem
+from evomerge.controllers._proposals import Proposals
+from evomerge.controllers._registry import ControllerInfo, register_controller
 from evomerge.errors import InputError, SearchFileError
 from evomerge.metric_kinds import METRICS, MetricInfo, register_metric
 from evomerge.option_fields import option

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Evaluation, Objective, Score
-from evomerge.controllers.cma_es import CmaEs
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
+from evomerge.controllers._cma_es import CmaEs
 from evomerge.objectives import Objectives
 from evomerge.results.evaluations import best_number
 from evomerge.scoring.measures import Measure

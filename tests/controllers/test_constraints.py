@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.proposals import MISSED, Proposals
-from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, WarmStartPoint, build
+from evomerge.controllers._proposals import MISSED, Proposals
 from evomerge.pareto import Bounds
 from tests.contracts.test_controllers import OPTIONS, drive
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.gaussian_front import improving, spread_size
-from evomerge.controllers.protocol import Replayable, SearchProblem, WarmStartPoint
-from evomerge.controllers.registry import build
+from evomerge.controllers import Replayable, SearchProblem, WarmStartPoint, build
+from evomerge.controllers._nehvi import improving, spread_size
 from evomerge.errors import InputError
 from evomerge.pareto import Bounds, hypervolume
 from evomerge.surrogates import by_drawn_volume, fit_process
@@ -95,7 +94,7 @@ def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposal
             told += 1
     told = 0
     with monkeypatch.context() as patch:
-        patch.setattr("evomerge.controllers.gaussian_front.improving", None)  # to call it would be an error
+        patch.setattr("evomerge.controllers._nehvi.improving", None)  # to call it would be an error
         for batch in batches:
             assert isinstance(second, Replayable)
             assert second.repeat(batch)

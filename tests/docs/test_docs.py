@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.controllers.registry import CONTROLLERS
+from evomerge.controllers import CONTROLLERS
 from evomerge.merge import CATALOGUE
 from evomerge.metric_kinds import METRICS
 from evomerge.results.columns import FRAMES

@@ -27,7 +27,7 @@ EXTENDING = {
     "evomerge.recipe": ("Recipe", "Source", "passthrough"),
     "evomerge.space": ("SearchSpace", "build_space"),
     "evomerge.space._genes": ("Gene",),
-    "evomerge.controllers.protocol": (
+    "evomerge.controllers._protocol": (
         "SearchProblem",
         "Controller",
         "NoiseAware",
@@ -35,7 +35,7 @@ EXTENDING = {
         "WarmStartPoint",
         "tell",
     ),
-    "evomerge.controllers.registry": ("build",),
+    "evomerge.controllers._registry": ("build",),
     "evomerge.merge._catalogue": ("Method", "Parameter"),
     "evomerge.scoring.python_function": ("Asked",),
     "evomerge.scoring.measures": ("Measure", "ModelInterface"),

@@ -12,7 +12,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
-from evomerge.controllers.protocol import Recommender
+from evomerge.controllers import Recommender
 from evomerge.results import open_run
 from evomerge.run import session
 from evomerge.scoring.estimate import METHODS

@@ -10,8 +10,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, evaluate, run_search
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from evomerge.controllers.registry import build
+from evomerge.controllers import build
 from evomerge.errors import InputError
 from evomerge.results import Run, open_run
 from evomerge.run.controller_setup import decide, search_problem

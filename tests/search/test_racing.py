@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from evomerge.archive import Archive
-from evomerge.controllers.cma_es import shrunken
+from evomerge.controllers._cma_es import shrunken
 from evomerge.loop import Racing, Rules
 from evomerge.loop.racing import rounds
 from evomerge.scoring.synthetic import SyntheticSpec

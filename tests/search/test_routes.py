@@ -9,8 +9,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough

@@ -13,8 +13,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Outcome
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
 from evomerge.loop.loop import MOST_MACHINE_FAILURES

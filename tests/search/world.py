@@ -17,8 +17,7 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import Controller, SearchProblem, build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.pool.runner import LocalPool

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, Rules, evaluate, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.pool.runner import LocalPool

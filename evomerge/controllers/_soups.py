@@ -12,10 +12,10 @@ from itertools import combinations
 
 import numpy as np
 
-from evomerge.controllers.model_weights import PARAMETER, ModelWeights
-from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import KinshipOptions
+from evomerge.controllers._model_weights import PARAMETER, ModelWeights
+from evomerge.controllers._proposals import Proposals
+from evomerge.controllers._protocol import SearchProblem
+from evomerge.controllers._registry import KinshipOptions
 from evomerge.errors import InputError
 from evomerge.option_fields import NoOptions
 from evomerge.pareto import Array

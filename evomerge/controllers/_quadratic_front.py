@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.controllers.nested_front import NestedFront
-from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import QuadraticOptions
+from evomerge.controllers._nested_front import NestedFront
+from evomerge.controllers._proposals import Proposals
+from evomerge.controllers._protocol import SearchProblem
+from evomerge.controllers._registry import QuadraticOptions
 from evomerge.pareto import Array, Bounds
 from evomerge.surrogates import (
     COMPLEXITIES,

@@ -11,9 +11,9 @@ from typing import Any
 import cma
 import numpy as np
 
-from evomerge.controllers.proposals import Proposals, bounded
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import CmaEsOptions
+from evomerge.controllers._proposals import Proposals, bounded
+from evomerge.controllers._protocol import SearchProblem
+from evomerge.controllers._registry import CmaEsOptions
 from evomerge.errors import InputError
 
 LEAST_ASYNCHRONOUS = 3  # candidates of a generation

@@ -16,9 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import Trial, TrialState, create_trial
 
-from evomerge.controllers.proposals import HUGE, Proposals
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import GpOptions, NsgaOptions, TpeOptions
+from evomerge.controllers._proposals import HUGE, Proposals
+from evomerge.controllers._protocol import SearchProblem
+from evomerge.controllers._registry import GpOptions, NsgaOptions, TpeOptions
 from evomerge.pareto import non_dominated, representatives
 
 _BOUNDS = "bounds"  # name of the one constraint: by how much a trial misses all bounds together

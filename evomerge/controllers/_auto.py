@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.controllers.protocol import Controller, SearchProblem
-from evomerge.controllers.registry import BatchOptions, build, controller_info
+from evomerge.controllers._protocol import Controller, SearchProblem
+from evomerge.controllers._registry import BatchOptions, build, controller_info
 from evomerge.surrogates import POINTS_PER_COEFFICIENT, coefficient_count
 
 MOST_QUADRATIC_GENES = 40  # beyond, refitting and looking for next points takes longer than small models take to score

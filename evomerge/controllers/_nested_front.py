@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from evomerge.controllers.protocol import SearchProblem
+from evomerge.controllers._protocol import SearchProblem
 from evomerge.errors import InputError
 from evomerge.pareto import Array, choose_by_preference
 from evomerge.surrogates import (

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from evomerge.controllers.model_weights import ModelWeights
+from evomerge.controllers._model_weights import ModelWeights
 from evomerge.objectives import Scalarisation
 from evomerge.pareto import Bounds
 

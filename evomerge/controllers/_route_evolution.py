@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.controllers.proposals import Proposals, bounded
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import EvolutionOptions
+from evomerge.controllers._proposals import Proposals, bounded
+from evomerge.controllers._protocol import SearchProblem
+from evomerge.controllers._registry import EvolutionOptions
 from evomerge.pareto import crowding_distance, front_ranks
 
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not

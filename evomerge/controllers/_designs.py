@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import qmc
 
-from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import BatchOptions
+from evomerge.controllers._proposals import Proposals
+from evomerge.controllers._protocol import SearchProblem
+from evomerge.controllers._registry import BatchOptions
 from evomerge.errors import InputError
 
 BATCH_SIZE = 32  # proposals per ask; independent of it, the points are the same

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evomerge.controllers.protocol import Controller, SearchProblem
+from evomerge.controllers._protocol import Controller, SearchProblem
 from evomerge.errors import ExtraMissing, InputError, near
 from evomerge.option_fields import NoOptions, option, options_of, read_options
 
