@@ -120,7 +120,7 @@ def _heading(run: RunData, candidate: Candidate, form: str) -> str:
 
 
 def _check_revisions(recipe: Recipe) -> None:
-    from evomerge.weights.reference import revision_of
+    from evomerge.checkpoints import revision_of
 
     for name, revision in recipe.revisions:
         if (found := revision_of(name)) != revision:

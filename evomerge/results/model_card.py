@@ -76,8 +76,7 @@ def recipe_card(recipe: Recipe, name: str, lora: LoraReport | None = None) -> st
 
 def licences_of(recipe: Recipe) -> dict[str, str | None]:
     """Return the licence of every model of a recipe by its public name, None where its folder does not tell."""
-    from evomerge.weights.licences import licence_of
-    from evomerge.weights.reference import locate
+    from evomerge.checkpoints import licence_of, locate
 
     revisions = dict(recipe.revisions)
     return {_public(name): licence_of(locate(name, revisions.get(name)).folder) for name in recipe.references()}
@@ -119,7 +118,7 @@ def _recipe(recipe: Recipe, fingerprint: str) -> list[str]:
 
 
 def _licences(recipe: Recipe) -> list[str]:
-    from evomerge.weights.licences import licence_warnings
+    from evomerge.checkpoints import licence_warnings
 
     licences = licences_of(recipe)
     lines = [f"- `{name}`: {licence or 'not stated in its folder'}" for name, licence in licences.items()]

@@ -7,6 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Objective
+from evomerge.checkpoints import (
+    Layout,
+    ModelFacts,
+    available_bytes,
+    facts_of,
+    licence_warnings,
+    lint_folder,
+    resident_bytes,
+    short_name,
+    warnings_between,
+)
 from evomerge.run.model_inspection import inspect_models
 from evomerge.run.preparation import freeze, read_search_file
 from evomerge.run.problems import Problems
@@ -15,12 +26,6 @@ from evomerge.run_config import ControllerConfig
 from evomerge.searchfile import SearchFile
 from evomerge.space import SearchSpace
 from evomerge.weights.estimate import TimeEstimate, estimate_time, export_bytes
-from evomerge.weights.inspection import ModelFacts, facts_of, warnings_between
-from evomerge.weights.layout import Layout
-from evomerge.weights.licences import licence_warnings
-from evomerge.weights.lint import lint_folder
-from evomerge.weights.plan import available_bytes, resident_bytes
-from evomerge.weights.reference import short_name
 
 
 @dataclass(frozen=True)

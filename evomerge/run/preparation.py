@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from evomerge.candidate import Candidate, Objective
+from evomerge.checkpoints import revision_of, short_name
 from evomerge.errors import EvomergeError, RunError, SearchFileError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
@@ -34,7 +35,6 @@ from evomerge.scoring.settings import TaskSettings
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
 from evomerge.version import __version__
-from evomerge.weights.reference import revision_of, short_name
 
 Note = Callable[[str], None]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from evomerge.checkpoints import count_nonfinite
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key, merge, method
-from evomerge.weights.reader import count_nonfinite
 from evomerge.weights.steps import Step
 
 Read = Callable[[str, str], Tensor]  # (model, tensor name) -> tensor, in its stored dtype

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from evomerge.checkpoints import Layout, read_json
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import Layout, read_json
 from evomerge.weights.parents import Parents
 
 TEMPLATE_FILE = "chat_template.jinja"

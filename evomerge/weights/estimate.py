@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evomerge.weights.headers import WIDTHS
-from evomerge.weights.layout import Layout
+from evomerge.checkpoints import WIDTHS, Layout
 
 # What an item is taken to be long where nobody has counted: question, examples and answers.
 TOKENS_PER_ITEM = 200

@@ -11,20 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.checkpoints import (
+    CONFIG,
+    SHARD_BYTES,
+    Reader,
+    Slot,
+    TensorInfo,
+    appearing,
+    check_disk,
+    check_free,
+    lint_folder,
+    plan_shards,
+    write_shards,
+    write_text,
+)
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
 from evomerge.weights.chat_template import TEMPLATE_FILE, chat_template_of
-from evomerge.weights.folders import appearing, check_free
-from evomerge.weights.headers import TensorInfo
-from evomerge.weights.layout import CONFIG
-from evomerge.weights.lint import lint_folder
 from evomerge.weights.merged_config import merged_config
 from evomerge.weights.parents import Parents, find_parents
-from evomerge.weights.plan import check_disk
-from evomerge.weights.reader import Reader
 from evomerge.weights.route import read_route, scale_name
 from evomerge.weights.route_mergekit import route_to_mergekit
-from evomerge.weights.shards import SHARD_BYTES, Slot, plan_shards, write_shards, write_text
 from evomerge.weights.steps import Step
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from evomerge.checkpoints import count_nonfinite
 from evomerge.merge.kernels import _dispatch as native
-from evomerge.weights.reader import count_nonfinite
 
 FINGERPRINT_DIGITS = 32
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import torch
 
+from evomerge.checkpoints import Reader
 from evomerge.errors import WeightsError
-from evomerge.weights.reader import Reader
 
 _ELEMENTS = 1 << 22  # of a tensor that are looked at together: memory stays small however large the tensor is
 

@@ -15,14 +15,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.checkpoints import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Layout,
+    appearing,
+    check_free,
+    parse_reference,
+    write_text,
+)
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
 from evomerge.weights.assemble import assemble
-from evomerge.weights.folders import appearing, check_free
-from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
-from evomerge.weights.reference import ADAPTER_CONFIG, ADAPTER_WEIGHTS, parse_reference
-from evomerge.weights.shards import write_text
 from evomerge.weights.steps import Step, donor_of
 
 if TYPE_CHECKING:

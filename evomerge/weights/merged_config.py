@@ -6,9 +6,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.checkpoints import Layout, layer_count_key, text_config
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import Layout, layer_count_key, text_config
 from evomerge.weights.route import layer_origins, per_layer
 from evomerge.weights.steps import donor_of
 

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from evomerge.checkpoints import Layout, Reader, config_difference, locate, read_layout, revision_of
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import Layout, config_difference, read_layout
 from evomerge.weights.merged_config import merged_config
-from evomerge.weights.reader import Reader
-from evomerge.weights.reference import locate, revision_of
 from evomerge.weights.route import layer_origins
 from evomerge.weights.route_steps import route_steps
 from evomerge.weights.steps import Step, donor_of, sources_outside, steps_of

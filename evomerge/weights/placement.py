@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints import Layout
 from evomerge.errors import WeightsError
 from evomerge.weights.conversion import Home, homes_of
-from evomerge.weights.layout import Layout
 
 if TYPE_CHECKING:
     import torch

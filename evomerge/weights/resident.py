@@ -10,14 +10,13 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints import Layout, check_memory, ranking_stride, shared_bytes
 from evomerge.errors import ExtraMissing, WeightsError
 from evomerge.recipe import Recipe
 from evomerge.tokenizer import TokenizerChoice
 from evomerge.weights.chat_template import chat_template_of
-from evomerge.weights.layout import Layout
 from evomerge.weights.parents import Parents, find_parents, structure_difference
 from evomerge.weights.placement import place_tensors
-from evomerge.weights.plan import check_memory, ranking_stride, shared_bytes
 from evomerge.weights.route import MERGED, Hop, merged_origins, read_route
 from evomerge.weights.steps import merged_part
 from evomerge.weights.vocabulary import merge_of, rows_of

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evomerge.checkpoints import LAYER_COUNT_KEYS, Layout, config_difference, text_config
 from evomerge.errors import CandidateError, WeightsError, near
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import LAYER_COUNT_KEYS, Layout, config_difference, text_config
 from evomerge.weights.steps import donor_of, layer_sources, lends_only
 
 MERGED = "merged"  # the source that is the result of the recipe's merge

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from evomerge.checkpoints import read_layout
 from evomerge.errors import WeightsError
 from evomerge.weights.assemble import Read, assemble
 from evomerge.weights.fingerprint import describe
-from evomerge.weights.layout import read_layout
 from evomerge.weights.placement import place_tensors
 from evomerge.weights.route import Hop
 from evomerge.weights.route_layers import stack_of

@@ -20,8 +20,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evomerge.checkpoints import Layout, text_config
 from evomerge.errors import WeightsError, near
-from evomerge.weights.layout import Layout, text_config
 from evomerge.weights.route import Hop
 from evomerge.weights.steps import Fold, Step
 

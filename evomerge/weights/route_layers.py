@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints import Layout
 from evomerge.errors import WeightsError
-from evomerge.weights.layout import Layout
 from evomerge.weights.placement import Places, homes_in
 
 if TYPE_CHECKING:

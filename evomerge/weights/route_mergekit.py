@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.checkpoints import Layout, text_config
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import Layout, text_config
 from evomerge.weights.route import MERGED, Hop, merged_origins, read_route
 from evomerge.weights.route_fold import FAMILIES, cumulative
 from evomerge.weights.steps import donor_of, merged_part

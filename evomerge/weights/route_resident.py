@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from evomerge.checkpoints import Layout, text_config
 from evomerge.errors import InfrastructureError
 from evomerge.weights.fingerprint import combine, describe
-from evomerge.weights.layout import Layout, text_config
 from evomerge.weights.placement import Places
 from evomerge.weights.route import MERGED, Hop, kind_of, per_layer, scale_name
 from evomerge.weights.route_activations import ActivationStore

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from evomerge.weights.layout import Layout, layer_count_key, text_config
+from evomerge.checkpoints import Layout, layer_count_key, text_config
 from evomerge.weights.route import per_layer
 from evomerge.weights.route_activations import ActivationStore, Digests, Kept, chained
 from evomerge.weights.route_layers import share, stack_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from evomerge.checkpoints import Layout
 from evomerge.recipe import Recipe
-from evomerge.weights.layout import Layout
 from evomerge.weights.route import MERGED, Hop, read_route
 from evomerge.weights.route_fold import folded
 from evomerge.weights.steps import Input, Step, donor_of

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evomerge.checkpoints import Layout, Role
 from evomerge.errors import WeightsError, near
 from evomerge.merge import Method, method
 from evomerge.recipe import Parameters, Recipe, Slice, Source, evaluate_setting
-from evomerge.weights.layout import Layout, Role
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge.checkpoints import Layout, vocabulary_difference
 from evomerge.errors import WeightsError, near
 from evomerge.recipe import Recipe, Source
 from evomerge.tokenizer import BASE, UNION, TokenizerChoice, TokenRow
-from evomerge.weights.layout import Layout, vocabulary_difference
 from evomerge.weights.steps import donor_of
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.checkpoints import read_layout
 from evomerge.errors import WeightsError
 from evomerge.pool.worker import MappedFiles
 from evomerge.recipe import Recipe, Source
-from evomerge.weights.layout import read_layout
 from evomerge.weights.resident import Resident
 from tests.pico import make_model
 

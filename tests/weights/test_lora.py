@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evomerge.checkpoints import Reader
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
 from evomerge.weights.export import export
 from evomerge.weights.lora import AUTO_ENERGY, LoraReport, _factors, export_lora
-from evomerge.weights.reader import Reader
 
 peft = pytest.importorskip("peft")
 pytestmark = [

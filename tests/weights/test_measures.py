@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from evomerge.checkpoints import ranking_stride
 from evomerge.merge._masks import bernoulli
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _thresholds as thresholds
 from evomerge.merge.kernels._torch_loops import dare_factor
 from evomerge.weights.measures import Measures
-from evomerge.weights.plan import ranking_stride
 from evomerge.weights.steps import Input
 
 BASE, SOURCE = Input("base", "t"), Input("one", "t")
@@ -84,7 +84,7 @@ def test_rankings_grow_sparse_where_memory_is_short(monkeypatch: pytest.MonkeyPa
     from types import SimpleNamespace
     from typing import Any
 
-    from evomerge.weights import plan
+    from evomerge.checkpoints import _memory as plan
 
     layouts: Any = [SimpleNamespace(parameters=10**6)] * 4
     for free, expected in ((25 * 10**6, 1), (23 * 10**6, 64), (None, 1)):

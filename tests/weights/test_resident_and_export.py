@@ -12,14 +12,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.checkpoints import Reader, revision_of
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key
 from evomerge.merge._masks import bernoulli
 from evomerge.recipe import passthrough, recipe_from_mapping
 from evomerge.weights.crew import Crew
 from evomerge.weights.export import export
-from evomerge.weights.reader import Reader
-from evomerge.weights.reference import revision_of
 from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of
 
@@ -328,7 +327,8 @@ def test_a_base_that_is_given_no_weight_lends_only_its_configuration_to_linear(l
 def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import weakref
 
-    from evomerge.weights import crew, shards
+    from evomerge.checkpoints import _shards as shards
+    from evomerge.weights import crew
     from tests.pico import make_model
 
     base = make_model(tmp_path / "base", hidden_size=128, intermediate_size=1200, layers=1)

@@ -159,7 +159,7 @@ def test_a_fold_that_the_epsilon_spoils_is_measured_and_refused(llama: Any, tmp_
 
 
 def test_a_family_that_is_not_known_is_refused(llama: Any) -> None:
-    from evomerge.weights.layout import read_layout
+    from evomerge.checkpoints import read_layout
     from evomerge.weights.route import Hop as Place
     from evomerge.weights.route_fold import folded
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints._layout import Layout, read_layout
+from evomerge.checkpoints._lora_adapter import Adapter
 from evomerge.errors import ExtraMissing, WeightsError
-from evomerge.weights.adapter import Adapter
-from evomerge.weights.layout import Layout, read_layout
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints._headers import read_header
+from evomerge.checkpoints._layout import Layout, read_json
+from evomerge.checkpoints._resolve import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from evomerge.errors import WeightsError
-from evomerge.weights.headers import read_header
-from evomerge.weights.layout import Layout, read_json
-from evomerge.weights.reference import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from evomerge.checkpoints._layout import Layout
 from evomerge.errors import WeightsError
-from evomerge.weights.layout import Layout
 
 # Beside parents and model: float32 copies of one tensor from each parent, and what the forward pass needs, which the
 # scorer measures itself.
@@ -90,7 +90,7 @@ def check_disk(folder: Path, needed: int) -> None:
 
 
 def _adapted_bytes(layout: Layout) -> int:
-    from evomerge.weights.adapter import Adapter
+    from evomerge.checkpoints._lora_adapter import Adapter
 
     assert layout.local.adapter is not None
     return sum(layout.tensors[name].bytes for name in Adapter(layout.local.adapter, layout).changed)

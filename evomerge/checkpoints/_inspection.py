@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evomerge.weights.adapter import adapter_ranks
-from evomerge.weights.layout import Layout, text_config
-from evomerge.weights.licences import licence_of
+from evomerge.checkpoints._layout import Layout, text_config
+from evomerge.checkpoints._licence import licence_of
+from evomerge.checkpoints._lora_adapter import adapter_ranks
 
 # Names that families give to one thing in their configurations.
 _HEADS = ("num_attention_heads", "n_head", "num_heads")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evomerge.weights.layout import CONFIG, Layout, read_json, read_layout, text_config
+from evomerge.checkpoints._layout import Layout, read_json, read_layout, text_config
+from evomerge.checkpoints._resolve import CONFIG
 from evomerge.weights.vocabulary import rows_of
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

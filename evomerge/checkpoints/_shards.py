@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.weights.headers import WORDS, TensorInfo
-from evomerge.weights.layout import INDEX_FILE, SINGLE_FILE
+from evomerge.checkpoints._headers import WORDS, TensorInfo
+from evomerge.checkpoints._layout import INDEX_FILE, SINGLE_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor

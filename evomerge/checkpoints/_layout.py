@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from evomerge.checkpoints._headers import TensorInfo, read_header
+from evomerge.checkpoints._resolve import CONFIG, LocalModel, locate
 from evomerge.errors import WeightsError
-from evomerge.weights.headers import TensorInfo, read_header
-from evomerge.weights.reference import CONFIG, LocalModel, locate
 
 Role = Literal["matrix", "vocab", "vector", "router", "experts"]
 

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from evomerge.weights.layout import CONFIG, read_json
+from evomerge.checkpoints._layout import read_json
+from evomerge.checkpoints._resolve import CONFIG
 
 _FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---", re.DOTALL)
