@@ -28,11 +28,11 @@ from typing import Any
 import made
 import torch
 
+from evomerge.engine import Resident
 from evomerge.recipe import recipe_from_mapping
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
-from evomerge.weights.resident import Resident
 
 TASK = """
 task: choices{number}

@@ -35,10 +35,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "merge"))
 import made
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
+from evomerge.engine import Resident
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
 from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.weights.resident import Resident
 
 Hop = tuple[str, int, float]
 Route = tuple[Hop, ...]

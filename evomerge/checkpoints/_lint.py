@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge.checkpoints._layout import Layout, read_json, read_layout, text_config
 from evomerge.checkpoints._resolve import CONFIG
-from evomerge.weights.vocabulary import rows_of
+from evomerge.engine import rows_of
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 

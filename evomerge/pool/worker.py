@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.checkpoints import Layout
+from evomerge.engine import Resident
 from evomerge.errors import WeightsError
 from evomerge.scoring.answer_cache import AnswerCache
 from evomerge.scoring.harness import TaskSet, TaskSettings
@@ -20,7 +21,6 @@ from evomerge.scoring.measures import Measure
 from evomerge.scoring.sanity_checks import SanityChecks, check_norms
 from evomerge.scoring.scorer import ModelScorer
 from evomerge.tokenizer import TokenizerChoice
-from evomerge.weights.resident import Resident
 
 # Parameters. Below, threads spend more time waiting for each other than working, and much more where cores are shared.
 SMALL_MODEL = 20_000_000

@@ -16,7 +16,7 @@ from evomerge.results.selection import picked_candidate
 from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
-    from evomerge.weights.lora import LoraReport
+    from evomerge.engine import LoraReport
 
 FORMS = ("hf", "lora", "mergekit", "recipe")
 
@@ -45,7 +45,7 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
         document = _mergekit(recipe) if form == "mergekit" else recipe.to_mapping()
         write_text(yaml_text(document, _heading(run, candidate, form)), to)
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
-    from evomerge.weights.export import export
+    from evomerge.engine import export
 
     _check_revisions(candidate.recipe)
     if form == "lora":
@@ -69,8 +69,7 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
 def _mergekit(recipe: Recipe) -> dict[str, Any]:
     if recipe.route is None:
         return recipe.to_mergekit()
-    from evomerge.weights.parents import find_parents
-    from evomerge.weights.route_mergekit import route_to_mergekit
+    from evomerge.engine import find_parents, route_to_mergekit
 
     return route_to_mergekit(recipe, find_parents(recipe.references(), dict(recipe.revisions)).layouts)
 
@@ -81,7 +80,7 @@ def write_lora(recipe: Recipe, to: str | Path, rank: int | str | None, card: Cal
     Raises:
         WeightsError: the rank is no rank, the recipe makes no adapter, or the folder cannot be written.
     """
-    from evomerge.weights.lora import export_lora, rank_of
+    from evomerge.engine import export_lora, rank_of
 
     report = export_lora(recipe, to, rank=rank_of(rank), card=card)
     left = f"; not in the adapter: {', '.join(report.left_out)}" if report.left_out else ""

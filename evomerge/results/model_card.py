@@ -18,8 +18,8 @@ from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Objective, Score
+    from evomerge.engine import LoraReport
     from evomerge.recipe import Recipe
-    from evomerge.weights.lora import LoraReport
 
 
 def model_card(run: RunData, candidate: Candidate, lora: LoraReport | None = None) -> str:

@@ -82,7 +82,7 @@ def decide(
         notes = (*notes, f"{name} optimises the weighted mean of the objectives, without {names}: {NO_WEIGHT}")
     similarity = tuple[tuple[float, ...], ...]()
     if controller_info(name).needs_similarity and read_weights and problem.model_weights is not None:
-        from evomerge.weights.kinship import task_vector_products
+        from evomerge.engine import task_vector_products
 
         products = task_vector_products(models_with_weights(merge, space), merge.get("base_model"))
         similarity = tuple(tuple(float(value) for value in row) for row in products)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.checkpoints import Layout, compare_layouts, facts_of, problems_between, read_layout, short_name
+from evomerge.engine import Alignment, aligned_layouts, alignment_of, merge_of, template_problem
 from evomerge.errors import WeightsError
 from evomerge.run.problems import Problems
 from evomerge.searchfile import SearchFile
 from evomerge.space import model_places, only_lends
 from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
-from evomerge.weights.chat_template import template_problem
-from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, merge_of
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: 
         WeightsError: a model is missing or does not fit, or the folder cannot be written.
     """
     from evomerge.checkpoints import revision_of
+    from evomerge.engine import export
     from evomerge.results.export import findings_text, write_lora
     from evomerge.results.model_card import recipe_card
-    from evomerge.weights.export import export
 
     if form not in ("hf", "lora") or (rank is not None and form != "lora"):
         raise InputError(f"expected form hf, or lora with a rank, got form {form!r} and rank {rank!r}")

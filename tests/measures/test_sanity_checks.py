@@ -6,6 +6,7 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Candidate, Job
+from evomerge.engine import Resident
 from evomerge.errors import CandidateError
 from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import passthrough, recipe_from_mapping
@@ -13,7 +14,6 @@ from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.sanity_checks import SanityChecks, check_answers, check_norms, repetition
 from evomerge.scoring.scorer import ModelScorer
 from evomerge.scoring.settings import TaskSettings
-from evomerge.weights.resident import Resident
 from tests.end_to_end.conftest import TASKS
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from evomerge.checkpoints import read_layout
+from evomerge.engine import Resident
 from evomerge.errors import WeightsError
 from evomerge.pool.worker import MappedFiles
 from evomerge.recipe import Recipe, Source
-from evomerge.weights.resident import Resident
 from tests.pico import make_model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")

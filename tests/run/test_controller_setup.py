@@ -107,7 +107,7 @@ def test_a_recipe_is_a_point_to_begin_from(run: Run, tmp_path: Path) -> None:
 def test_products_of_task_vectors_are_their_correlations() -> None:
     torch = pytest.importorskip("torch")
     from evomerge.checkpoints import Reader
-    from evomerge.weights.kinship import task_vector_products
+    from evomerge.engine import task_vector_products
 
     names = [str(EXPERTS / name) for name in ("add", "sort", "reverse")]
     with Reader(str(EXPERTS / "base")) as base:

@@ -11,9 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoints import Reader, compare_layouts, read_layout, revision_of
+from evomerge.engine import Resident, export
 from evomerge.errors import WeightsError
-from evomerge.weights.export import export
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of
 
 peft = pytest.importorskip("peft")

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import ranking_stride
+from evomerge.engine._merge_plan import Input
+from evomerge.engine._tensor_stats import Measures
 from evomerge.merge._masks import bernoulli
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _thresholds as thresholds
 from evomerge.merge.kernels._torch_loops import dare_factor
-from evomerge.weights.measures import Measures
-from evomerge.weights.steps import Input
 
 BASE, SOURCE = Input("base", "t"), Input("one", "t")
 COUNT = 150_001

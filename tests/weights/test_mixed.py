@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge.checkpoints import Reader, read_layout
+from evomerge.engine import Resident, export
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.export import export
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of, make_model
 from tests.weights.test_against_mergekit import by_mergekit, weights_of
 

@@ -13,13 +13,12 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.checkpoints import Reader, revision_of
+from evomerge.engine import Resident, export
+from evomerge.engine._parallel import Crew
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key
 from evomerge.merge._masks import bernoulli
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.weights.crew import Crew
-from evomerge.weights.export import export
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of
 
 PROMPT = torch.arange(2, 40).reshape(2, 19)
@@ -328,7 +327,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     import weakref
 
     from evomerge.checkpoints import _shards as shards
-    from evomerge.weights import crew
+    from evomerge.engine import _parallel as crew
     from tests.pico import make_model
 
     base = make_model(tmp_path / "base", hidden_size=128, intermediate_size=1200, layers=1)

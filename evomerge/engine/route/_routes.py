@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evomerge.checkpoints import LAYER_COUNT_KEYS, Layout, config_difference, text_config
+from evomerge.engine._merge_plan import donor_of, layer_sources, lends_only
 from evomerge.errors import CandidateError, WeightsError, near
 from evomerge.recipe import Recipe
-from evomerge.weights.steps import donor_of, layer_sources, lends_only
 
 MERGED = "merged"  # the source that is the result of the recipe's merge
 # Layers whose state is what attention caches: keys and values that grow. Other states are written in place.

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from evomerge.checkpoints import Layout, text_config
+from evomerge.engine._fingerprint import combine, describe
+from evomerge.engine._parameter_map import Places
+from evomerge.engine.route._activations import ActivationStore
+from evomerge.engine.route._layer_calls import SourceLayer, layers_in_place, layers_of_parent
+from evomerge.engine.route._routes import MERGED, Hop, kind_of, per_layer, scale_name
+from evomerge.engine.route._stack import RouteStack, Stop, Work
 from evomerge.errors import InfrastructureError
-from evomerge.weights.fingerprint import combine, describe
-from evomerge.weights.placement import Places
-from evomerge.weights.route import MERGED, Hop, kind_of, per_layer, scale_name
-from evomerge.weights.route_activations import ActivationStore
-from evomerge.weights.route_layers import SourceLayer, layers_in_place, layers_of_parent
-from evomerge.weights.route_stack import RouteStack, Stop, Work
 
 Hashes = Mapping[str, str]  # by the tensor's name in layer 0: its `describe` text
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from evomerge.engine._merge_plan import Input
 from evomerge.merge import (
     KEEP_ALL,
     KEEP_NONE,
@@ -30,7 +31,6 @@ from evomerge.merge import (
 )
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _torch_loops as kernels
-from evomerge.weights.steps import Input
 
 _FITS_INT32 = 1 << 31
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from evomerge.weights.fingerprint import describe
+from evomerge.engine._fingerprint import describe
 
 # Caches whose tensors are replaced and not written into, so that they can be shared.
 _GROWING = ("DynamicLayer", "DynamicSlidingWindowLayer")

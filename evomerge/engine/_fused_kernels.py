@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from evomerge.engine import _rank_kernels as fused_by_rank
+from evomerge.engine._kernel_input import Task, dare_fill
+from evomerge.engine._merge_plan import Step
+from evomerge.engine._tensor_stats import Measures, Read
 from evomerge.merge import (
     Fill,
     checked,
@@ -25,10 +29,6 @@ from evomerge.merge import (
 )
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _torch_loops as kernels
-from evomerge.weights import fused_by_rank
-from evomerge.weights.fused_task import Task, dare_fill
-from evomerge.weights.measures import Measures, Read
-from evomerge.weights.steps import Step
 
 
 def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measures, chunk: int) -> Fill | None:

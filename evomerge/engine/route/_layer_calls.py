@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints import Layout
+from evomerge.engine._parameter_map import Places, homes_in
 from evomerge.errors import WeightsError
-from evomerge.weights.placement import Places, homes_in
 
 if TYPE_CHECKING:
     import torch

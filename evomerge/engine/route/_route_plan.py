@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evomerge.checkpoints import Layout
+from evomerge.engine._merge_plan import Input, Step, donor_of
+from evomerge.engine.route._fold import folded
+from evomerge.engine.route._routes import MERGED, Hop, read_route
 from evomerge.recipe import Recipe
-from evomerge.weights.route import MERGED, Hop, read_route
-from evomerge.weights.route_fold import folded
-from evomerge.weights.steps import Input, Step, donor_of
 
 
 def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[Step]) -> list[Step]:

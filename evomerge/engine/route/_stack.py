@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from evomerge.checkpoints import Layout, layer_count_key, text_config
-from evomerge.weights.route import per_layer
-from evomerge.weights.route_activations import ActivationStore, Digests, Kept, chained
-from evomerge.weights.route_layers import share, stack_of
+from evomerge.engine.route._activations import ActivationStore, Digests, Kept, chained
+from evomerge.engine.route._layer_calls import share, stack_of
+from evomerge.engine.route._routes import per_layer
 
 
 @dataclass(frozen=True)

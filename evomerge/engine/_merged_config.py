@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.checkpoints import Layout, layer_count_key, text_config
+from evomerge.engine._merge_plan import donor_of
+from evomerge.engine.route._routes import layer_origins, per_layer
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.route import layer_origins, per_layer
-from evomerge.weights.steps import donor_of
 
 
 def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, Any]:

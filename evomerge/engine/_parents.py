@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints import Layout, Reader, config_difference, locate, read_layout, revision_of
+from evomerge.engine._merge_plan import Step, donor_of, sources_outside, steps_of
+from evomerge.engine._merged_config import merged_config
+from evomerge.engine._vocabulary import Alignment, aligned_layouts, alignment_of, rows_of, vocabulary_tensors
+from evomerge.engine.route._route_plan import route_steps
+from evomerge.engine.route._routes import layer_origins
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.merged_config import merged_config
-from evomerge.weights.route import layer_origins
-from evomerge.weights.route_steps import route_steps
-from evomerge.weights.steps import Step, donor_of, sources_outside, steps_of
-from evomerge.weights.vocabulary import Alignment, aligned_layouts, alignment_of, rows_of, vocabulary_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

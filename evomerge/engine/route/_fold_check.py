@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from evomerge.checkpoints import read_layout
+from evomerge.engine._assemble import Read, assemble
+from evomerge.engine._fingerprint import describe
+from evomerge.engine._merge_plan import Step
+from evomerge.engine._parameter_map import place_tensors
+from evomerge.engine.route._layer_calls import stack_of
+from evomerge.engine.route._routes import Hop
 from evomerge.errors import WeightsError
-from evomerge.weights.assemble import Read, assemble
-from evomerge.weights.fingerprint import describe
-from evomerge.weights.placement import place_tensors
-from evomerge.weights.route import Hop
-from evomerge.weights.route_layers import stack_of
-from evomerge.weights.steps import Step
 
 # Nats per token by which log likelihoods may differ: the order of what batch sizes and kernels change anyway.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import count_nonfinite
+from evomerge.engine._merge_plan import Step
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key, merge, method
-from evomerge.weights.steps import Step
 
 Read = Callable[[str, str], Tensor]  # (model, tensor name) -> tensor, in its stored dtype
 

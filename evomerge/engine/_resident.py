@@ -11,22 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints import Layout, check_memory, ranking_stride, shared_bytes
+from evomerge.engine._chat_template import chat_template_of
+from evomerge.engine._merge_plan import merged_part
+from evomerge.engine._parameter_map import place_tensors
+from evomerge.engine._parents import Parents, find_parents, structure_difference
+from evomerge.engine._vocabulary import merge_of, rows_of
+from evomerge.engine.route._routes import MERGED, Hop, merged_origins, read_route
 from evomerge.errors import ExtraMissing, WeightsError
 from evomerge.recipe import Recipe
 from evomerge.tokenizer import TokenizerChoice
-from evomerge.weights.chat_template import chat_template_of
-from evomerge.weights.parents import Parents, find_parents, structure_difference
-from evomerge.weights.placement import place_tensors
-from evomerge.weights.route import MERGED, Hop, merged_origins, read_route
-from evomerge.weights.steps import merged_part
-from evomerge.weights.vocabulary import merge_of, rows_of
 
 if TYPE_CHECKING:
     import torch
 
-    from evomerge.weights.route_resident import Routes
-    from evomerge.weights.route_stack import Work
-    from evomerge.weights.steps import Step
+    from evomerge.engine._merge_plan import Step
+    from evomerge.engine.route._routed_model import Routes
+    from evomerge.engine.route._stack import Work
 
 
 class Resident:
@@ -67,8 +67,8 @@ class Resident:
             import transformers  # noqa: F401
         except ImportError as error:
             raise ExtraMissing(error.name or "transformers", "hf") from error
-        from evomerge.weights.crew import Crew
-        from evomerge.weights.measures import Measures
+        from evomerge.engine._parallel import Crew
+        from evomerge.engine._tensor_stats import Measures
 
         self.base = base or models[0]
         named = () if tokenizer is None else tokenizer.models()
@@ -102,7 +102,7 @@ class Resident:
             CandidateError: the merged weights hold NaN or infinity.
             WeightsError: the recipe names other models, or its result is another network than the base.
         """
-        from evomerge.weights.fingerprint import combine
+        from evomerge.engine._fingerprint import combine
 
         steps = self.parents.merged_steps(recipe)
         hops = None if recipe.route is None else read_route(recipe, self.parents.layouts)
@@ -131,7 +131,7 @@ class Resident:
 
     def fingerprint(self) -> str:
         """Return the fingerprint of what the model runs through right now, taken from memory."""
-        from evomerge.weights.fingerprint import combine, describe
+        from evomerge.engine._fingerprint import combine, describe
 
         if self._routes is None or not self._routes.pointed:
             return combine((name, describe(place)) for name, place in self._places.items())
@@ -156,7 +156,7 @@ class Resident:
 
     def _point(self, recipe: Recipe, hops: Sequence[Hop], hashes: Mapping[str, str]) -> dict[str, str]:
         """Make the model run through a route; return what its fingerprint is made of."""
-        from evomerge.weights.route_resident import Routes, Skeleton
+        from evomerge.engine.route._routed_model import Routes, Skeleton
 
         if self._routes is None:
             made = Skeleton(self.model, self._layout, self._places, lambda layout: _empty_model(layout, self.device))
@@ -174,8 +174,8 @@ class Resident:
         A tensor whose step is that of the last write is not merged again if its hash, taken anew from memory, is still
         the one of then.
         """
-        from evomerge.weights.crew import Memory
-        from evomerge.weights.fingerprint import describe
+        from evomerge.engine._fingerprint import describe
+        from evomerge.engine._parallel import Memory
 
         kept: dict[str, str] = {}
         for step in steps:

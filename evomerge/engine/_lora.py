@@ -24,11 +24,11 @@ from evomerge.checkpoints import (
     parse_reference,
     write_text,
 )
+from evomerge.engine._assemble import assemble
+from evomerge.engine._merge_plan import Step, donor_of
+from evomerge.engine._parents import Parents, find_parents, structure_difference
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.assemble import assemble
-from evomerge.weights.parents import Parents, find_parents, structure_difference
-from evomerge.weights.steps import Step, donor_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -266,7 +266,7 @@ def _modules(layout: Layout) -> dict[str, _Module]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from evomerge.weights.placement import homes_in
+    from evomerge.engine._parameter_map import homes_in
 
     config = AutoConfig.from_pretrained(layout.folder, trust_remote_code=False)
     with torch.device("meta"):

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints import Layout
+from evomerge.engine._conversion import Home, homes_of
 from evomerge.errors import WeightsError
-from evomerge.weights.conversion import Home, homes_of
 
 if TYPE_CHECKING:
     import torch

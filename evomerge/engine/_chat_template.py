@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from evomerge.checkpoints import Layout, read_json
+from evomerge.engine._parents import Parents
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.parents import Parents
 
 TEMPLATE_FILE = "chat_template.jinja"
 

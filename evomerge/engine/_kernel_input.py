@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from evomerge.engine._merge_plan import Input, Step
+from evomerge.engine._tensor_stats import Measures, Read
 from evomerge.merge import Fill
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _torch_loops as kernels
-from evomerge.weights.measures import Measures, Read
-from evomerge.weights.steps import Input, Step
 
 
 @dataclass(frozen=True)

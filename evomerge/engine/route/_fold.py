@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.checkpoints import Layout, text_config
+from evomerge.engine._merge_plan import Fold, Step
+from evomerge.engine.route._routes import Hop
 from evomerge.errors import WeightsError, near
-from evomerge.weights.route import Hop
-from evomerge.weights.steps import Fold, Step
 
 
 @dataclass(frozen=True)

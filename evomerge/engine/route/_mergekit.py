@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.checkpoints import Layout, text_config
+from evomerge.engine._merge_plan import donor_of, merged_part
+from evomerge.engine.route._fold import FAMILIES, cumulative
+from evomerge.engine.route._routes import MERGED, Hop, merged_origins, read_route
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.route import MERGED, Hop, merged_origins, read_route
-from evomerge.weights.route_fold import FAMILIES, cumulative
-from evomerge.weights.steps import donor_of, merged_part
 
 _ELSEWHERE = "Take it away as a folder (--as hf) or a recipe (--as recipe) instead"
 

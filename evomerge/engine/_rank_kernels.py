@@ -6,8 +6,8 @@ from functools import partial
 
 from torch import Tensor
 
+from evomerge.engine._kernel_input import Task, dare_fill
 from evomerge.merge import Fill, chances, energies, energy_shares, sce_sum
-from evomerge.weights.fused_task import Task, dare_fill
 
 
 def della(task: Task) -> Fill | None:

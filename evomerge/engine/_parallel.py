@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from evomerge.engine._assemble import assemble, refuse_nonfinite
+from evomerge.engine._fingerprint import description, examine, row_sums
+from evomerge.engine._fused_kernels import filler
+from evomerge.engine._merge_plan import Step
+from evomerge.engine._tensor_stats import Measures
 from evomerge.merge import Fill, chunks
 from evomerge.merge.kernels import _dispatch as native
-from evomerge.weights.assemble import assemble, refuse_nonfinite
-from evomerge.weights.fingerprint import description, examine, row_sums
-from evomerge.weights.fused import filler
-from evomerge.weights.measures import Measures
-from evomerge.weights.steps import Step
 
 # Elements per block, each a whole number of the fingerprint's rows. Alone, a thread takes blocks long enough that the
 # cost of calling torch fades. Beside others, it takes blocks so short that torch does not share them among threads of

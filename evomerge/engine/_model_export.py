@@ -25,19 +25,19 @@ from evomerge.checkpoints import (
     write_shards,
     write_text,
 )
+from evomerge.engine._chat_template import TEMPLATE_FILE, chat_template_of
+from evomerge.engine._merge_plan import Step
+from evomerge.engine._merged_config import merged_config
+from evomerge.engine._parents import Parents, find_parents
+from evomerge.engine.route._mergekit import route_to_mergekit
+from evomerge.engine.route._routes import read_route, scale_name
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
-from evomerge.weights.chat_template import TEMPLATE_FILE, chat_template_of
-from evomerge.weights.merged_config import merged_config
-from evomerge.weights.parents import Parents, find_parents
-from evomerge.weights.route import read_route, scale_name
-from evomerge.weights.route_mergekit import route_to_mergekit
-from evomerge.weights.steps import Step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evomerge.weights.route_check import FoldReport
+    from evomerge.engine.route._fold_check import FoldReport
 
 # What belongs to a tokenizer and to generation; copied from the donor as they are.
 COMPANION_FILES = (
@@ -144,7 +144,7 @@ def _check_route(
     recipe: Recipe, parents: Parents, folder: Path, steps: Sequence[Step], merged: _Merge
 ) -> FoldReport | None:
     """Check that a route's checkpoint is a network that transformers builds, and what its scales, if any, became."""
-    from evomerge.weights.route_check import check_fold, check_structure
+    from evomerge.engine.route._fold_check import check_fold, check_structure
 
     check_structure(folder)
     if all(step.fold is None for step in steps):
@@ -162,8 +162,8 @@ class _Merge:
         revisions: Mapping[str, str],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        from evomerge.weights.crew import Crew
-        from evomerge.weights.measures import Measures
+        from evomerge.engine._parallel import Crew
+        from evomerge.engine._tensor_stats import Measures
 
         self._steps = {step.name: step for step in steps}
         self.readers = readers
@@ -176,7 +176,7 @@ class _Merge:
 
     def fill(self, slots: Sequence[Slot]) -> None:
         """Merge the tensors of these slots."""
-        from evomerge.weights.assemble import assemble
+        from evomerge.engine._assemble import assemble
 
         work = []
         for slot in slots:
@@ -189,7 +189,7 @@ class _Merge:
         self._hashes |= self._crew.carry_out(work, self._finished)
 
     def fingerprint(self, changed: Mapping[str, str] | None = None) -> str:
-        from evomerge.weights.fingerprint import combine
+        from evomerge.engine._fingerprint import combine
 
         return combine({**self._hashes, **(changed or {})}.items())
 
