@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.archive.reader import Event
+from evomerge.archive import Event
 from evomerge.candidate import Candidate, Evaluation, Objective, Outcome, Response
 from evomerge.scoring.answer_flags import ANSWER_FLAGS, UNEXTRACTED
 from evomerge.scoring.estimate import metric_key

@@ -6,11 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.archive import FILE_NAME, Archive
-from evomerge.archive.lock import WriterLock
-from evomerge.archive.mirror import URI_FILE, Beside, Keep, Keeper, Mirror, mirror_of, restore
-from evomerge.archive.recovery import restore_newest
-from evomerge.archive.schema import ArchiveDamaged, on_network
+from evomerge.archive import (
+    FILE_NAME,
+    URI_FILE,
+    Archive,
+    ArchiveDamaged,
+    Beside,
+    Keep,
+    Keeper,
+    Mirror,
+    WriterLock,
+    mirror_of,
+    on_network,
+    restore,
+    restore_newest,
+)
 
 Note = Callable[[str], None]
 

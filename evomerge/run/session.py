@@ -9,8 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evomerge.archive import Archive
-from evomerge.archive.mirror import mirror_of
+from evomerge.archive import Archive, mirror_of
 from evomerge.candidate import Candidate
 from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller

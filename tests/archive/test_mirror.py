@@ -9,9 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from evomerge.archive import FILE_NAME, Archive
-from evomerge.archive.mirror import Beside, Keeper, Mirror, mirror_of, restore
-from evomerge.archive.snapshot import last_event, snapshot
+from evomerge.archive import FILE_NAME, Archive, Beside, Keeper, Mirror, mirror_of, restore
+from evomerge.archive._snapshot import last_event, snapshot
 from evomerge.errors import InputError, RunError
 from evomerge.run.places import kept, reopened
 from tests.archive.test_archive import filled

@@ -16,8 +16,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.archive.mirror import BACKUP_NAMES, Mirror
-from evomerge.archive.snapshot import last_event
+from evomerge.archive._backup import BACKUP_NAMES, Mirror
+from evomerge.archive._snapshot import last_event
 from evomerge.errors import RunError
 
 _SHOWN = 12  # candidates named in the report

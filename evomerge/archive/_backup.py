@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from evomerge.archive.snapshot import last_event, newest_event, snapshot
+from evomerge.archive._snapshot import last_event, newest_event, snapshot
 from evomerge.errors import ExtraMissing, InputError, RunError
 
 BACKUP_NAMES = ("archive.backup.sqlite", "archive.backup-before.sqlite")  # the newest first

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from evomerge.archive import schema
+from evomerge.archive import _schema as schema
 from evomerge.errors import RunError
 
 

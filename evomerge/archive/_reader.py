@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.archive import schema
+from evomerge.archive import _schema as schema
 from evomerge.candidate import Candidate, Failure, Kind, Outcome, Response, Split
 from evomerge.errors import RunError
 from evomerge.recipe import recipe_from_mapping

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from evomerge.archive import schema
-from evomerge.archive.lock import FILE_NAME as LOCK_NAME
-from evomerge.archive.lock import WriterLock
-from evomerge.archive.reader import Reader
+from evomerge.archive import _schema as schema
+from evomerge.archive._lock import FILE_NAME as LOCK_NAME
+from evomerge.archive._lock import WriterLock
+from evomerge.archive._reader import Reader
 from evomerge.candidate import Answers, Candidate, Outcome, Response, Split
 from evomerge.errors import RunError
 
