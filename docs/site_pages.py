@@ -29,7 +29,7 @@ PUBLIC = (
     ("evomerge.run.verbs", ("score", "replay", "merge_recipe")),
     ("evomerge.recipe", ("Recipe",)),
     ("evomerge.controllers._protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
-    ("evomerge.scoring.python_function", ("Asked",)),
+    ("evomerge.scoring.metrics._python_function", ("Asked",)),
     ("evomerge.merge._catalogue", ("Method", "Parameter")),
     ("evomerge.errors", ()),
 )

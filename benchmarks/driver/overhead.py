@@ -31,7 +31,7 @@ from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.pool.runner import LocalPool, SafeEvaluator
-from evomerge.scoring.synthetic import synthetic_recipe
+from evomerge.scoring._synthetic import synthetic_recipe
 
 TASKS = ("add", "sort")
 GENES = 24

@@ -30,7 +30,7 @@ import yaml
 
 import evomerge
 from evomerge.results import Run
-from evomerge.scoring.comparison import Difference, paired_difference
+from evomerge.scoring import Difference, paired_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERTS = ("add", "sort", "reverse", "spell")

@@ -29,10 +29,7 @@ from evomerge.candidate import Answers, Candidate, Job
 from evomerge.controllers import SearchProblem, build
 from evomerge.pareto import hypervolume
 from evomerge.pool.worker import WorkerSpec
-from evomerge.scoring.estimate import metric_key
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import split
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings, metric_key, split
 from evomerge.space import SearchSpace, build_space
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -38,7 +38,7 @@ from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.engine import Resident
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.harness import TaskSet, TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings
 
 Hop = tuple[str, int, float]
 Route = tuple[Hop, ...]

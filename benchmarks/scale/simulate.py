@@ -40,7 +40,7 @@ from evomerge.pool.protocol import Arrival, PoolEvent, Retry
 from evomerge.pool.scheduler import Scheduler
 from evomerge.pool.worker_set import PoolSize
 from evomerge.recipe import Recipe
-from evomerge.scoring.synthetic import synthetic_recipe
+from evomerge.scoring._synthetic import synthetic_recipe
 
 TASKS = ("add", "sort", "reverse", "spell")
 ITEMS = 25  # per task

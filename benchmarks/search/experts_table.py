@@ -118,7 +118,7 @@ def _scratch(part: int, parts: int, rows: int, tasks: int, width: int) -> Any:
 
 
 def _bits(result: Any, items: tuple[str, ...], preparation: Any) -> np.ndarray:
-    from evomerge.scoring.estimate import values_of
+    from evomerge.scoring import values_of
 
     objective = next(one for one in preparation.objectives if one.task == result.task)
     values = values_of(result.responses, objective)

@@ -139,7 +139,7 @@ class LiveExperts:
 
     def _answered(self, genotype: np.ndarray, split: Literal["search", "holdout"]) -> np.ndarray:
         from evomerge.candidate import Answers, Candidate, Job
-        from evomerge.scoring.estimate import values_of
+        from evomerge.scoring import values_of
 
         key = (split, np.ascontiguousarray(genotype, dtype=float).tobytes())
         if key not in self._known:

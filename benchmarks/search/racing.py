@@ -25,7 +25,7 @@ from evomerge.candidate import Answers, Candidate, Job
 from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, Racing, Rules, run_search
 from evomerge.recipe import passthrough
-from evomerge.scoring.synthetic import SyntheticEvaluator
+from evomerge.scoring._synthetic import SyntheticEvaluator
 
 sys.path.insert(0, str(Path(__file__).parent))
 from asynchronous import GENES, OBJECTIVES, TASKS, Space, landscape, mean_fitness

@@ -15,11 +15,7 @@ from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.checkpoints import Layout
 from evomerge.engine import Resident
 from evomerge.errors import WeightsError
-from evomerge.scoring.answer_cache import AnswerCache
-from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.measures import Measure
-from evomerge.scoring.sanity_checks import SanityChecks, check_norms
-from evomerge.scoring.scorer import ModelScorer
+from evomerge.scoring import AnswerCache, Measure, ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
 from evomerge.tokenizer import TokenizerChoice
 
 # Parameters. Below, threads spend more time waiting for each other than working, and much more where cores are shared.

@@ -22,7 +22,7 @@ from evomerge.report.findings import Findings, points, with_error
 from evomerge.report.predictions import predicted_points, predictions
 from evomerge.results.coefficients import coefficients_frame
 from evomerge.results.evaluations import fitness_table
-from evomerge.scoring.comparison import paired_difference
+from evomerge.scoring import paired_difference
 from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scro
 from evomerge.report.findings import Findings, points, with_error
 from evomerge.results.holdout import MEAN, Final
 from evomerge.results.summaries import clock, verdict
-from evomerge.scoring.comparison import Difference
+from evomerge.scoring import Difference
 
 BAR, BAR_HEIGHT = 240, 26  # pixels of an interval's drawing
 

@@ -10,7 +10,7 @@ from evomerge.candidate import Objective, Split
 from evomerge.markup import Html, element, joined, number
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings
-from evomerge.scoring.estimate import values_of
+from evomerge.scoring import values_of
 
 MOST_CANDIDATES = 4  # candidates shown, parents not counted
 MOST_PARENTS = 10

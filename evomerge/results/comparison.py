@@ -12,8 +12,7 @@ from evomerge.markup import element, table
 from evomerge.objectives import Objectives
 from evomerge.results.run_data import RunData
 from evomerge.results.selection import named_candidate
-from evomerge.scoring.comparison import Difference, paired_difference
-from evomerge.scoring.estimate import metric_key, values_of
+from evomerge.scoring import Difference, metric_key, paired_difference, values_of
 
 if TYPE_CHECKING:
     import pandas as pd

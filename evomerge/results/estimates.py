@@ -12,7 +12,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Objective, Response, Score
 from evomerge.irt import interval
 from evomerge.results.evaluations import evaluation_of
-from evomerge.scoring.estimate import values_of
+from evomerge.scoring import values_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from evomerge.candidate import Evaluation, Objective, Response
 from evomerge.errors import InputError, near
 from evomerge.objectives import Objectives
 from evomerge.pareto import choose_by_preference, knee, non_dominated
-from evomerge.scoring.estimate import estimate
+from evomerge.scoring import estimate
 
 BEST_FINALISTS = 5  # this many candidates of highest overall fitness get held-out items
 

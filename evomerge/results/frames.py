@@ -9,8 +9,7 @@ import numpy as np
 
 from evomerge.archive import Event
 from evomerge.candidate import Candidate, Evaluation, Objective, Outcome, Response
-from evomerge.scoring.answer_flags import ANSWER_FLAGS, UNEXTRACTED
-from evomerge.scoring.estimate import metric_key
+from evomerge.scoring import ANSWER_FLAGS, UNEXTRACTED, metric_key
 from evomerge.space import SearchSpace
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from evomerge.candidate import Evaluation, Objective, Response, Score
 from evomerge.objectives import Objectives
 from evomerge.results.evaluations import evaluation_of
 from evomerge.results.run_data import RunData
-from evomerge.scoring.comparison import Difference, gain_over_best, joint_gains
+from evomerge.scoring import Difference, gain_over_best, joint_gains
 
 if TYPE_CHECKING:
     import pandas as pd

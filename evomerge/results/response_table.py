@@ -8,7 +8,7 @@ from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.irt import ResponseTable
 from evomerge.results.run_data import RunData
-from evomerge.scoring.estimate import values_of
+from evomerge.scoring import values_of
 
 # A model that answered less than this share of the search items, as most do where scores are estimated, is left out:
 # its answers to the anchor items alone say nothing about the others.

@@ -13,8 +13,7 @@ from evomerge.results.selection import best_candidate
 from evomerge.results.status import status_of
 from evomerge.results.table_output import table_text
 from evomerge.results.tables import RunTables
-from evomerge.scoring.answer_flags import SHORTENED, TRUNCATED, UNEXTRACTED
-from evomerge.scoring.comparison import Difference
+from evomerge.scoring import SHORTENED, TRUNCATED, UNEXTRACTED, Difference
 
 WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said
 SHOWN_POINTS = 12  # points of the front; `evomerge front` shows all

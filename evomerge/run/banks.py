@@ -10,9 +10,7 @@ from evomerge.errors import InputError
 from evomerge.irt import Bank, read_bank
 from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.knowledge import match_bank
+from evomerge.scoring import ItemPlan, TaskSet, match_bank
 from evomerge.searchfile import SearchFile
 
 ItemHashes = dict[str, dict[str, tuple[str, ...]]]  # task -> item -> hashes of its text, ours first

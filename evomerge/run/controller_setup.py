@@ -33,7 +33,7 @@ from evomerge.recipe import Recipe
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import best_number, fitness_table
 from evomerge.run_config import ControllerConfig, WarmStartConfig
-from evomerge.scoring.items import ItemPlan
+from evomerge.scoring import ItemPlan
 from evomerge.searchfile import load_recipe
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace

@@ -20,9 +20,7 @@ from evomerge.loop import Items
 from evomerge.results.estimates import ItemEstimate, best_evaluation
 from evomerge.run.item_sampler import ItemSampler
 from evomerge.run.preparation import Preparation
-from evomerge.scoring.estimate import values_of
-from evomerge.scoring.estimators import Estimator, answers_of
-from evomerge.scoring.knowledge import BankPart, Knowledge, complete_row, match_bank
+from evomerge.scoring import BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank, values_of
 
 # Where the file does not say, candidates answered in full cost this share of what the anchor items cost.
 FULL_SHARE = 0.25

@@ -27,11 +27,8 @@ from evomerge.run.model_inspection import Models, inspect_models, tokenizer_of
 from evomerge.run.problems import Problems
 from evomerge.run.task_inspection import SearchTasks, inspect_tasks
 from evomerge.run_config import BudgetConfig, EstimationConfig, ModelsConfig, RacingConfig, RunConfig, TasksConfig
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.measures import version as version_of
-from evomerge.scoring.sanity_checks import SanityChecks
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import ItemPlan, SanityChecks, TaskSet, TaskSettings
+from evomerge.scoring import version as version_of
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
 from evomerge.version import __version__

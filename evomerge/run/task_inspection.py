@@ -13,15 +13,9 @@ from evomerge.run.banks import held_out_in_banks, names_and_banks
 from evomerge.run.model_inspection import Models, chat_template_problem
 from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
-from evomerge.scoring.answer_flags import RESPONSE_TOKENS
-from evomerge.scoring.documents import Document
-from evomerge.scoring.estimate import metric_key
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import ItemPlan, split
-from evomerge.scoring.measures import Measure
-from evomerge.scoring.measures import documents as documents_of
-from evomerge.scoring.measures import version as version_of
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import RESPONSE_TOKENS, Document, ItemPlan, Measure, TaskSet, TaskSettings, metric_key, split
+from evomerge.scoring import documents as documents_of
+from evomerge.scoring import version as version_of
 from evomerge.searchfile import ObjectiveRequest, SearchFile
 
 HELD_OUT_SHARE = 0.5  # fraction of the documents of other measures than tasks, where `holdout` names tasks

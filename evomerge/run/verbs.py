@@ -14,9 +14,7 @@ from evomerge.recipe import Recipe, passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run.options import Execution
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import split
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings, split
 from evomerge.searchfile import load_recipe
 
 

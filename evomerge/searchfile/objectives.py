@@ -8,9 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evomerge.metric_kinds import METRICS, sizes
-from evomerge.scoring.answer_flags import RESPONSE_TOKENS
-from evomerge.scoring.measures import Measure
-from evomerge.scoring.sizes import TIMINGS
+from evomerge.scoring import RESPONSE_TOKENS, TIMINGS, Measure
 from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
 from evomerge.searchfile.option_forms import option_section
 from evomerge.searchfile.requests import ObjectiveRequest

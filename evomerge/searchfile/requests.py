@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from evomerge.scoring.measures import Measure
+from evomerge.scoring import Measure
 from evomerge.space import Place, SearchSpace, build_space
 
 

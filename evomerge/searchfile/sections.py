@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from evomerge.controllers import CONTROLLERS
 from evomerge.option_fields import options_of
-from evomerge.scoring.estimate import METHODS
+from evomerge.scoring import METHODS
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import objective_section
 from evomerge.searchfile.option_forms import option_form

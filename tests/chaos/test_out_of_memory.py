@@ -10,7 +10,7 @@ import pytest
 
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.pool.protocol import Evaluator
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.pool.test_pools import OPTIMA, expected, run_all
 
 pytest.importorskip("ray")

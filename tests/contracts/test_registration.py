@@ -19,7 +19,8 @@ from evomerge.controllers._registry import ControllerInfo, register_controller
 from evomerge.errors import InputError, SearchFileError
 from evomerge.metric_kinds import METRICS, MetricInfo, register_metric
 from evomerge.option_fields import option
-from evomerge.scoring.measures import Measure, ModelInterface
+from evomerge.scoring import Measure
+from evomerge.scoring.metrics._metric import ModelInterface
 from evomerge.searchfile import load_search_file
 from evomerge.searchfile.reference import markdown
 from evomerge.searchfile.schema import search_file_schema

@@ -17,8 +17,7 @@ from evomerge.cli import main
 from evomerge.irt import ResponseTable
 from evomerge.irt._backtest import calibrate
 from evomerge.results import open_run
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings
 from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model
 

@@ -15,7 +15,7 @@ from evomerge.candidate import FIRST_REMEASURED, Objective
 from evomerge.controllers import Recommender
 from evomerge.results import open_run
 from evomerge.run import session
-from evomerge.scoring.estimate import METHODS
+from evomerge.scoring import METHODS
 from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth
 
 

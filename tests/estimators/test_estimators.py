@@ -7,8 +7,7 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.irt import Bank, ResponseTable, calibrate_table
-from evomerge.scoring.estimators import METHODS, Estimator, answers_of
-from evomerge.scoring.knowledge import BankPart, Knowledge, complete_row, match_bank
+from evomerge.scoring import METHODS, BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank
 
 ITEMS = 80
 NAMES = tuple(f"item {j}" for j in range(ITEMS))

@@ -17,8 +17,8 @@ from evomerge.run import session
 from evomerge.run.options import Execution, Reporter
 from evomerge.run.preparation import Preparation
 from evomerge.run_config import ControllerConfig, EstimationConfig
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring import ItemPlan
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import build_space
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import MERGE, OPTIMA, PARENTS, config

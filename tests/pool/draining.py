@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 
 from evomerge.pool.ray_pool import RayCluster
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.errors import InputError
 from evomerge.pool.protocol import Pool, PoolEvent, Retry
 from evomerge.pool.runner import LocalPool
-from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
+from evomerge.scoring._synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
 from tests.pool.fakes import ShuffledPool
 
 OPTIMA = {"add": (0.2, 0.8), "sort": (0.8, 0.2)}

@@ -15,7 +15,7 @@ import pytest
 
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.pool.protocol import PoolEvent, Retry
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.clock import BACKSTOP
 from tests.pool.test_pools import ITEMS, OPTIMA, expected, job, run_all
 

@@ -9,7 +9,7 @@ from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.pool.metrics import add_totals
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.harness import TaskSet, TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODELS = tuple(str(EXAMPLES / "experts" / name) for name in ("add", "sort"))

@@ -16,7 +16,7 @@ from evomerge.pool.retry import FIRST_SECONDS, MOST_TRIES
 from evomerge.pool.scheduler import Policy, Scheduler
 from evomerge.pool.timeouts import TimeoutSettings
 from evomerge.pool.worker_set import NODE_WAIT, PoolSize
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.pool.fake_cluster import FakeCluster, FakeWorker, machine
 from tests.pool.test_pools import OPTIMA, expected, job
 

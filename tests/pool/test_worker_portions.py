@@ -11,9 +11,7 @@ from evomerge.pool.retry import JobAttempt
 from evomerge.pool.runner import SafeEvaluator
 from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.sanity_checks import SanityChecks
-from evomerge.scoring.scorer import ModelScorer
+from evomerge.scoring import ModelScorer, SanityChecks, TaskSet, TaskSettings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODELS = tuple(str(EXAMPLES / "experts" / name) for name in ("base", "add", "sort"))

@@ -16,8 +16,8 @@ from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring import ItemPlan
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import build_space
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&é 中"

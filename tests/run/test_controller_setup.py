@@ -14,7 +14,7 @@ from evomerge.errors import InputError
 from evomerge.results import Run, open_run
 from evomerge.run.controller_setup import decide, search_problem
 from evomerge.run_config import ControllerConfig
-from evomerge.scoring.items import ItemPlan
+from evomerge.scoring import ItemPlan
 from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import build_space
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, make_run

@@ -16,7 +16,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Job
 from evomerge.loop import Rules
 from evomerge.loop.tell_queue import TellOrder
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, World, trace

@@ -16,7 +16,7 @@ from evomerge.loop import Budget, Reserve, evaluate
 from evomerge.loop.budget import MARGIN, BudgetMeter
 from evomerge.run.budgets import checked, overridden
 from evomerge.run_config import BudgetConfig
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.searchfile import BudgetRequest
 from tests.clock import Clock as FakeTime
 from tests.pool.fakes import ShuffledPool

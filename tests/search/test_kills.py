@@ -16,7 +16,7 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Job
 from evomerge.loop import Racing, Rules
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.clock import BACKSTOP
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, kill_at, trace

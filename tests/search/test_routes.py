@@ -13,7 +13,7 @@ from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import SearchSpace, build_space
 from tests.search.world import mean_fitness
 

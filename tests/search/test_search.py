@@ -20,7 +20,7 @@ from evomerge.loop.loop import MOST_MACHINE_FAILURES
 from evomerge.pareto import non_dominated
 from evomerge.pool.runner import LocalPool
 from evomerge.run.progress import line_of
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.clock import Clock
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import GENES, OBJECTIVES, OPTIMA, PARENTS, PLAN, World, trace

@@ -22,7 +22,7 @@ from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
 from evomerge.pool.protocol import Pool
 from evomerge.pool.runner import LocalPool
 from evomerge.recipe import Recipe, passthrough
-from evomerge.scoring.synthetic import Lasting, SyntheticSpec, synthetic_recipe
+from evomerge.scoring._synthetic import Lasting, SyntheticSpec, synthetic_recipe
 
 GENES = 4
 TASKS = ("add", "sort")

@@ -14,7 +14,7 @@ from evomerge.errors import ExtraMissing, InputError
 from evomerge.loop import Rules
 from evomerge.recipe import passthrough
 from evomerge.results import open_run
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.tracking import targets, writer
 from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.targets import TrackerTarget, target_of, targets_of

@@ -15,7 +15,7 @@ from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import build_space
 from evomerge.tracking import tracked
 from evomerge.tracking.writer import Join

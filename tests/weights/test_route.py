@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 from evomerge.engine import Resident
 from evomerge.errors import CandidateError, InfrastructureError, WeightsError
 from evomerge.recipe import Recipe, Source, passthrough
-from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.packing import Likelihood, pack_sequences
-from evomerge.scoring.resident_cache import computed_alone
+from evomerge.scoring.batched._kv_cache import computed_alone
+from evomerge.scoring.batched._likelihood import PackedBatches
+from evomerge.scoring.batched._packing import Likelihood, pack_sequences
 from tests.pico import FAMILIES, make_model
 
 PROMPT = torch.arange(2, 40).reshape(2, 19)

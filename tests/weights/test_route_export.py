@@ -20,8 +20,8 @@ from evomerge.engine._merge_plan import Fold
 from evomerge.engine.route._fold import Branches, fold_of
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.packing import pack_sequences
+from evomerge.scoring.batched._likelihood import PackedBatches
+from evomerge.scoring.batched._packing import pack_sequences
 from tests.pico import FAMILIES, fingerprint_of, make_model
 from tests.weights.test_route import Hop, lend, logits, sequences, written
 

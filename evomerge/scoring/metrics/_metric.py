@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol
 from evomerge.candidate import Objective, Response
 from evomerge.errors import TaskError
 from evomerge.metric_kinds import METRICS, MetricInfo, function_of, metric_info, register_metric
-from evomerge.scoring.documents import Catalogue, catalogue
-from evomerge.scoring.texts import read_prompts
+from evomerge.scoring.lm_eval._documents import Catalogue, catalogue
+from evomerge.scoring.metrics._texts import read_prompts
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from evomerge.errors import CandidateError
-from evomerge.scoring.generation import trial_steps
-from evomerge.scoring.likelihood import PackedBatches, plain_scores
-from evomerge.scoring.packing import Likelihood, pack_sequences
+from evomerge.scoring.batched._generation import trial_steps
+from evomerge.scoring.batched._likelihood import PackedBatches, plain_scores
+from evomerge.scoring.batched._packing import Likelihood, pack_sequences
 
 # Settings of a model's generation config that change greedy answers, with the values that do not.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {

@@ -29,7 +29,7 @@ from evomerge.irt import (
     mix,
     raw_variance,
 )
-from evomerge.scoring.knowledge import Knowledge
+from evomerge.scoring.estimation._calibration_data import Knowledge
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,21 @@ import torch
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InputError, TaskError
 from evomerge.metric_kinds import metric_info
-from evomerge.scoring import harness
-from evomerge.scoring.answer_cache import AnswerCache, digest, identity
-from evomerge.scoring.answer_flags import SHORTENED, length_flags
-from evomerge.scoring.backends import Backend, BackendCache, GenerationBackend, InferenceContext, Output, run_backend
-from evomerge.scoring.encoding import Encoder
-from evomerge.scoring.measures import BoundMetric, Generation, Measure
-from evomerge.scoring.sanity_checks import SanityChecks, check_answers
-from evomerge.scoring.stopwatch import Stopwatch
+from evomerge.scoring._answer_cache import AnswerCache, digest, identity
+from evomerge.scoring._answer_flags import SHORTENED, length_flags
+from evomerge.scoring._sanity_checks import SanityChecks, check_answers
+from evomerge.scoring._stopwatch import Stopwatch
+from evomerge.scoring.batched._backends import (
+    Backend,
+    BackendCache,
+    GenerationBackend,
+    InferenceContext,
+    Output,
+    run_backend,
+)
+from evomerge.scoring.batched._encoding import Encoder
+from evomerge.scoring.lm_eval import _adapter as harness
+from evomerge.scoring.metrics._metric import BoundMetric, Generation, Measure
 
 PLAIN_BATCH = 8  # sequences per batch of lm-eval's adapter, where the batch size is "auto"
 

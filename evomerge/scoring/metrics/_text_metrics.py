@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.candidate import Response
-from evomerge.scoring.measures import Measure, ModelInterface
+from evomerge.scoring.metrics._metric import Measure, ModelInterface
 
 LOG_LIKELIHOOD = "log_likelihood"
 TOKENS = "tokens"

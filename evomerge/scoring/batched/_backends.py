@@ -14,22 +14,22 @@ from typing import Any, Protocol
 import torch
 
 from evomerge.errors import CandidateError, InfrastructureError, out_of_memory
-from evomerge.scoring import harness
-from evomerge.scoring.answer_cache import digest
-from evomerge.scoring.compat import (
+from evomerge.scoring._answer_cache import digest
+from evomerge.scoring._stopwatch import Stopwatch
+from evomerge.scoring.batched._compat import (
     architecture_fallback_reason,
     caching_fallback_reason,
     generation_fallback_reason,
     packing_fallback_reason,
 )
-from evomerge.scoring.encoding import Encoded, Encoder
-from evomerge.scoring.generation import Stops, write_batches
-from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.measures import Generation
-from evomerge.scoring.packing import pack_sequences
-from evomerge.scoring.resident_cache import layer_kinds
-from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.stopwatch import Stopwatch
+from evomerge.scoring.batched._encoding import Encoded, Encoder
+from evomerge.scoring.batched._generation import Stops, write_batches
+from evomerge.scoring.batched._kv_cache import layer_kinds
+from evomerge.scoring.batched._likelihood import PackedBatches
+from evomerge.scoring.batched._packing import pack_sequences
+from evomerge.scoring.lm_eval import _adapter as harness
+from evomerge.scoring.lm_eval._settings import TaskSettings
+from evomerge.scoring.metrics._metric import Generation
 
 Output = tuple[float, bool] | float | str  # (log likelihood, is greedy), a log likelihood, or a text
 REMEMBERED_SETS = 32  # request sets whose backends are kept

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import TaskError, near
-from evomerge.scoring.documents import Catalogue, catalogue
-from evomerge.scoring.settings import TaskSettings
-from evomerge.scoring.task_files import CodeReference, broken_files, data_files, local_data, read_task_file
+from evomerge.scoring.lm_eval._documents import Catalogue, catalogue
+from evomerge.scoring.lm_eval._settings import TaskSettings
+from evomerge.scoring.lm_eval._task_files import CodeReference, broken_files, data_files, local_data, read_task_file
 
 # Names of the exceptions that mean "not on this machine, and the hub cannot be asked".
 OFFLINE = {"ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError", "RequestException"}

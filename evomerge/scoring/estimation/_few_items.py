@@ -27,9 +27,9 @@ from evomerge.irt import (
     random_items,
     stratified_items,
 )
-from evomerge.scoring.estimate import METHODS
-from evomerge.scoring.knowledge import Knowledge
-from evomerge.scoring.reading import Learnt
+from evomerge.scoring.estimation._calibration_data import Knowledge
+from evomerge.scoring.estimation._fitted import Learnt
+from evomerge.scoring.estimation._mean import METHODS
 from evomerge.stats import normal_reach
 
 ON_BANKS = ("p-irt", "gp-irt", "mp-irt")

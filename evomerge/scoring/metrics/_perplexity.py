@@ -8,8 +8,8 @@ from typing import Any
 
 from evomerge.candidate import Response, Score
 from evomerge.errors import TaskError
-from evomerge.scoring.measures import Measure, ModelInterface
-from evomerge.scoring.texts import chunks, read_text
+from evomerge.scoring.metrics._metric import Measure, ModelInterface
+from evomerge.scoring.metrics._texts import chunks, read_text
 
 LOSS = "loss"  # metric: negative log likelihood per token, nats
 TOKENS = "tokens"  # metric: the chunk's number of tokens

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evomerge.errors import TaskError, near
-from evomerge.scoring.documents import Document
+from evomerge.scoring.lm_eval._documents import Document
 
 
 @dataclass(frozen=True)

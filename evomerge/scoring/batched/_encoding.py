@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from evomerge.errors import TaskError
-from evomerge.scoring.packing import Likelihood
+from evomerge.scoring.batched._packing import Likelihood
 
 
 class LanguageModel(Protocol):

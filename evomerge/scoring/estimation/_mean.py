@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from evomerge.candidate import Objective, Response, Score
 from evomerge.errors import TaskError
-from evomerge.scoring.perplexity import linear_losses, perplexity
-from evomerge.scoring.python_function import WHOLE
+from evomerge.scoring.metrics._perplexity import linear_losses, perplexity
+from evomerge.scoring.metrics._python_function import WHOLE
 
 # How a score over all items is estimated from few of them, see `scoring.estimators`.
 METHODS = ("raw", "difference", "parents", "p-irt", "gp-irt", "mp-irt", "auto")

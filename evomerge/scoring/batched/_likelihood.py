@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from evomerge.scoring.packing import Likelihood, PrefixBatches, Row
-from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
+from evomerge.scoring.batched._kv_cache import compute_root, fork, keeps_logits
+from evomerge.scoring.batched._packing import Likelihood, PrefixBatches, Row
 
 # Tokens at a row's start, shared by all of it, from which on they have a pass of their own: without a mask their
 # attention is causal, which kernels do in half the work.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.candidate import Response
-from evomerge.scoring.measures import Generation
+from evomerge.scoring.metrics._metric import Generation
 
 TRUNCATED = "truncated"  # metric: 1 where the limit of tokens came before the answer's end
 UNEXTRACTED = "unextracted"  # metric, with the filter's name: 1 where the filter found no answer in the text

@@ -17,8 +17,8 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError, InfrastructureError, InputError, TaskError, near
-from evomerge.scoring.measures import Measure, ModelInterface
-from evomerge.scoring.rng import temporary_seed
+from evomerge.scoring._rng import temporary_seed
+from evomerge.scoring.metrics._metric import Measure, ModelInterface
 
 SCORE = "score"
 WHOLE = "whole"  # metric, 1 per item: the score is one number for all items together
@@ -190,7 +190,7 @@ def _check_signature(path: str, call: Callable[..., Any]) -> None:
         inspect.signature(call).bind(object())
     except TypeError:
         raise TaskError(
-            f"python {path!r} must take one argument (see evomerge.scoring.python_function.Asked)"
+            f"python {path!r} must take one argument (see evomerge.scoring.metrics._python_function.Asked)"
         ) from None
     except ValueError:  # a built-in without a signature
         return

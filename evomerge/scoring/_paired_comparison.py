@@ -11,7 +11,7 @@ import numpy as np
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError, TaskError
-from evomerge.scoring.estimate import is_whole, values_of
+from evomerge.scoring.estimation._mean import is_whole, values_of
 from evomerge.stats import (
     MeanDifference,
     Sample,

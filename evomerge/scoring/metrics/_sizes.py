@@ -9,7 +9,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import CandidateError
-from evomerge.scoring.measures import Measure, ModelInterface
+from evomerge.scoring.metrics._metric import Measure, ModelInterface
 
 TIMINGS = 8  # forward passes that are timed, each an item, so that the mean has a standard error
 TOKENS = 128  # of the text that is timed, or the model's context where that is shorter
@@ -55,7 +55,7 @@ def forward_seconds(model: Any, count: int) -> list[float]:
     """
     import torch
 
-    from evomerge.scoring.resident_cache import computed_alone
+    from evomerge.scoring.batched._kv_cache import computed_alone
 
     rows = int(model.get_input_embeddings().weight.shape[0])
     device = model.get_input_embeddings().weight.device

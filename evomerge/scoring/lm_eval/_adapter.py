@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from evomerge.candidate import Objective, Response
 from evomerge.errors import ExtraMissing, TaskError, near
 from evomerge.irt import item_id
-from evomerge.scoring.answer_flags import UNEXTRACTED, extraction_failed
-from evomerge.scoring.documents import Document
-from evomerge.scoring.estimate import metric_key
-from evomerge.scoring.loading import Leaf, Loading
-from evomerge.scoring.rng import temporary_seed
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring._answer_flags import UNEXTRACTED, extraction_failed
+from evomerge.scoring._rng import temporary_seed
+from evomerge.scoring.estimation._mean import metric_key
+from evomerge.scoring.lm_eval._documents import Document
+from evomerge.scoring.lm_eval._settings import TaskSettings
+from evomerge.scoring.lm_eval._tasks import Leaf, Loading
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM

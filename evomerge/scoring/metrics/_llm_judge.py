@@ -19,7 +19,7 @@ from typing import Any
 
 from evomerge.candidate import Response
 from evomerge.errors import InfrastructureError, InputError, TaskError
-from evomerge.scoring.measures import Measure, ModelInterface
+from evomerge.scoring.metrics._metric import Measure, ModelInterface
 
 VERDICT = "verdict"
 AT_ONCE = 4  # questions on their way at the same time

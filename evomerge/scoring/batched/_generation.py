@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from evomerge.errors import CandidateError
-from evomerge.scoring.measures import Generation
-from evomerge.scoring.packing import SHORTEST_ROOT
-from evomerge.scoring.resident_cache import compute_root, fork, keeps_logits
-from evomerge.scoring.stopwatch import Stopwatch
+from evomerge.scoring._stopwatch import Stopwatch
+from evomerge.scoring.batched._kv_cache import compute_root, fork, keeps_logits
+from evomerge.scoring.batched._packing import SHORTEST_ROOT
+from evomerge.scoring.metrics._metric import Generation
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # token ids per sequence -> texts, special tokens left out
 
