@@ -28,9 +28,9 @@ import numpy as np
 from evomerge.candidate import Answers, Candidate, Job
 from evomerge.controllers import SearchProblem, build
 from evomerge.pareto import hypervolume
-from evomerge.pool.worker import WorkerSpec
 from evomerge.scoring import TaskSet, TaskSettings, metric_key, split
 from evomerge.space import SearchSpace, build_space
+from evomerge.workers import WorkerSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS, FEWEST = 8, 3

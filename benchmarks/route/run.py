@@ -36,9 +36,10 @@ import made
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.engine import Resident
-from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
 from evomerge.scoring import TaskSet, TaskSettings
+from evomerge.workers import WorkerSpec
+from evomerge.workers._worker import Worker
 
 Hop = tuple[str, int, float]
 Route = tuple[Hop, ...]

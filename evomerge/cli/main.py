@@ -17,8 +17,8 @@ from evomerge.cli.search import add_check, add_resume, add_search
 from evomerge.cli.submit import add_submit
 from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
-from evomerge.pool.secrets import hide
 from evomerge.version import __version__
+from evomerge.workers import hide
 
 OVERVIEW = """\
 Find the merge, or the whole Pareto front of merges, of fine-tuned language models that serves your tasks best.

@@ -13,7 +13,7 @@ from typing import Literal
 
 from evomerge.archive import Archive
 from evomerge.candidate import Outcome
-from evomerge.pool.protocol import Pool
+from evomerge.workers import Pool
 
 MARGIN = 1.5  # the final scoring may take this many times longer than the measured times suggest
 LOOK_SECONDS = 0.5  # interval at which the held devices are counted

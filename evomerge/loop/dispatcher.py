@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
-from evomerge.pool.protocol import Arrival, Pool, PoolEvent, Retry
+from evomerge.workers import Arrival, Pool, PoolEvent, Retry
 
 Items = Mapping[str, tuple[str, ...]]  # task -> ids of items
 Plan = Items | Callable[[Candidate], Items]  # what every candidate answers, or what this one does

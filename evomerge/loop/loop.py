@@ -24,8 +24,8 @@ from evomerge.loop.dispatcher import Dispatcher, Plan
 from evomerge.loop.racing import Fitness, Racing, RacingPolicy
 from evomerge.loop.replay import replay
 from evomerge.loop.tell_queue import TellQueue
-from evomerge.pool.protocol import Arrival, Pool
 from evomerge.recipe import Recipe
+from evomerge.workers import Arrival, Pool
 
 PROGRESS_SECONDS = 0.5  # interval of progress reports; no wait for a result is longer
 MOST_MACHINE_FAILURES = 8  # after so many in a row the machine is at fault, and the rest of the budget would be wasted

@@ -20,8 +20,7 @@ from evomerge.errors import InputError
 
 if TYPE_CHECKING:
     from evomerge.loop import Progress
-    from evomerge.pool.protocol import Pool
-    from evomerge.pool.worker import WorkerSpec
+    from evomerge.workers import Pool, WorkerSpec
 
 _CODE = "confirm_run_unsafe_code"  # lm-eval's argument
 _CODE_ENVIRONMENT = "HF_ALLOW_CODE_EVAL"  # read by the metric behind tasks that run code
@@ -135,14 +134,14 @@ class Execution:
         if self.workers is None and self.address is None:
             if self.gpus_per_worker is not None or self.cpus_per_worker is not None or self.use_head:
                 raise InputError("shares per worker and the head node are for Ray; give --workers or --address too")
-            from evomerge.pool.runner import LocalPool
+            from evomerge.workers import LocalPool
 
             return LocalPool(spec)
         if self.workers is not None and self.workers < 1:
             raise InputError(
                 f"--workers must be at least 1, got {self.workers}; leave it out to use this process alone"
             )
-        from evomerge.pool.ray_pool import start_ray_pool
+        from evomerge.workers import start_ray_pool
 
         return start_ray_pool(
             replace(spec, shared=True),

@@ -18,7 +18,6 @@ from pathlib import Path
 from evomerge.candidate import Candidate, Objective
 from evomerge.checkpoints import revision_of, short_name
 from evomerge.errors import EvomergeError, RunError, SearchFileError
-from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
 from evomerge.results.constraints import constraint_problems
 from evomerge.run.banks import digest_of
@@ -32,6 +31,7 @@ from evomerge.scoring import version as version_of
 from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
 from evomerge.version import __version__
+from evomerge.workers import WorkerSpec
 
 Note = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from evomerge.run.upload_bundle import Luggage, pack
 from evomerge.searchfile.cluster_file import ClusterFile, passed_on
 
 if TYPE_CHECKING:
-    from evomerge.pool.ray_jobs import JobState, RayJobs
+    from evomerge.workers import JobState, RayJobs
 
 STOP_SECONDS = 30  # between asking a job to end and killing it; a search needs a moment to record its end
 _STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"  # read by the process that watches over a job
@@ -123,7 +123,7 @@ def connect(address: str) -> RayJobs:
         ExtraMissing: ray[default] is not installed.
         InputError: nobody answers.
     """
-    from evomerge.pool.ray_jobs import RayJobs
+    from evomerge.workers import RayJobs
 
     return RayJobs(address)
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Response, Score
 from evomerge.errors import CandidateError, InputError
-from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import Recipe, passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run.options import Execution
 from evomerge.scoring import TaskSet, TaskSettings, split
 from evomerge.searchfile import load_recipe
+from evomerge.workers import WorkerSpec
 
 
 def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: int | str | None = None) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from evomerge.archive import Archive
-from evomerge.pool.secrets import hide
 from evomerge.results import open_run
 from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
 from evomerge.tracking.values import Tracker
+from evomerge.workers import hide
 
 EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the run, for every tool)
 SECONDS = 5.0  # pause between two reads of the archive

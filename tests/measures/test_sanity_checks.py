@@ -8,10 +8,10 @@ import evomerge
 from evomerge.candidate import Candidate, Job
 from evomerge.engine import Resident
 from evomerge.errors import CandidateError
-from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import passthrough, recipe_from_mapping
 from evomerge.scoring import ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
 from evomerge.scoring._sanity_checks import check_answers, repetition
+from evomerge.workers import WorkerSpec
 from tests.end_to_end.conftest import TASKS
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model

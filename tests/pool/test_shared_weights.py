@@ -10,8 +10,8 @@ import pytest
 from evomerge.checkpoints import read_layout
 from evomerge.engine import Resident
 from evomerge.errors import WeightsError
-from evomerge.pool.worker import MappedFiles
 from evomerge.recipe import Recipe, Source
+from evomerge.workers._worker import MappedFiles
 from tests.pico import make_model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")

@@ -248,9 +248,9 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pool is the synthetic scorer's; everything else is what `front --remeasure` does."""
-    from evomerge.pool.runner import LocalPool
     from evomerge.run import remeasure
     from evomerge.scoring._synthetic import SyntheticSpec
+    from evomerge.workers import LocalPool
 
     folder = make_run(tmp_path / "run", candidates=32)
     before = open_run(folder)

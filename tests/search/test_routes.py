@@ -11,10 +11,10 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
 from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
-from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import SearchSpace, build_space
+from evomerge.workers import LocalPool
 from tests.search.world import mean_fitness
 
 MERGE = {"merge_method": "passthrough", "models": [{"model": "org/a"}, {"model": "org/b"}]}

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evomerge.errors import InputError
-from evomerge.pool.cluster import Cluster, Node, Resources, WorkerDied, WorkerStarted, differences, versions_here
-from evomerge.pool.protocol import PoolEvent
-from evomerge.pool.retry import JobAttempt, Quarantine
-from evomerge.pool.worker_state import WorkerState
+from evomerge.workers._cluster import Cluster, Node, Resources, WorkerDied, WorkerStarted, differences, versions_here
+from evomerge.workers._pool_protocol import PoolEvent
+from evomerge.workers._retry import JobAttempt, Quarantine
+from evomerge.workers._worker_state import WorkerState
 
 SURVEY_SECONDS = 1.0  # interval at which the cluster's nodes are read
 NODE_WAIT = 900.0  # seconds that a cluster may take to grow before the pool gives up because no worker fits

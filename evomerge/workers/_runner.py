@@ -17,8 +17,8 @@ from typing import Any
 
 from evomerge.candidate import Answers, Failure, FailureKind, Job, Outcome
 from evomerge.errors import CandidateError, InfrastructureError, InputError, MergeError, out_of_memory
-from evomerge.pool.protocol import Evaluator, EvaluatorSpec
-from evomerge.pool.secrets import hide
+from evomerge.workers._pool_protocol import Evaluator, EvaluatorSpec
+from evomerge.workers._secrets import hide
 
 GATHER_SECONDS = 0.02  # results within this time arrive together, so that they share one write to the disk
 MOST_QUEUED = 256

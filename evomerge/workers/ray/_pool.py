@@ -16,7 +16,7 @@ from typing import Any
 
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.errors import ExtraMissing, InputError
-from evomerge.pool.cluster import (
+from evomerge.workers._cluster import (
     Cause,
     JobStarted,
     Metric,
@@ -28,13 +28,13 @@ from evomerge.pool.cluster import (
     WorkerStarted,
     versions_here,
 )
-from evomerge.pool.private_ray import PrivateRay, StdoutFilter, quiet_ray, quiet_settings
-from evomerge.pool.protocol import EvaluatorSpec
-from evomerge.pool.runner import SafeEvaluator
-from evomerge.pool.scheduler import Policy, Scheduler
-from evomerge.pool.secrets import hide, to_pass_on
-from evomerge.pool.timeouts import TimeoutSettings
-from evomerge.pool.worker_set import PoolSize
+from evomerge.workers._pool_protocol import EvaluatorSpec
+from evomerge.workers._runner import SafeEvaluator
+from evomerge.workers._scheduler import Policy, Scheduler
+from evomerge.workers._secrets import hide, to_pass_on
+from evomerge.workers._timeouts import TimeoutSettings
+from evomerge.workers._worker_set import PoolSize
+from evomerge.workers.ray._local_cluster import PrivateRay, StdoutFilter, quiet_ray, quiet_settings
 
 try:
     import ray

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evomerge.candidate import Outcome
-from evomerge.pool.cluster import Metric
-from evomerge.pool.protocol import Arrival, PoolEvent, Retry
+from evomerge.workers._cluster import Metric
+from evomerge.workers._pool_protocol import Arrival, PoolEvent, Retry
 
 STATES = ("starting", "loading", "idle", "busy", "quarantined")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, cast
 
-from evomerge.pool.secrets import hide
+from evomerge.workers._secrets import hide
 
 _OBJECT_STORE = 128 * 2**20  # bytes; only recipes and answers travel
 _LONGEST_FOLDER = 40  # characters: Ray puts sockets below it, and the path of a socket ends at 107

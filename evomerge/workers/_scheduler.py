@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from evomerge.candidate import Answers, Failure, Job, Outcome
 from evomerge.errors import out_of_memory
-from evomerge.pool.cluster import Cause, Cluster, JobStarted, ModelsLoaded, WorkerDied, WorkerEvent, WorkerStarted
-from evomerge.pool.metrics import add_totals, pool_metrics
-from evomerge.pool.protocol import Arrival, PoolEvent, Retry
-from evomerge.pool.retry import JobAttempt, MemoryFraction, Quarantine
-from evomerge.pool.timeouts import LOAD, DurationModel, TimeoutSettings
-from evomerge.pool.worker_set import PoolSize, WorkerSet, best_worker
-from evomerge.pool.worker_state import WorkerState
+from evomerge.workers._cluster import Cause, Cluster, JobStarted, ModelsLoaded, WorkerDied, WorkerEvent, WorkerStarted
+from evomerge.workers._metrics import add_totals, pool_metrics
+from evomerge.workers._pool_protocol import Arrival, PoolEvent, Retry
+from evomerge.workers._retry import JobAttempt, MemoryFraction, Quarantine
+from evomerge.workers._timeouts import LOAD, DurationModel, TimeoutSettings
+from evomerge.workers._worker_set import PoolSize, WorkerSet, best_worker
+from evomerge.workers._worker_state import WorkerState
 
 LONGEST_LOOK = 0.5  # interval in seconds at which deadlines and nodes are checked
 PUBLISH_SECONDS = 5.0  # interval at which metrics are published

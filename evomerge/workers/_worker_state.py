@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evomerge.candidate import Answers, Job
-from evomerge.pool.cluster import Node, WorkerStarted
-from evomerge.pool.retry import JobAttempt
+from evomerge.workers._cluster import Node, WorkerStarted
+from evomerge.workers._retry import JobAttempt
 
 
 @dataclass
