@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.loop import Budget, Reserve
 from evomerge.results.evaluations import BEST_FINALISTS
 from evomerge.run.preparation import Preparation
 from evomerge.run_config import BudgetConfig
+from evomerge.search import Budget, Reserve
 from evomerge.searchfile import BudgetRequest
 from evomerge.searchfile.grammar import wrong_moment
 from evomerge.searchfile.load import budget_problems

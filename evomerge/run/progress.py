@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from evomerge.loop import Progress
 from evomerge.results.progress_line import SECONDS_BETWEEN_LINES, progress_line
 from evomerge.run.budgets import UNLIMITED
 from evomerge.run.options import Reporter
+from evomerge.search import Progress
 
 
 def progress_printer(stream: TextIO) -> Reporter:

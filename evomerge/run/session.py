@@ -15,7 +15,6 @@ from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt import require_seed
-from evomerge.loop import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.results import Run, open_run
 from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
 from evomerge.results.estimates import best_evaluations
@@ -27,6 +26,7 @@ from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptio
 from evomerge.run.places import kept, reopened
 from evomerge.run.preparation import Preparation, from_config, prepare, read_search_file, verify
 from evomerge.run_config import BudgetConfig, RunConfig
+from evomerge.search import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
 

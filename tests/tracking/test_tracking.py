@@ -11,10 +11,10 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.errors import ExtraMissing, InputError
-from evomerge.loop import Rules
 from evomerge.recipe import passthrough
 from evomerge.results import open_run
 from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.search import Rules
 from evomerge.tracking import targets, writer
 from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.targets import TrackerTarget, target_of, targets_of

@@ -9,11 +9,11 @@ from pathlib import Path
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.controllers import SearchProblem, build
-from evomerge.loop import Budget, Rules, evaluate, run_search
 from evomerge.recipe import passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.search import Budget, Rules, evaluate, run_search
 from evomerge.space import build_space
 from evomerge.tracking import tracked
 from evomerge.tracking.writer import Join

@@ -1,0 +1,37 @@
+"""The search loop: ask, record, dispatch, collect, record, tell, until there is a reason to stop.
+
+The tell queue fixes the order of results, racing decides who answers more items, replay resumes from the archive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge._facade import lazy_names
+
+if TYPE_CHECKING:
+    from evomerge.search._budget import Budget, BudgetMeter, Reserve, StopReason
+    from evomerge.search._dispatcher import Dispatcher, Items, Plan
+    from evomerge.search._loop import Progress, Rules, Space, evaluate, run_search
+    from evomerge.search._racing import Fitness, Racing
+    from evomerge.search._replay import replay
+
+__all__ = [
+    "Budget",
+    "BudgetMeter",
+    "Dispatcher",
+    "Fitness",
+    "Items",
+    "Plan",
+    "Progress",
+    "Racing",
+    "Reserve",
+    "Rules",
+    "Space",
+    "StopReason",
+    "evaluate",
+    "replay",
+    "run_search",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, __file__)
