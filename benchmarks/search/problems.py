@@ -117,8 +117,8 @@ class LiveExperts:
     quick = False
 
     def __init__(self, name: str, seed: int) -> None:
+        from evomerge.config import load_search_file
         from evomerge.run.preparation import prepare
-        from evomerge.searchfile import load_search_file
 
         self.name = name
         file, self.reference = LIVE[name]

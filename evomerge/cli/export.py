@@ -98,9 +98,8 @@ evomerge convert evolve.yaml --layers 32            where layer_granularity divi
 
 
 def _run_convert(arguments: argparse.Namespace) -> int:
-    from evomerge.mergekit_evolve import search_file_text
+    from evomerge.config import load_plain, search_file_text
     from evomerge.results.export import write_text
-    from evomerge.searchfile import load_plain
 
     text = search_file_text(load_plain(arguments.file), layers=arguments.layers, name=arguments.file)
     write_text(text, arguments.to)

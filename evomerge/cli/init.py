@@ -43,8 +43,8 @@ evomerge init --base examples/experts/base --model examples/experts/add --model 
 
 
 def _run_init(arguments: argparse.Namespace) -> int:
+    from evomerge.config import Draft, comma_list, draft_text
     from evomerge.results.export import write_text
-    from evomerge.searchfile.draft import Draft, comma_list, draft_text
 
     _ask_for_missing(arguments, _ask if sys.stdin.isatty() else None)
     to = arguments.to or "search.yaml"
@@ -68,7 +68,7 @@ def _run_init(arguments: argparse.Namespace) -> int:
 
 def _ask_for_missing(arguments: argparse.Namespace, ask: Callable[[str, str], str] | None) -> None:
     """Fill the options that were left out and are needed by asking; without anybody to ask, change nothing."""
-    from evomerge.searchfile.draft import METHODS, comma_list
+    from evomerge.config import METHODS, comma_list
 
     if ask is None or (arguments.model and arguments.tasks and (arguments.base or arguments.method == "linear")):
         return
@@ -108,8 +108,8 @@ evomerge schema | head
 
 
 def _run_schema(arguments: argparse.Namespace) -> int:
+    from evomerge.config import search_file_schema
     from evomerge.results.export import write_text
-    from evomerge.searchfile.schema import search_file_schema
 
     write_text(json.dumps(search_file_schema(), indent=1, ensure_ascii=False) + "\n", arguments.to)
     return DONE

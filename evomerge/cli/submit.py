@@ -47,7 +47,7 @@ evomerge submit mine.yaml --cluster clusters/kuberay.yaml | kubectl apply -f -
 
 
 def _run_submit(arguments: argparse.Namespace) -> int:
-    from evomerge.searchfile.cluster_file import load_cluster_file
+    from evomerge.config import load_cluster_file
 
     cluster = load_cluster_file(arguments.cluster)
     if arguments.follow or arguments.stop:

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evomerge.config import SearchFile
 from evomerge.errors import InputError
 from evomerge.irt import Bank, read_bank
 from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
 from evomerge.scoring import ItemPlan, TaskSet, match_bank
-from evomerge.searchfile import SearchFile
 
 ItemHashes = dict[str, dict[str, tuple[str, ...]]]  # task -> item -> hashes of its text, ours first
 

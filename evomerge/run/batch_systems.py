@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from evomerge.config import ClusterFile
 from evomerge.errors import InputError, SearchFileError
 from evomerge.run.options import SubmitOptions, command_line
 from evomerge.run.submit import search_command
 from evomerge.run.upload_bundle import pack
-from evomerge.searchfile.cluster_file import ClusterFile
 
 CONFIG_MAP = "evomerge-search"  # of the manifest: holds the search file
 SEARCH_KEY, MOUNT = "search.yaml", "/search"  # its key, and where the head sees it

@@ -7,14 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from evomerge.config import BudgetRequest, budget_problems, wrong_moment
 from evomerge.errors import InputError
 from evomerge.results.evaluations import BEST_FINALISTS
 from evomerge.run.preparation import Preparation
 from evomerge.run_config import BudgetConfig
 from evomerge.search import Budget, Reserve
-from evomerge.searchfile import BudgetRequest
-from evomerge.searchfile.grammar import wrong_moment
-from evomerge.searchfile.load import budget_problems
 
 UNLIMITED = 2**31  # candidates, where only time is limited
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from evomerge.archive import FILE_NAME
 from evomerge.candidate import Objective
+from evomerge.config import ControllerRequest, load_recipe
 from evomerge.controllers import (
     AUTO,
     SearchProblem,
@@ -34,8 +35,6 @@ from evomerge.results import Run, open_run
 from evomerge.results.evaluations import best_number, fitness_table
 from evomerge.run_config import ControllerConfig, WarmStartConfig
 from evomerge.scoring import ItemPlan
-from evomerge.searchfile import load_recipe
-from evomerge.searchfile.requests import ControllerRequest
 from evomerge.space import SearchSpace
 
 NO_WEIGHT = "a size counts once it has a weight, as in {measure: layers, weight: 0.02}"

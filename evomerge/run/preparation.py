@@ -17,6 +17,7 @@ from pathlib import Path
 
 from evomerge.candidate import Candidate, Objective
 from evomerge.checkpoints import revision_of, short_name
+from evomerge.config import SearchFile, load_search_file
 from evomerge.errors import EvomergeError, RunError, SearchFileError
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
 from evomerge.results.constraints import constraint_problems
@@ -28,7 +29,6 @@ from evomerge.run.task_inspection import SearchTasks, inspect_tasks
 from evomerge.run_config import BudgetConfig, EstimationConfig, ModelsConfig, RacingConfig, RunConfig, TasksConfig
 from evomerge.scoring import ItemPlan, SanityChecks, TaskSet, TaskSettings
 from evomerge.scoring import version as version_of
-from evomerge.searchfile import SearchFile, load_search_file
 from evomerge.space import SearchSpace
 from evomerge.version import __version__
 from evomerge.workers import WorkerSpec

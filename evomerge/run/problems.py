@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from evomerge.config import SearchFile
 from evomerge.errors import SearchFileError
-from evomerge.searchfile import SearchFile
 from evomerge.space import Place, Problem, located
 
 

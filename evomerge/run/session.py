@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from evomerge.archive import Archive, mirror_of
 from evomerge.candidate import Candidate
+from evomerge.config import BudgetRequest, SearchFile, load_search_file
 from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
@@ -27,7 +28,6 @@ from evomerge.run.places import kept, reopened
 from evomerge.run.preparation import Preparation, from_config, prepare, read_search_file, verify
 from evomerge.run_config import BudgetConfig, RunConfig
 from evomerge.search import Fitness, Racing, Rules, StopReason, evaluate, run_search
-from evomerge.searchfile import BudgetRequest, SearchFile, load_search_file
 from evomerge.tracking import targets_of, tracked
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends

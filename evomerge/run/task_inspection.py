@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evomerge.candidate import Objective
+from evomerge.config import ObjectiveRequest, SearchFile
 from evomerge.errors import TaskError
 from evomerge.metric_kinds import is_size, metric_info
 from evomerge.run.banks import held_out_in_banks, names_and_banks
@@ -16,7 +17,6 @@ from evomerge.run_config import BankConfig
 from evomerge.scoring import RESPONSE_TOKENS, Document, ItemPlan, Measure, TaskSet, TaskSettings, metric_key, split
 from evomerge.scoring import documents as documents_of
 from evomerge.scoring import version as version_of
-from evomerge.searchfile import ObjectiveRequest, SearchFile
 
 HELD_OUT_SHARE = 0.5  # fraction of the documents of other measures than tasks, where `holdout` names tasks
 

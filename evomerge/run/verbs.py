@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Response, Score
+from evomerge.config import load_recipe
 from evomerge.errors import CandidateError, InputError
 from evomerge.recipe import Recipe, passthrough
 from evomerge.results import Run, open_run
 from evomerge.results.evaluations import evaluation_of
 from evomerge.run.options import Execution
 from evomerge.scoring import TaskSet, TaskSettings, split
-from evomerge.searchfile import load_recipe
 from evomerge.workers import WorkerSpec
 
 

@@ -13,6 +13,8 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Response
+from evomerge.config import load_search_file, search_file_schema
+from evomerge.config._reference import markdown
 from evomerge.controllers import CONTROLLERS, SearchProblem
 from evomerge.controllers._proposals import Proposals
 from evomerge.controllers._registry import ControllerInfo, register_controller
@@ -21,9 +23,6 @@ from evomerge.metric_kinds import METRICS, MetricInfo, register_metric
 from evomerge.option_fields import option
 from evomerge.scoring import Measure
 from evomerge.scoring.metrics._metric import ModelInterface
-from evomerge.searchfile import load_search_file
-from evomerge.searchfile.reference import markdown
-from evomerge.searchfile.schema import search_file_schema
 
 EXPERTS = Path(__file__).parent.parent.parent / "examples" / "experts"
 

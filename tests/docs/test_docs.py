@@ -13,12 +13,12 @@ from types import ModuleType
 
 import pytest
 
+from evomerge.config._reference import markdown
+from evomerge.config._sections import search_file_section
 from evomerge.controllers import CONTROLLERS
 from evomerge.merge import CATALOGUE
 from evomerge.metric_kinds import METRICS
 from evomerge.results.columns import FRAMES
-from evomerge.searchfile.reference import markdown
-from evomerge.searchfile.sections import search_file_section
 from tests.docs.snippets import REASONS, commands, parses, run, snippets
 
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,13 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Job, Outcome
+from evomerge.config import BudgetRequest
 from evomerge.errors import InputError
 from evomerge.run.budgets import checked, overridden
 from evomerge.run_config import BudgetConfig
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.search import Budget, BudgetMeter, Reserve, evaluate
 from evomerge.search._budget import MARGIN
-from evomerge.searchfile import BudgetRequest
 from tests.clock import Clock as FakeTime
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, trace

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.errors import InputError, SearchFileError
-from evomerge.recipe import recipe_from_mapping
-from evomerge.searchfile import (
+from evomerge.config import (
     BudgetRequest,
     ControllerRequest,
     ObjectiveRequest,
@@ -17,6 +15,8 @@ from evomerge.searchfile import (
     load_recipe,
     load_search_file,
 )
+from evomerge.errors import InputError, SearchFileError
+from evomerge.recipe import recipe_from_mapping
 from evomerge.space import model_places
 from tests.space.files import SMALL, problems
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.searchfile.yaml_lines import read_document
+from evomerge.config._yaml_lines import read_document
 from evomerge.space import Problem, located
 from evomerge.space._problems import dotted
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import metric_forms
-from evomerge.searchfile.sections import search_file_section
+from evomerge.config._grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.config._objective_sections import metric_forms
+from evomerge.config._sections import search_file_section
 from evomerge.space import MARKER_KEYS, MERGE_KEYS
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from evomerge.config._grammar import Anything, Flag, Form, Key, Number, Section, Text
 from evomerge.option_fields import Option, options_of
-from evomerge.searchfile.grammar import Anything, Flag, Form, Key, Number, Section, Text
 
 
 def option_section(options: type) -> Section:

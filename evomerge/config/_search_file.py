@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
 from typing import Any
 
+from evomerge.config._grammar import Text
+from evomerge.config._objective_sections import read_objectives
+from evomerge.config._requests import BudgetRequest, ControllerRequest, ScoringRequest, SearchFile
+from evomerge.config._sections import COMMON, search_file_section
+from evomerge.config._yaml_lines import Document, read_document, read_text
 from evomerge.controllers import CONTROLLERS, warm_starting
 from evomerge.errors import SearchFileError
 from evomerge.merge import CATALOGUE
 from evomerge.model_reference import plain_models
 from evomerge.recipe import Recipe, recipe_from_mapping
-from evomerge.searchfile.grammar import Text
-from evomerge.searchfile.objectives import read_objectives
-from evomerge.searchfile.requests import BudgetRequest, ControllerRequest, ScoringRequest, SearchFile
-from evomerge.searchfile.sections import COMMON, search_file_section
-from evomerge.searchfile.yaml_lines import Document, read_document, read_text
 from evomerge.space import (
     MERGED,
     Place,

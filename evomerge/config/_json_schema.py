@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.config._grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.config._objective_sections import metric_forms
+from evomerge.config._sections import search_file_section
 from evomerge.merge import CATALOGUE
-from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import metric_forms
-from evomerge.searchfile.sections import search_file_section
 from evomerge.space import DTYPES, MARKER_KEYS, MERGE_KEYS, MODULES
 
 Schema = dict[str, Any]
@@ -59,7 +59,7 @@ def schema_of(form: Form) -> Schema:
     if isinstance(form, Either):
         forms = (form.number, form.text, form.many, form.mapping)
         return {"anyOf": [schema_of(entry) for entry in forms if entry is not None]}
-    raise TypeError(f"form of a search file without a schema: {type(form).__name__}; add it to searchfile/schema.py")
+    raise TypeError(f"form of a search file without a schema: {type(form).__name__}; add it to config/_json_schema.py")
 
 
 def _section(section: Section) -> Schema:

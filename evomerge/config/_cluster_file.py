@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from evomerge.config._grammar import Key, Many, Number, Section, Text
+from evomerge.config._yaml_lines import read_document, read_text
 from evomerge.errors import InputError, SearchFileError
-from evomerge.searchfile.grammar import Key, Many, Number, Section, Text
-from evomerge.searchfile.yaml_lines import read_document, read_text
 from evomerge.space import Place, Problem, located
 
 Kind = Literal["here", "ray", "rayjob", "slurm"]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from evomerge.config._grammar import Either, Free, Key, Many, Number, Section, Text
+from evomerge.config._option_forms import option_section
+from evomerge.config._requests import ObjectiveRequest
 from evomerge.metric_kinds import METRICS, sizes
 from evomerge.scoring import RESPONSE_TOKENS, TIMINGS, Measure
-from evomerge.searchfile.grammar import Either, Free, Key, Many, Number, Section, Text
-from evomerge.searchfile.option_forms import option_section
-from evomerge.searchfile.requests import ObjectiveRequest
 from evomerge.space import Place, Problem
 
 PHRASE = Section(

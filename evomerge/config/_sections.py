@@ -5,12 +5,12 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 
 from __future__ import annotations
 
+from evomerge.config._grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
+from evomerge.config._objective_sections import objective_section
+from evomerge.config._option_forms import option_form
 from evomerge.controllers import CONTROLLERS
 from evomerge.option_fields import options_of
 from evomerge.scoring import METHODS
-from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.searchfile.objectives import objective_section
-from evomerge.searchfile.option_forms import option_form
 from evomerge.space import PRESETS, SCALE_FORMS
 
 ESTIMATORS = ("mean", *METHODS)
