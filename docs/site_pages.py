@@ -40,7 +40,7 @@ _FENCE = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 def generated() -> dict[str, str]:
     """Return every generated page: its path below docs/, and its Markdown."""
     from evomerge.config._reference import markdown as search_file
-    from evomerge.results.columns import markdown as frames
+    from evomerge.runs._columns import markdown as frames
 
     schema = "Editors take the [JSON Schema](../searchfile.schema.json), which `evomerge schema` prints."
     return {

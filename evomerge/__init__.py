@@ -26,11 +26,11 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge.errors import EvomergeError
     from evomerge.recipe import Recipe
     from evomerge.report import write_report
-    from evomerge.results import Run, open_run
     from evomerge.run.calibration import calibrate
     from evomerge.run.check import check
     from evomerge.run.session import resume, search
     from evomerge.run.verbs import merge_recipe, replay, score
+    from evomerge.runs import Run, open_run
 
 # public name -> the module that holds it, and its name there where it has another
 _LAZY = {

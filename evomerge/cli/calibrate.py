@@ -107,7 +107,7 @@ def _run_estimate(arguments: argparse.Namespace) -> int:
         return DONE
     import pandas as pd
 
-    from evomerge.results.table_output import print_table
+    from evomerge.runs import print_table
 
     print_table(pd.DataFrame(found).drop(columns="warnings"))
     inside = sum(entry["low"] <= entry["truth"] <= entry["high"] for entry in found) / len(found)

@@ -47,7 +47,7 @@ def _rank_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_export(arguments: argparse.Namespace) -> int:
-    from evomerge.results import open_run
+    from evomerge.runs import open_run
 
     run = open_run(arguments.folder)
     message = run.export(arguments.to, pick=arguments.pick, form=arguments.form, rank=arguments.rank)
@@ -99,7 +99,7 @@ evomerge convert evolve.yaml --layers 32            where layer_granularity divi
 
 def _run_convert(arguments: argparse.Namespace) -> int:
     from evomerge.config import load_plain, search_file_text
-    from evomerge.results.export import write_text
+    from evomerge.runs import write_text
 
     text = search_file_text(load_plain(arguments.file), layers=arguments.layers, name=arguments.file)
     write_text(text, arguments.to)

@@ -44,7 +44,7 @@ evomerge init --base examples/experts/base --model examples/experts/add --model 
 
 def _run_init(arguments: argparse.Namespace) -> int:
     from evomerge.config import Draft, comma_list, draft_text
-    from evomerge.results.export import write_text
+    from evomerge.runs import write_text
 
     _ask_for_missing(arguments, _ask if sys.stdin.isatty() else None)
     to = arguments.to or "search.yaml"
@@ -109,7 +109,7 @@ evomerge schema | head
 
 def _run_schema(arguments: argparse.Namespace) -> int:
     from evomerge.config import search_file_schema
-    from evomerge.results.export import write_text
+    from evomerge.runs import write_text
 
     write_text(json.dumps(search_file_schema(), indent=1, ensure_ascii=False) + "\n", arguments.to)
     return DONE

@@ -31,7 +31,7 @@ evomerge status runs/quickstart --json
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
-    from evomerge.results import open_run
+    from evomerge.runs import open_run
 
     if arguments.watch:
         from evomerge.cli.watch import watch
@@ -65,12 +65,11 @@ evomerge trials runs/quickstart --optuna sqlite:///quickstart.db     for optuna-
 
 
 def _run_trials(arguments: argparse.Namespace) -> int:
-    from evomerge.results import open_run
-    from evomerge.results.table_output import print_table, write_csv, write_json, write_parquet
+    from evomerge.runs import open_run, print_table, write_csv, write_json, write_parquet
 
     run = open_run(arguments.folder)
     if arguments.optuna:
-        from evomerge.results.optuna_storage import write_study
+        from evomerge.runs import write_study
 
         study = write_study(run, arguments.optuna)
         print(
@@ -136,10 +135,7 @@ evomerge front runs/quickstart --predicted 8 --remeasure
 
 def _run_front(arguments: argparse.Namespace) -> int:
     from evomerge.errors import InputError
-    from evomerge.results import open_run
-    from evomerge.results.fronts import FrontRequest, front_mapping
-    from evomerge.results.summaries import front_text
-    from evomerge.results.table_output import write_csv
+    from evomerge.runs import FrontRequest, front_mapping, front_text, open_run, write_csv
 
     run = open_run(arguments.folder)
     count = arguments.predicted
@@ -185,7 +181,7 @@ evomerge report runs/quickstart --to report.html
 
 def _run_report(arguments: argparse.Namespace) -> int:
     from evomerge.report import write_report
-    from evomerge.results import open_run
+    from evomerge.runs import open_run
 
     path = write_report(open_run(arguments.folder), arguments.to)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser", file=sys.stderr)

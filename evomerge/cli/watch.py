@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from evomerge.results.progress_line import SECONDS_BETWEEN_LINES, progress_line
-from evomerge.results.summaries import clock
+from evomerge.runs import SECONDS_BETWEEN_LINES, clock, progress_line
 
 SECONDS = 2.0  # between two looks, in a terminal
 
@@ -31,7 +30,7 @@ def watch(
         seconds: between two looks; default: `SECONDS`, or `SECONDS_BETWEEN_LINES` where no terminal reads.
         sleep: waits; for tests.
     """
-    from evomerge.results import open_run
+    from evomerge.runs import open_run
 
     stream = sys.stdout if stream is None else stream
     view = _Repainted(stream) if stream.isatty() else _Lines(stream)

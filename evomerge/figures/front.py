@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
 
-    from evomerge.results import Run
+    from evomerge.runs import Run
 
 KINDS = ("front", "estimated", "dominated", "parent", "predicted")
 COLOURS = (ORANGE, PURPLE, GREY, BLUE, GREEN)

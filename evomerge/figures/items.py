@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
 
-    from evomerge.results import Run
+    from evomerge.runs import Run
 
 SHOWN_MODELS = 40
 SHOWN_ITEMS = 1200

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
 
-    from evomerge.results import Run
+    from evomerge.runs import Run
 
 
 def progress(run: Run) -> alt.Chart:
@@ -129,7 +129,7 @@ def _parent(library: Any, run: Run) -> list[Any]:
     """Return the line of the best parent's overall fitness, with its name."""
     import pandas as pd
 
-    from evomerge.results.evaluations import best_number
+    from evomerge.runs import best_number
 
     parents = run.data.evaluations(kind="parent")
     number = best_number(parents, run.objectives)

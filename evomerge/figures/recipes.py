@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
 from evomerge.figures.style import INK, SERIES, altair, styled, titled
-from evomerge.results.coefficients import OUTSIDE
+from evomerge.runs import OUTSIDE
 from evomerge.space import MERGED, short_names
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evomerge.recipe import Recipe
-    from evomerge.results import Run
+    from evomerge.runs import Run
 
 
 def recipe(run: Run, pick: int | str = "best") -> alt.Chart:

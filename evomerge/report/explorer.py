@@ -20,8 +20,7 @@ from evomerge.objectives import Objectives
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import Findings, points, with_error
 from evomerge.report.predictions import predicted_points, predictions
-from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.evaluations import fitness_table
+from evomerge.runs import coefficients_frame, fitness_table
 from evomerge.scoring import paired_difference
 from evomerge.yaml_text import yaml_text
 

@@ -13,16 +13,21 @@ from evomerge.candidate import Candidate, Evaluation, Objective, Score
 from evomerge.controllers import CONTROLLERS
 from evomerge.errors import InputError
 from evomerge.objectives import Objectives
-from evomerge.results.evaluations import front_numbers
-from evomerge.results.fronts import FrontAnswer, FrontRequest
-from evomerge.results.holdout import Final, generalisation_frame
-from evomerge.results.surrogates import errors_of, surrogates_of
 from evomerge.run_config import RunConfig
+from evomerge.runs import (
+    Final,
+    FrontAnswer,
+    FrontRequest,
+    errors_of,
+    front_numbers,
+    generalisation_frame,
+    surrogates_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evomerge.results import Run
+    from evomerge.runs import Run
 
 FEWEST, MOST = 20, 500  # candidates between which surrogates are fitted for the report where it does not
 BELIEVABLE = 0.5  # left-out R2 of every objective, below which their front is not shown unasked

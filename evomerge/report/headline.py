@@ -8,8 +8,7 @@ from evomerge.markup import Html, element, joined, number, table
 from evomerge.objectives import Objectives
 from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
 from evomerge.report.findings import Findings, points, with_error
-from evomerge.results.holdout import MEAN, Final
-from evomerge.results.summaries import clock, verdict
+from evomerge.runs import MEAN, Final, clock, verdict
 from evomerge.scoring import Difference
 
 BAR, BAR_HEIGHT = 240, 26  # pixels of an interval's drawing

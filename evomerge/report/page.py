@@ -20,7 +20,7 @@ from evomerge.report.progress import failures, progress, utilisation
 from evomerge.report.provenance import asked, provenance, question
 
 if TYPE_CHECKING:
-    from evomerge.results import Run
+    from evomerge.runs import Run
 
 FILE_NAME = "report.html"
 

@@ -8,8 +8,7 @@ from typing import Any
 from evomerge.markup import Html, element, table
 from evomerge.report.drawing import scrolling
 from evomerge.report.findings import SHOWN_PREDICTED, Findings, points
-from evomerge.results.fronts import remeasured_lines
-from evomerge.results.surrogates import LEVEL
+from evomerge.runs import LEVEL, remeasured_lines
 
 
 def predicted_points(findings: Findings) -> list[dict[str, Any]]:

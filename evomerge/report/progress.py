@@ -10,7 +10,7 @@ import pandas as pd
 from evomerge.markup import Html, element, number, table
 from evomerge.report.drawing import Plot, Scale, band, figure, scale_of, scrolling, steps
 from evomerge.report.findings import Findings
-from evomerge.results.summaries import clock
+from evomerge.runs import clock
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 250, 46, 210, 26
 SHOWN_FAILURES = 20  # kinds of failure

@@ -11,7 +11,7 @@ from evomerge.errors import InputError
 from evomerge.markup import Html, element, number
 from evomerge.report.drawing import Plot, Scale, scale_of, scrolling
 from evomerge.report.findings import BELIEVABLE, Findings, points
-from evomerge.results.surrogates import LEVEL
+from evomerge.runs import LEVEL
 
 if TYPE_CHECKING:
     import pandas as pd

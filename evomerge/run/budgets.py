@@ -9,9 +9,9 @@ from typing import Any
 
 from evomerge.config import BudgetRequest, budget_problems, wrong_moment
 from evomerge.errors import InputError
-from evomerge.results.evaluations import BEST_FINALISTS
 from evomerge.run.preparation import Preparation
 from evomerge.run_config import BudgetConfig
+from evomerge.runs import BEST_FINALISTS
 from evomerge.search import Budget, Reserve
 
 UNLIMITED = 2**31  # candidates, where only time is limited

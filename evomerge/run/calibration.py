@@ -24,8 +24,7 @@ from evomerge.irt import (
     writable,
     write_bank,
 )
-from evomerge.results import Run, open_run
-from evomerge.results.response_table import response_table
+from evomerge.runs import Run, open_run, response_table
 
 # lm-eval writes samples_<task>_<time>.jsonl; its times begin with the year.
 _LOG = re.compile(r"samples_(?P<task>.+?)(_(?P<time>\d{4}-\d\d-\d\dT[\d.\-:]+))?\.jsonl$")

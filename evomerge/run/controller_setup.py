@@ -31,9 +31,8 @@ from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
 from evomerge.pareto import Bounds
 from evomerge.recipe import Recipe
-from evomerge.results import Run, open_run
-from evomerge.results.evaluations import best_number, fitness_table
 from evomerge.run_config import ControllerConfig, WarmStartConfig
+from evomerge.runs import Run, best_number, fitness_table, open_run
 from evomerge.scoring import ItemPlan
 from evomerge.space import SearchSpace
 

@@ -20,13 +20,13 @@ from evomerge.checkpoints import revision_of, short_name
 from evomerge.config import SearchFile, load_search_file
 from evomerge.errors import EvomergeError, RunError, SearchFileError
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
-from evomerge.results.constraints import constraint_problems
 from evomerge.run.banks import digest_of
 from evomerge.run.controller_setup import decide
 from evomerge.run.model_inspection import Models, inspect_models, tokenizer_of
 from evomerge.run.problems import Problems
 from evomerge.run.task_inspection import SearchTasks, inspect_tasks
 from evomerge.run_config import BudgetConfig, EstimationConfig, ModelsConfig, RacingConfig, RunConfig, TasksConfig
+from evomerge.runs import constraint_problems
 from evomerge.scoring import ItemPlan, SanityChecks, TaskSet, TaskSettings
 from evomerge.scoring import version as version_of
 from evomerge.space import SearchSpace

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from evomerge.results.progress_line import SECONDS_BETWEEN_LINES, progress_line
 from evomerge.run.budgets import UNLIMITED
 from evomerge.run.options import Reporter
+from evomerge.runs import SECONDS_BETWEEN_LINES, progress_line
 from evomerge.search import Progress
 
 

@@ -7,11 +7,10 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate
 from evomerge.errors import EvomergeError, InputError
-from evomerge.results import Run
-from evomerge.results.fronts import FrontAnswer, FrontRequest
 from evomerge.run.options import Execution
 from evomerge.run.preparation import from_config, verify
 from evomerge.run_config import RunConfig
+from evomerge.runs import FrontAnswer, FrontRequest, Run
 from evomerge.search import evaluate
 
 

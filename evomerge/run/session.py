@@ -16,10 +16,6 @@ from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt import require_seed
-from evomerge.results import Run, open_run
-from evomerge.results.constraints import Constraint, bounds_of, feasible_evaluations, parent_scores, read_constraints
-from evomerge.results.estimates import best_evaluations
-from evomerge.results.evaluations import BEST_FINALISTS, answered_everything, evaluation_of, finalists
 from evomerge.run.budgets import budget_of, checked, overridden
 from evomerge.run.controller_setup import search_problem
 from evomerge.run.estimation import Estimation
@@ -27,6 +23,20 @@ from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptio
 from evomerge.run.places import kept, reopened
 from evomerge.run.preparation import Preparation, from_config, prepare, read_search_file, verify
 from evomerge.run_config import BudgetConfig, RunConfig
+from evomerge.runs import (
+    BEST_FINALISTS,
+    Constraint,
+    Run,
+    answered_everything,
+    best_evaluations,
+    bounds_of,
+    evaluation_of,
+    feasible_evaluations,
+    finalists,
+    open_run,
+    parent_scores,
+    read_constraints,
+)
 from evomerge.search import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.tracking import targets_of, tracked
 

@@ -11,9 +11,8 @@ from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Resp
 from evomerge.config import load_recipe
 from evomerge.errors import CandidateError, InputError
 from evomerge.recipe import Recipe, passthrough
-from evomerge.results import Run, open_run
-from evomerge.results.evaluations import evaluation_of
 from evomerge.run.options import Execution
+from evomerge.runs import Run, evaluation_of, open_run
 from evomerge.scoring import TaskSet, TaskSettings, split
 from evomerge.workers import WorkerSpec
 
@@ -34,8 +33,7 @@ def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: 
     """
     from evomerge.checkpoints import revision_of
     from evomerge.engine import export
-    from evomerge.results.export import findings_text, write_lora
-    from evomerge.results.model_card import recipe_card
+    from evomerge.runs import findings_text, recipe_card, write_lora
 
     if form not in ("hf", "lora") or (rank is not None and form != "lora"):
         raise InputError(f"expected form hf, or lora with a rank, got form {form!r} and rank {rank!r}")

@@ -25,8 +25,7 @@ import yaml
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation
 from evomerge.errors import EvomergeError
-from evomerge.results import Run
-from evomerge.results.table_output import plain
+from evomerge.runs import Run, plain
 from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, LoggedStep, Plain, RunInfo, RunResult
 
 

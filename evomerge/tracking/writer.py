@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from evomerge.archive import Archive
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
 from evomerge.tracking.values import Tracker

@@ -13,7 +13,7 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.cli import main
 from evomerge.cli.watch import seconds_left, status_line, watch
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from tests.clock import BACKSTOP
 from tests.run.made import make_run
 

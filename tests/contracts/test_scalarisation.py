@@ -11,7 +11,7 @@ from evomerge.candidate import Evaluation, Objective, Score
 from evomerge.controllers import SearchProblem, build
 from evomerge.controllers._cma_es import CmaEs
 from evomerge.objectives import Objectives
-from evomerge.results.evaluations import best_number
+from evomerge.runs import best_number
 from evomerge.scoring import Measure
 
 TASK = Objective("left", "left", "acc")

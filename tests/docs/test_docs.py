@@ -18,7 +18,7 @@ from evomerge.config._sections import search_file_section
 from evomerge.controllers import CONTROLLERS
 from evomerge.merge import CATALOGUE
 from evomerge.metric_kinds import METRICS
-from evomerge.results.columns import FRAMES
+from evomerge.runs._columns import FRAMES
 from tests.docs.snippets import REASONS, commands, parses, run, snippets
 
 ROOT = Path(__file__).parents[2]

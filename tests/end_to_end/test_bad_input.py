@@ -16,7 +16,7 @@ from evomerge.archive import Archive
 from evomerge.cli import main
 from evomerge.irt import ResponseTable
 from evomerge.irt._backtest import calibrate
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from evomerge.scoring import TaskSet, TaskSettings
 from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model

@@ -19,8 +19,7 @@ from evomerge.errors import InputError
 from evomerge.report import report_html, write_report
 from evomerge.report.drawing import Plot, Scale, band, spread, steps
 from evomerge.report.findings import points, with_error
-from evomerge.results import Run, open_run
-from evomerge.results.fronts import FrontRequest, front_mapping
+from evomerge.runs import FrontRequest, Run, front_mapping, open_run
 from tests.report.worlds import HOSTILE, make_world
 
 NAMES = ["two", "four", "one", "hostile", "predicted", "estimated"]

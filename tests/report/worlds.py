@@ -12,8 +12,8 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
 from evomerge.controllers import SearchProblem, build
 from evomerge.recipe import passthrough
-from evomerge.results.evaluations import evaluation_of, finalists
 from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
+from evomerge.runs import evaluation_of, finalists
 from evomerge.scoring import ItemPlan
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.search import Budget, evaluate, run_search

@@ -12,9 +12,9 @@ import yaml
 from evomerge.config import ControllerRequest
 from evomerge.controllers import build
 from evomerge.errors import InputError
-from evomerge.results import Run, open_run
 from evomerge.run.controller_setup import decide, search_problem
 from evomerge.run_config import ControllerConfig
+from evomerge.runs import Run, open_run
 from evomerge.scoring import ItemPlan
 from evomerge.space import build_space
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, make_run

@@ -9,7 +9,7 @@ import pytest
 from evomerge import figures
 from evomerge.errors import InputError
 from evomerge.figures.front import front_frame
-from evomerge.results import Run, open_run
+from evomerge.runs import Run, open_run
 from tests.run.made import make_run
 
 

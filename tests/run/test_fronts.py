@@ -13,9 +13,7 @@ from evomerge.candidate import FIRST_REMEASURED, Objective
 from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.pareto import hypervolume
-from evomerge.results import Run, open_run
-from evomerge.results.constraints import read_constraints
-from evomerge.results.fronts import FrontRequest, front_mapping
+from evomerge.runs import FrontRequest, Run, front_mapping, open_run, read_constraints
 from tests.run.made import OBJECTIVES, OPTIMA, PARENTS, make_run
 
 
@@ -59,7 +57,7 @@ def test_json_tells_predicted_points_with_intervals_the_surrogates_errors_and_do
 
 def test_left_out_errors_are_those_of_fits_without_the_candidate(run: Run) -> None:
     """The root mean squared error of refits that each leave one out, by hand, with the shape and ridge of the fit."""
-    from evomerge.results.surrogates import errors_of, surrogates_of
+    from evomerge.runs import errors_of, surrogates_of
     from evomerge.surrogates import predict
     from evomerge.surrogates._quadratic import fit
 

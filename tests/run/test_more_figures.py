@@ -18,7 +18,7 @@ from evomerge.figures.progress import utilisation_frame
 from evomerge.figures.recipes import recipe_frame, route_chart, route_frame
 from evomerge.irt import ResponseTable, calibrate_table
 from evomerge.recipe import recipe_from_mapping
-from evomerge.results import Run, open_run
+from evomerge.runs import Run, open_run
 from tests.estimators.worlds import prepared
 from tests.estimators.worlds import search as estimated_search
 from tests.report.worlds import HOSTILE, make_world

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from evomerge.results.progress_line import progress_line
 from evomerge.run.progress import progress_printer
+from evomerge.runs import progress_line
 from evomerge.search import Progress
 
 

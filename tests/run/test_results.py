@@ -11,8 +11,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.errors import InputError, RunError
-from evomerge.results import Run, open_run
-from evomerge.results.fronts import front_mapping
+from evomerge.runs import Run, front_mapping, open_run
 from tests.clock import BACKSTOP
 from tests.run.made import HELD, ITEMS, make_run
 

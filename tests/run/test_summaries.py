@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evomerge.candidate import Score
-from evomerge.results.holdout import Final
-from evomerge.results.summaries import clock, verdict
+from evomerge.runs import Final, clock, verdict
 from evomerge.scoring import Difference
 
 

@@ -9,7 +9,7 @@ import yaml
 
 import evomerge
 from evomerge.engine import export
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from tests.pico import PRINTABLE, make_model, make_tokenizer
 
 TASKS = Path(__file__).parent.parent / "scoring" / "tasks"

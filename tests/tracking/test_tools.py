@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.results import Run, open_run
+from evomerge.runs import Run, open_run
 from evomerge.tracking.metrics import RunMetrics
 from evomerge.tracking.mlflow_log import MlflowLog
 from evomerge.tracking.tensorboard_log import TensorBoardLog

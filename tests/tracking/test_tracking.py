@@ -12,7 +12,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.errors import ExtraMissing, InputError
 from evomerge.recipe import passthrough
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.search import Rules
 from evomerge.tracking import targets, writer

@@ -10,8 +10,7 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.controllers import SearchProblem, build
 from evomerge.recipe import passthrough
-from evomerge.results import Run, open_run
-from evomerge.results.evaluations import evaluation_of, finalists
+from evomerge.runs import Run, evaluation_of, finalists, open_run
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.search import Budget, Rules, evaluate, run_search
 from evomerge.space import build_space

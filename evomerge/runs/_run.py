@@ -14,21 +14,21 @@ from evomerge.archive import FILE_NAME
 from evomerge.candidate import Candidate, Objective, Split
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
-from evomerge.results.comparison import Comparison, compare_models
-from evomerge.results.evaluations import front_numbers
-from evomerge.results.fronts import MEASURED, FrontAnswer, FrontRequest, front_frame, front_of
-from evomerge.results.holdout import Final, finals_of
-from evomerge.results.run_data import RunData
-from evomerge.results.selection import best_candidate, picked_candidate
-from evomerge.results.status import status_of
-from evomerge.results.tables import RunTables
 from evomerge.run_config import RunConfig
+from evomerge.runs._candidate_selection import best_candidate, picked_candidate
+from evomerge.runs._comparison import Comparison, compare_models
+from evomerge.runs._evaluations import front_numbers
+from evomerge.runs._fronts import MEASURED, FrontAnswer, FrontRequest, front_frame, front_of
+from evomerge.runs._holdout import Final, finals_of
+from evomerge.runs._run_data import RunData
+from evomerge.runs._status import status_of
+from evomerge.runs._tables import RunTables
 from evomerge.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evomerge.results.front_table import Front
+    from evomerge.runs._front_table import Front
 
 
 def open_run(folder: str | Path) -> Run:
@@ -62,7 +62,7 @@ class Run:
         return f"Run({str(self.folder)!r}, {self.state}, {len(self.data.candidates())} candidates)"
 
     def _repr_html_(self) -> str:
-        from evomerge.results.overview import overview
+        from evomerge.runs._overview import overview
 
         return overview(self.data)
 
@@ -247,7 +247,7 @@ class Run:
         >>> run.export("best.yaml", form="mergekit")
         'wrote candidate 6 as a mergekit file: best.yaml'
         """
-        from evomerge.results.export import export_candidate
+        from evomerge.runs._export import export_candidate
 
         return export_candidate(self.data, to, pick=str(pick), form=form, rank=rank)
 
@@ -275,7 +275,7 @@ class Run:
         >>> print(run.status_text().splitlines()[1])
           candidates  15 done, 1 failed, of 16
         """
-        from evomerge.results.summaries import status_text
+        from evomerge.runs._summaries import status_text
 
         return status_text(self.data)
 
@@ -286,6 +286,6 @@ class Run:
         >>> print(run.summary().splitlines()[2])
         Pareto front, 7 candidates (search items; mean ± standard error):
         """
-        from evomerge.results.summaries import summary_text
+        from evomerge.runs._summaries import summary_text
 
         return summary_text(self.data)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from evomerge.model_reference import MODEL_KEYS, parse
-from evomerge.results.holdout import finals_of
-from evomerge.results.run_data import RunData
-from evomerge.results.status import status_of
-from evomerge.results.summaries import verdict
+from evomerge.runs._holdout import finals_of
+from evomerge.runs._run_data import RunData
+from evomerge.runs._status import status_of
+from evomerge.runs._summaries import verdict
 from evomerge.version import __version__
 from evomerge.yaml_text import yaml_text
 

@@ -15,7 +15,7 @@ import numpy as np
 from evomerge.candidate import Candidate, Evaluation, Objective
 from evomerge.errors import InputError, near
 from evomerge.pareto import Array, Bounds, Mask
-from evomerge.results.evaluations import fitness_table
+from evomerge.runs._evaluations import fitness_table
 
 EXAMPLE = "as in 'safety >= base - 1 point', 'add >= 0.6', 'sort >= best - 2%'"
 _FORM = re.compile(r"^\s*(?P<objective>.+?)\s*(?P<sign>>=|<=)\s*(?P<bound>.+?)\s*$")

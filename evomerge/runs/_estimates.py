@@ -11,7 +11,7 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Objective, Response, Score
 from evomerge.irt import interval
-from evomerge.results.evaluations import evaluation_of
+from evomerge.runs._evaluations import evaluation_of
 from evomerge.scoring import values_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 
 from evomerge.objectives import Objectives
 from evomerge.pareto import extend_front, hypervolume_history
-from evomerge.results.evaluations import fitness_table, reference_point
-from evomerge.results.run_data import RunData
+from evomerge.runs._evaluations import fitness_table, reference_point
+from evomerge.runs._run_data import RunData
 from evomerge.stats import normal_reach
 
 if TYPE_CHECKING:

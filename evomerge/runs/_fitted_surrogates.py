@@ -14,8 +14,8 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.pareto import Array
-from evomerge.results.evaluations import best_number, fitness_table
-from evomerge.results.run_data import RunData
+from evomerge.runs._evaluations import best_number, fitness_table
+from evomerge.runs._run_data import RunData
 from evomerge.surrogates import (
     LinkName,
     PredictedFront,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from evomerge.candidate import Candidate
 from evomerge.errors import InputError, near
-from evomerge.results.evaluations import best_number, pick_number
-from evomerge.results.run_data import RunData
+from evomerge.runs._evaluations import best_number, pick_number
+from evomerge.runs._run_data import RunData
 
 
 def best_candidate(run: RunData) -> Candidate | None:

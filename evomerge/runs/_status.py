@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.objectives import Objectives
-from evomerge.results.estimates import estimates_frame, estimates_summary
-from evomerge.results.evaluations import best_number, front_numbers
-from evomerge.results.fronts import front_volume
-from evomerge.results.run_data import RunData
+from evomerge.runs._estimates import estimates_frame, estimates_summary
+from evomerge.runs._evaluations import best_number, front_numbers
+from evomerge.runs._fronts import front_volume
+from evomerge.runs._run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ from evomerge.candidate import Objective, Response, Split
 from evomerge.errors import InputError
 from evomerge.markup import element, table
 from evomerge.objectives import Objectives
-from evomerge.results.run_data import RunData
-from evomerge.results.selection import named_candidate
+from evomerge.runs._candidate_selection import named_candidate
+from evomerge.runs._run_data import RunData
 from evomerge.scoring import Difference, metric_key, paired_difference, values_of
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from evomerge.archive import holder_of
 from evomerge.candidate import Split
-from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.estimates import estimates_frame
-from evomerge.results.frames import events_frame, failures_frame, items_frame, parents_frame, trials_frame
-from evomerge.results.history import history_frame, hypervolume_frame
-from evomerge.results.holdout import finals_of, generalisation_frame
-from evomerge.results.run_data import RunData
-from evomerge.results.selection import picked_candidate
-from evomerge.results.utilisation import utilisation_frame, work_frame
+from evomerge.runs._candidate_selection import picked_candidate
+from evomerge.runs._coefficients import coefficients_frame
+from evomerge.runs._estimates import estimates_frame
+from evomerge.runs._frames import events_frame, failures_frame, items_frame, parents_frame, trials_frame
+from evomerge.runs._history import history_frame, hypervolume_frame
+from evomerge.runs._holdout import finals_of, generalisation_frame
+from evomerge.runs._run_data import RunData
+from evomerge.runs._utilisation import utilisation_frame, work_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +160,7 @@ class RunTables:
         0  weight.left      left
         1  weight.left     right
         """
-        from evomerge.results.landscapes import importance_frame
+        from evomerge.runs._landscapes import importance_frame
 
         return importance_frame(self._data)
 
@@ -174,6 +174,6 @@ class RunTables:
 
         Columns in `landscapes.landscape_frame`.
         """
-        from evomerge.results.landscapes import landscape_frame
+        from evomerge.runs._landscapes import landscape_frame
 
         return landscape_frame(self._data, pick, to, steps)

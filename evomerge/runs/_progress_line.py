@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evomerge.results.summaries import clock
+from evomerge.runs._summaries import clock
 
 SECONDS_BETWEEN_LINES = 15.0  # interval of lines written to a file or a pipe
 

@@ -11,10 +11,10 @@ from evomerge.candidate import Candidate
 from evomerge.controllers import model_weights_in
 from evomerge.errors import InputError
 from evomerge.pareto import Array
-from evomerge.results.evaluations import fitness_table
-from evomerge.results.run_data import RunData
-from evomerge.results.selection import picked_candidate
-from evomerge.results.surrogates import LEVEL, RunSurrogates, surrogates_of
+from evomerge.runs._candidate_selection import picked_candidate
+from evomerge.runs._evaluations import fitness_table
+from evomerge.runs._fitted_surrogates import LEVEL, RunSurrogates, surrogates_of
+from evomerge.runs._run_data import RunData
 from evomerge.surrogates import (
     binned_shares,
     partial_rank_correlation,

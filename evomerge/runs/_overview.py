@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from evomerge.markup import element, joined, table
-from evomerge.results.fronts import front_frame
-from evomerge.results.holdout import finals_of
-from evomerge.results.run_data import RunData
-from evomerge.results.status import status_of
-from evomerge.results.summaries import clock, verdict
-from evomerge.results.tables import RunTables
+from evomerge.runs._fronts import front_frame
+from evomerge.runs._holdout import finals_of
+from evomerge.runs._run_data import RunData
+from evomerge.runs._status import status_of
+from evomerge.runs._summaries import clock, verdict
+from evomerge.runs._tables import RunTables
 
 
 def overview(run: RunData) -> str:

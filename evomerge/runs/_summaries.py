@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.candidate import Score
-from evomerge.results.fronts import MEASURED, FrontRequest, front_frame, front_of, remeasured_lines
-from evomerge.results.holdout import Final, finals_of
-from evomerge.results.run_data import RunData
-from evomerge.results.selection import best_candidate
-from evomerge.results.status import status_of
-from evomerge.results.table_output import table_text
-from evomerge.results.tables import RunTables
+from evomerge.runs._candidate_selection import best_candidate
+from evomerge.runs._frame_output import table_text
+from evomerge.runs._fronts import MEASURED, FrontRequest, front_frame, front_of, remeasured_lines
+from evomerge.runs._holdout import Final, finals_of
+from evomerge.runs._run_data import RunData
+from evomerge.runs._status import status_of
+from evomerge.runs._tables import RunTables
 from evomerge.scoring import SHORTENED, TRUNCATED, UNEXTRACTED, Difference
 
 WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from evomerge.candidate import Candidate
 from evomerge.errors import InputError
 from evomerge.recipe import Recipe
-from evomerge.results.model_card import model_card
-from evomerge.results.run_data import RunData
-from evomerge.results.selection import picked_candidate
+from evomerge.runs._candidate_selection import picked_candidate
+from evomerge.runs._model_card import model_card
+from evomerge.runs._run_data import RunData
 from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:

@@ -14,18 +14,18 @@ from typing import Any
 from evomerge.archive import Archive, holder_of
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Kind, Objective, Outcome, Response, Split
 from evomerge.errors import InputError
-from evomerge.results.constraints import (
+from evomerge.run_config import RunConfig
+from evomerge.runs._estimates import best_evaluation, full_only, recorded_estimates, search_answers
+from evomerge.runs._evaluations import answered_everything, evaluation_of
+from evomerge.runs._feasibility import (
     Constraint,
     feasible_evaluations,
     infeasible_text,
     parent_scores,
     read_constraints,
 )
-from evomerge.results.estimates import best_evaluation, full_only, recorded_estimates, search_answers
-from evomerge.results.evaluations import answered_everything, evaluation_of
-from evomerge.results.frames import flag_metrics
-from evomerge.results.utilisation import usage_summary
-from evomerge.run_config import RunConfig
+from evomerge.runs._frames import flag_metrics
+from evomerge.runs._utilisation import usage_summary
 from evomerge.space import SearchSpace
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.irt import ResponseTable
-from evomerge.results.run_data import RunData
+from evomerge.runs._run_data import RunData
 from evomerge.scoring import values_of
 
 # A model that answered less than this share of the search items, as most do where scores are estimated, is left out:

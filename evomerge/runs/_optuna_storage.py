@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.candidate import Candidate, Evaluation
 from evomerge.errors import ExtraMissing, InputError
-from evomerge.results.table_output import plain
+from evomerge.runs._frame_output import plain
 from evomerge.space import Gene
 
 if TYPE_CHECKING:
     import optuna
 
-    from evomerge.results.run import Run
+    from evomerge.runs._run import Run
 
 
 def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study:

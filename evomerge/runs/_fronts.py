@@ -24,17 +24,17 @@ from evomerge.pareto import (
     overall_desirability,
     representatives,
 )
-from evomerge.results.constraints import Constraint, parent_scores, read_constraints, require_feasible
-from evomerge.results.evaluations import fitness_table, front_numbers, preference_of, reference_point
-from evomerge.results.run_data import RunData
-from evomerge.results.surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
-from evomerge.results.table_output import plain
+from evomerge.runs._evaluations import fitness_table, front_numbers, preference_of, reference_point
+from evomerge.runs._feasibility import Constraint, parent_scores, read_constraints, require_feasible
+from evomerge.runs._fitted_surrogates import LEVEL, RunSurrogates, errors_of, reasons_to_doubt, surrogates_of
+from evomerge.runs._frame_output import plain
+from evomerge.runs._run_data import RunData
 from evomerge.surrogates import PredictedFront, check_front
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evomerge.results.front_table import Front
+    from evomerge.runs._front_table import Front
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def front_of(run: RunData, request: FrontRequest = MEASURED) -> FrontAnswer:
 
 def front_frame(run: RunData, request: FrontRequest = MEASURED) -> Front:
     """Return the front as a frame that shows itself in a notebook: candidate, measured, score.*, stderr.*."""
-    from evomerge.results.front_table import front_table
+    from evomerge.runs._front_table import front_table
 
     return front_table(front_of(run, request).frame(), run.objectives)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from evomerge.candidate import Evaluation, Objective, Response, Score
 from evomerge.objectives import Objectives
-from evomerge.results.evaluations import evaluation_of
-from evomerge.results.run_data import RunData
+from evomerge.runs._evaluations import evaluation_of
+from evomerge.runs._run_data import RunData
 from evomerge.scoring import Difference, gain_over_best, joint_gains
 
 if TYPE_CHECKING:
