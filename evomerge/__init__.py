@@ -10,7 +10,7 @@ the package costs nothing and needs none of torch, ray or lm-eval.
     run = evomerge.open_run("runs/quickstart")      # any time later, also while it runs
     run.front(), run.best(), run.trials()
     run.export("merged", pick="best")
-    evomerge.figures.save(evomerge.figures.front(run), "front.svg")
+    evomerge.figures.save(evomerge.reports.figures._front_chart(run), "front.svg")
     evomerge.write_report(run)
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge import figures as figures
     from evomerge.errors import EvomergeError
     from evomerge.recipe import Recipe
-    from evomerge.report import write_report
+    from evomerge.reports import write_report
     from evomerge.run.calibration import calibrate
     from evomerge.run.check import check
     from evomerge.run.session import resume, search

@@ -180,7 +180,7 @@ evomerge report runs/quickstart --to report.html
 
 
 def _run_report(arguments: argparse.Namespace) -> int:
-    from evomerge.report import write_report
+    from evomerge.reports import write_report
     from evomerge.runs import open_run
 
     path = write_report(open_run(arguments.folder), arguments.to)

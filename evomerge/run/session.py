@@ -16,6 +16,7 @@ from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt import require_seed
+from evomerge.reports import targets_of, tracked
 from evomerge.run.budgets import budget_of, checked, overridden
 from evomerge.run.controller_setup import search_problem
 from evomerge.run.estimation import Estimation
@@ -38,7 +39,6 @@ from evomerge.runs import (
     read_constraints,
 )
 from evomerge.search import Fitness, Racing, Rules, StopReason, evaluate, run_search
-from evomerge.tracking import targets_of, tracked
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
 

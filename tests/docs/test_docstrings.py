@@ -48,7 +48,7 @@ EXTENDING = {
     "evomerge.report": ("write_report", "report_html"),
     "evomerge.run.check": ("CheckReport",),
     "evomerge.run.options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
-    "evomerge.tracking.values": ("RunInfo", "LoggedStep", "RunResult", "Resumed", "Tracker"),
+    "evomerge.reports.trackers._values": ("RunInfo", "LoggedStep", "RunResult", "Resumed", "Tracker"),
 }
 OWN_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.report import write_report
+from evomerge.reports import write_report
 from evomerge.runs import Run, open_run
 from tests.estimators.worlds import prepared
 from tests.estimators.worlds import search as estimated_search

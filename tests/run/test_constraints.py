@@ -10,7 +10,7 @@ import pytest
 from evomerge.candidate import Objective
 from evomerge.cli import main
 from evomerge.pareto import hypervolume, non_dominated
-from evomerge.report import write_report
+from evomerge.reports import write_report
 from evomerge.runs import Run, bounds_of, constraint_problems, open_run, read_constraints
 from evomerge.runs._fronts import front_volume, reference_of
 from tests.run.made import OBJECTIVES, make_run

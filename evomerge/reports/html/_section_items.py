@@ -8,8 +8,8 @@ import numpy as np
 
 from evomerge.candidate import Objective, Split
 from evomerge.markup import Html, element, joined, number
-from evomerge.report.drawing import scrolling
-from evomerge.report.findings import Findings
+from evomerge.reports.html._drawing import scrolling
+from evomerge.reports.html._findings import Findings
 from evomerge.scoring import values_of
 
 MOST_CANDIDATES = 4  # candidates shown, parents not counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, altair, shown_name, styled
+from evomerge.reports.figures._style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, altair, shown_name, styled
 
 if TYPE_CHECKING:
     import altair as alt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
-from evomerge.figures.style import INK, SERIES, altair, styled, titled
+from evomerge.reports.figures._style import INK, SERIES, altair, styled, titled
 from evomerge.runs import OUTSIDE
 from evomerge.space import MERGED, short_names
 

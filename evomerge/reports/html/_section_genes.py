@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from evomerge.markup import Html, element, joined, table
-from evomerge.report.drawing import scrolling
-from evomerge.report.findings import Findings
-from evomerge.report.slices import slices
+from evomerge.reports.html._drawing import scrolling
+from evomerge.reports.html._findings import Findings
+from evomerge.reports.html._section_slices import slices
 
 SHOWN_GENES = 12
 LEAST_CANDIDATES = 20  # with fewer candidates the fractions of variance are noise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, LoggedStep, Resumed, RunInfo, RunResult
+from evomerge.reports.trackers._values import MARKER, MOST_TRIALS, LoggedStep, Resumed, RunInfo, RunResult
 
 TRIALS = "candidates"  # folder of the entries under HPARAMS, a run of TensorBoard each
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evomerge.tracking.values import MARKER, MOST_TRIALS, LoggedStep, Plain, Resumed, RunInfo, RunResult
+from evomerge.reports.trackers._values import MARKER, MOST_TRIALS, LoggedStep, Plain, Resumed, RunInfo, RunResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

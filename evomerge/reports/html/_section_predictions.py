@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 from evomerge.markup import Html, element, table
-from evomerge.report.drawing import scrolling
-from evomerge.report.findings import SHOWN_PREDICTED, Findings, points
+from evomerge.reports.html._drawing import scrolling
+from evomerge.reports.html._findings import SHOWN_PREDICTED, Findings, points
 from evomerge.runs import LEVEL, remeasured_lines
 
 

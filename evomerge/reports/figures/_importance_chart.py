@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREY, ORANGE, SERIES, altair, styled
+from evomerge.reports.figures._style import BLUE, GREY, ORANGE, SERIES, altair, styled
 
 if TYPE_CHECKING:
     import altair as alt

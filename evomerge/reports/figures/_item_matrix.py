@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.candidate import Split
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, INK, ORANGE, REACH, altair, styled, titled
+from evomerge.reports.figures._style import BLUE, INK, ORANGE, REACH, altair, styled, titled
 from evomerge.scoring import metric_key
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREEN, GREY, INK, ORANGE, altair, titled
 from evomerge.objectives import Objectives
+from evomerge.reports.figures._style import BLUE, GREEN, GREY, INK, ORANGE, altair, titled
 
 if TYPE_CHECKING:
     import altair as alt

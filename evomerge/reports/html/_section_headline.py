@@ -6,8 +6,8 @@ import math
 
 from evomerge.markup import Html, element, joined, number, table
 from evomerge.objectives import Objectives
-from evomerge.report.drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
-from evomerge.report.findings import Findings, points, with_error
+from evomerge.reports.html._drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
+from evomerge.reports.html._findings import Findings, points, with_error
 from evomerge.runs import MEAN, Final, clock, verdict
 from evomerge.scoring import Difference
 

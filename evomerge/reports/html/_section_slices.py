@@ -9,8 +9,8 @@ import numpy as np
 
 from evomerge.errors import InputError
 from evomerge.markup import Html, element, number
-from evomerge.report.drawing import Plot, Scale, scale_of, scrolling
-from evomerge.report.findings import BELIEVABLE, Findings, points
+from evomerge.reports.html._drawing import Plot, Scale, scale_of, scrolling
+from evomerge.reports.html._findings import BELIEVABLE, Findings, points
 from evomerge.runs import LEVEL
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from evomerge.markup import Html, element, number, table
-from evomerge.report.drawing import Plot, Scale, band, figure, scale_of, scrolling, steps
-from evomerge.report.findings import Findings
+from evomerge.reports.html._drawing import Plot, Scale, band, figure, scale_of, scrolling, steps
+from evomerge.reports.html._findings import Findings
 from evomerge.runs import clock
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 250, 46, 210, 26

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from evomerge.archive import Archive
+from evomerge.reports.trackers._metric_stream import RunMetrics
+from evomerge.reports.trackers._targets import TrackerTarget, target_of, targets_of
+from evomerge.reports.trackers._values import Tracker
 from evomerge.runs import open_run
-from evomerge.tracking.metrics import RunMetrics
-from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
-from evomerge.tracking.values import Tracker
 from evomerge.workers import hide
 
 EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the run, for every tool)

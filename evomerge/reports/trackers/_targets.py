@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from evomerge.errors import ExtraMissing, InputError, near
-from evomerge.tracking.values import Tracker
+from evomerge.reports.trackers._values import Tracker
 
 # tool -> packages that it needs, all of them in the extra `log`
 TOOLS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
@@ -42,14 +42,14 @@ class TrackerTarget:
         """
         self.require()
         if self.tool == "tensorboard":
-            from evomerge.tracking.tensorboard_log import TensorBoardLog
+            from evomerge.reports.trackers._tensorboard import TensorBoardLog
 
             return TensorBoardLog(self.destination)
         if self.tool == "wandb":
-            from evomerge.tracking.wandb_log import WandbLog
+            from evomerge.reports.trackers._wandb import WandbLog
 
             return WandbLog(self.destination)
-        from evomerge.tracking.mlflow_log import MlflowLog
+        from evomerge.reports.trackers._mlflow import MlflowLog
 
         return MlflowLog(self.destination)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evomerge.markup import Html, element, joined, table
-from evomerge.report.drawing import scrolling
-from evomerge.report.findings import Findings
+from evomerge.reports.html._drawing import scrolling
+from evomerge.reports.html._findings import Findings
 from evomerge.space import short_names
 
 WIDE = ("Models", "Digests")  # tables of long names

@@ -25,8 +25,8 @@ import yaml
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation
 from evomerge.errors import EvomergeError
+from evomerge.reports.trackers._values import LAST_STEP, MARKER, MOST_ROWS, LoggedStep, Plain, RunInfo, RunResult
 from evomerge.runs import Run, plain
-from evomerge.tracking.values import LAST_STEP, MARKER, MOST_ROWS, LoggedStep, Plain, RunInfo, RunResult
 
 
 class RunMetrics:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.figures.style import BLUE, GREY, INK, ORANGE, altair, styled
+from evomerge.reports.figures._style import BLUE, GREY, INK, ORANGE, altair, styled
 
 if TYPE_CHECKING:
     import altair as alt

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.tracking.values import LoggedStep, Resumed, RunInfo, RunResult
+from evomerge.reports.trackers._values import LoggedStep, Resumed, RunInfo, RunResult
 
 PROJECT = "evomerge"  # default; `destination` or WANDB_PROJECT names another
 

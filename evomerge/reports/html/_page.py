@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
 from evomerge.markup import Html, element, joined
-from evomerge.report.explorer import explorer
-from evomerge.report.findings import Findings, findings_of
-from evomerge.report.genes import genes
-from evomerge.report.headline import finals, headline
-from evomerge.report.items import items
-from evomerge.report.progress import failures, progress, utilisation
-from evomerge.report.provenance import asked, provenance, question
+from evomerge.reports.html._explorer import explorer
+from evomerge.reports.html._findings import Findings, findings_of
+from evomerge.reports.html._section_genes import genes
+from evomerge.reports.html._section_headline import finals, headline
+from evomerge.reports.html._section_items import items
+from evomerge.reports.html._section_progress import failures, progress, utilisation
+from evomerge.reports.html._section_provenance import asked, provenance, question
 
 if TYPE_CHECKING:
     from evomerge.runs import Run
