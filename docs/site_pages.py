@@ -23,10 +23,10 @@ SPACES = ROOT / "search_spaces"
 GALLERY = ROOT / "benchmarks" / "gallery" / "results.md"
 # Documented from their docstrings, in this order.
 PUBLIC = (
-    ("evomerge.run.session", ("search", "resume")),
-    ("evomerge.run.check", ("check", "CheckReport")),
+    ("evomerge.commands._run_search", ("search", "resume")),
+    ("evomerge.commands._check", ("check", "CheckReport")),
     ("evomerge.results", ("open_run", "Run")),
-    ("evomerge.run.verbs", ("score", "replay", "merge_recipe")),
+    ("evomerge.commands._model_commands", ("score", "replay", "merge_recipe")),
     ("evomerge.recipe", ("Recipe",)),
     ("evomerge.controllers._protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
     ("evomerge.scoring.metrics._python_function", ("Asked",)),
@@ -93,7 +93,7 @@ def _python() -> str:
     lines = ["# Python", "", "`import evomerge` imports nothing else: each name is loaded on first use.", ""]
     for module, names in PUBLIC:
         lines += [f"::: {module}.{name}\n" for name in names] or [f"::: {module}\n"]
-        if module == "evomerge.run.session":
+        if module == "evomerge.commands._run_search":
             lines += _options()
     return "\n".join(lines)
 
@@ -102,13 +102,13 @@ def _options() -> list[str]:
     """Return a table of the keyword arguments that `search` and `resume` share with the command line."""
     from dataclasses import fields
 
-    from evomerge.run.options import ResumeOptions, SearchOptions
+    from evomerge.commands import ResumeOptions, SearchOptions
 
     resumed = {part.name for part in fields(ResumeOptions)}
     lines = ["", "Keyword arguments of `search` and `resume`, as on the command line:", ""]
     lines += ["| keyword | default | meaning | in `resume` |", "|---|---|---|---|"]
     for part in fields(SearchOptions):
-        about = part.metadata.get("help", "receives the progress; see `evomerge.run.options.Reporter`")
+        about = part.metadata.get("help", "receives the progress; see `evomerge.commands._search_options.Reporter`")
         lines.append(f"| `{part.name}` | `{part.default}` | {about} | {'yes' if part.name in resumed else ''} |")
     return [*lines, ""]
 

@@ -23,13 +23,10 @@ from evomerge.version import __version__
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
     from evomerge import figures as figures
+    from evomerge.commands import calibrate, check, merge_recipe, replay, resume, score, search
     from evomerge.errors import EvomergeError
     from evomerge.recipe import Recipe
     from evomerge.reports import write_report
-    from evomerge.run.calibration import calibrate
-    from evomerge.run.check import check
-    from evomerge.run.session import resume, search
-    from evomerge.run.verbs import merge_recipe, replay, score
     from evomerge.runs import Run, open_run
 
 # public name -> the module that holds it, and its name there where it has another
@@ -37,14 +34,14 @@ _LAZY = {
     "EvomergeError": "evomerge.errors",
     "Recipe": "evomerge.recipe",
     "Run": "evomerge.results",
-    "calibrate": "evomerge.run.calibration",
-    "check": "evomerge.run.check",
-    "merge_recipe": "evomerge.run.verbs",
+    "calibrate": "evomerge.commands._bank_sources",
+    "check": "evomerge.commands._check",
+    "merge_recipe": "evomerge.commands._model_commands",
     "open_run": "evomerge.results",
-    "replay": "evomerge.run.verbs",
-    "resume": "evomerge.run.session",
-    "score": "evomerge.run.verbs",
-    "search": "evomerge.run.session",
+    "replay": "evomerge.commands._model_commands",
+    "resume": "evomerge.commands._run_search",
+    "score": "evomerge.commands._model_commands",
+    "search": "evomerge.commands._run_search",
     "write_report": "evomerge.report",
 }
 

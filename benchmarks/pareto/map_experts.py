@@ -17,10 +17,10 @@ import numpy as np
 
 from benchmarks.pareto.map_front import EVALUATIONS, searched
 from evomerge.candidate import Answers, Candidate, Job, Response
+from evomerge.commands._prepare import prepare
 from evomerge.config import load_search_file
 from evomerge.controllers._quadratic_front import fits_to
 from evomerge.pareto import hypervolume
-from evomerge.run.preparation import prepare
 from evomerge.runs import evaluation_of
 from evomerge.surrogates import check_front, predicted_front
 from evomerge.surrogates._predicted_front import describe

@@ -61,8 +61,8 @@ def grid() -> np.ndarray:
 def fill(part: int, parts: int, minutes: float) -> int:
     """Answer the rows of one part that are still unknown; return how many are left."""
     from evomerge.candidate import Answers, Candidate, Job, Outcome
+    from evomerge.commands._prepare import prepare
     from evomerge.config import load_search_file
-    from evomerge.run.preparation import prepare
 
     preparation = prepare(load_search_file(HERE / "experts.yaml"))
     tasks = tuple(preparation.plan.search)
@@ -88,8 +88,8 @@ def fill(part: int, parts: int, minutes: float) -> int:
 
 def pack(parts: int) -> None:
     """Write the table of complete scratch files."""
+    from evomerge.commands._prepare import prepare
     from evomerge.config import load_search_file
-    from evomerge.run.preparation import prepare
 
     tasks = tuple(prepare(load_search_file(HERE / "experts.yaml")).plan.search)
     whole = np.full((len(grid()), len(tasks), 2 * HELD_OUT), UNKNOWN, dtype=np.uint8)

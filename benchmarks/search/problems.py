@@ -117,8 +117,8 @@ class LiveExperts:
     quick = False
 
     def __init__(self, name: str, seed: int) -> None:
+        from evomerge.commands._prepare import prepare
         from evomerge.config import load_search_file
-        from evomerge.run.preparation import prepare
 
         self.name = name
         file, self.reference = LIVE[name]

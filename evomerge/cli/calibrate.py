@@ -42,7 +42,7 @@ evomerge calibrate lm_eval_logs/ --task gsm8k --metric exact_match --filter stri
 
 
 def _run_calibrate(arguments: argparse.Namespace) -> int:
-    from evomerge.run.calibration import calibrate
+    from evomerge.commands import calibrate
 
     dims = arguments.dims if arguments.dims == "auto" else _whole(arguments.dims, "--dims")
     bank = calibrate(

@@ -74,7 +74,7 @@ evomerge merge recipe.yaml --to adapter --as lora      what the merge changed, a
 
 
 def _run_merge(arguments: argparse.Namespace) -> int:
-    from evomerge.run.verbs import merge_recipe
+    from evomerge.commands import merge_recipe
 
     print(merge_recipe(arguments.recipe, arguments.to, form=arguments.form, rank=arguments.rank), file=sys.stderr)
     return DONE

@@ -146,7 +146,7 @@ def _run_front(arguments: argparse.Namespace) -> int:
     where = tuple(arguments.where)
     request = FrontRequest(count, where, arguments.beats_parents, arguments.prefer, arguments.desire)
     if arguments.remeasure:
-        from evomerge.run.remeasure import remeasure
+        from evomerge.commands import remeasure
 
         print(remeasure(run, request, workers=arguments.workers, address=arguments.address), file=sys.stderr)
         run = open_run(arguments.folder)

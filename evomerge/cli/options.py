@@ -1,4 +1,4 @@
-"""Options of the command line, derived from the fields of the option dataclasses in `evomerge.run.options`."""
+"""Options of the command line, derived from the fields of the option dataclasses in `evomerge.commands._search_options`."""
 
 from __future__ import annotations
 

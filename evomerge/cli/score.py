@@ -38,7 +38,7 @@ evomerge score recipe.yaml --tasks add --include examples/tasks --json
 
 
 def _run_score(arguments: argparse.Namespace) -> int:
-    from evomerge.run.verbs import score
+    from evomerge.commands import score
 
     result = score(
         arguments.model,
@@ -76,7 +76,7 @@ def add_replay(verbs: Any) -> None:
 
 
 def _run_replay(arguments: argparse.Namespace) -> int:
-    from evomerge.run.verbs import replay
+    from evomerge.commands import replay
 
     result = replay(arguments.folder, arguments.candidate, arguments.allow_code_execution)
     print(json.dumps(result.to_mapping(), indent=2) if arguments.json else result.text())

@@ -11,7 +11,7 @@ from typing import Any
 
 from evomerge.cli.options import add_options, given
 from evomerge.cli.verb import DONE, INTERRUPTED, NO_CANDIDATE, verb
-from evomerge.run.options import Reporter, ResumeOptions, SearchOptions
+from evomerge.commands import Reporter, ResumeOptions, SearchOptions
 
 
 def add_check(verbs: Any) -> None:
@@ -28,7 +28,7 @@ def add_check(verbs: Any) -> None:
 
 
 def _run_check(arguments: argparse.Namespace) -> int:
-    from evomerge.run.check import check
+    from evomerge.commands import check
 
     report = check(arguments.file)
     print(json.dumps(report.to_mapping(), indent=2) if arguments.json else report.text())
@@ -78,7 +78,7 @@ def run_search(file: str, options: Mapping[str, Any], *, resume: bool = False, q
         resume: continue the run in the run folder, if there is one of this file.
         quiet: show no progress.
     """
-    from evomerge.run.session import run_of_file, search
+    from evomerge.commands import run_of_file, search
 
     if resume and (folder := run_of_file(file, options.get("out"))) is not None:
         return _resume(folder, {name: value for name, value in options.items() if name not in ("out", "seed")}, quiet)
@@ -108,13 +108,13 @@ def _run_resume(arguments: argparse.Namespace) -> int:
 
 
 def _resume(folder: str | Path, options: Mapping[str, Any], quiet: bool) -> int:
-    from evomerge.run.session import resume
+    from evomerge.commands import resume
 
     return _end_of_search(resume(folder, **options, progress=_progress(quiet)))
 
 
 def _progress(quiet: bool) -> Reporter | None:
-    from evomerge.run.progress import progress_printer
+    from evomerge.commands import progress_printer
 
     return None if quiet else progress_printer(sys.stderr)
 

@@ -10,8 +10,8 @@ from typing import Any
 from evomerge.cli.options import add_options, given
 from evomerge.cli.search import run_search
 from evomerge.cli.verb import DONE, INTERRUPTED, verb
+from evomerge.commands import SubmitOptions
 from evomerge.errors import InputError
-from evomerge.run.options import SubmitOptions
 
 
 def add_submit(verbs: Any) -> None:
@@ -56,13 +56,13 @@ def _run_submit(arguments: argparse.Namespace) -> int:
         raise InputError("FILE is missing: a search file, or --follow JOB or --stop JOB in its place")
     options = SubmitOptions(**given(arguments, SubmitOptions))
     if cluster.kind == "slurm":
-        from evomerge.run.batch_systems import slurm_command
+        from evomerge.commands import slurm_command
 
         print(slurm_command(cluster, arguments.file, options))
         _say("type this on a login node; afterwards `squeue --me` looks, and `scancel JOB` stops")
         return DONE
     if cluster.kind == "rayjob":
-        from evomerge.run.batch_systems import rayjob_manifest
+        from evomerge.commands import rayjob_manifest
 
         print(rayjob_manifest(cluster, arguments.file, options), end="")
         _say("pipe this into `kubectl apply -f -`; `kubectl get rayjob` looks, `kubectl delete rayjob NAME` stops")
@@ -75,7 +75,7 @@ def _run_submit(arguments: argparse.Namespace) -> int:
 def _search_here(arguments: argparse.Namespace, cluster: Any, options: SubmitOptions) -> int:
     from pathlib import Path
 
-    from evomerge.run.submit import search_options
+    from evomerge.commands import search_options
 
     if arguments.no_follow or arguments.dry_run or options.env:
         raise InputError(
@@ -89,7 +89,7 @@ def _search_here(arguments: argparse.Namespace, cluster: Any, options: SubmitOpt
 
 
 def _send(arguments: argparse.Namespace, cluster: Any, options: SubmitOptions) -> int:
-    from evomerge.run.submit import connect, parcel, send
+    from evomerge.commands import connect, parcel, send
 
     job = parcel(arguments.file, cluster, options)
     if arguments.dry_run:
@@ -109,7 +109,7 @@ def _send(arguments: argparse.Namespace, cluster: Any, options: SubmitOptions) -
 
 def _look_after(arguments: argparse.Namespace, cluster: Any) -> int:
     """Follow or stop a job that was submitted before."""
-    from evomerge.run.submit import STOP_SECONDS, connect, ending
+    from evomerge.commands import STOP_SECONDS, connect, ending
 
     address = arguments.address or cluster.address
     if address is None:
@@ -130,7 +130,7 @@ def _look_after(arguments: argparse.Namespace, cluster: Any) -> int:
 
 def _follow(arguments: argparse.Namespace, jobs: Any, name: str) -> int:
     """Show the output of a job; Ctrl-C detaches and asks whether to cancel the job."""
-    from evomerge.run.submit import ending, exit_status
+    from evomerge.commands import ending, exit_status
 
     try:
         state = jobs.follow(name, _write)

@@ -46,8 +46,8 @@ EXTENDING = {
     "evomerge.runs._columns": ("Column", "describe", "markdown"),
     "evomerge.runs._optuna_storage": ("write_study",),
     "evomerge.report": ("write_report", "report_html"),
-    "evomerge.run.check": ("CheckReport",),
-    "evomerge.run.options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
+    "evomerge.commands._check": ("CheckReport",),
+    "evomerge.commands._search_options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
     "evomerge.reports.trackers._values": ("RunInfo", "LoggedStep", "RunResult", "Resumed", "Tracker"),
 }
 OWN_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}

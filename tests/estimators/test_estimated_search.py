@@ -12,8 +12,8 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
+from evomerge.commands import _run_search as session
 from evomerge.controllers import Recommender
-from evomerge.run import session
 from evomerge.runs import open_run
 from evomerge.scoring import METHODS
 from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth

@@ -10,7 +10,7 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Response
-from evomerge.run.verbs import replay
+from evomerge.commands import replay
 from evomerge.scoring import AnswerCache, Measure, ModelScorer, TaskSet, TaskSettings
 from evomerge.scoring._answer_cache import FILE_NAME, digest, identity
 from tests.end_to_end.conftest import TASKS as EXAMPLES

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Outcome
+from evomerge.commands._search_options import Execution
 from evomerge.errors import InputError
-from evomerge.run.options import Execution
 from evomerge.workers import hide
 from evomerge.workers._runner import SafeEvaluator
 from evomerge.workers._secrets import HIDDEN, to_pass_on

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
+from evomerge.commands._controller_setup import decide, search_problem
 from evomerge.config import ControllerRequest
 from evomerge.controllers import build
 from evomerge.errors import InputError
-from evomerge.run.controller_setup import decide, search_problem
 from evomerge.run_config import ControllerConfig
 from evomerge.runs import Run, open_run
 from evomerge.scoring import ItemPlan

@@ -246,7 +246,7 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pool is the synthetic scorer's; everything else is what `front --remeasure` does."""
-    from evomerge.run import remeasure
+    from evomerge.commands import _remeasure as remeasure
     from evomerge.scoring._synthetic import SyntheticSpec
     from evomerge.workers import LocalPool
 

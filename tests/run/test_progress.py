@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from evomerge.run.progress import progress_printer
+from evomerge.commands import progress_printer
 from evomerge.runs import progress_line
 from evomerge.search import Progress
 

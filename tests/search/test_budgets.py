@@ -11,9 +11,9 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Job, Outcome
+from evomerge.commands._budget_limits import checked, overridden
 from evomerge.config import BudgetRequest
 from evomerge.errors import InputError
-from evomerge.run.budgets import checked, overridden
 from evomerge.run_config import BudgetConfig
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.search import Budget, BudgetMeter, Reserve, evaluate

@@ -13,10 +13,10 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Outcome
+from evomerge.commands._search_progress import line_of
 from evomerge.controllers import SearchProblem, build
 from evomerge.errors import RunError
 from evomerge.pareto import non_dominated
-from evomerge.run.progress import line_of
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.search import Progress, evaluate, replay
 from evomerge.search._loop import MOST_MACHINE_FAILURES

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from evomerge.run.budgets import UNLIMITED
-from evomerge.run.options import Reporter
+from evomerge.commands._budget_limits import UNLIMITED
+from evomerge.commands._search_options import Reporter
 from evomerge.runs import SECONDS_BETWEEN_LINES, progress_line
 from evomerge.search import Progress
 

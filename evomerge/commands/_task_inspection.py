@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evomerge.candidate import Objective
+from evomerge.commands._banks import held_out_in_banks, names_and_banks
+from evomerge.commands._model_inspection import Models, chat_template_problem
+from evomerge.commands._problem_list import Problems
 from evomerge.config import ObjectiveRequest, SearchFile
 from evomerge.errors import TaskError
 from evomerge.metric_kinds import is_size, metric_info
-from evomerge.run.banks import held_out_in_banks, names_and_banks
-from evomerge.run.model_inspection import Models, chat_template_problem
-from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
 from evomerge.scoring import RESPONSE_TOKENS, Document, ItemPlan, Measure, TaskSet, TaskSettings, metric_key, split
 from evomerge.scoring import documents as documents_of

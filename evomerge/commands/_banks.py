@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evomerge.commands._problem_list import Problems
 from evomerge.config import SearchFile
 from evomerge.errors import InputError
 from evomerge.irt import Bank, read_bank
-from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
 from evomerge.scoring import ItemPlan, TaskSet, match_bank
 

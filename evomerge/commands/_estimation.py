@@ -14,10 +14,10 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
+from evomerge.commands._item_sampler import ItemSampler
+from evomerge.commands._prepare import Preparation
 from evomerge.controllers import Controller, Recommender
 from evomerge.irt import Array, read_bank
-from evomerge.run.item_sampler import ItemSampler
-from evomerge.run.preparation import Preparation
 from evomerge.runs import ItemEstimate, best_evaluation
 from evomerge.scoring import BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank, values_of
 from evomerge.search import Items

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.commands._search_options import SubmitOptions, command_line
+from evomerge.commands._upload_bundle import Luggage, pack
 from evomerge.config import ClusterFile, passed_on
 from evomerge.errors import InputError
-from evomerge.run.options import SubmitOptions, command_line
-from evomerge.run.upload_bundle import Luggage, pack
 
 if TYPE_CHECKING:
     from evomerge.workers import JobState, RayJobs

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Answers, Candidate, Job, Objective, Outcome, Response, Score
+from evomerge.commands._search_options import Execution
 from evomerge.config import load_recipe
 from evomerge.errors import CandidateError, InputError
 from evomerge.recipe import Recipe, passthrough
-from evomerge.run.options import Execution
 from evomerge.runs import Run, evaluation_of, open_run
 from evomerge.scoring import TaskSet, TaskSettings, split
 from evomerge.workers import WorkerSpec
@@ -195,7 +195,7 @@ def replay(folder: str | Path, candidate: int | str, allow_code_execution: bool 
         InputError: there is no such candidate, or it has no scores.
         WeightsError: a model has changed since the search.
     """
-    from evomerge.run.preparation import from_config
+    from evomerge.commands._prepare import from_config
 
     run = open_run(folder)
     found = _chosen(run, candidate)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from evomerge.commands._prepare import Preparation
 from evomerge.config import BudgetRequest, budget_problems, wrong_moment
 from evomerge.errors import InputError
-from evomerge.run.preparation import Preparation
 from evomerge.run_config import BudgetConfig
 from evomerge.runs import BEST_FINALISTS
 from evomerge.search import Budget, Reserve

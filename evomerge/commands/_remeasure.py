@@ -6,9 +6,9 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate
+from evomerge.commands._prepare import from_config, verify
+from evomerge.commands._search_options import Execution
 from evomerge.errors import EvomergeError, InputError
-from evomerge.run.options import Execution
-from evomerge.run.preparation import from_config, verify
 from evomerge.run_config import RunConfig
 from evomerge.runs import FrontAnswer, FrontRequest, Run
 from evomerge.search import evaluate

@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 from evomerge.archive import Archive, mirror_of
 from evomerge.candidate import Candidate
+from evomerge.commands._budget_limits import budget_of, checked, overridden
+from evomerge.commands._controller_setup import search_problem
+from evomerge.commands._estimation import Estimation
+from evomerge.commands._execution import kept, reopened
+from evomerge.commands._prepare import Preparation, from_config, prepare, read_search_file, verify
+from evomerge.commands._search_options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
 from evomerge.config import BudgetRequest, SearchFile, load_search_file
 from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt import require_seed
 from evomerge.reports import targets_of, tracked
-from evomerge.run.budgets import budget_of, checked, overridden
-from evomerge.run.controller_setup import search_problem
-from evomerge.run.estimation import Estimation
-from evomerge.run.options import Execution, Reporter, ResumeOptions, SearchOptions, accepts
-from evomerge.run.places import kept, reopened
-from evomerge.run.preparation import Preparation, from_config, prepare, read_search_file, verify
 from evomerge.run_config import BudgetConfig, RunConfig
 from evomerge.runs import (
     BEST_FINALISTS,

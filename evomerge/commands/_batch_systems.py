@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from evomerge.commands._search_options import SubmitOptions, command_line
+from evomerge.commands._submit import search_command
+from evomerge.commands._upload_bundle import pack
 from evomerge.config import ClusterFile
 from evomerge.errors import InputError, SearchFileError
-from evomerge.run.options import SubmitOptions, command_line
-from evomerge.run.submit import search_command
-from evomerge.run.upload_bundle import pack
 
 CONFIG_MAP = "evomerge-search"  # of the manifest: holds the search file
 SEARCH_KEY, MOUNT = "search.yaml", "/search"  # its key, and where the head sees it

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from evomerge.candidate import Candidate, Objective
 from evomerge.checkpoints import revision_of, short_name
+from evomerge.commands._banks import digest_of
+from evomerge.commands._controller_setup import decide
+from evomerge.commands._model_inspection import Models, inspect_models, tokenizer_of
+from evomerge.commands._problem_list import Problems
+from evomerge.commands._task_inspection import SearchTasks, inspect_tasks
 from evomerge.config import SearchFile, load_search_file
 from evomerge.errors import EvomergeError, RunError, SearchFileError
 from evomerge.recipe import Recipe, passthrough, recipe_from_mapping
-from evomerge.run.banks import digest_of
-from evomerge.run.controller_setup import decide
-from evomerge.run.model_inspection import Models, inspect_models, tokenizer_of
-from evomerge.run.problems import Problems
-from evomerge.run.task_inspection import SearchTasks, inspect_tasks
 from evomerge.run_config import BudgetConfig, EstimationConfig, ModelsConfig, RacingConfig, RunConfig, TasksConfig
 from evomerge.runs import constraint_problems
 from evomerge.scoring import ItemPlan, SanityChecks, TaskSet, TaskSettings

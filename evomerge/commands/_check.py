@@ -18,12 +18,12 @@ from evomerge.checkpoints import (
     short_name,
     warnings_between,
 )
+from evomerge.commands._model_inspection import inspect_models
+from evomerge.commands._prepare import freeze, read_search_file
+from evomerge.commands._problem_list import Problems
+from evomerge.commands._task_inspection import SearchTasks, inspect_tasks
 from evomerge.config import SearchFile
 from evomerge.engine import TimeEstimate, estimate_time, export_bytes
-from evomerge.run.model_inspection import inspect_models
-from evomerge.run.preparation import freeze, read_search_file
-from evomerge.run.problems import Problems
-from evomerge.run.task_inspection import SearchTasks, inspect_tasks
 from evomerge.run_config import ControllerConfig
 from evomerge.space import SearchSpace
 
