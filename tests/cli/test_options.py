@@ -13,7 +13,7 @@ import pytest
 
 import evomerge
 from evomerge.cli import build_parser
-from evomerge.cli.options import given
+from evomerge.cli._argparse_options import given
 from evomerge.commands import ResumeOptions, SearchOptions, SubmitOptions
 from evomerge.commands._search_options import command_line
 

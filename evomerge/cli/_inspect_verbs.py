@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from evomerge.cli.verb import DONE, folder_verb
+from evomerge.cli._verb import DONE, folder_verb
 
 SHOWN_PREDICTED = 8  # points of the predicted front on a screen
 
@@ -34,7 +34,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
     from evomerge.runs import open_run
 
     if arguments.watch:
-        from evomerge.cli.watch import watch
+        from evomerge.cli._watch import watch
 
         watch(arguments.folder)
         return DONE

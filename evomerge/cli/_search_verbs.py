@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge.cli.options import add_options, given
-from evomerge.cli.verb import DONE, INTERRUPTED, NO_CANDIDATE, verb
+from evomerge.cli._argparse_options import add_options, given
+from evomerge.cli._verb import DONE, INTERRUPTED, NO_CANDIDATE, verb
 from evomerge.commands import Reporter, ResumeOptions, SearchOptions
 
 

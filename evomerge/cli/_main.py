@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from evomerge.cli.calibrate import add_calibrate, add_estimate
-from evomerge.cli.export import add_convert, add_export, add_merge
-from evomerge.cli.init import add_completion, add_init, add_schema
-from evomerge.cli.inspect import add_front, add_report, add_status, add_trials
-from evomerge.cli.score import add_replay, add_score
-from evomerge.cli.search import add_check, add_resume, add_search
-from evomerge.cli.submit import add_submit
-from evomerge.cli.verb import DONE, INTERRUPTED, WRONG_INPUT
+from evomerge.cli._calibrate_verbs import add_calibrate, add_estimate
+from evomerge.cli._export_verbs import add_convert, add_export, add_merge
+from evomerge.cli._init_verbs import add_completion, add_init, add_schema
+from evomerge.cli._inspect_verbs import add_front, add_report, add_status, add_trials
+from evomerge.cli._score_verbs import add_replay, add_score
+from evomerge.cli._search_verbs import add_check, add_resume, add_search
+from evomerge.cli._submit_verbs import add_submit
+from evomerge.cli._verb import DONE, INTERRUPTED, WRONG_INPUT
 from evomerge.errors import EvomergeError, InputError
 from evomerge.version import __version__
 from evomerge.workers import hide

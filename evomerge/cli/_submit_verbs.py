@@ -7,9 +7,9 @@ import json
 import sys
 from typing import Any
 
-from evomerge.cli.options import add_options, given
-from evomerge.cli.search import run_search
-from evomerge.cli.verb import DONE, INTERRUPTED, verb
+from evomerge.cli._argparse_options import add_options, given
+from evomerge.cli._search_verbs import run_search
+from evomerge.cli._verb import DONE, INTERRUPTED, verb
 from evomerge.commands import SubmitOptions
 from evomerge.errors import InputError
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from evomerge.cli.verb import DONE, verb
+from evomerge.cli._verb import DONE, verb
 from evomerge.errors import ExtraMissing, InputError
 
 SHELLS = ("bash", "zsh", "fish")

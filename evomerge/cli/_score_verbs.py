@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from evomerge.cli.verb import DONE, folder_verb, verb
+from evomerge.cli._verb import DONE, folder_verb, verb
 
 
 def add_score(verbs: Any) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from evomerge.cli.verb import DONE, verb
+from evomerge.cli._verb import DONE, verb
 from evomerge.errors import InputError
 
 
