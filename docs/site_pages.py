@@ -23,14 +23,14 @@ SPACES = ROOT / "search_spaces"
 GALLERY = ROOT / "benchmarks" / "gallery" / "results.md"
 # Documented from their docstrings, in this order.
 PUBLIC = (
-    ("evomerge.commands._run_search", ("search", "resume")),
-    ("evomerge.commands._check", ("check", "CheckReport")),
-    ("evomerge.results", ("open_run", "Run")),
-    ("evomerge.commands._model_commands", ("score", "replay", "merge_recipe")),
+    ("evomerge.commands", ("search", "resume")),
+    ("evomerge.commands", ("check", "CheckReport")),
+    ("evomerge.runs", ("open_run", "Run")),
+    ("evomerge.commands", ("score", "replay", "merge_recipe")),
     ("evomerge.recipe", ("Recipe",)),
-    ("evomerge.controllers._protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
-    ("evomerge.scoring.metrics._python_function", ("Asked",)),
-    ("evomerge.merge._catalogue", ("Method", "Parameter")),
+    ("evomerge.controllers", ("SearchProblem", "Controller", "WarmStartPoint")),
+    ("evomerge.scoring", ("Asked",)),
+    ("evomerge.merge", ("Method", "Parameter")),
     ("evomerge.errors", ()),
 )
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -40,7 +40,7 @@ _FENCE = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 def generated() -> dict[str, str]:
     """Return every generated page: its path below docs/, and its Markdown."""
     from evomerge.config._reference import markdown as search_file
-    from evomerge.runs._columns import markdown as frames
+    from evomerge.runs import markdown as frames
 
     schema = "Editors take the [JSON Schema](../searchfile.schema.json), which `evomerge schema` prints."
     return {
@@ -93,7 +93,7 @@ def _python() -> str:
     lines = ["# Python", "", "`import evomerge` imports nothing else: each name is loaded on first use.", ""]
     for module, names in PUBLIC:
         lines += [f"::: {module}.{name}\n" for name in names] or [f"::: {module}\n"]
-        if module == "evomerge.commands._run_search":
+        if "search" in names:
             lines += _options()
     return "\n".join(lines)
 
@@ -108,7 +108,7 @@ def _options() -> list[str]:
     lines = ["", "Keyword arguments of `search` and `resume`, as on the command line:", ""]
     lines += ["| keyword | default | meaning | in `resume` |", "|---|---|---|---|"]
     for part in fields(SearchOptions):
-        about = part.metadata.get("help", "receives the progress; see `evomerge.commands._search_options.Reporter`")
+        about = part.metadata.get("help", "receives the progress; see `evomerge.commands.Reporter`")
         lines.append(f"| `{part.name}` | `{part.default}` | {about} | {'yes' if part.name in resumed else ''} |")
     return [*lines, ""]
 

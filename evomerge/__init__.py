@@ -10,40 +10,23 @@ the package costs nothing and needs none of torch, ray or lm-eval.
     run = evomerge.open_run("runs/quickstart")      # any time later, also while it runs
     run.front(), run.best(), run.trials()
     run.export("merged", pick="best")
-    evomerge.figures.save(evomerge.reports.figures._front_chart(run), "front.svg")
+    evomerge.figures.save(evomerge.figures.front(run), "front.svg")
     evomerge.write_report(run)
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from evomerge._facade import lazy_names
 from evomerge.version import __version__
 
-if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
-    from evomerge import figures as figures
+if TYPE_CHECKING:  # what editors and type checkers see, and where `lazy_names` finds each name
     from evomerge.commands import calibrate, check, merge_recipe, replay, resume, score, search
     from evomerge.errors import EvomergeError
     from evomerge.recipe import Recipe
-    from evomerge.reports import write_report
+    from evomerge.reports import figures, write_report
     from evomerge.runs import Run, open_run
-
-# public name -> the module that holds it, and its name there where it has another
-_LAZY = {
-    "EvomergeError": "evomerge.errors",
-    "Recipe": "evomerge.recipe",
-    "Run": "evomerge.results",
-    "calibrate": "evomerge.commands._bank_sources",
-    "check": "evomerge.commands._check",
-    "merge_recipe": "evomerge.commands._model_commands",
-    "open_run": "evomerge.results",
-    "replay": "evomerge.commands._model_commands",
-    "resume": "evomerge.commands._run_search",
-    "score": "evomerge.commands._model_commands",
-    "search": "evomerge.commands._run_search",
-    "write_report": "evomerge.report",
-}
 
 __all__ = [
     "EvomergeError",
@@ -62,15 +45,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "figures":
-        return importlib.import_module("evomerge.figures")
-    if name in _LAZY:
-        module, _, there = _LAZY[name].partition(":")
-        return getattr(importlib.import_module(module), there or name)
-    raise AttributeError(f"module 'evomerge' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -42,6 +42,7 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callab
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, attribute = home[name]
         # not kept in the package: a test that replaces the name in its module is then seen here too
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute, None)
+        return importlib.import_module(f"{module}.{attribute}") if found is None else found
 
     return __getattr__, lambda: sorted(home)

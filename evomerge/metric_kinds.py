@@ -83,28 +83,28 @@ def function_of(function: Callable[..., Any] | str) -> Callable[..., Any]:
 
 
 def _size(kind: str) -> MetricInfo:
-    return MetricInfo(kind, kind, f"{_HERE}.sizes:ask", "minimize", size=True)
+    return MetricInfo(kind, kind, f"{_HERE}._sizes:ask", "minimize", size=True)
 
 
-_HERE = "evomerge.scoring"
+_HERE = "evomerge.scoring.metrics"
 _ROWS = (
     MetricInfo(
-        "perplexity", "perplexity", f"{_HERE}.perplexity:ask", "minimize", documents=f"{_HERE}.perplexity:documents",
+        "perplexity", "perplexity", f"{_HERE}._perplexity:ask", "minimize", documents=f"{_HERE}._perplexity:documents",
         cacheable=True, files=("file",), short="file",
     ),
     MetricInfo(
-        "python", "score", f"{_HERE}.python_function:ask", version=f"{_HERE}.python_function:version",
+        "python", "score", f"{_HERE}._python_function:ask", version=f"{_HERE}._python_function:version",
         files=("prompts",), short="function",
     ),
     MetricInfo(
-        "phrases", "log_likelihood", f"{_HERE}.text_metrics:ask_phrases",
-        documents=f"{_HERE}.text_metrics:phrase_documents", cacheable=True,
+        "phrases", "log_likelihood", f"{_HERE}._text_metrics:ask_phrases",
+        documents=f"{_HERE}._text_metrics:phrase_documents", cacheable=True,
     ),
     MetricInfo(
-        "response_length", "tokens", f"{_HERE}.text_metrics:ask_lengths", "minimize", by_item=True, cacheable=True,
+        "response_length", "tokens", f"{_HERE}._text_metrics:ask_lengths", "minimize", by_item=True, cacheable=True,
         files=("prompts",), short="prompts",
     ),
-    MetricInfo("judge", "verdict", f"{_HERE}.llm_judge:ask", version=f"{_HERE}.llm_judge:version", files=("prompts",)),
+    MetricInfo("judge", "verdict", f"{_HERE}._llm_judge:ask", version=f"{_HERE}._llm_judge:version", files=("prompts",)),
     _size("layers"),
     _size("parameters"),
     _size("seconds"),

@@ -68,7 +68,19 @@ DOORS = {
     "wandb": {"reports/trackers/_wandb.py"},
     "mlflow": {"reports/trackers/_mlflow.py"},
 }
-HEAVY = {"torch", "transformers", "ray", "lm_eval", "cma", "optuna", "peft", "datasets", "mlflow", "wandb", "tensorboard"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "ray",
+    "lm_eval",
+    "cma",
+    "optuna",
+    "peft",
+    "datasets",
+    "mlflow",
+    "wandb",
+    "tensorboard",
+}
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
 LIGHT = {
     *("errors", "_facade", "option_fields", "version", "yaml_text", "model_reference", "tokenizer", "markup"),
@@ -207,7 +219,9 @@ def test_the_way_of_a_candidate_is_the_one_that_the_code_takes() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     block = re.search(r"```[^\n]*way[^\n]*\n(.*?)```", text, re.S)
     assert block, "docs/architecture.md shows a candidate's way as a block named `way`"
-    way = [f"evomerge.{line.split('.py')[0].replace('/', '.')}" for line in block.group(1).splitlines() if ".py" in line]
+    way = [
+        f"evomerge.{line.split('.py')[0].replace('/', '.')}" for line in block.group(1).splitlines() if ".py" in line
+    ]
     assert len(way) <= 14
     assert [name for name in way if name not in FOUND] == []
     reached = {way[0]}

@@ -61,9 +61,8 @@ def defined(tree: ast.Module) -> Iterator[str]:
 def listed(tree: ast.Module) -> list[str]:
     """Return the entries of a literal `__all__`."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
-            if isinstance(node.value, (ast.List, ast.Tuple)):
-                return [e.value for e in node.value.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [name for name in ast.literal_eval(node.value) if isinstance(name, str)]
     return []
 
 
@@ -109,7 +108,7 @@ def cross_room(found: dict[str, tuple[Path, ast.Module]]) -> list[str]:
     """Return imports that reach past another room's facade into one of its modules."""
     bad = set()
     for name, target, _ in internal_imports(found):
-        if target.count(".") >= 2 and room(name) != room(target):
+        if target.count(".") >= 2 and room(name) not in {"", room(target)}:
             bad.add(f"{name} -> {target}")
     return sorted(bad)
 
@@ -154,12 +153,14 @@ def circles(found: dict[str, tuple[Path, ast.Module]]) -> list[list[str]]:
 
 def used_twice(found: dict[str, tuple[Path, ast.Module]]) -> list[str]:
     """Return class names and file names that stand for two things."""
-    files = Counter(path.stem.lstrip("_") for path, _ in found.values() if path.name not in {"__init__.py", "__main__.py"})
-    classes = Counter(
-        node.name for _, tree in found.values() for node in tree.body if isinstance(node, ast.ClassDef)
+    files = Counter(
+        path.stem.lstrip("_") for path, _ in found.values() if path.name not in {"__init__.py", "__main__.py"}
     )
+    classes = Counter(node.name for _, tree in found.values() for node in tree.body if isinstance(node, ast.ClassDef))
     twice = [f"file {name}" for name, count in files.items() if count > 1]
-    return sorted(twice + [f"class {name}" for name, count in classes.items() if count > 1 and not name.startswith("_")])
+    return sorted(
+        twice + [f"class {name}" for name, count in classes.items() if count > 1 and not name.startswith("_")]
+    )
 
 
 def longest(found: dict[str, tuple[Path, ast.Module]], kinds: tuple[type[ast.AST], ...]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Options of the command line, derived from the fields of the option dataclasses in `evomerge.commands._search_options`."""
+"""Options of the command line, derived from the fields of the option dataclasses of `evomerge.commands`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from evomerge._facade import lazy_names
 if TYPE_CHECKING:
     from evomerge.commands._bank_sources import calibrate
     from evomerge.commands._batch_systems import rayjob_manifest, slurm_command
-    from evomerge.commands._check import check
+    from evomerge.commands._check import CheckReport, check
     from evomerge.commands._model_commands import merge_recipe, replay, score
     from evomerge.commands._remeasure import remeasure
     from evomerge.commands._run_search import resume, run_of_file, search
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STOP_SECONDS",
+    "CheckReport",
     "Reporter",
     "ResumeOptions",
     "SearchOptions",

@@ -12,6 +12,7 @@ from evomerge._facade import lazy_names
 if TYPE_CHECKING:
     from evomerge.controllers._auto import auto_options, choose
     from evomerge.controllers._model_weights import model_weights_in, models_with_weights, with_products
+    from evomerge.controllers._proposals import Proposals
     from evomerge.controllers._protocol import (
         Controller,
         CountsUpdates,
@@ -21,13 +22,23 @@ if TYPE_CHECKING:
         WarmStartPoint,
         tell,
     )
-    from evomerge.controllers._registry import AUTO, CONTROLLERS, build, controller_info, warm_starting
+    from evomerge.controllers._registry import (
+        AUTO,
+        CONTROLLERS,
+        ControllerInfo,
+        build,
+        controller_info,
+        register_controller,
+        warm_starting,
+    )
 
 __all__ = [
     "AUTO",
     "CONTROLLERS",
     "Controller",
+    "ControllerInfo",
     "CountsUpdates",
+    "Proposals",
     "Recommender",
     "Replayable",
     "SearchProblem",
@@ -38,6 +49,7 @@ __all__ = [
     "controller_info",
     "model_weights_in",
     "models_with_weights",
+    "register_controller",
     "tell",
     "warm_starting",
     "with_products",

@@ -206,21 +206,21 @@ class EvolutionOptions:
 _HERE = "evomerge.controllers"
 _CMA, _OPTUNA = {"cma": "cma"}, {"optuna": "optuna", "torch": "hf"}
 _ROWS = (
-    ControllerInfo(AUTO, f"{_HERE}.auto:auto", BatchOptions, warm_start=True),
-    ControllerInfo("random", f"{_HERE}.designs:uniform", BatchOptions),
-    ControllerInfo("sobol", f"{_HERE}.designs:sobol", BatchOptions),
-    ControllerInfo("latin", f"{_HERE}.designs:latin", BatchOptions),
-    ControllerInfo("cma-es", f"{_HERE}.cma_es:cma_es", CmaEsOptions, warm_start=True, scalarises=True, extras=_CMA),
-    ControllerInfo("tpe", f"{_HERE}.optuna_study:tpe", TpeOptions, warm_start=True, extras=_OPTUNA),
-    ControllerInfo("gp", f"{_HERE}.optuna_study:gp", GpOptions, warm_start=True, extras=_OPTUNA),
-    ControllerInfo("nsga-ii", f"{_HERE}.optuna_study:nsga_ii", NsgaOptions, warm_start=True, extras=_OPTUNA),
-    ControllerInfo("nsga-iii", f"{_HERE}.optuna_study:nsga_iii", NsgaOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo(AUTO, f"{_HERE}._auto:auto", BatchOptions, warm_start=True),
+    ControllerInfo("random", f"{_HERE}._designs:uniform", BatchOptions),
+    ControllerInfo("sobol", f"{_HERE}._designs:sobol", BatchOptions),
+    ControllerInfo("latin", f"{_HERE}._designs:latin", BatchOptions),
+    ControllerInfo("cma-es", f"{_HERE}._cma_es:cma_es", CmaEsOptions, warm_start=True, scalarises=True, extras=_CMA),
+    ControllerInfo("tpe", f"{_HERE}._optuna_samplers:tpe", TpeOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo("gp", f"{_HERE}._optuna_samplers:gp", GpOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo("nsga-ii", f"{_HERE}._optuna_samplers:nsga_ii", NsgaOptions, warm_start=True, extras=_OPTUNA),
+    ControllerInfo("nsga-iii", f"{_HERE}._optuna_samplers:nsga_iii", NsgaOptions, warm_start=True, extras=_OPTUNA),
     ControllerInfo(
-        "quadratic", f"{_HERE}.quadratic_front:quadratic", QuadraticOptions, warm_start=True, predicts_front=True
+        "quadratic", f"{_HERE}._quadratic_front:quadratic", QuadraticOptions, warm_start=True, predicts_front=True
     ),
-    ControllerInfo("nehvi", f"{_HERE}.gaussian_front:nehvi", StartupOptions, warm_start=True),
-    ControllerInfo("greedy-soup", f"{_HERE}.soups:greedy_soup", scalarises=True),
-    ControllerInfo("kinship", f"{_HERE}.soups:kinship", KinshipOptions, scalarises=True, needs_similarity=True),
-    ControllerInfo("evolution", f"{_HERE}.route_evolution:evolution", EvolutionOptions, warm_start=True),
+    ControllerInfo("nehvi", f"{_HERE}._nehvi:nehvi", StartupOptions, warm_start=True),
+    ControllerInfo("greedy-soup", f"{_HERE}._soups:greedy_soup", scalarises=True),
+    ControllerInfo("kinship", f"{_HERE}._soups:kinship", KinshipOptions, scalarises=True, needs_similarity=True),
+    ControllerInfo("evolution", f"{_HERE}._route_evolution:evolution", EvolutionOptions, warm_start=True),
 )
 CONTROLLERS: dict[str, ControllerInfo] = {row.name: row for row in _ROWS}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import count_nonfinite
-from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge import compiled, finish_hash, hash_rows
 
 FINGERPRINT_DIGITS = 32
 
@@ -72,8 +72,8 @@ def row_sums(tensor: Tensor) -> Tensor:
     rows = -(-tensor.numel() * tensor.element_size() // ROW_BYTES)
     sums = torch.empty(rows, dtype=torch.int64, device=device)
     keys = _row_keys(str(device))
-    if device.type == "cpu" and tensor.is_contiguous() and native.compiled() is not None:
-        native.hash_rows(tensor, keys, _SHIFT, sums)
+    if device.type == "cpu" and tensor.is_contiguous() and compiled() is not None:
+        hash_rows(tensor, keys, _SHIFT, sums)
         return sums
     words = _words(tensor)
     step = _CPU_ROWS if device.type == "cpu" else _DEVICE_ROWS
@@ -91,9 +91,9 @@ def row_sums(tensor: Tensor) -> Tensor:
 
 def examine(block: Tensor) -> tuple[Tensor, int]:
     """Return a flat block's `row_sums`, and how many of its values are NaN or infinite."""
-    if block.device.type == "cpu" and native.compiled() is not None:
+    if block.device.type == "cpu" and compiled() is not None:
         sums = torch.empty(-(-block.numel() * block.element_size() // ROW_BYTES), dtype=torch.int64)
-        finite = native.hash_rows(block, _row_keys("cpu"), _SHIFT, sums)
+        finite = hash_rows(block, _row_keys("cpu"), _SHIFT, sums)
         return sums, 0 if finite else count_nonfinite(block)
     return row_sums(block), count_nonfinite(block)
 
@@ -102,8 +102,8 @@ def finish(sums: Tensor) -> int:
     """Return the hash of a tensor whose `row_sums` are given, in [0, 2**64)."""
     if sums.numel() == 0:
         return 0
-    if sums.device.type == "cpu" and native.compiled() is not None:
-        return native.finish_hash(sums, _SHIFT, 1 << 40) & _MASK64
+    if sums.device.type == "cpu" and compiled() is not None:
+        return finish_hash(sums, _SHIFT, 1 << 40) & _MASK64
     mixed = sums + (sums >> _SHIFT)
     return int((mixed * _last_keys(len(sums).bit_length(), str(sums.device))[: len(sums)]).sum()) & _MASK64
 

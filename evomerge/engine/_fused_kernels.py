@@ -17,18 +17,22 @@ from evomerge.engine._merge_plan import Step
 from evomerge.engine._tensor_stats import Measures, Read
 from evomerge.merge import (
     Fill,
+    adder,
     checked,
+    dare_factor,
+    dropper,
     mask_key,
     merge,
     metagpt_weights,
     method,
     slerp_shares,
+    sum_block,
     sum_of_weights,
+    ties_block,
+    trimmer,
     weight_divisor,
     weighted_sum,
 )
-from evomerge.merge.kernels import _dispatch as native
-from evomerge.merge.kernels import _torch_loops as kernels
 
 
 def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measures, chunk: int) -> Fill | None:
@@ -98,10 +102,10 @@ def _linear(task: Task) -> Fill | None:
     if divisor == 0:
         return None  # refused by the plain function, in its words
     if task.compiled:
-        return native.adder(None, task.inputs, weight, divisor, fused=True)
+        return adder(None, task.inputs, weight, divisor, fused=True)
 
     def fill(out: Tensor, start: int) -> None:
-        kernels.sum_block(out, None, task.parts(out, start)[1], weight=weight, normalize=normalize, chunk=task.chunk)
+        sum_block(out, None, task.parts(out, start)[1], weight=weight, normalize=normalize, chunk=task.chunk)
 
     return fill
 
@@ -124,7 +128,7 @@ def _slerp(task: Task) -> Fill:
     shares = slerp_shares(task.arguments["t"], *task.measures.cosine(task.read, origin, source))
 
     if task.compiled and task.base is not None:
-        return native.adder(None, (task.base, *task.inputs), shares)
+        return adder(None, (task.base, *task.inputs), shares)
 
     def fill(out: Tensor, start: int) -> None:
         base, (other,) = task.parts(out, start)
@@ -152,11 +156,11 @@ def _task_arithmetic(task: Task) -> Fill:
 def _summed(task: Task, weight: Sequence[float], normalize: bool, lambda_: float) -> Fill:
     if task.compiled:
         divisor = weight_divisor(weight, torch.float32) if normalize else None
-        return native.adder(task.base, task.inputs, weight, divisor, lambda_)
+        return adder(task.base, task.inputs, weight, divisor, lambda_)
 
     def fill(out: Tensor, start: int) -> None:
         base, inputs = task.parts(out, start)
-        kernels.sum_block(
+        sum_block(
             out, base, inputs, weight=weight, normalize=normalize, lambda_=lambda_, subtract=True, chunk=task.chunk
         )
 
@@ -171,12 +175,12 @@ def _ties(task: Task) -> Fill | None:
     cuts = [task.measures.cut(task.read, task.origin, source, density) for source, density in places]
     if task.compiled and task.base is not None:
         more = (values["weight"], values["normalize"], values["lambda_"])
-        return native.trimmer(task.base, task.inputs, cuts, *more)
+        return trimmer(task.base, task.inputs, cuts, *more)
 
     def fill(out: Tensor, start: int) -> None:
         base, inputs = task.parts(out, start)
         assert base is not None
-        kernels.ties_block(
+        ties_block(
             out,
             base,
             inputs,
@@ -204,7 +208,7 @@ def _dare(task: Task, *, elect: bool) -> Fill:
     values = task.arguments
     norm = values["rescale_norm"] if values["rescale"] else "none"
     factors = [
-        kernels.dare_factor(
+        dare_factor(
             tensor,
             density,
             key,
@@ -220,7 +224,7 @@ def _dare(task: Task, *, elect: bool) -> Fill:
         weight, normalize = values["weight"], values["normalize"]
         divisor = weight_divisor(weight, torch.float32) if normalize and not elect else None
         thinning = (values["density"], factors, task.keys)
-        return native.dropper(task.base, task.inputs, weight, *thinning, elect, normalize, divisor, values["lambda_"])
+        return dropper(task.base, task.inputs, weight, *thinning, elect, normalize, divisor, values["lambda_"])
 
     return dare_fill(task, factors, elect)
 

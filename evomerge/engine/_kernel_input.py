@@ -10,9 +10,7 @@ from torch import Tensor
 
 from evomerge.engine._merge_plan import Input, Step
 from evomerge.engine._tensor_stats import Measures, Read
-from evomerge.merge import Fill
-from evomerge.merge.kernels import _dispatch as native
-from evomerge.merge.kernels import _torch_loops as kernels
+from evomerge.merge import Fill, Thin, dare_block, taken
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Task:
     def compiled(self) -> bool:
         """Whether the compiled loops can merge this."""
         every = self.inputs if self.base is None else (self.base, *self.inputs)
-        return self.step.dtype in ("float32", "bfloat16") and native.taken(*every)
+        return self.step.dtype in ("float32", "bfloat16") and taken(*every)
 
     @property
     def origin(self) -> Input:
@@ -46,7 +44,7 @@ class Task:
         return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
 
 
-def dare_fill(task: Task, factors: Sequence[float], elect: bool, thin: Sequence[kernels.Thin] | None = None) -> Fill:
+def dare_fill(task: Task, factors: Sequence[float], elect: bool, thin: Sequence[Thin] | None = None) -> Fill:
     """Return what writes stretches of a DARE or DELLA merge by torch.
 
     Args:
@@ -60,7 +58,7 @@ def dare_fill(task: Task, factors: Sequence[float], elect: bool, thin: Sequence[
     def fill(out: Tensor, start: int) -> None:
         base, inputs = task.parts(out, start)
         assert base is not None
-        kernels.dare_block(
+        dare_block(
             out,
             base,
             inputs,

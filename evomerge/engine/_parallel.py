@@ -17,8 +17,7 @@ from evomerge.engine._fingerprint import description, examine, row_sums
 from evomerge.engine._fused_kernels import filler
 from evomerge.engine._merge_plan import Step
 from evomerge.engine._tensor_stats import Measures
-from evomerge.merge import Fill, chunks
-from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge import Fill, chunks, compiled
 
 # Elements per block, each a whole number of the fingerprint's rows. Alone, a thread takes blocks long enough that the
 # cost of calling torch fades. Beside others, it takes blocks so short that torch does not share them among threads of
@@ -121,7 +120,7 @@ class Crew:
     def _size(self, threads: int) -> int:
         if not self._cpu:
             return _DEVICE
-        if native.compiled() is not None:
+        if compiled() is not None:
             return _COMPILED
         return _ALONE if threads == 1 else _BESIDE
 

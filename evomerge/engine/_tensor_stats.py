@@ -23,14 +23,16 @@ from evomerge.merge import (
     cosine_of,
     cut_at,
     cut_once,
+    delta_norm,
     dot,
     kept_count,
     rank,
     rank_rows,
+    ranked,
+    select,
+    taken,
     variances,
 )
-from evomerge.merge.kernels import _dispatch as native
-from evomerge.merge.kernels import _torch_loops as kernels
 
 _FITS_INT32 = 1 << 31
 
@@ -63,8 +65,8 @@ class Measures:
         if kept in (0, count):
             return KEEP_ALL if kept else KEEP_NONE
         if not self._keep:
-            if native.taken(tensor, read(base)):
-                return Cut(*native.select(read(base), tensor, kept))
+            if taken(tensor, read(base)):
+                return Cut(*select(read(base), tensor, kept))
             return cut_once(_delta(tensor, read(base)), density)
         ranking = self._once(("rank", base, source), lambda: self._rank(tensor, read(base)))
         if self._stride > 1:
@@ -88,7 +90,7 @@ class Measures:
 
     def norm(self, read: Read, base: Input, source: Input) -> float:
         """Return the L1 norm of a task vector."""
-        return self._once(("norm", base, source), lambda: kernels.delta_norm(read(source), read(base)))
+        return self._once(("norm", base, source), lambda: delta_norm(read(source), read(base)))
 
     def squared_norm(self, read: Read, base: Input, source: Input) -> float:
         """Return the squared Euclidean norm of a task vector."""
@@ -104,8 +106,8 @@ class Measures:
         return self._once(("cosine", left, right), lambda: cosine_of(read(left), read(right)))
 
     def _rank(self, tensor: Tensor, base: Tensor) -> Ranking:
-        if native.taken(tensor, base) and tensor.numel() < _FITS_INT32:
-            return Ranking(native.ranked(base, tensor)[:: self._stride].contiguous(), tensor.numel(), self._stride)
+        if taken(tensor, base) and tensor.numel() < _FITS_INT32:
+            return Ranking(ranked(base, tensor)[:: self._stride].contiguous(), tensor.numel(), self._stride)
         return rank(_delta(tensor, base), self._stride)
 
     def _once(self, key: tuple[object, ...], measure: Callable[[], T]) -> T:

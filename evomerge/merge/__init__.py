@@ -20,9 +20,21 @@ if TYPE_CHECKING:
     from evomerge.merge._parameters import Parameter, checked
     from evomerge.merge._reductions import chunks, dot, sum_of_weights, weighted_sum
     from evomerge.merge._sparsify import kept_count
-    from evomerge.merge.kernels._dispatch import Fill
+    from evomerge.merge.kernels._dispatch import (
+        Fill,
+        adder,
+        compiled,
+        dropper,
+        finish_hash,
+        hash_rows,
+        ranked,
+        select,
+        taken,
+        trimmer,
+    )
     from evomerge.merge.kernels._row_ranks import RowRanks, chances, rank_rows
     from evomerge.merge.kernels._thresholds import KEEP_ALL, KEEP_NONE, Cut, Ranking, cut_at, cut_once, rank
+    from evomerge.merge.kernels._torch_loops import Thin, dare_block, dare_factor, delta_norm, sum_block, ties_block
     from evomerge.merge.kernels._variances import Variances, energies, variances
 
 __all__ = [
@@ -35,16 +47,25 @@ __all__ = [
     "Parameter",
     "Ranking",
     "RowRanks",
+    "Thin",
     "Variances",
+    "adder",
     "chances",
     "checked",
     "chunks",
+    "compiled",
     "cosine_of",
     "cut_at",
     "cut_once",
+    "dare_block",
+    "dare_factor",
+    "delta_norm",
     "dot",
+    "dropper",
     "energies",
     "energy_shares",
+    "finish_hash",
+    "hash_rows",
     "kept_count",
     "mask_key",
     "merge",
@@ -52,9 +73,15 @@ __all__ = [
     "method",
     "rank",
     "rank_rows",
+    "ranked",
     "sce_sum",
+    "select",
     "slerp_shares",
+    "sum_block",
     "sum_of_weights",
+    "taken",
+    "ties_block",
+    "trimmer",
     "variances",
     "weight_divisor",
     "weighted_sum",

@@ -46,7 +46,7 @@ class Method:
     @property
     def function(self) -> Callable[..., Tensor]:
         """The plain function of base, inputs, parameters by keyword, `keys` if random and `role` if by_role."""
-        return getattr(import_module(f"evomerge.merge.{self.family}"), self.name)
+        return getattr(import_module(f"evomerge.merge._{self.family}"), self.name)
 
 
 def _weight(
@@ -231,37 +231,37 @@ _METHODS = (
         in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "dare_linear", "thinned", "deltas", "required", _ANY, _DARE, "L|m",
+        "dare_linear", "sparsified", "deltas", "required", _ANY, _DARE, "L|m",
         "drop entries at random, rescale the rest, sum", "DARE, arXiv:2311.03099",
         random=True, in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "dare_ties", "thinned", "deltas", "required", _ANY, _DARE, "R",
+        "dare_ties", "sparsified", "deltas", "required", _ANY, _DARE, "R",
         "drop entries at random, rescale the rest, elect a sign, sum those who agree", "DARE, arXiv:2311.03099",
         random=True, in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "della_linear", "thinned", "deltas", "required", _ANY, _della(False), "L|m",
+        "della_linear", "sparsified", "deltas", "required", _ANY, _della(False), "L|m",
         "drop entries at random, small ones more often, rescale, sum", "DELLA-Merging, arXiv:2406.11617",
         random=True, elementwise=False, in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "della", "thinned", "deltas", "required", _ANY, _della(True), "R",
+        "della", "sparsified", "deltas", "required", _ANY, _della(True), "R",
         "drop entries at random, small ones more often, rescale, elect a sign", "DELLA-Merging, arXiv:2406.11617",
         random=True, elementwise=False, in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "breadcrumbs", "thinned", "deltas", "required", _ANY, _BREADCRUMBS, "L|m",
+        "breadcrumbs", "sparsified", "deltas", "required", _ANY, _BREADCRUMBS, "L|m",
         "drop the largest and the smallest entries, sum", "Model Breadcrumbs, arXiv:2312.06795",
         elementwise=False, in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "breadcrumbs_ties", "thinned", "deltas", "required", _ANY, _BREADCRUMBS, "R",
+        "breadcrumbs_ties", "sparsified", "deltas", "required", _ANY, _BREADCRUMBS, "R",
         "drop the largest and the smallest entries, elect a sign", "Model Breadcrumbs, arXiv:2312.06795",
         elementwise=False, in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "cabs", "thinned", "deltas", "required", _ANY,
+        "cabs", "sparsified", "deltas", "required", _ANY,
         (
             _weight(),
             Parameter("n", 64, True, 1, search=(16, 128), summary="entries kept per group"),
@@ -272,7 +272,7 @@ _METHODS = (
         ), "L|m", "models take turns in keeping the largest free entries", "CABS, arXiv:2503.01874", elementwise=False,
     ),
     Method(
-        "compeft", "thinned", "deltas", "required", _ANY,
+        "compeft", "sparsified", "deltas", "required", _ANY,
         (
             _weight(),
             _density(0.2, (0.05, 0.5)),
@@ -284,7 +284,7 @@ _METHODS = (
     ),
     # choosing entries
     Method(
-        "sce", "selective", "deltas", "required", _ANY,
+        "sce", "masked", "deltas", "required", _ANY,
         (
             Parameter("select_topk", 1.0, False, 0.0, 1.0, search=(0.05, 1.0), summary="share of varying entries used"),
             _variant("mergekit merges selected entries only, reference (FuseChat) all", "reference"),
@@ -293,12 +293,12 @@ _METHODS = (
         in_mergekit=True, ignored=_MASK,
     ),
     Method(
-        "ram", "selective", "deltas", "required", _ANY, (_ACTIVE, _lambda(True)), "S",
+        "ram", "masked", "deltas", "required", _ANY, (_ACTIVE, _lambda(True)), "S",
         "mean over the models that changed an entry", "Reinforced Agent Merging, arXiv:2601.13572",
         blockwise=True, in_mergekit=True,
     ),
     Method(
-        "ramplus_tl", "selective", "deltas", "required", _ANY,
+        "ramplus_tl", "masked", "deltas", "required", _ANY,
         (
             Parameter("r", 0.1, False, search=(0.0, 0.5), summary="strength of the amplification"),
             Parameter("alpha", 0.2, False, 0.0, search=(0.0, 1.0), summary="bound of the amplification"),
@@ -308,7 +308,7 @@ _METHODS = (
         in_mergekit=True,
     ),
     Method(
-        "arcee_fusion", "selective", "weights", "required", (1, 1),
+        "arcee_fusion", "masked", "weights", "required", (1, 1),
         (
             Parameter("iqr_factor", 1.5, False, search=(0.0, 3.0), summary="how far to stand out", extension=True),
             _lambda(True),
@@ -316,12 +316,12 @@ _METHODS = (
         elementwise=False, in_mergekit=True,
     ),
     Method(
-        "magmax", "selective", "deltas", "required", _ANY,
+        "magmax", "masked", "deltas", "required", _ANY,
         (_weight(1.0), _lambda(search=(0.0, 1.0))), "R",
         "the largest change, entry by entry", "MagMax, arXiv:2407.06322", blockwise=True,
     ),
     Method(
-        "consensus", "selective", "deltas", "required", _ANY,
+        "consensus", "masked", "deltas", "required", _ANY,
         (
             Parameter("alpha", 0.4, False, search=(0.1, 1.0), summary="scale of the summed task vector"),
             Parameter("mu", 0.4, False, 0.0, search=(0.2, 0.6), summary="share of the others to exceed"),
@@ -330,7 +330,7 @@ _METHODS = (
         ), "N", "summed task vectors where enough models need them", "TALL masks, arXiv:2405.07813", blockwise=True,
     ),
     Method(
-        "pcb", "selective", "deltas", "required", _ANY,
+        "pcb", "masked", "deltas", "required", _ANY,
         (
             _weight(1.0, (0.8, 1.3)),
             _density(0.1, (0.05, 0.5)),

@@ -11,6 +11,7 @@ from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
     from evomerge.runs._coefficients import OUTSIDE, coefficients_frame
+    from evomerge.runs._columns import describe, markdown
     from evomerge.runs._estimates import ItemEstimate, best_evaluation, best_evaluations
     from evomerge.runs._evaluations import (
         BEST_FINALISTS,
@@ -61,6 +62,7 @@ __all__ = [
     "clock",
     "coefficients_frame",
     "constraint_problems",
+    "describe",
     "errors_of",
     "evaluation_of",
     "feasible_evaluations",
@@ -71,6 +73,7 @@ __all__ = [
     "front_numbers",
     "front_text",
     "generalisation_frame",
+    "markdown",
     "open_run",
     "parent_scores",
     "plain",

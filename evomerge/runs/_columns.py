@@ -1,6 +1,6 @@
 """What every column of every frame means, with its unit: the one place from which docstrings, docs and tests are fed.
 
-    from evomerge.results.columns import describe, markdown
+    from evomerge.runs import describe, markdown
     describe("trials")      # a frame: column, type, unit, meaning
     markdown()              # the reference page
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from evomerge.scoring.lm_eval._documents import Document
     from evomerge.scoring.lm_eval._item_split import ItemPlan, split
     from evomerge.scoring.lm_eval._settings import TaskSettings
-    from evomerge.scoring.metrics._metric import Measure, documents, version
+    from evomerge.scoring.metrics._metric import Measure, ModelInterface, documents, version
+    from evomerge.scoring.metrics._python_function import Asked
     from evomerge.scoring.metrics._sizes import TIMINGS
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "TRUNCATED",
     "UNEXTRACTED",
     "AnswerCache",
+    "Asked",
     "BankPart",
     "Difference",
     "Document",
@@ -41,6 +43,7 @@ __all__ = [
     "ItemPlan",
     "Knowledge",
     "Measure",
+    "ModelInterface",
     "ModelScorer",
     "SanityChecks",
     "TaskSet",

@@ -1,6 +1,6 @@
 """The search space: a merge with markers, decoded from points of the unit cube into recipes, and encoded back.
 
-Reads mergekit documents with `{search: ...}` markers, expands them into genes, and reports every mistake with its place.
+Reads mergekit documents with `{search: ...}` markers, expands them into genes, and reports every mistake at its place.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_the_site_builds_with_warnings_as_errors(tmp_path: Path) -> None:
     assert "WARNING" not in built.stderr
     site = tmp_path / "site"
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert "evomerge.results.Run" in text
+    assert "evomerge.runs.Run" in text
     assert "Return one row per candidate" in text  # a docstring of a method
     assert "&gt;&gt;&gt; run = open_run" in re.sub(r"<[^>]*>", "", text)  # a doctest is code, no quotation
     assert "cma-es" in (site / "reference" / "search_file.html").read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ EXTENDING = {
     "evomerge.runs._holdout": ("Final", "compare_finals"),
     "evomerge.runs._columns": ("Column", "describe", "markdown"),
     "evomerge.runs._optuna_storage": ("write_study",),
-    "evomerge.report": ("write_report", "report_html"),
+    "evomerge.reports": ("write_report", "report_html"),
     "evomerge.commands._check": ("CheckReport",),
     "evomerge.commands._search_options": ("Reporter", "Execution", "ResumeOptions", "SearchLimits", "SearchOptions"),
     "evomerge.reports.trackers._values": ("RunInfo", "LoggedStep", "RunResult", "Resumed", "Tracker"),

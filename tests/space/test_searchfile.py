@@ -250,7 +250,7 @@ def test_reading_files_needs_none_of_the_heavy_packages():
 import sys
 for name in ("torch", "transformers", "lm_eval", "ray", "cma", "optuna", "pyarrow", "safetensors"):
     sys.modules[name] = None
-import evomerge.searchfile, evomerge.space
+from evomerge.config import load_search_file\nfrom evomerge.space import build_space
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

@@ -426,8 +426,9 @@ def test_layouts_steps_and_these_modules_need_no_torch_to_be_imported() -> None:
     import subprocess
     import sys
 
-    modules = "resident export layout steps parents plan reference chat_template merged_config placement"
-    imports = "; ".join(f"import evomerge.weights.{name}" for name in modules.split())
+    engine = [f"engine._{name}" for name in ("resident", "model_export", "merge_plan", "parents", "chat_template")]
+    files = [f"checkpoints._{name}" for name in ("layout", "memory", "resolve")]
+    imports = "; ".join(f"import evomerge.{name}" for name in [*engine, *files])
     heavy = ("torch", "transformers", "safetensors", "peft")
     code = f"{imports}; import sys; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

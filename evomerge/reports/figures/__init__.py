@@ -1,4 +1,13 @@
-"""reports/figures"""
+"""Figures of a run. Each function returns an Altair chart: interactive in notebooks, saved without a browser.
+
+    from evomerge import figures, open_run
+
+    run = open_run("runs/quickstart")
+    figures.save(figures.front(run), "front.svg")
+    figures.recipe(run, "knee")
+
+Behind each figure is a frame: a method of `Run` or of `Run.tables`, or the function named in the figure's docstring.
+"""
 
 from __future__ import annotations
 

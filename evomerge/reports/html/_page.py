@@ -130,7 +130,7 @@ _SECTIONS = (
 
 
 def _asset(name: str) -> str:
-    return resources.files("evomerge.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("evomerge.reports.html").joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy(script: str) -> str:

@@ -1,7 +1,8 @@
 """A measure: a metric of a model beside lm-eval's tasks, as plain data that travels to any worker.
 
 A measure takes the place of a task: it has a name, documents that are pinned and split like a task's, a version, and
-responses per document. The row of its kind in `evomerge.metric_kinds` says what the documents are and which function asks.
+responses per document. The row of its kind in `evomerge.metric_kinds` names its documents and the function that
+asks the model.
 """
 
 from __future__ import annotations
