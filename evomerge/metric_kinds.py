@@ -104,7 +104,9 @@ _ROWS = (
         "response_length", "tokens", f"{_HERE}._text_metrics:ask_lengths", "minimize", by_item=True, cacheable=True,
         files=("prompts",), short="prompts",
     ),
-    MetricInfo("judge", "verdict", f"{_HERE}._llm_judge:ask", version=f"{_HERE}._llm_judge:version", files=("prompts",)),
+    MetricInfo(
+        "judge", "verdict", f"{_HERE}._llm_judge:ask", version=f"{_HERE}._llm_judge:version", files=("prompts",)
+    ),
     _size("layers"),
     _size("parameters"),
     _size("seconds"),

@@ -28,8 +28,8 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Evaluation, Job, Objective, Outcome, Response, Score
 from evomerge.controllers import SearchProblem, build
+from evomerge.loop import Budget, run_search
 from evomerge.scoring._synthetic import synthetic_recipe
-from evomerge.search import Budget, run_search
 from evomerge.workers import LocalPool, Pool
 from evomerge.workers._runner import SafeEvaluator
 

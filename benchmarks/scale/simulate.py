@@ -34,9 +34,9 @@ from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
 from evomerge.controllers import Controller, SearchProblem, build, controller_info
+from evomerge.loop import Budget, Rules, replay, run_search
 from evomerge.recipe import Recipe
 from evomerge.scoring._synthetic import synthetic_recipe
-from evomerge.search import Budget, Rules, replay, run_search
 from evomerge.workers import Arrival, PoolEvent, Retry
 from evomerge.workers._cluster import Resources
 from evomerge.workers._scheduler import Scheduler

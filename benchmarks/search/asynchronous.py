@@ -24,9 +24,9 @@ from scipy import stats
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
 from evomerge.controllers import SearchProblem, build
+from evomerge.loop import Budget, Rules, run_search
 from evomerge.scoring import estimate
 from evomerge.scoring._synthetic import SyntheticEvaluator, SyntheticSpec, synthetic_recipe
-from evomerge.search import Budget, Rules, run_search
 
 sys.path.insert(0, str(Path(__file__).parent))
 from virtual import VirtualPool, four_fold

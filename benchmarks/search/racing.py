@@ -23,9 +23,9 @@ from scipy import stats
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Job
 from evomerge.controllers import SearchProblem, build
+from evomerge.loop import Budget, Racing, Rules, run_search
 from evomerge.recipe import passthrough
 from evomerge.scoring._synthetic import SyntheticEvaluator
-from evomerge.search import Budget, Racing, Rules, run_search
 
 sys.path.insert(0, str(Path(__file__).parent))
 from asynchronous import GENES, OBJECTIVES, TASKS, Space, landscape, mean_fitness

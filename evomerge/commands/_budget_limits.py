@@ -10,9 +10,9 @@ from typing import Any
 from evomerge.commands._prepare import Preparation
 from evomerge.config import BudgetRequest, budget_problems, wrong_moment
 from evomerge.errors import InputError
+from evomerge.loop import Budget, Reserve
 from evomerge.run_config import BudgetConfig
 from evomerge.runs import BEST_FINALISTS
-from evomerge.search import Budget, Reserve
 
 UNLIMITED = 2**31  # candidates, where only time is limited
 

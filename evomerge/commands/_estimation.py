@@ -18,9 +18,9 @@ from evomerge.commands._item_sampler import ItemSampler
 from evomerge.commands._prepare import Preparation
 from evomerge.controllers import Controller, Recommender
 from evomerge.irt import Array, read_bank
+from evomerge.loop import Items
 from evomerge.runs import ItemEstimate, best_evaluation
 from evomerge.scoring import BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank, values_of
-from evomerge.search import Items
 
 # Where the file does not say, candidates answered in full cost this share of what the anchor items cost.
 FULL_SHARE = 0.25

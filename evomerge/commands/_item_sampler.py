@@ -12,7 +12,7 @@ from bisect import bisect_right
 import numpy as np
 
 from evomerge.archive import Archive
-from evomerge.search import Items
+from evomerge.loop import Items
 
 # A generation is at least so many consecutive candidates: results told on arrival are proposed one at a time.
 LEAST = 8

@@ -9,9 +9,9 @@ from evomerge.candidate import FIRST_REMEASURED, Candidate
 from evomerge.commands._prepare import from_config, verify
 from evomerge.commands._search_options import Execution
 from evomerge.errors import EvomergeError, InputError
+from evomerge.loop import evaluate
 from evomerge.run_config import RunConfig
 from evomerge.runs import FrontAnswer, FrontRequest, Run
-from evomerge.search import evaluate
 
 
 def remeasure(run: Run, request: FrontRequest, *, workers: int | None = None, address: str | None = None) -> str:

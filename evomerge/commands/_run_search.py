@@ -22,6 +22,7 @@ from evomerge.controllers import Controller, controller_info
 from evomerge.controllers import build as build_controller
 from evomerge.errors import EvomergeError, InputError, RunError
 from evomerge.irt import require_seed
+from evomerge.loop import Fitness, Racing, Rules, StopReason, evaluate, run_search
 from evomerge.reports import targets_of, tracked
 from evomerge.run_config import BudgetConfig, RunConfig
 from evomerge.runs import (
@@ -38,7 +39,6 @@ from evomerge.runs import (
     parent_scores,
     read_constraints,
 )
-from evomerge.search import Fitness, Racing, Rules, StopReason, evaluate, run_search
 
 BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
 

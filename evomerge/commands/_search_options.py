@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from evomerge.errors import InputError
 
 if TYPE_CHECKING:
-    from evomerge.search import Progress
+    from evomerge.loop import Progress
     from evomerge.workers import Pool, WorkerSpec
 
 _CODE = "confirm_run_unsafe_code"  # lm-eval's argument

@@ -7,8 +7,8 @@ from typing import TextIO
 
 from evomerge.commands._budget_limits import UNLIMITED
 from evomerge.commands._search_options import Reporter
+from evomerge.loop import Progress
 from evomerge.runs import SECONDS_BETWEEN_LINES, progress_line
-from evomerge.search import Progress
 
 
 def progress_printer(stream: TextIO) -> Reporter:

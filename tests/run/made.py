@@ -10,12 +10,12 @@ from typing import Any
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
 from evomerge.controllers import SearchProblem, build
+from evomerge.loop import Budget, evaluate, run_search
 from evomerge.recipe import passthrough
 from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
 from evomerge.runs import evaluation_of
 from evomerge.scoring import ItemPlan
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Budget, evaluate, run_search
 from evomerge.space import build_space
 from evomerge.workers import LocalPool
 

@@ -7,8 +7,8 @@ import io
 import pytest
 
 from evomerge.commands import progress_printer
+from evomerge.loop import Progress
 from evomerge.runs import progress_line
-from evomerge.search import Progress
 
 
 class Terminal(io.StringIO):

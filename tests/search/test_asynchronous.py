@@ -14,9 +14,9 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Job
+from evomerge.loop import Rules
+from evomerge.loop._tell_queue import TellOrder
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Rules
-from evomerge.search._tell_queue import TellOrder
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, World, trace

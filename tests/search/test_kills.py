@@ -15,8 +15,8 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Job
+from evomerge.loop import Racing, Rules
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Racing, Rules
 from tests.clock import BACKSTOP
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, kill_at, trace

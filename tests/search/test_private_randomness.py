@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from evomerge.candidate import Answers, Job, Outcome
+from evomerge.loop import Racing, Rules
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Racing, Rules
 from evomerge.workers._pool_protocol import Evaluator
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, World, trace

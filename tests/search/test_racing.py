@@ -14,9 +14,9 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.controllers._cma_es import shrunken
+from evomerge.loop import Racing, Rules
+from evomerge.loop._racing import rounds
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Racing, Rules
-from evomerge.search._racing import rounds
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, trace

@@ -10,9 +10,9 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
 from evomerge.controllers import SearchProblem, build
+from evomerge.loop import Budget, run_search
 from evomerge.recipe import passthrough
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Budget, run_search
 from evomerge.space import SearchSpace, build_space
 from evomerge.workers import LocalPool
 from tests.search.world import mean_fitness

@@ -16,10 +16,10 @@ from evomerge.candidate import Answers, Outcome
 from evomerge.commands._search_progress import line_of
 from evomerge.controllers import SearchProblem, build
 from evomerge.errors import RunError
+from evomerge.loop import Progress, evaluate, replay
+from evomerge.loop._search_loop import MOST_MACHINE_FAILURES
 from evomerge.pareto import non_dominated
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Progress, evaluate, replay
-from evomerge.search._loop import MOST_MACHINE_FAILURES
 from evomerge.workers import LocalPool
 from tests.clock import Clock
 from tests.pool.fakes import ShuffledPool

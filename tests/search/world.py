@@ -18,9 +18,9 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
 from evomerge.controllers import Controller, SearchProblem, build
+from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
 from evomerge.recipe import Recipe, passthrough
 from evomerge.scoring._synthetic import Lasting, SyntheticSpec, synthetic_recipe
-from evomerge.search import Budget, Progress, Rules, StopReason, run_search
 from evomerge.workers import LocalPool, Pool
 
 GENES = 4

@@ -11,6 +11,7 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.errors import ExtraMissing, InputError
+from evomerge.loop import Rules
 from evomerge.recipe import passthrough
 from evomerge.reports import TrackerTarget, targets_of
 from evomerge.reports.trackers import _targets as targets
@@ -21,7 +22,6 @@ from evomerge.reports.trackers._values import LoggedStep, Resumed, RunResult
 from evomerge.reports.trackers._writer import remembered
 from evomerge.runs import open_run
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Rules
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import OPTIMA, PARENTS, config
 from tests.tracking.worlds import FAILS, FILE, Followed, search

@@ -9,12 +9,12 @@ from pathlib import Path
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
 from evomerge.controllers import SearchProblem, build
+from evomerge.loop import Budget, Rules, evaluate, run_search
 from evomerge.recipe import passthrough
 from evomerge.reports import tracked
 from evomerge.reports.trackers._writer import Join
 from evomerge.runs import Run, evaluation_of, finalists, open_run
 from evomerge.scoring._synthetic import SyntheticSpec
-from evomerge.search import Budget, Rules, evaluate, run_search
 from evomerge.space import build_space
 from evomerge.workers import LocalPool, Pool
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, config

@@ -19,12 +19,12 @@ from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective, Outcome, Split
 from evomerge.controllers import Controller
 from evomerge.errors import InputError, RunError
+from evomerge.loop._budget import Budget, BudgetMeter, StopReason
+from evomerge.loop._dispatcher import Dispatcher, Plan
+from evomerge.loop._racing import Fitness, Racing, RacingPolicy
+from evomerge.loop._replay import replay
+from evomerge.loop._tell_queue import TellQueue
 from evomerge.recipe import Recipe
-from evomerge.search._budget import Budget, BudgetMeter, StopReason
-from evomerge.search._dispatcher import Dispatcher, Plan
-from evomerge.search._racing import Fitness, Racing, RacingPolicy
-from evomerge.search._replay import replay
-from evomerge.search._tell_queue import TellQueue
 from evomerge.workers import Arrival, Pool
 
 PROGRESS_SECONDS = 0.5  # interval of progress reports; no wait for a result is longer

@@ -20,11 +20,11 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
+from evomerge.loop._dispatcher import Items
 from evomerge.metric_kinds import is_by_item
 from evomerge.objectives import Objectives
 from evomerge.pareto import non_dominated
 from evomerge.scoring import values_of
-from evomerge.search._dispatcher import Items
 from evomerge.stats import MeanDifference, paired_mean, weighted_sum
 
 MOST_REFERENCES = 8  # points of a front: each further one costs power, as the error rate is shared among them

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
-    from evomerge.search._budget import Budget, BudgetMeter, Reserve, StopReason
-    from evomerge.search._dispatcher import Dispatcher, Items, Plan
-    from evomerge.search._loop import Progress, Rules, Space, evaluate, run_search
-    from evomerge.search._racing import Fitness, Racing
-    from evomerge.search._replay import replay
+    from evomerge.loop._budget import Budget, BudgetMeter, Reserve, StopReason
+    from evomerge.loop._dispatcher import Dispatcher, Items, Plan
+    from evomerge.loop._racing import Fitness, Racing
+    from evomerge.loop._replay import replay
+    from evomerge.loop._search_loop import Progress, Rules, Space, evaluate, run_search
 
 __all__ = [
     "Budget",

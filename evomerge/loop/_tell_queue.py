@@ -9,9 +9,9 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
 from evomerge.controllers import Controller, CountsUpdates, tell
+from evomerge.loop._dispatcher import Dispatcher
+from evomerge.loop._racing import Fitness, RacingPolicy
 from evomerge.pareto import extend_front
-from evomerge.search._dispatcher import Dispatcher
-from evomerge.search._racing import Fitness, RacingPolicy
 
 Observation = tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]  # candidate, fitness, its standard errors
 
