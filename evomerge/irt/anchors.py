@@ -52,18 +52,13 @@ def correctness_features(responses: Array, rng: np.random.Generator) -> Array:
     return np.where(seen, rows, mean).T
 
 
-def parameter_features(a: Array, b: Array) -> Array:
-    """Return one row per item: `(a_j, b_j)`; more compact than the answers, and blind to single odd models."""
-    return np.concatenate([a, b[:, None]], axis=1)
-
-
 def cluster_anchors(features: Array, weights: Array, n: int, rng: np.random.Generator) -> tuple[IntArray, Array]:
     """Return `n` anchor items and the fraction of the score that each stands for.
 
     Weighted k-means; the anchor is the item nearest to its centre, or the next nearest that is still free.
 
     Args:
-        features: `(items, k)`, from `correctness_features` or `parameter_features`.
+        features: `(items, k)`, from `correctness_features`.
         weights: of the items in the score, `(items,)`, sum 1.
         n: how many, 1 to the number of items.
         rng: k-means++ starts.

@@ -58,14 +58,14 @@ def shrunk_covariance(responses: Array, one_factor: ItemParameters) -> ItemCovar
     mean = np.where(seen, responses, 0.0).sum(axis=0) / np.maximum(count, 1)
     mean = np.where(count > 0, mean, 0.5)
     centred = np.where(seen, responses - mean, 0.0)
-    share = models / (models + TARGET_MODELS)
+    trust = models / (models + TARGET_MODELS)  # weight of the sample covariance
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     weights = weights / weights.sum()
     spread = float(np.sqrt(one_factor.theta.var() + np.mean(1.0 / one_factor.ability_precision) * (models < 2)))
     curve = probabilities(float(one_factor.theta.mean()) + spread * nodes[:, None], one_factor.a, one_factor.b)
     implied = np.sqrt(weights)[:, None] * (curve - weights @ curve)
     factors = np.concatenate(
-        [np.sqrt(share) * _sample_factors(centred, models), np.sqrt(1.0 - share) * _compact(implied)]
+        [np.sqrt(trust) * _sample_factors(centred, models), np.sqrt(1.0 - trust) * _compact(implied)]
     )
     sample = (centred**2).sum(axis=0) / np.maximum(count - 1, 1)
     smooth = (mean * count + 0.5) / (count + 1.0)

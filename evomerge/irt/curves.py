@@ -68,15 +68,6 @@ def projected_variance(covariance: Array, a: Array) -> Array:
     return covariance.reshape(-1, d * d) @ outer.T
 
 
-def information(theta: Array, a: Array, b: Array) -> Array:
-    """Return each item's Fisher information matrix about the ability, `(models, items, d, d)`.
-
-    `p (1 - p) a a'`; shapes as in `logits`. Source: Lord, "Applications of item response theory", 1980.
-    """
-    p = probabilities(theta, a, b)
-    return (p * (1.0 - p))[:, :, None, None] * (a[:, :, None] * a[:, None, :])
-
-
 def log_likelihood(responses: Array, z: Array) -> Array:
     """Return the fractional-logit log-likelihood of each answer, zero where there is none.
 
