@@ -58,8 +58,8 @@ def table(
     """
     right = set(numeric)
 
-    def kind(place: int) -> Attributes:
-        return {"class": "n"} if place in right else {}
+    def kind(position: int) -> Attributes:
+        return {"class": "n"} if position in right else {}
 
     titles = [element("th", {"scope": "col", **kind(i)}, cell) for i, cell in enumerate(head)]
     body = [

@@ -99,8 +99,8 @@ def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
 def _looks(frame: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
     """Return the kinds that a frame has, with their colours and shapes: a legend of what is not there misleads."""
     found = [kind for kind in KINDS if (frame["kind"] == kind).any()]
-    places = [KINDS.index(kind) for kind in found]
-    return found, [COLOURS[place] for place in places], [SHAPES[place] for place in places]
+    indices = [KINDS.index(kind) for kind in found]
+    return found, [COLOURS[index] for index in indices], [SHAPES[index] for index in indices]
 
 
 def _kinds(library: Any, frame: pd.DataFrame) -> Any:

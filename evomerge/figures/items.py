@@ -45,7 +45,7 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
         library.Chart(frame)
         .mark_rect()
         .encode(
-            x=library.X("place:O", title=f"{frame['item'].nunique()} items, the easiest first", axis=None),
+            x=library.X("position:O", title=f"{frame['item'].nunique()} items, the easiest first", axis=None),
             y=library.Y("model:N", sort=models, title=None, axis=library.Axis(labelFontSize=10)),
             color=library.Color(
                 "value:Q",
@@ -60,10 +60,10 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
 
 
 def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = "search") -> pd.DataFrame:
-    """Return one row per model and item: model, kind (front, candidate, parent), item, value, place, rank.
+    """Return one row per model and item: model, kind (front, candidate, parent), item, value, position, rank.
 
-    `place` is the item's from the easiest (0) on, `rank` the model's from the best (0) down. Parents and the front come
-    first; other candidates fill up to `SHOWN_MODELS`, evenly over their order.
+    `position` counts items from the easiest (0), `rank` models from the best (0). Parents and the front come first;
+    other candidates fill up to `SHOWN_MODELS`, evenly over their order.
     """
     import pandas as pd
 
@@ -86,11 +86,12 @@ def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = 
     solved = one.fitness(1.0) * frame.groupby("item")["value"].mean()
     ability = one.fitness(1.0) * frame.groupby("model")["value"].mean()
     items = {
-        item: place for place, item in enumerate(solved.sort_values(ascending=False, kind="stable").index[:SHOWN_ITEMS])
+        item: position
+        for position, item in enumerate(solved.sort_values(ascending=False, kind="stable").index[:SHOWN_ITEMS])
     }
     models = {name: rank for rank, name in enumerate(ability.sort_values(ascending=False, kind="stable").index)}
     frame = frame[frame["item"].isin(items)]
-    return frame.assign(place=frame["item"].map(items), rank=frame["model"].map(models)).reset_index(drop=True)
+    return frame.assign(position=frame["item"].map(items), rank=frame["model"].map(models)).reset_index(drop=True)
 
 
 def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:

@@ -33,7 +33,7 @@ def progress(run: Run) -> alt.Chart:
     """
     library, history = altair(), _history(run)
     zero = library.Scale(zero=False)
-    base = library.Chart(history).encode(x=library.X("place:Q", title="candidates scored"))
+    base = library.Chart(history).encode(x=library.X("order:Q", title="candidates scored"))
     dots = base.mark_circle(color=GREY, size=16, opacity=0.6).encode(
         y=library.Y("overall:Q", scale=zero, title="overall fitness (weighted mean)"),
         tooltip=["candidate", library.Tooltip("overall:Q", format=".4f"), library.Tooltip("stderr:Q", format=".2g")],
@@ -69,7 +69,7 @@ def hypervolume(run: Run) -> alt.Chart:
         library.Chart(history)
         .mark_line(color=BLUE, strokeWidth=2.4, interpolate="step-after")
         .encode(
-            x=library.X("place:Q", title="candidates scored"),
+            x=library.X("order:Q", title="candidates scored"),
             y=library.Y("hypervolume:Q", title="hypervolume above the worst parent"),
             tooltip=["candidate", library.Tooltip("hypervolume:Q", format=".5g"), "front_size"],
         )
@@ -122,7 +122,7 @@ def _history(run: Run) -> pd.DataFrame:
     if not len(history):
         raise InputError("no candidate has scores yet, so there is no progress to draw")
     # not by number: predicted points that were measured after the search have numbers from a million on
-    return history.assign(place=range(1, len(history) + 1))
+    return history.assign(order=range(1, len(history) + 1))
 
 
 def _parent(library: Any, run: Run) -> list[Any]:

@@ -21,8 +21,8 @@ class Scale:
     def __call__(self, value: float) -> float:
         """Return the pixel of a value."""
         span = self.high - self.low
-        share = (value - self.low) / span if span else 0.5
-        return self.start + share * (self.end - self.start)
+        fraction = (value - self.low) / span if span else 0.5
+        return self.start + fraction * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Return about `count` round values inside the scale, ascending."""
@@ -34,11 +34,11 @@ class Scale:
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
-        return [place * step for place in range(first, last + 1)]
+        return [index * step for index in range(first, last + 1)]
 
 
 def scale_of(values: Sequence[float], start: float, end: float, margin: float = 0.06) -> Scale:
-    """Return the scale that holds all finite `values` with a margin (a share of their range)."""
+    """Return the scale that holds all finite `values` with a margin (a fraction of their range)."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     room = (high - low) * margin or max(abs(high), 1.0) * margin
@@ -80,8 +80,8 @@ class Plot:
             shown = number(100 * value if percent else value, 3)
             parts.append(element("text", {"x": left - 8, "y": y + 4, "class": "tick", "text-anchor": "end"}, shown))
         for value in self.x.ticks(6):
-            place = {"x": self.x(value), "y": bottom + 18, "class": "tick", "text-anchor": "middle"}
-            parts.append(element("text", place, number(100 * value if percent and both else value, 3)))
+            attributes = {"x": self.x(value), "y": bottom + 18, "class": "tick", "text-anchor": "middle"}
+            parts.append(element("text", attributes, number(100 * value if percent and both else value, 3)))
         return parts
 
     def _titles(self, x_title: str, y_title: str) -> list[Html]:
@@ -122,10 +122,10 @@ def spread(heights: Sequence[float], apart: float) -> list[float]:
     """
     placed = dict[int, float]()
     last = -math.inf
-    for place in sorted(range(len(heights)), key=lambda i: heights[i]):
-        last = max(heights[place], last + apart)
-        placed[place] = last
-    return [placed[place] for place in range(len(heights))]
+    for index in sorted(range(len(heights)), key=lambda i: heights[i]):
+        last = max(heights[index], last + apart)
+        placed[index] = last
+    return [placed[index] for index in range(len(heights))]
 
 
 def figure(title: str, drawn: Html, note: str, label: str) -> Html:

@@ -145,13 +145,13 @@ def _controls(findings: Findings) -> Html:
     if len(findings.objectives) < 2:
         return element("div", {"class": "controls script-only"}, shortcuts)
     sliders = []
-    for place, objective in enumerate(findings.objectives):
-        name = f"weight-{place}"
-        control = {"type": "range", "id": name, "min": 0, "max": 10, "step": 1, "value": 5, "data-objective": place}
+    for index, objective in enumerate(findings.objectives):
+        name = f"weight-{index}"
+        control = {"type": "range", "id": name, "min": 0, "max": 10, "step": 1, "value": 5, "data-objective": index}
         sliders += [
             element("label", {"for": name}, objective.name),
             element("input", control),
-            element("output", {"for": name, "id": f"shown-{place}"}, "5"),
+            element("output", {"for": name, "id": f"shown-{index}"}, "5"),
         ]
     preference = element(
         "fieldset",

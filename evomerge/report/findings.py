@@ -154,7 +154,7 @@ def with_error(score: Score, in_points: bool) -> str:
 
 
 def points(value: float, in_points: bool, digits: int = 1) -> str:
-    """Return a score or difference for people: in points of 100 where it is a share of items.
+    """Return a score or difference for people: in points of 100 where it is a fraction of items.
 
     >>> points(0.1234, True), points(12.3456, False)
     ('12.3', '12.35')

@@ -1,4 +1,4 @@
-"""Which genes mattered: the share of each objective's variance that goes with a gene, and in which direction."""
+"""Gene importance: the fraction of each objective's variance that a gene explains, and in which direction."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def genes(findings: Findings) -> Html:
 
 
 def _bar(row: object, top: float) -> Html:
-    share, direction = float(row.share_of_variance), float(row.rank_correlation)  # type: ignore[attr-defined]
+    fraction, direction = float(row.share_of_variance), float(row.rank_correlation)  # type: ignore[attr-defined]
     kind = "parent" if direction > 0 else "front"
-    text = f"{100 * share:.0f}%"
-    width = 70 * share / top
+    text = f"{100 * fraction:.0f}%"
+    width = 70 * fraction / top
     label = f"{text}, {'more' if direction > 0 else 'less'} was better"
     size = {"viewBox": f"0 0 {BAR} {BAR_HEIGHT}", "width": BAR, "height": BAR_HEIGHT}
     bar = element("rect", {"x": 0, "y": 4, "width": max(1.0, width), "height": 14, "class": kind})

@@ -148,10 +148,10 @@ def _by_item(findings: Findings) -> Html | None:
     rows = []
     for row in found.table().itertuples(index=False):
         gain = found.differences[row.objective]
-        unit = row.objective in found.shares
+        unit = row.objective in found.fractions
         interval = points(gain.value, unit)
         interval += f" [{points(gain.low, unit)}, {points(gain.high, unit)}]" if gain.has_interval else ", no interval"
-        rows.append((row.objective, _shares(row.a_better, row.equal, row.b_better), interval))
+        rows.append((row.objective, _outcome_bar(row.a_better, row.equal, row.b_better), interval))
     caption = f"{found.a} against {found.b} on the same held-out items. Orange: {found.a} better; grey: equal; "
     caption += "blue: parent better. Difference with its 95% interval" + (", points." if findings.in_points else ".")
     shown = table(("objective", "items", "difference"), rows, caption=caption, numeric=[2])
@@ -159,15 +159,15 @@ def _by_item(findings: Findings) -> Html | None:
     return element("div", {}, element("h3", {}, title), scrolling(shown, title))
 
 
-def _shares(better: int, equal: int, worse: int) -> Html:
+def _outcome_bar(better: int, equal: int, worse: int) -> Html:
     total = max(1, better + equal + worse)
     x, parts = 0.0, []
     for count, kind in ((better, "front"), (equal, "alike"), (worse, "parent")):
         width = BAR * count / total
         parts.append(element("rect", {"x": x, "y": 4, "width": max(0.0, width - 1), "height": 18, "class": kind}))
         if width > 24:
-            place = {"x": x + width / 2, "y": 17, "text-anchor": "middle", "class": f"on-{kind}"}
-            parts.append(element("text", place, str(count)))
+            position = {"x": x + width / 2, "y": 17, "text-anchor": "middle", "class": f"on-{kind}"}
+            parts.append(element("text", position, str(count)))
         x += width
     label = f"better on {better}, equal on {equal}, worse on {worse}"
     size = {"viewBox": f"0 0 {BAR} {BAR_HEIGHT}", "width": BAR, "height": BAR_HEIGHT, "class": "interval"}
@@ -209,8 +209,8 @@ def _held(findings: Findings) -> Html | None:
     parents = rows[rows["kind"] == "parent"]
     heights = spread([plot.y(value) + 4 for value in parents["holdout"]], 14)
     for row, y in zip(parents.itertuples(), heights, strict=True):
-        place = {"x": plot.x(row.search) + 10, "y": y, "class": "name"}
-        marks.append(element("text", place, row.name.removeprefix("parent ")))
+        position = {"x": plot.x(row.search) + 10, "y": y, "class": "name"}
+        marks.append(element("text", position, row.name.removeprefix("parent ")))
     candidates = rows[rows["kind"] == "candidate"]
     drop = float((candidates["search"] - candidates["holdout"]).mean()) if len(candidates) else 0.0
     change = f"{points(abs(drop), findings.in_points)}{' points' if findings.in_points else ''}"

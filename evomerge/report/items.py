@@ -62,7 +62,7 @@ def _picture(findings: Findings, objective: Objective, values: Mapping[int, Mapp
     items = sorted({item for found in values.values() for item in found})
     table = np.array([[found.get(item, np.nan) for item in items] for found in values.values()])  # (models, items)
     numbers = list(values)
-    parents = [place for place, n in enumerate(numbers) if n < 0]
+    parents = [index for index, n in enumerate(numbers) if n < 0]
     by = parents or list(range(len(numbers)))
     ease = np.nansum(table[by], axis=0), np.nansum(table, axis=0)
     order = np.lexsort((-ease[1], -ease[0]))
@@ -70,24 +70,24 @@ def _picture(findings: Findings, objective: Objective, values: Mapping[int, Mapp
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MOST_ITEMS)).astype(int))]
     step = (WIDTH - LEFT - RIGHT) / len(shown)
     rows = []
-    for place, n in enumerate(numbers):
-        y = place * (ROW + 3)
-        row = table[place]
+    for index, n in enumerate(numbers):
+        y = index * (ROW + 3)
+        row = table[index]
         asked = np.isfinite(row)
         kind = "parent" if n < 0 else "front"
         label = findings.name(n).removeprefix("parent ")
-        share = f"{100 * float(np.nanmean(row)):.0f}%"
+        score = f"{100 * float(np.nanmean(row)):.0f}%"
         title = element("title", {}, f"{findings.name(n)}: {int(np.nansum(row))} of {int(asked.sum())} right")
         size = {"x": LEFT, "y": y, "width": WIDTH - LEFT - RIGHT, "height": ROW}
         rows += [
             element("text", {"x": LEFT - 8, "y": y + 13, "text-anchor": "end", "class": "name"}, _short(label)),
             element("rect", {**size, "class": "alike"}, title),
             element("path", {"d": _marks(row[shown], step, y), "class": kind}),
-            element("text", {"x": WIDTH - RIGHT + 8, "y": y + 13, "class": "name"}, share),
+            element("text", {"x": WIDTH - RIGHT + 8, "y": y + 13, "class": "name"}, score),
         ]
     height = len(numbers) * (ROW + 3)
     said = "; ".join(
-        f"{findings.name(n)} {100 * float(np.nanmean(table[place])):.0f}%" for place, n in enumerate(numbers)
+        f"{findings.name(n)} {100 * float(np.nanmean(table[index])):.0f}%" for index, n in enumerate(numbers)
     )
     label = f"Item matrix of {objective.name}: {said}"
     box = {"viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": label, "class": "plot items"}

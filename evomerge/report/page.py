@@ -81,7 +81,7 @@ def report_html(run: Run) -> str:
 
 
 def _header(findings: Findings, name: str) -> Html:
-    links = [element("li", {}, element("a", {"href": f"#{place}"}, title)) for place, title, _ in _SECTIONS]
+    links = [element("li", {}, element("a", {"href": f"#{anchor}"}, title)) for anchor, title, _ in _SECTIONS]
     toggle = {"type": "button", "id": "theme", "class": "script-only", "aria-label": "Colours: as the system says"}
     return joined(
         [
@@ -105,9 +105,11 @@ def _header(findings: Findings, name: str) -> Html:
 
 def _main(findings: Findings) -> Html:
     parts = [element("section", {"id": "verdict", "aria-label": "Result"}, headline(findings))]
-    for place, title, content in _SECTIONS:
-        heading = element("h2", {"id": f"{place}-title"}, title)
-        parts.append(element("section", {"id": place, "aria-labelledby": f"{place}-title"}, heading, content(findings)))
+    for anchor, title, content in _SECTIONS:
+        heading = element("h2", {"id": f"{anchor}-title"}, title)
+        parts.append(
+            element("section", {"id": anchor, "aria-labelledby": f"{anchor}-title"}, heading, content(findings))
+        )
     return element("main", {"id": "main", "tabindex": -1}, *parts)
 
 

@@ -111,12 +111,12 @@ def _stages(findings: Findings) -> Html:
     ]
     rows += [(name, f"{value:.4g}", "") for name, value in known if value]
     caption = "Workers' time by stage, over all sessions"
-    shown = table(("stage", "time", "share"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
+    shown = table(("stage", "time", "fraction"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
     return scrolling(shown, "Time by stage")
 
 
 def failures(findings: Findings) -> Html:
-    """Return what went wrong, alike messages together, and shares of answers that were cut off or held none."""
+    """Return the failures, equal messages together, and the fractions of answers that were cut off or not parsed."""
     found = findings.failures
     parts: list[Html] = []
     if not len(found):
@@ -130,18 +130,18 @@ def failures(findings: Findings) -> Html:
         caption = f"{len(found)} evaluations failed. A failed candidate is recorded without fitness."
         shown = table(("kind", "how often", "message", "candidates"), rows, caption=caption, numeric=[1])
         parts.append(scrolling(shown, "Failed evaluations"))
-    if (shares := _answer_flags(findings)) is not None:
-        parts.append(shares)
+    if (fractions := _answer_flags(findings)) is not None:
+        parts.append(fractions)
     return element("div", {}, *parts)
 
 
 def _answer_flags(findings: Findings) -> Html | None:
-    """Return the share of written answers that were cut off, or in which no answer was found."""
+    """Return the fraction of generated answers that were cut off, or in which the filter found no answer."""
     people = [
         *sorted((n for n in findings.answer_flags if n < 0), reverse=True),
         *([findings.best] if findings.best is not None else []),
     ]
-    keys = sorted({key for shares in findings.answer_flags.values() for key in shares})
+    keys = sorted({key for fractions in findings.answer_flags.values() for key in fractions})
     rows = [
         (findings.name(n), *(f"{100 * findings.answer_flags.get(n, {}).get(key, 0.0):.0f}%" for key in keys))
         for n in people
@@ -163,12 +163,12 @@ def _lanes(findings: Findings) -> Html:
     parts = []
     for value in x.ticks(8):
         parts.append(element("line", {"x1": x(value), "x2": x(value), "y1": 4, "y2": height - 22, "class": "grid"}))
-        place = {"x": x(value), "y": height - 6, "class": "tick", "text-anchor": "middle"}
-        parts.append(element("text", place, clock(value)))
+        position = {"x": x(value), "y": height - 6, "class": "tick", "text-anchor": "middle"}
+        parts.append(element("text", position, clock(value)))
     for row, name in enumerate(names):
         y = 6 + lane * row
-        place = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
-        parts.append(element("text", place, name if len(name) < 16 else "…" + name[-14:]))
+        position = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
+        parts.append(element("text", position, name if len(name) < 16 else "…" + name[-14:]))
         for kind, first, end in _stretches(work[work["worker"] == name], (x.high - x.low) / 900):
             size = {"x": x(first), "y": y, "width": max(x(end) - x(first), 0.6), "height": lane - 6}
             parts.append(element("rect", {**size, "class": f"busy {kind}"}))
@@ -198,8 +198,8 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
 def _parent_line(plot: Plot, name: str, value: float) -> list[Html]:
     y = plot.y(value)
     rule = element("line", {"x1": plot.x.start, "x2": plot.x.end, "y1": y, "y2": y, "class": "line parent dashed"})
-    place = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
-    return [rule, element("text", place, f"parent {name}")]
+    position = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
+    return [rule, element("text", position, f"parent {name}")]
 
 
 def _candidates(count: int) -> str:

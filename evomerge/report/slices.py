@@ -61,7 +61,7 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
 
 
 def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Html:
-    share = next(o.kind == "task" for o in findings.objectives if o.name == name)
+    fraction = next(o.kind == "task" for o in findings.objectives if o.name == name)
     values = [float(value) for value in part["value"]]
     score = findings.evaluations[findings.best or 0].scores[name]
     heights = scale_of([*part["low"], *part["high"], score.value], HEIGHT - 38, 30)
@@ -81,11 +81,11 @@ def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Ht
         element("circle", {"cx": plot.x(float(str(at))), "cy": plot.y(score.value), "r": 4.5, "class": "front"})
     )
     best = part.loc[part["score"].idxmax() if _higher(findings, name) else part["score"].idxmin()]
-    said = [points(float(best[key]), share) for key in ("score", "low", "high")]
+    said = [points(float(best[key]), fraction) for key in ("score", "low", "high")]
     label = (
         f"{name} along {gene}: best predicted at {number(float(best['value']), 3)}, {said[0]} ({said[1]} to {said[2]})"
     )
-    drawn = plot.drawn(label, gene, name + (", points" if share else ""), *marks, percent=share)
+    drawn = plot.drawn(label, gene, name + (", points" if fraction else ""), *marks, percent=fraction)
     return scrolling(drawn, label)
 
 
