@@ -46,10 +46,10 @@ def write_report(run: Run, to: str | Path | None = None) -> Path:
         raise InputError(
             f"report {str(target)!r}: the folder {target.resolve().parent} does not exist; create it first"
         )
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f"{target.name}.partial")  # same folder: os.replace is atomic within one file system
     try:
         partial.write_text(report_html(run), encoding="utf-8")
-        os.replace(partial, target)
+        os.replace(partial, target)  # a reader sees the old report or the new one, never half of it
     except OSError as error:
         raise InputError(f"report {str(target)!r} cannot be written: {error.strerror}") from error
     return target
@@ -61,13 +61,14 @@ def report_html(run: Run) -> str:
     Args:
         run: finished, interrupted or running.
     """
-    findings = findings_of(run)
+    findings = findings_of(run)  # read once: all sections show the same moment
     name = run.folder.resolve().name
     style, script = _asset("page.css"), _asset("page.js")
     head = element(
         "head",
         {},
         element("meta", {"charset": "utf-8"}),
+        # before style and script, which it governs
         element("meta", {"http-equiv": "Content-Security-Policy", "content": _policy(script)}),
         element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         element("meta", {"name": "color-scheme", "content": "light dark"}),
@@ -108,9 +109,10 @@ def _main(findings: Findings) -> Html:
     for anchor, title, content in _SECTIONS:
         heading = element("h2", {"id": f"{anchor}-title"}, title)
         parts.append(
+            # anchors are linked from outside: they stay
             element("section", {"id": anchor, "aria-labelledby": f"{anchor}-title"}, heading, content(findings))
         )
-    return element("main", {"id": "main", "tabindex": -1}, *parts)
+    return element("main", {"id": "main", "tabindex": -1}, *parts)  # -1: the skip link can move the focus here
 
 
 def _footer(findings: Findings) -> Html:
@@ -128,7 +130,7 @@ _SECTIONS = (
     ("items", "Answers item by item", items),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
-    ("asked", "Provenance", asked),
+    ("asked", "Search definition", asked),
     ("provenance", "Provenance", provenance),
 )
 

@@ -1,4 +1,4 @@
-"""What surrogates predict beyond what was measured: shown apart, with reasons to doubt it, and how to measure it."""
+"""Points predicted by surrogates: shown apart, with the reasons to doubt them and the command to measure them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def predicted_points(findings: Findings) -> list[dict[str, Any]]:
     if findings.predicted is None:
         return []
     names = [objective.name for objective in findings.objectives]
+    # the measured ones are drawn already
     rows = [row for row in findings.predicted.points() if row["candidate"] is None]
     return [
         {
-            "predicted": index + 1,
+            "predicted": index + 1,  # numbered from 1: they have no candidate number
             "s": [row["score"][name] for name in names],
             "e": [row["stderr"][name] for name in names],
             "low": [row["interval"][name][0] for name in names],

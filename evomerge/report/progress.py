@@ -1,4 +1,4 @@
-"""How the search went: the best so far, the hypervolume, who was busy, and what failed."""
+"""Progress of the search: incumbent, hypervolume, utilisation of the workers, and failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_DOTS = 1500  # candidates in the drawing of progress
 
 
 def progress(findings: Findings) -> Html:
-    """Return the section on how the search went."""
+    """Return the progress section: incumbent and hypervolume."""
     if not len(findings.history):
         return element("p", {}, "No candidate has scores yet.")
     drawings = [best_so_far(findings), growth(findings)]
@@ -27,7 +27,7 @@ def progress(findings: Findings) -> Html:
 
 
 def best_so_far(findings: Findings) -> Html:
-    """Return the best so far with its interval, over all candidates, beside the best parent."""
+    """Return the incumbent with its interval over the candidates, beside the best parent."""
     history = findings.history
     parent = findings.best_parent()
     values = [*history["overall"], *history["best_low"], *history["best_high"], *([parent[1]] if parent else [])]
@@ -35,13 +35,13 @@ def best_so_far(findings: Findings) -> Html:
     plot = Plot(
         WIDTH, HEIGHT, Scale(0.0, max(last, 1.0), LEFT, WIDTH - 12), scale_of([float(v) for v in values], BOTTOM, TOP)
     )
-    # many dots say no more than some of them
+    # thousands of dots make the file slow and show no more
     shown = history.iloc[np.unique(np.linspace(0, len(history) - 1, min(len(history), SHOWN_DOTS)).astype(int))]
     dots = [
         element("circle", {"cx": plot.x(float(c)), "cy": plot.y(float(v)), "r": 2.2, "class": "dominated"})
         for c, v in zip(shown["candidate"], shown["overall"], strict=True)
     ]
-    changes = history[history["incumbent"].ne(history["incumbent"].shift())]
+    changes = history[history["incumbent"].ne(history["incumbent"].shift())]  # a step per new incumbent
     rows = [
         (plot.x(float(r.candidate)), plot.y(r.best), plot.y(r.best_low), plot.y(r.best_high))
         for r in changes.itertuples()
@@ -81,7 +81,7 @@ def growth(findings: Findings) -> Html:
 
 
 def utilisation(findings: Findings) -> Html:
-    """Return who was busy when."""
+    """Return when each worker was busy, and its time by stage."""
     work = findings.work
     if not len(work):
         return element("p", {}, "No evaluation is finished yet.")
@@ -122,6 +122,7 @@ def failures(findings: Findings) -> Html:
     if not len(found):
         parts.append(element("p", {}, "No evaluation failed."))
     else:
+        # messages that differ in numbers only are one kind
         alike = found.assign(alike=[re.sub(r"\d+", "#", message) for message in found["message"]])
         rows = []
         for (kind, _), group in list(alike.groupby(["kind", "alike"], sort=False))[:SHOWN_FAILURES]:
@@ -137,14 +138,14 @@ def failures(findings: Findings) -> Html:
 
 def _answer_flags(findings: Findings) -> Html | None:
     """Return the fraction of generated answers that were cut off, or in which the filter found no answer."""
-    people = [
+    models = [
         *sorted((n for n in findings.answer_flags if n < 0), reverse=True),
         *([findings.best] if findings.best is not None else []),
     ]
     keys = sorted({key for fractions in findings.answer_flags.values() for key in fractions})
     rows = [
         (findings.name(n), *(f"{100 * findings.answer_flags.get(n, {}).get(key, 0.0):.0f}%" for key in keys))
-        for n in people
+        for n in models
     ]
     if not keys:
         return None
@@ -169,6 +170,7 @@ def _lanes(findings: Findings) -> Html:
         y = 6 + lane * row
         position = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
         parts.append(element("text", position, name if len(name) < 16 else "…" + name[-14:]))
+        # gaps below a pixel are closed: thousands of rectangles fewer
         for kind, first, end in _stretches(work[work["worker"] == name], (x.high - x.low) / 900):
             size = {"x": x(first), "y": y, "width": max(x(end) - x(first), 0.6), "height": lane - 6}
             parts.append(element("rect", {**size, "class": f"busy {kind}"}))
@@ -188,6 +190,7 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
     found: list[tuple[str, float, float]] = []
     for row in work.sort_values("start").itertuples():
         kind = "failed" if row.failed else str(row.split)
+        # each failure stays visible
         if found and found[-1][0] == kind and row.start - found[-1][2] <= gap and kind != "failed":
             found[-1] = (kind, found[-1][1], max(found[-1][2], row.end))
         else:
