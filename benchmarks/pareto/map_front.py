@@ -27,7 +27,7 @@ from evomerge.controllers.protocol import SearchProblem
 from evomerge.controllers.quadratic_front import fits_to
 from evomerge.controllers.registry import build
 from evomerge.pareto.amortized import describe, predicted_front
-from evomerge.pareto.belief import check_front, doubts
+from evomerge.pareto.belief import check_front, reliability_warnings
 from evomerge.pareto.hypervolume import hypervolume
 
 Scores = Callable[[np.ndarray], np.ndarray]  # points (n, d) -> scores (n, m)
@@ -108,7 +108,7 @@ def one(world: str, experts: int, seed: int) -> dict[str, Any]:
         "coverage": None if believed is None else float(believed.coverage.mean()),
         "bias": None if believed is None else float(believed.bias.mean()),
         "loo_r2": [float(fit.diagnostics.loo_r2) for fit in fits],
-        "doubts": doubts(fits, front),
+        "doubts": reliability_warnings(fits, front),
         "ask_seconds": seconds,
     }
     for other in OTHERS:

@@ -225,7 +225,12 @@ class _Replay:
     def _fallback(self, asked_for: str, used: str) -> list[str]:
         models = len(self.bank.table.models)
         if self.bank.table.alike and asked_for != used:
-            return [f"all {models} models of the bank answered alike, so it tells no two models apart: {used} was used"]
+            return [
+                (
+                    f"all {models} models of the bank gave identical responses, so the bank does not "
+                    f"discriminate: {used} was used"
+                )
+            ]
         if asked_for in ("auto", used):
             return []
         need = ADAPTIVE_MODELS if asked_for == ADAPTIVE.method else FEW_MODELS
@@ -277,9 +282,9 @@ class _Replay:
             name = self.table.models[i]
             warnings = list(notes)
             if name in in_bank:
-                warnings.append("is one of the bank's calibration models: its error here flatters")
+                warnings.append("is one of the bank's calibration models: its error is biased downward")
             if not exact and not bounds[0] <= mean[k] <= bounds[1]:
-                warnings.append("scores beyond 98% of the calibration models: expect bias, ask more items")
+                warnings.append("scores beyond 98% of the calibration models: expect bias, use more items")
             found[name] = BacktestEstimate(
                 model=name,
                 estimate=float(mean[k]),

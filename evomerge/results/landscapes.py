@@ -12,12 +12,12 @@ from evomerge.controllers.model_weights import model_weights_in
 from evomerge.errors import InputError
 from evomerge.pareto.checks import Array
 from evomerge.pareto.importance import (
-    binned_shares,
+    binned_variance_fractions,
     partial_rank_correlation,
     path_between,
     rank_correlation,
     slice_points,
-    variance_shares,
+    sobol_indices,
 )
 from evomerge.pareto.surrogate import predict
 from evomerge.results.evaluations import fitness_table
@@ -59,7 +59,7 @@ def importance_frame(run: RunData) -> pd.DataFrame:
     d, m = run.space.dimension, len(run.objectives)
     genotypes = np.array([genotype_of[number] for number in numbers], dtype=float).reshape(-1, d)  # (n, d)
     rank, partial = rank_correlation(genotypes, fitness), partial_rank_correlation(genotypes, fitness)
-    binned = binned_shares(genotypes, fitness)  # (d, m)
+    binned = binned_variance_fractions(genotypes, fitness)  # (d, m)
     try:
         found: RunSurrogates | None = surrogates_of(run)
     except InputError:
@@ -67,8 +67,8 @@ def importance_frame(run: RunData) -> pd.DataFrame:
     alone, involved, trust = np.full((d, m), np.nan), np.full((d, m), np.nan), np.full(m, np.nan)
     for index, fit in enumerate(found.fits if found is not None else ()):
         assert found is not None  # for mypy: the loop is empty otherwise
-        shares = variance_shares(fit)
-        alone[list(found.genes), index], involved[list(found.genes), index] = shares.first, shares.total
+        indices = sobol_indices(fit)
+        alone[list(found.genes), index], involved[list(found.genes), index] = indices.first, indices.total
         trust[index] = fit.diagnostics.loo_r2
     rows = [
         (name, objective.name, alone[g, t], involved[g, t], rank[g, t], partial[g, t], binned[g, t], trust[t])

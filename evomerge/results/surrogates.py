@@ -14,7 +14,7 @@ import numpy as np
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.pareto.amortized import PredictedFront, predicted_front
-from evomerge.pareto.belief import doubts
+from evomerge.pareto.belief import reliability_warnings
 from evomerge.pareto.checks import Array
 from evomerge.pareto.links import LinkName, guess_link
 from evomerge.pareto.quadratic import fit_objectives
@@ -148,15 +148,15 @@ def errors_of(found: RunSurrogates) -> pd.DataFrame:
 
 def reasons_to_doubt(found: RunSurrogates, front: PredictedFront | None, errors: pd.DataFrame) -> list[str]:
     """Return reasons not to trust the predicted front, one sentence each; [] without any."""
-    sentences = doubts(found.fits, front, [objective.name for objective in found.objectives])
+    warnings = reliability_warnings(found.fits, front, [objective.name for objective in found.objectives])
     for name, covered in zip(errors["objective"], errors["coverage"], strict=True):
         if covered < LOWEST_COVERAGE:
-            sentences.append(
+            warnings.append(
                 f"{name}: only {covered:.0%} of the held-out candidates lie inside their {LEVEL:.0%} interval"
             )
     if found.held:
-        sentences.append(f"it is valid only for the choices of candidate {found.best}: {', '.join(found.held)}")
-    return sentences
+        warnings.append(f"it is valid only for the choices of candidate {found.best}: {', '.join(found.held)}")
+    return warnings
 
 
 def _fit(points: Array, fitness: Array, items: Array, objectives: tuple[Objective, ...]) -> tuple[Surrogate, ...]:
