@@ -123,11 +123,11 @@ def search_file_text(document: Mapping[str, Any], *, layers: int | None = None, 
 def _merge(genome: Mapping[str, Any], layers: int | None, *, start: bool) -> dict[str, Any]:
     method, models = genome["merge_method"], genome["models"]
     base = models[0] if method == "slerp" else genome.get("base_model")
-    if method == "linear" and base not in models:
+    if method == "linear" and base not in models:  # mergekit refuses a base beside linear's models
         base = None
     granularity = genome.get("layer_granularity") or 0
-    groups = (layers or 0) // granularity if granularity > 0 else 1
-    knots = groups if genome.get("smooth") and groups > 1 else 0
+    groups = (layers or 0) // granularity if granularity > 0 else 1  # `_genome_problems` ensures that it divides
+    knots = groups if genome.get("smooth") and groups > 1 else 0  # smooth: interpolated between groups
     markers = {name: _marker(name, genome, knots, start) for name in PARAMETERS[method]}
     merge: dict[str, Any] = {"merge_method": method, **({"base_model": base} if base else {})}
     shared: dict[str, Any] = {}
@@ -136,6 +136,7 @@ def _merge(genome: Mapping[str, Any], layers: int | None, *, start: bool) -> dic
         shared["normalize"] = method in ("ties", "dare_ties", "linear") if normalize is None else normalize
     if groups > 1 and not knots:
         sources = [*models, *([base] if base and base not in models else [])]
+        # without smooth, coefficients jump between groups
         merge["slices"] = [_slice(sources, granularity, index, markers) for index in range(groups)]
     else:
         merge["models"] = [{"model": model} for model in models]
@@ -144,7 +145,7 @@ def _merge(genome: Mapping[str, Any], layers: int | None, *, start: bool) -> dic
         merge["parameters"] = shared
     if genome.get("tokenizer_source"):
         merge["tokenizer_source"] = genome["tokenizer_source"]
-    return {**merge, "dtype": "bfloat16"}
+    return {**merge, "dtype": "bfloat16"}  # mergekit-evolve's own choice
 
 
 def _slice(sources: Sequence[str], granularity: int, index: int, markers: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _objective(task: Any) -> dict[str, Any]:
     objective: dict[str, Any] = {"task": task["name"] if isinstance(task, Mapping) else task, "metric": metric}
     if filter_name not in ("", "none"):
         objective["filter"] = filter_name
-    if weight < 0:  # the only way that mergekit-evolve has to minimise
+    if weight < 0:  # mergekit-evolve minimises by a negative weight only
         objective["goal"] = "minimize"
     return {**objective, "weight": abs(weight)}
 

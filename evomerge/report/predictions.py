@@ -1,4 +1,4 @@
-"""What surrogates predict beyond what was measured: shown apart, with reasons to doubt it, and how to measure it."""
+"""Points predicted by surrogates: shown apart, with the reasons to doubt them and the command to measure them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ def predicted_points(findings: Findings) -> list[dict[str, Any]]:
     if findings.predicted is None:
         return []
     names = [objective.name for objective in findings.objectives]
+    # the measured ones are drawn already
     rows = [row for row in findings.predicted.points() if row["candidate"] is None]
     return [
         {
-            "predicted": place + 1,
+            "predicted": index + 1,  # numbered from 1: they have no candidate number
             "s": [row["score"][name] for name in names],
             "e": [row["stderr"][name] for name in names],
             "low": [row["interval"][name][0] for name in names],
             "high": [row["interval"][name][1] for name in names],
         }
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
 
 
@@ -38,9 +39,9 @@ def predictions(findings: Findings) -> Html | None:
     rows = []
     for point in predicted_points(findings):
         cells = []
-        for place, objective in enumerate(findings.objectives):
-            share = objective.kind == "task"
-            value, low, high = (points(point[part][place], share) for part in ("s", "low", "high"))
+        for index, objective in enumerate(findings.objectives):
+            fraction = objective.kind == "task"
+            value, low, high = (points(point[part][index], fraction) for part in ("s", "low", "high"))
             cells.append(f"{value} ({low} to {high})")
         rows.append((str(point["predicted"]), *cells))
     names = [objective.name for objective in findings.objectives]

@@ -1,4 +1,4 @@
-"""How the search went: the best so far, the hypervolume, who was busy, and what failed."""
+"""Progress of the search: incumbent, hypervolume, utilisation of the workers, and failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_DOTS = 1500  # candidates in the drawing of progress
 
 
 def progress(findings: Findings) -> Html:
-    """Return the section on how the search went."""
+    """Return the progress section: incumbent and hypervolume."""
     if not len(findings.history):
         return element("p", {}, "No candidate has scores yet.")
     drawings = [best_so_far(findings), growth(findings)]
@@ -27,7 +27,7 @@ def progress(findings: Findings) -> Html:
 
 
 def best_so_far(findings: Findings) -> Html:
-    """Return the best so far with its interval, over all candidates, beside the best parent."""
+    """Return the incumbent with its interval over the candidates, beside the best parent."""
     history = findings.history
     parent = findings.best_parent()
     values = [*history["overall"], *history["best_low"], *history["best_high"], *([parent[1]] if parent else [])]
@@ -35,13 +35,13 @@ def best_so_far(findings: Findings) -> Html:
     plot = Plot(
         WIDTH, HEIGHT, Scale(0.0, max(last, 1.0), LEFT, WIDTH - 12), scale_of([float(v) for v in values], BOTTOM, TOP)
     )
-    # many dots say no more than some of them
+    # thousands of dots make the file slow and show no more
     shown = history.iloc[np.unique(np.linspace(0, len(history) - 1, min(len(history), SHOWN_DOTS)).astype(int))]
     dots = [
         element("circle", {"cx": plot.x(float(c)), "cy": plot.y(float(v)), "r": 2.2, "class": "dominated"})
         for c, v in zip(shown["candidate"], shown["overall"], strict=True)
     ]
-    changes = history[history["incumbent"].ne(history["incumbent"].shift())]
+    changes = history[history["incumbent"].ne(history["incumbent"].shift())]  # a step per new incumbent
     rows = [
         (plot.x(float(r.candidate)), plot.y(r.best), plot.y(r.best_low), plot.y(r.best_high))
         for r in changes.itertuples()
@@ -81,7 +81,7 @@ def growth(findings: Findings) -> Html:
 
 
 def utilisation(findings: Findings) -> Html:
-    """Return who was busy when."""
+    """Return when each worker was busy, and its time by stage."""
     work = findings.work
     if not len(work):
         return element("p", {}, "No evaluation is finished yet.")
@@ -111,17 +111,18 @@ def _stages(findings: Findings) -> Html:
     ]
     rows += [(name, f"{value:.4g}", "") for name, value in known if value]
     caption = "Workers' time by stage, over all sessions"
-    shown = table(("stage", "time", "share"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
+    shown = table(("stage", "time", "fraction"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
     return scrolling(shown, "Time by stage")
 
 
 def failures(findings: Findings) -> Html:
-    """Return what went wrong, alike messages together, and shares of answers that were cut off or held none."""
+    """Return the failures, equal messages together, and the fractions of answers that were cut off or not parsed."""
     found = findings.failures
     parts: list[Html] = []
     if not len(found):
         parts.append(element("p", {}, "No evaluation failed."))
     else:
+        # messages that differ in numbers only are one kind
         alike = found.assign(alike=[re.sub(r"\d+", "#", message) for message in found["message"]])
         rows = []
         for (kind, _), group in list(alike.groupby(["kind", "alike"], sort=False))[:SHOWN_FAILURES]:
@@ -130,21 +131,21 @@ def failures(findings: Findings) -> Html:
         caption = f"{len(found)} evaluations failed. A failed candidate is recorded without fitness."
         shown = table(("kind", "how often", "message", "candidates"), rows, caption=caption, numeric=[1])
         parts.append(scrolling(shown, "Failed evaluations"))
-    if (shares := _answer_flags(findings)) is not None:
-        parts.append(shares)
+    if (fractions := _answer_flags(findings)) is not None:
+        parts.append(fractions)
     return element("div", {}, *parts)
 
 
 def _answer_flags(findings: Findings) -> Html | None:
-    """Return the share of written answers that were cut off, or in which no answer was found."""
-    people = [
+    """Return the fraction of generated answers that were cut off, or in which the filter found no answer."""
+    models = [
         *sorted((n for n in findings.answer_flags if n < 0), reverse=True),
         *([findings.best] if findings.best is not None else []),
     ]
-    keys = sorted({key for shares in findings.answer_flags.values() for key in shares})
+    keys = sorted({key for fractions in findings.answer_flags.values() for key in fractions})
     rows = [
         (findings.name(n), *(f"{100 * findings.answer_flags.get(n, {}).get(key, 0.0):.0f}%" for key in keys))
-        for n in people
+        for n in models
     ]
     if not keys:
         return None
@@ -163,12 +164,13 @@ def _lanes(findings: Findings) -> Html:
     parts = []
     for value in x.ticks(8):
         parts.append(element("line", {"x1": x(value), "x2": x(value), "y1": 4, "y2": height - 22, "class": "grid"}))
-        place = {"x": x(value), "y": height - 6, "class": "tick", "text-anchor": "middle"}
-        parts.append(element("text", place, clock(value)))
+        position = {"x": x(value), "y": height - 6, "class": "tick", "text-anchor": "middle"}
+        parts.append(element("text", position, clock(value)))
     for row, name in enumerate(names):
         y = 6 + lane * row
-        place = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
-        parts.append(element("text", place, name if len(name) < 16 else "…" + name[-14:]))
+        position = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
+        parts.append(element("text", position, name if len(name) < 16 else "…" + name[-14:]))
+        # gaps below a pixel are closed: thousands of rectangles fewer
         for kind, first, end in _stretches(work[work["worker"] == name], (x.high - x.low) / 900):
             size = {"x": x(first), "y": y, "width": max(x(end) - x(first), 0.6), "height": lane - 6}
             parts.append(element("rect", {**size, "class": f"busy {kind}"}))
@@ -188,6 +190,7 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
     found: list[tuple[str, float, float]] = []
     for row in work.sort_values("start").itertuples():
         kind = "failed" if row.failed else str(row.split)
+        # each failure stays visible
         if found and found[-1][0] == kind and row.start - found[-1][2] <= gap and kind != "failed":
             found[-1] = (kind, found[-1][1], max(found[-1][2], row.end))
         else:
@@ -198,8 +201,8 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
 def _parent_line(plot: Plot, name: str, value: float) -> list[Html]:
     y = plot.y(value)
     rule = element("line", {"x1": plot.x.start, "x2": plot.x.end, "y1": y, "y2": y, "class": "line parent dashed"})
-    place = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
-    return [rule, element("text", place, f"parent {name}")]
+    position = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
+    return [rule, element("text", position, f"parent {name}")]
 
 
 def _candidates(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Taking a candidate away: as a model folder with its lineage, as a mergekit YAML, or as a recipe."""
+"""Export of a candidate: as a model folder with its lineage, as a mergekit YAML, or as a recipe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
-    if rank is not None and form != "lora":
+    if rank is not None and form != "lora":  # refused, not ignored: the user expects a smaller file
         raise InputError(f"a rank is for --as lora, got --as {form}")
     candidate = picked_candidate(run, pick)
     if form in ("mergekit", "recipe"):
@@ -47,12 +47,13 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
     from evomerge.weights.export import export
 
-    _check_revisions(candidate.recipe)
+    _check_revisions(candidate.recipe)  # before hours of merging
     if form == "lora":
         text = write_lora(candidate.recipe, to, rank, lambda lora: model_card(run, candidate, lora))
         return f"wrote candidate {candidate.number} to {text}"
     report = export(candidate.recipe, to, card=model_card(run, candidate))
-    stored = run.fingerprint(candidate.number)
+    stored = run.fingerprint(candidate.number)  # '' where the run scored no weights, as with synthetic objectives
+    # resident: of the weights before they were cast to out_dtype
     scored = report.resident_fingerprint or report.fingerprint
     if stored and scored != stored:
         raise InputError(
@@ -92,7 +93,7 @@ def write_lora(recipe: Recipe, to: str | Path, rank: int | str | None, card: Cal
 
 
 def findings_text(findings: Sequence[str]) -> str:
-    """Return what is odd about an exported folder, a line each; '' when all is well."""
+    """Return the findings about an exported folder, a line each; '' without any."""
     return "".join(f"\n  note: {finding}" for finding in findings)
 
 
@@ -102,7 +103,7 @@ def write_text(text: str, to: str | Path) -> None:
         sys.stdout.write(text)
         return
     try:
-        with open(to, "x", encoding="utf-8") as file:
+        with open(to, "x", encoding="utf-8") as file:  # 'x' refuses an existing file without a race
             file.write(text)
     except FileExistsError:
         raise InputError(f"{to} exists; choose another name, or remove it first") from None
@@ -114,7 +115,7 @@ def _heading(run: RunData, candidate: Candidate, form: str) -> str:
     lines = [f"candidate {candidate.number} of {run.folder.name}; recipe {candidate.recipe.digest[:16]}"]
     reader = "mergekit-yaml this.yaml out" if form == "mergekit" else "evomerge merge this.yaml --to out"
     lines.append(f"merge it: {reader}")
-    if form == "mergekit" and candidate.recipe.method.startswith(("dare", "della")):
+    if form == "mergekit" and candidate.recipe.method.startswith(("dare", "della")):  # mergekit seeds no generator
         lines.append("mergekit draws other random masks, so its weights differ from the scored ones")
     return "\n".join(lines)
 
