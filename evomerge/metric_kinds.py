@@ -20,7 +20,7 @@ class MetricInfo:
     kind: str  # its key in an entry of `objectives`; of a size, its name under `measure`
     metric: str  # name of its responses' metric
     # (measure, items, documents, model interface) -> responses, see `scoring.measures`
-    ask: Callable[..., Any] | str
+    ask: Callable[..., Any] | str  # str | imported when used: a search file can be checked without torch
     goal: Literal["maximize", "minimize"] = "maximize"  # where the search file gives none
     options: type = (
         NoOptions  # frozen dataclass of its settings; the search file has forms of its own for built-in kinds
@@ -42,7 +42,7 @@ def register_metric(info: MetricInfo) -> None:
     Raises:
         InputError: another kind has the name.
     """
-    if info.kind == TASK or METRICS.get(info.kind, info) != info:
+    if info.kind == TASK or METRICS.get(info.kind, info) != info:  # the same row again is fine: modules can be reloaded
         raise InputError(f"metric {info.kind!r} is registered already; choose another name")
     METRICS[info.kind] = info
 
@@ -60,7 +60,7 @@ def metric_info(kind: str) -> MetricInfo:
 
 def is_size(kind: str) -> bool:
     """Return whether a kind of objective is a size of the model; False for a kind that is unknown here."""
-    return kind in METRICS and METRICS[kind].size
+    return kind in METRICS and METRICS[kind].size  # no error: an archive may name a metric of another installation
 
 
 def is_by_item(kind: str) -> bool:

@@ -76,9 +76,10 @@ def absolute(path: str, folder: str = "") -> str:
 
 
 def _readings(text: str) -> Iterator[ModelReference]:
-    """Yield every way to cut a name, those that cut least first."""
+    """Yield every reading of a name, those with the fewest parts first."""
     for path, revision in _revisions(text):
         yield ModelReference(path, revision)
+    # the last '+' first: folders may hold one
     for at in (index for index in range(len(text) - 1, 0, -1) if text[index] == "+"):
         for path, revision in _revisions(text[:at]):
             for adapter, adapter_revision in _revisions(text[at + 1 :]):
@@ -88,18 +89,18 @@ def _readings(text: str) -> Iterator[ModelReference]:
 def _revisions(part: str) -> Iterator[tuple[str, str | None]]:
     yield part, None
     path, sign, revision = part.rpartition("@")
-    if sign and path and revision and "+" not in revision:
+    if sign and path and revision and "+" not in revision:  # an adapter's '+' is cut elsewhere
         yield path, revision
 
 
 def _exists(reading: ModelReference, folder: str) -> bool:
     parts = [reading.path] if reading.adapter is None else [reading.path, reading.adapter]
-    return all(is_folder(part, folder) or HUB_ID.fullmatch(part) for part in parts)
+    return all(is_folder(part, folder) or HUB_ID.fullmatch(part) for part in parts)  # hub ids are not looked up
 
 
 def _plain(text: str) -> ModelReference | None:
     parts = [part.split("@") for part in text.split("+")]
-    if len(parts) > 2 or any(len(part) > 2 or not all(part) for part in parts):
+    if len(parts) > 2 or any(len(part) > 2 or not all(part) for part in parts):  # several '+' or '@' fit no form
         return None
     (path, *revision), *adapters = parts
     if not adapters:

@@ -94,6 +94,7 @@ class Option:
         if self.kind in (int, float):
             # bool is a subclass of int, and YAML's yes and no are no numbers
             good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            # 3.0 counts as whole
             return good and (self.kind is float or value == int(value)) and self._in_range(float(value))
         if self.kind is str:
             return isinstance(value, str) and (not self.choices or value in self.choices)
@@ -113,7 +114,7 @@ def options_of(options: type) -> dict[str, Option]:
 
     A field without `option` is an option too: its type is checked, and it has no range.
     """
-    hints = typing.get_type_hints(options)
+    hints = typing.get_type_hints(options)  # resolves the strings of `from __future__ import annotations`
     found = {}
     for field in dataclasses.fields(options):
         required = field.default is dataclasses.MISSING
@@ -141,7 +142,7 @@ def read_options(options: type, given: Mapping[str, Any], owner: str) -> Any:
             raise InputError(f"{owner} has no option {name!r}. {near(name, known)}")
         if problem := known[name].problem(value):
             raise InputError(f"{name} of {owner} {problem}")
-        if value is not None:
+        if value is not None:  # None stands for the default
             values[name] = known[name].kind(value) if known[name].kind in (int, float) else value
     return options(**values)
 
@@ -153,5 +154,5 @@ def _kind(annotation: Any) -> type:
     """Return the plain type of an annotation, without its None."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in typing.get_args(annotation) if part is not type(None)]
-        annotation = parts[0] if len(parts) == 1 else object
+        annotation = parts[0] if len(parts) == 1 else object  # a union of several types is not checked
     return annotation if annotation in (bool, int, float, str) else object

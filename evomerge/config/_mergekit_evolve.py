@@ -61,25 +61,28 @@ def differences(document: Mapping[str, Any]) -> list[str]:
     method = genome["merge_method"]
     low = -WEIGHT_REACH if genome.get("allow_negative_weights") else 0.0
     found = [
-        "Part of each task's documents is held out for the final report; mergekit-evolve searches on all of them.",
-        "Every candidate answers the same pinned documents; a limit took the first ones, or with shuffle others.",
-        "Scores stay apart, with a Pareto front and error bars; cma-es climbs their weighted sum, as there.",
-        "Paths are relative to this file; there they were relative to the current folder.",
+        "A fraction of each task's documents is held out for the final report; mergekit-evolve uses all.",
+        ("All candidates answer the same pinned documents; a limit takes the first ones, or with shuffle random ones."),
+        ("Objectives stay separate, with a Pareto front and standard errors; cma-es maximises their weighted sum."),
+        "Paths are relative to this file; in mergekit-evolve they are relative to the working directory.",
     ]
     if method == "slerp":
-        found.append("t goes from the first model (0) to the second (1); there a softmax of two genes chose it.")
+        found.append(
+            "t ranges from the first model (0) to the second (1); in mergekit-evolve it is a softmax of two genes."
+        )
     else:
         found.append(
-            f"Weights are searched in [{low:g}, {WEIGHT_REACH:g}]; there they had no bound and lost their sign."
+            f"Weights are searched in [{low:g}, {WEIGHT_REACH:g}]; in mergekit-evolve they are unbounded "
+            "and lose their sign."
         )
     if "density" in PARAMETERS[method]:
-        found.append("Densities are searched in [0, 1] itself; there they were folded and clipped into it.")
+        found.append("Densities are searched in [0, 1]; mergekit-evolve folds and clips them into it.")
     if genome.get("base_model") in genome["models"] and method not in ("linear", "slerp"):
-        found.append("The base model has no genes; there it had some without effect.")
+        found.append("The base model has no genes; in mergekit-evolve it has genes without effect.")
     if method in ("linear", "slerp") and genome.get("base_model") not in (None, *genome["models"]):
-        found.append(f"base_model is left out: {method} takes none beside its models, and mergekit refuses it.")
+        found.append(f"base_model is omitted: {method} has no base, and mergekit refuses it.")
     if any(_weight(task) == 0 for task in document["tasks"]):
-        found.append("Tasks of weight 0 are left out.")
+        found.append("Tasks with weight 0 are omitted.")
     return found
 
 
@@ -100,13 +103,13 @@ def search_file_text(document: Mapping[str, Any], *, layers: int | None = None, 
         f"Check it:  evomerge check  {name}",
         f"Try it:    evomerge search {name} --candidates 20",
         "",
-        "What differs from mergekit-evolve:",
+        "Differences from mergekit-evolve:",
         *(f"- {sentence}" for sentence in differences(document)),
     ]
     about = {
-        "merge": "a mergekit configuration; {search: [low, high]} stands where a number would stand",
-        "objectives": "metric as in lm-eval; direction from its metadata unless goal says otherwise",
-        "scoring": "items: documents per task; what stands under lm_eval is passed through to lm-eval",
+        "merge": "a mergekit configuration; {search: [low, high]} replaces a number",
+        "objectives": "metric as in lm-eval; direction from its metadata; goal overrides it",
+        "scoring": "items: documents per task; lm_eval: arguments for lm-eval",
         "budget": "never exceeded; mergekit-evolve's default for --max-fevals",
     }
     lines = [f"# {line}".rstrip() for line in head]
@@ -120,11 +123,11 @@ def search_file_text(document: Mapping[str, Any], *, layers: int | None = None, 
 def _merge(genome: Mapping[str, Any], layers: int | None, *, start: bool) -> dict[str, Any]:
     method, models = genome["merge_method"], genome["models"]
     base = models[0] if method == "slerp" else genome.get("base_model")
-    if method == "linear" and base not in models:
+    if method == "linear" and base not in models:  # mergekit refuses a base beside linear's models
         base = None
     granularity = genome.get("layer_granularity") or 0
-    groups = (layers or 0) // granularity if granularity > 0 else 1
-    knots = groups if genome.get("smooth") and groups > 1 else 0
+    groups = (layers or 0) // granularity if granularity > 0 else 1  # `_genome_problems` ensures that it divides
+    knots = groups if genome.get("smooth") and groups > 1 else 0  # smooth: interpolated between groups
     markers = {name: _marker(name, genome, knots, start) for name in PARAMETERS[method]}
     merge: dict[str, Any] = {"merge_method": method, **({"base_model": base} if base else {})}
     shared: dict[str, Any] = {}
@@ -133,6 +136,7 @@ def _merge(genome: Mapping[str, Any], layers: int | None, *, start: bool) -> dic
         shared["normalize"] = method in ("ties", "dare_ties", "linear") if normalize is None else normalize
     if groups > 1 and not knots:
         sources = [*models, *([base] if base and base not in models else [])]
+        # without smooth, coefficients jump between groups
         merge["slices"] = [_slice(sources, granularity, index, markers) for index in range(groups)]
     else:
         merge["models"] = [{"model": model} for model in models]
@@ -141,7 +145,7 @@ def _merge(genome: Mapping[str, Any], layers: int | None, *, start: bool) -> dic
         merge["parameters"] = shared
     if genome.get("tokenizer_source"):
         merge["tokenizer_source"] = genome["tokenizer_source"]
-    return {**merge, "dtype": "bfloat16"}
+    return {**merge, "dtype": "bfloat16"}  # mergekit-evolve's own choice
 
 
 def _slice(sources: Sequence[str], granularity: int, index: int, markers: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def _objective(task: Any) -> dict[str, Any]:
     objective: dict[str, Any] = {"task": task["name"] if isinstance(task, Mapping) else task, "metric": metric}
     if filter_name not in ("", "none"):
         objective["filter"] = filter_name
-    if weight < 0:  # the only way that mergekit-evolve has to minimise
+    if weight < 0:  # mergekit-evolve minimises by a negative weight only
         objective["goal"] = "minimize"
     return {**objective, "weight": abs(weight)}
 
@@ -226,7 +230,7 @@ def _genome_problems(genome: Mapping[str, Any], layers: int | None) -> list[str]
     if not isinstance(granularity, int) or granularity < 0:
         problems.append(f"genome.layer_granularity: must be a whole number of layers, got {granularity!r}")
     elif granularity and layers is None:
-        problems.append("genome.layer_granularity: how many layers the models have must be known; give it as `layers`")
+        problems.append("genome.layer_granularity: requires the number of layers of the models; pass it as `layers`")
     elif granularity and layers is not None and layers % granularity:
         problems.append(f"genome.layer_granularity: {granularity} must divide the {layers} layers of the models")
     return problems

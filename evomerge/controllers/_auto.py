@@ -12,26 +12,26 @@ from evomerge.controllers._protocol import Controller, SearchProblem
 from evomerge.controllers._registry import BatchOptions, build, controller_info
 from evomerge.surrogates import POINTS_PER_COEFFICIENT, coefficient_count
 
-MOST_QUADRATIC_GENES = 40  # beyond, refitting and looking for next points takes longer than small models take to score
-MOST_QUADRATIC_BUDGET = 1000  # beyond, evolution has the time to learn what no quadratic expresses
-# Gaussian processes: below as many candidates a quadratic has less to learn; beyond, their cubes of n take too long.
+MOST_QUADRATIC_GENES = 40  # with more, a refit takes longer than scoring a small model
+MOST_QUADRATIC_BUDGET = 1000  # with more, evolution finds structure that no quadratic expresses
+# Budgets for Gaussian processes: with fewer candidates a quadratic needs less data; with more, O(n^3) is too slow.
 LEAST_GAUSSIAN, MOST_GAUSSIAN = 64, 500
-CANDIDATES_PER_GENE = 4  # at least, for Gaussian processes: half of them are spread evenly
+CANDIDATES_PER_GENE = 4  # least for Gaussian processes: half of them are a space-filling design
 MOST_MODELLED = 1000  # candidates up to which Optuna's TPE proposes in reasonable time
 MOST_CROWDED = 3  # objectives that NSGA-II's crowding distance spreads well; NSGA-III takes more
-TOO_FEW = 8  # candidates from which nothing can be learned while they last
+TOO_FEW = 8  # a smaller budget ends before a model could be fitted
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A controller by name, and the reasons as one sentence."""
+    """Name of a controller, and the reasons for it as one sentence."""
 
     name: str
     why: str
 
 
 def auto(problem: SearchProblem, options: BatchOptions) -> Controller:
-    """Return the controller that suits the search, with its batch size or population where one is given."""
+    """Return the controller chosen for the search, with `batch_size` as its batch size or population if given."""
     name = choose(problem).name
     return build(name, problem, auto_options(name, options.batch_size))
 
@@ -43,9 +43,9 @@ def auto_options(name: str, batch_size: int | None) -> dict[str, Any]:
 
 
 def choose(problem: SearchProblem) -> Choice:
-    """Return the controller that suits a search best.
+    """Return the controller chosen for a search.
 
-    Never an extra is looked for: the choice depends on the search alone, so it is the same on every machine.
+    The choice depends on the search alone, never on which extras are installed, so it is the same on every machine.
     """
     d, m, budget = problem.dimensions, problem.objectives, problem.budget
     names = sum(count > 0 for count in problem.choices)
@@ -58,27 +58,27 @@ def choose(problem: SearchProblem) -> Choice:
         found = rule(problem)
         if found is not None:
             return Choice(found[0], f"{found[0]} for {', '.join(facts)}: {found[1]}")
-    raise AssertionError("the last rule always answers")
+    raise AssertionError("the last rule always applies")
 
 
 def _few(problem: SearchProblem) -> tuple[str, str] | None:
     if problem.budget is not None and problem.budget < TOO_FEW and not problem.prior:
-        return "sobol", "too few to learn from, so they are spread evenly"
+        return "sobol", "too few candidates for a model, so a space-filling design"
     return None
 
 
 def _routes(problem: SearchProblem) -> tuple[str, str] | None:
     if not problem.switches:
         return None
-    return "evolution", "its moves insert, delete, swap and repeat the layers of a route"
+    return "evolution", "its mutations insert, delete, swap and repeat the layers of a route"
 
 
 def _names(problem: SearchProblem) -> tuple[str, str] | None:
     if not any(problem.choices):
         return None
     if problem.budget is not None and problem.budget <= MOST_MODELLED:
-        return "tpe", "names have no order, which a quadratic and CMA-ES would take for granted"
-    return _evolution(problem, "names have no order, and crossing keeps them as they are")
+        return "tpe", "choices are unordered; quadratic surrogates and CMA-ES assume ordered genes"
+    return _evolution(problem, "choices are unordered, and crossover preserves them")
 
 
 def _gaussian(problem: SearchProblem) -> tuple[str, str] | None:
@@ -87,7 +87,9 @@ def _gaussian(problem: SearchProblem) -> tuple[str, str] | None:
         return None
     if not max(LEAST_GAUSSIAN, CANDIDATES_PER_GENE * d) <= budget <= MOST_GAUSSIAN:
         return None
-    return "nehvi", "enough for Gaussian processes, which follow what no quadratic expresses, and few enough for them"
+    return "nehvi", (
+        "enough candidates for Gaussian processes, which fit more than quadratics, and few enough for their cost"
+    )
 
 
 def _quadratic(problem: SearchProblem) -> tuple[str, str] | None:
@@ -101,10 +103,10 @@ def _quadratic(problem: SearchProblem) -> tuple[str, str] | None:
     return "quadratic", f"surrogates can be fitted from {needed} candidates on, and say where the front is uncertain"
 
 
-def _one_number(problem: SearchProblem) -> tuple[str, str] | None:
+def _single_objective(problem: SearchProblem) -> tuple[str, str] | None:
     if problem.objectives > 1:
         return None
-    return "cma-es", "one number to climb in continuous genes"
+    return "cma-es", "scalarised objective with continuous genes"
 
 
 def _many(problem: SearchProblem) -> tuple[str, str]:
@@ -116,11 +118,12 @@ def _evolution(problem: SearchProblem, why: str) -> tuple[str, str]:
     return name, why
 
 
+# The first rule that applies decides, so special cases stand before the general ones.
 RULES: tuple[Callable[[SearchProblem], tuple[str, str] | None], ...] = (
     _few,
     _routes,
     _names,
-    _one_number,
+    _single_objective,
     _gaussian,
     _quadratic,
     _many,

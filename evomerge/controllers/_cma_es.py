@@ -16,21 +16,21 @@ from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._registry import CmaEsOptions
 from evomerge.errors import InputError
 
-LEAST_ASYNCHRONOUS = 3  # candidates of a generation
-DIAGONAL_ABOVE = 200  # genes; a full covariance of more needs longer to learn than searches last
-SMALLEST_STEP = 1e-5  # of the unit range: finer differences in a coefficient are below a merge's rounding
-# Of another run's candidates, the share that decides where to begin, and the width of a normal around each of them.
-BEST_SHARE, PRIOR_WIDTH = 0.1, 0.1
-STALENESS = 8  # most moves of the distribution between ask and tell, in an asynchronous search
-AVERAGED = (1 / 3, 2 / 3)  # last fractions of the trajectory whose mean is recommended at the end
-FLAT_GENERATIONS = 5  # in a row with one fitness for all, before the search starts elsewhere
+LEAST_ASYNCHRONOUS = 3  # smallest population: without mirrors, two points cannot tell a step size
+DIAGONAL_ABOVE = 200  # genes: learning a larger full covariance takes longer than a search lasts
+SMALLEST_STEP = 1e-5  # fraction of the range: smaller differences in a coefficient vanish in a merge's rounding
+# Warm start: fraction of another run's candidates that counts as its best, and the sd of a normal around each.
+BEST_FRACTION, PRIOR_WIDTH = 0.1, 0.1
+STALENESS = 8  # asynchronous: most updates of the distribution between ask and tell
+AVERAGED = (1 / 3, 2 / 3)  # the means over these last fractions of the trajectory are recommended
+FLAT_GENERATIONS = 5  # a restart follows so many generations in a row without any difference in fitness
 
 
 def cma_es(problem: SearchProblem, options: CmaEsOptions) -> CmaEs | AsynchronousCmaEs:
     """Return a CMA-ES controller.
 
     Args:
-        problem: dimensions, seed, start point, and the weights that turn several objectives into one number.
+        problem: dimensions, seed, start point, and the weights of the scalarised objective.
         options: `population`, proposals per generation, None: 4 + floor(3 ln d); `sigma`, first step size, in units of
             the gene's range; `restarts`, how often to begin again, with twice the population and from a random point,
             once converged; `diagonal`, keep only variances per gene, None: beyond `DIAGONAL_ABOVE` genes.
@@ -38,7 +38,6 @@ def cma_es(problem: SearchProblem, options: CmaEsOptions) -> CmaEs | Asynchronou
     Source: Hansen and Ostermeier 2001; restarts as in Auger and Hansen 2005 (IPOP); diagonal as in Ros and Hansen 2008.
     """
     size = 4 + int(3 * math.log(problem.dimensions)) if options.population is None else options.population
-    # without mirrors, two points are too few to learn a step size from
     if problem.asynchronous and size < LEAST_ASYNCHRONOUS:
         raise InputError(f"population of cma-es, asynchronous, must be {LEAST_ASYNCHRONOUS} or more, got {size}")
     distribution = _Distribution(problem, size, options)
@@ -48,15 +47,15 @@ def cma_es(problem: SearchProblem, options: CmaEsOptions) -> CmaEs | Asynchronou
 class _Distribution:
     """The search distribution of CMA-ES with its restarts, in the cube of genotypes.
 
-    Failed points rank last in their generation, tied among themselves. A generation in which all failed teaches
-    nothing: the distribution stays.
+    Failed points rank last in their generation, tied among themselves. A generation in which all failed leaves the
+    distribution as it is.
     """
 
     def __init__(self, problem: SearchProblem, population: int, options: CmaEsOptions) -> None:
         self.population = population  # points of a generation; doubled by a restart
         self.diagonal = problem.dimensions > DIAGONAL_ABOVE if options.diagonal is None else options.diagonal
         self.stopped: dict[str, str] = {}  # why the last allowed restart ended
-        self._setup, self._sigma, self._restarts_left = problem, options.sigma, options.restarts
+        self._problem, self._sigma, self._restarts_left = problem, options.sigma, options.restarts
         self._generator = np.random.default_rng(problem.seed)
         self._centres: list[list[np.ndarray]] = [[]]  # per restart and generation
         start, self._spread = self._warm_start()
@@ -80,18 +79,18 @@ class _Distribution:
         variances: Sequence[float],
         injected: Sequence[int] = (),
     ) -> None:
-        """Move by one generation of points.
+        """Update the distribution with one generation of points.
 
         Args:
             points: proposals, (d,) each.
-            values: their scalarised fitness, higher is better; None: it failed. One of them at least did not.
-            variances: of the values; 0 where they are known.
+            values: scalarised fitness, higher is better; None for a failure; at least one is not None.
+            variances: squared standard errors of the values; 0 for exact ones.
             injected: indices of points that an earlier distribution proposed, whose length pycma limits.
         """
         values = shrunken(values, variances)
         known = [value for value in values if value is not None]
         last = min(known) - (max(known) - min(known)) - 1.0
-        # pycma minimises; this is the only minus sign
+        # pycma minimises; no other line of the controller changes a sign
         losses = [-(last if value is None else value) for value in values]
         with _global_generator_unchanged():
             self._strategy.tell(points, losses, check_points=list(injected) or None)
@@ -110,7 +109,7 @@ class _Distribution:
         trajectory = max(self._centres, key=len)
         if not trajectory:
             return []
-        lengths = dict.fromkeys(max(1, round(len(trajectory) * share)) for share in (0.0, *AVERAGED))
+        lengths = dict.fromkeys(max(1, round(len(trajectory) * last)) for last in (0.0, *AVERAGED))
         return [np.mean(trajectory[-length:], axis=0) for length in lengths]
 
     def _restart(self, reasons: dict[str, str]) -> None:
@@ -118,27 +117,28 @@ class _Distribution:
             self.stopped = reasons
             return
         self._restarts_left -= 1
-        self._spread = None  # what was known beforehand has led here already
+        self._spread = None  # the warm start has led to this optimum already; a restart explores
         self.population *= 2
         self._centres.append([])
-        self._strategy = self._begin(self._generator.random(self._setup.dimensions))
+        self._strategy = self._begin(self._generator.random(self._problem.dimensions))
 
     def _warm_start(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return where to begin, and the first steps per gene (None: sigma for all).
 
-        Another run's best decide both: their mean, and the sd of a mixture of small normals around them, the diagonal
-        of WS-CMA-ES (Nomura et al. 2021). A point without fitness, as of a recipe, is only where to begin.
+        Both come from the best candidates of another run: their mean, and the sd of a mixture of small normals around
+        them, the diagonal of WS-CMA-ES (Nomura et al. 2021). A point without fitness, such as a recipe, only gives the
+        start.
         """
-        d, prior = self._setup.dimensions, self._setup.prior
+        d, prior = self._problem.dimensions, self._problem.prior
         known = [one for one in prior if one.fitness is not None]
         if not known:
-            begin = next((one.genotype for one in prior), self._setup.start)
+            begin = next((one.genotype for one in prior), self._problem.start)
             return (np.full(d, 0.5) if begin is None else np.array(begin)), None
         values = np.array([one.fitness for one in known], dtype=float)
         scores = np.array(
-            [self._setup.scalarisation.scalarise(bounded(row.tolist(), self._setup.bounds)) for row in values]
+            [self._problem.scalarisation.scalarise(bounded(row.tolist(), self._problem.bounds)) for row in values]
         )
-        count = max(1, int(np.ceil(BEST_SHARE * len(known))))
+        count = max(1, int(np.ceil(BEST_FRACTION * len(known))))
         order = np.argsort(-scores, kind="stable")[:count]
         best = np.array([known[index].genotype for index in order], dtype=float)
         spread = np.sqrt(PRIOR_WIDTH**2 + best.var(axis=0))
@@ -151,12 +151,12 @@ class _Distribution:
             "CMA_diagonal": self.diagonal,
             "randn": lambda *shape: self._generator.standard_normal(shape),
             "seed": np.nan,  # pycma would seed NumPy's global generator otherwise
-            # Scores over few items tie often: equal values mean 'cannot tell', not 'converged'.
+            # scores over few items tie often: equal values mean that the items cannot separate them, not convergence
             **{"tolfun": 0, "tolfunhist": 0, "tolx": SMALLEST_STEP, "tolflatfitness": FLAT_GENERATIONS},
             # below 6 points pycma mirrors the worst of a generation in the next one, which is proposed in pieces here
-            **({"CMA_mirrors": 0} if self._setup.asynchronous else {}),
-            # with one gene, pycma's cap on the step (a third of the range) raises ValueError (cma 4.5)
-            **({"maxstd": np.inf} if self._setup.dimensions == 1 else {}),
+            **({"CMA_mirrors": 0} if self._problem.asynchronous else {}),
+            # pycma 4.5 raises ValueError for its cap on the step, a third of the range, if there is one gene
+            **({"maxstd": np.inf} if self._problem.dimensions == 1 else {}),
             # silent, and no files: not its logs, nor the options file that it would read from the working directory
             **({} if self._spread is None else {"CMA_stds": list(self._spread / self._sigma)}),
             **{"verbose": -10, "verb_log": 0, "verb_disp": 0, "signals_filename": ""},
@@ -175,7 +175,7 @@ class CmaEs:
         self._generation = range(0)
         self._points: list[np.ndarray] = []
         self._values: dict[int, float | None] = {}  # observed in this generation, maximised
-        self._variances: dict[int, float] = {}  # of the values whose standard errors are known
+        self._variances: dict[int, float] = {}  # only values with a known standard error have an entry
 
     def ask(self) -> list[np.ndarray]:
         """Return a generation, or [] while one is not observed completely."""
@@ -222,8 +222,8 @@ class _Pending:
     """A proposal that is not observed yet."""
 
     point: np.ndarray
-    update: int  # of the distribution that proposed it
-    restart: int  # that proposed it
+    update: int  # number of updates of the distribution when it was proposed
+    restart: int  # number of restarts when it was proposed
 
 
 class AsynchronousCmaEs:
@@ -300,7 +300,7 @@ class AsynchronousCmaEs:
         values = [value for _, value, _ in batch]
         if all(value is None for value in values):
             return
-        injected = [place for place, (proposal, _, _) in enumerate(batch) if proposal.update < self._updates]
+        injected = [index for index, (proposal, _, _) in enumerate(batch) if proposal.update < self._updates]
         if not self._proposed_since_move:
             self._distribution.sample(1)  # pycma wants an ask between two tells; this point is not evaluated
         self._updates += 1

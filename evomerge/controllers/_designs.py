@@ -12,13 +12,13 @@ from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._registry import BatchOptions
 from evomerge.errors import InputError
 
-BATCH_SIZE = 32  # proposals per ask; independent of it, the points are the same
-LARGEST_HYPERCUBE = 4096  # points of one Latin hypercube; a longer search draws further, independent ones
+BATCH_SIZE = 32  # proposals per ask; the sequence of points does not depend on it
+LARGEST_HYPERCUBE = 4096  # most points of one Latin hypercube; a longer search draws independent further ones
 _BLOCK = 64  # Sobol points drawn at a time: a power of two keeps the sequence balanced (SciPy warns otherwise)
 
 
 class Design:
-    """Proposes the points that `draw` gives; it never waits, and checks what it observes without using it."""
+    """Proposes the points of `draw`; never waits, and checks fitness values without using them."""
 
     def __init__(self, draw: Callable[[int], np.ndarray], batch_size: int, objectives: int) -> None:
         self._draw = draw
@@ -83,8 +83,8 @@ def sobol(problem: SearchProblem, options: BatchOptions) -> Design:
     def draw(count: int) -> np.ndarray:
         nonlocal drawn
         while len(drawn) < count:
-            drawn = np.concatenate([drawn, engine.random(_BLOCK)])
-        points, drawn = drawn[:count], drawn[count:]
+            drawn = np.concatenate([drawn, engine.random(_BLOCK)])  # (n + block, d)
+        points, drawn = drawn[:count], drawn[count:]  # the rest of a block opens the next batch
         return points
 
     return Design(draw, options.batch_size or BATCH_SIZE, problem.objectives)

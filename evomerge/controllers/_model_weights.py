@@ -1,4 +1,4 @@
-"""How a genotype says how much of each model is in the merge, for controllers that think in models: plain data."""
+"""Which genes are weights of which models, for controllers that optimise mixtures of models: plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.space import Gene, SearchSpace, model_places, short_names
 
-PARAMETER = "weight"  # of mergekit's methods: the coefficient of a model
+PARAMETER = "weight"  # mergekit's name for the coefficient of a model
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class ModelWeights:
     """Models and the genes that are their weights; n models, d genes."""
 
     names: tuple[str, ...]  # (n,) models that have a weight of their own
-    member: tuple[int, ...]  # (d,) whose weight the gene is; -1: it is no weight
+    member: tuple[int, ...]  # (d,) index of the model whose weight the gene is; -1: not a weight
     low: tuple[float, ...]  # (d,) weight at coordinate 0
     high: tuple[float, ...]  # (d,) weight at coordinate 1
-    rest: tuple[float, ...]  # (d,) coordinates of genes that are no weights
+    rest: tuple[float, ...]  # (d,) fixed coordinates of the genes that are not weights
     products: tuple[tuple[float, ...], ...] = ()  # (n, n) inner products of the task vectors; empty: not measured
 
     @property
@@ -33,18 +33,18 @@ class ModelWeights:
 
     @property
     def plain(self) -> bool:
-        """True where every gene is the one weight of a model: the genotype is a vector of coefficients."""
+        """Whether every gene is the single weight of a model, so that the genotype is a vector of coefficients."""
         return len(self.member) == self.count and sorted(self.member) == list(range(self.count))
 
     def point(self, weights: Sequence[float] | np.ndarray) -> np.ndarray:
         """Return the genotype (d,) that gives each model its weight (n,); weights outside a gene's range are cut."""
         wanted = np.asarray(weights, dtype=np.float64)
         member, low, high = np.array(self.member), np.array(self.low), np.array(self.high)
-        given = np.clip((wanted[member] - low) / (high - low), 0.0, 1.0)
+        given = np.clip((wanted[member] - low) / (high - low), 0.0, 1.0)  # (d,); entries of `rest` are unused
         return np.where(member >= 0, given, np.array(self.rest))
 
     def require(self, weights: Sequence[float] | np.ndarray, controller: str) -> None:
-        """Raise InputError where a gene cannot take the weight that `controller` will want of it."""
+        """Raise InputError if a weight (n,) lies outside the range of one of its genes; `controller` is named in it."""
         for gene, model in enumerate(self.member):
             if model >= 0 and not self.low[gene] <= weights[model] <= self.high[gene]:
                 raise InputError(
@@ -59,39 +59,39 @@ class ModelWeights:
 
         Source: Pearson's correlation as in 'Exploring Model Kinship for Merging LLMs', Hu et al. 2024.
         """
-        products = np.array(self.products)
+        products = np.array(self.products)  # (n, n) Gram matrix of the task vectors
         norms = np.sqrt(max(float(left @ products @ left), 0.0) * max(float(right @ products @ right), 0.0))
         return float(left @ products @ right) / norms if norms > 0 else 0.0
 
     def similarity(self) -> np.ndarray:
-        """Return the models' kinship to each other, (n, n)."""
+        """Return the pairwise kinship of the models, (n, n)."""
         each = np.eye(self.count)
         return np.array([[self.kinship(a, b) for b in each] for a in each])
 
 
 def model_weights_of(genes: Sequence[Gene], models: Mapping[str, str]) -> tuple[ModelWeights | None, tuple[str, ...]]:
-    """Return the model weights of a space, and the models (as written) behind their names; None where there are none.
+    """Return the model weights of a space, and the models (as written) behind their names; None if there are none.
 
     Args:
         genes: of the space; a weight is a number on a linear scale named `weight.<model>...`.
         models: model as written -> its short name in the genes.
     """
-    # the longest name first: 'add' is also the beginning of 'add.v2'
+    # try longer names first: 'add' is also a prefix of 'add.v2'
     known = sorted(models.values(), key=len, reverse=True)
     owner = [_owner(gene, known) for gene in genes]
     named = [name for name in models.values() if name in owner]
     if len(named) < 2:
         return None, ()
-    place = {name: index for index, name in enumerate(named)}
+    position = {name: index for index, name in enumerate(named)}
     rest = [0.5 if gene.start is None else gene.coordinate(gene.start) for gene in genes]
     found = ModelWeights(
         names=tuple(named),
-        member=tuple(-1 if name is None else place[name] for name in owner),
+        member=tuple(-1 if name is None else position[name] for name in owner),
         low=tuple(float(gene.low) if name is not None else 0.0 for gene, name in zip(genes, owner, strict=True)),
         high=tuple(float(gene.high) if name is not None else 1.0 for gene, name in zip(genes, owner, strict=True)),
         rest=tuple(float(value) for value in rest),
     )
-    return found, tuple(model for model, name in models.items() if name in place)
+    return found, tuple(model for model, name in models.items() if name in position)
 
 
 def models_with_weights(merge: Mapping[str, Any], space: SearchSpace) -> tuple[str, ...]:
@@ -100,13 +100,13 @@ def models_with_weights(merge: Mapping[str, Any], space: SearchSpace) -> tuple[s
 
 
 def model_weights_in(merge: Mapping[str, Any], space: SearchSpace) -> ModelWeights | None:
-    """Return the model weights of a search over a merge section, or None where models have no weights to search."""
+    """Return the model weights of a search over a merge section, or None if models have no weights to search."""
     return _of_merge(merge, space)[0]
 
 
 def _of_merge(merge: Mapping[str, Any], space: SearchSpace) -> tuple[ModelWeights | None, tuple[str, ...]]:
     places = list(model_places(merge))
-    listed = [model for place, model in places if place[0] in ("models", "slices") and place[-1] == "model"]
+    listed = [model for path, model in places if path[0] in ("models", "slices") and path[-1] == "model"]
     return model_weights_of(space.genes, short_names(list(dict.fromkeys(listed))))
 
 
@@ -116,8 +116,8 @@ def with_products(model_weights: ModelWeights, products: Sequence[Sequence[float
 
 
 def _owner(gene: Gene, names: Sequence[str]) -> str | None:
-    """Return whose weight a gene is, or None."""
-    if gene.kind != "float" or gene.log:
+    """Return the name of the model whose weight a gene is, or None."""
+    if gene.kind != "float" or gene.log:  # mixtures are averages, which need a linear scale
         return None
     parameter, _, tail = re.sub(r"^slice\d+\.", "", gene.name).partition(".")
     if parameter != PARAMETER:

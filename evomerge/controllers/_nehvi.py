@@ -1,8 +1,9 @@
-"""A front by Gaussian processes and noisy expected hypervolume improvement: the controller `nehvi`.
+"""Noisy expected hypervolume improvement under Gaussian processes: the controller `nehvi`.
 
-Each objective is a Gaussian process in the genes behind a link. After an even spread, a round's points are those that
-add most hypervolume to what the evaluated points truly have, on average over joint draws of all surfaces. A lucky
-measurement is not taken for a good point, and points under way count as evaluated.
+Each objective is a Gaussian process in the genes behind a link. After a space-filling design, each round proposes the
+points with the largest expected gain of hypervolume over the latent values of the evaluated points, averaged over joint
+draws of all surfaces. A lucky measurement is therefore not mistaken for a good point, and pending points count as
+evaluated.
 
 Source: Daulton, Balandat and Bakshy 2021, 'Parallel Bayesian Optimization of Multiple Noisy Objectives with Expected
 Hypervolume Improvement'. Ours: volume is counted by samples, points are chosen greedily from a pool around the front
@@ -30,12 +31,12 @@ from evomerge.surrogates import (
 )
 
 POINTS_PER_GENE, SMALLEST_DESIGN, LARGEST_DESIGN = 2, 8, 64
-DESIGN_SHARE = 0.25  # most of the budget that the even spread takes
-REFIT_SHARE = 0.1  # of growth in data after which length scales are fitted again
-DRAWS = 32  # of all surfaces, over which a gain is averaged
-KNOWN = 64  # evaluated points, nearest to the front, that a draw must improve upon
-SURVIVORS, GENERATIONS = 60, 20  # of the search for the front of the means
-BELOW_FRONT = 0.1  # of the front's range: where volume begins, so that its ends are worth something and not all
+DESIGN_FRACTION = 0.25  # the space-filling design takes at most this fraction of the budget
+REFIT_GROWTH = 0.1  # length scales are fitted again once the data have grown by this fraction
+DRAWS = 32  # joint draws of all surfaces over which the gain is averaged
+KNOWN = 64  # best evaluated points kept as the baseline; more would only slow each draw down
+SURVIVORS, GENERATIONS = 60, 20  # sizes of the evolution that finds the front of the posterior means
+BELOW_FRONT = 0.1  # reference point: this fraction of the front's range below it, so that its ends add some volume
 SPREAD, FRONT, STEP = 64, 100, 0.05  # Sobol points and front points in the pool; the latter also moved by this sd
 
 
@@ -44,22 +45,22 @@ def nehvi(problem: SearchProblem, options: StartupOptions) -> GaussianFront:
 
     Args:
         problem: dimensions, seed, objectives, budget; items, where known, say how shares of 0 and 1 are to be read;
-            priors with fitness are data from the first fit on, and replace as many points of the even spread.
-        options: `batch_size`, proposals per round, which are evaluated side by side; `startup`, points of the even
-            spread, None: two per gene, a quarter of the budget at most.
+            priors with fitness are data from the first fit on, and replace as many points of the design.
+        options: `batch_size`, proposals per round, which are evaluated in parallel; `startup`, points of the
+            space-filling design, None: two per gene, a quarter of the budget at most.
     """
-    startup = spread_size(problem.dimensions, problem.budget) if options.startup is None else options.startup
+    startup = design_points(problem.dimensions, problem.budget) if options.startup is None else options.startup
     return GaussianFront(problem, options.batch_size or ROUND, startup)
 
 
-def spread_size(dimensions: int, budget: int | None) -> int:
-    """Return how many points are spread evenly before the first fit."""
+def design_points(dimensions: int, budget: int | None) -> int:
+    """Return the number of space-filling points before the first fit."""
     wanted = int(np.clip(POINTS_PER_GENE * dimensions, SMALLEST_DESIGN, LARGEST_DESIGN))
-    return wanted if budget is None else max(1, min(wanted, int(DESIGN_SHARE * budget)))
+    return wanted if budget is None else max(1, min(wanted, int(DESIGN_FRACTION * budget)))
 
 
 class GaussianFront(QuadraticFront):
-    """Proposes an even spread, then rounds of points; asks, waits and replays as the quadratic controller does."""
+    """Proposes a space-filling design, then rounds of points; batches and waits like the quadratic controller."""
 
     def __init__(self, problem: SearchProblem, population: int, startup: int) -> None:
         super().__init__(problem, population, startup, 0.0, None)
@@ -85,33 +86,35 @@ class GaussianFront(QuadraticFront):
         if self._round == 1 and self._startup:
             return self._spread(rng)
         points, values = self._data()
-        if len(points) == 0:  # nothing but failures so far: look elsewhere
-            return sobol_points(self._batch, self._setup.dimensions, rng)
+        if len(points) == 0:  # all evaluations failed so far: explore elsewhere
+            return sobol_points(self._batch, self._problem.dimensions, rng)
         processes = self._fits(points, values)
         proposed = np.vstack([self._prior_points, *self._points]) if self._points else self._prior_points
-        return improving(processes, values, proposed, self._batch, rng, self._setup.bounds)
+        return improving(processes, values, proposed, self._batch, rng, self._problem.bounds)
 
     def _spread(self, rng: np.random.Generator) -> Array:
         """Return the start, or the centre of the cube, and Sobol points."""
-        d = self._setup.dimensions
-        first = starts(self._setup) or [np.full((1, d), 0.5)]
+        d = self._problem.dimensions
+        first = starts(self._problem) or [np.full((1, d), 0.5)]
         return distinct(np.vstack([*first, sobol_points(self._startup, d, rng)]), self._prior_points)[: self._startup]
 
     def _schedule(self, rows: int) -> None:
-        """Note that length scales are to be fitted to this many rows, where that is enough new data."""
-        if rows and (not self._sizes or rows >= (1 + REFIT_SHARE) * self._sizes[-1]):
+        """Schedule a fit of the length scales to the first `rows` rows if the data have grown enough."""
+        if rows and (not self._sizes or rows >= (1 + REFIT_GROWTH) * self._sizes[-1]):
             self._sizes.append(rows)
 
     def _fits(self, points: Array, values: Array) -> list[GaussianProcess]:
         """Return a process per objective."""
         self._schedule(len(points))
-        for rows in self._sizes[self._fitted :]:
+        for rows in self._sizes[
+            self._fitted :
+        ]:  # also those that `repeat` skipped: each fit starts from the one before
             fits = self._processes(points[:rows], values[:rows], refine=True)
             self._hyper, self._fitted = [process.hyper for process in fits], self._fitted + 1
         return self._processes(points, values, refine=False)
 
     def _processes(self, points: Array, values: Array, *, refine: bool) -> list[GaussianProcess]:
-        noise, items = self._noise()[: len(points)], self._setup.items
+        noise, items = self._noise()[: len(points)], self._problem.items
         return [
             fit_process(
                 points,
@@ -121,7 +124,7 @@ class GaussianFront(QuadraticFront):
                 start=self._hyper[t] if self._hyper else None,
                 refine=refine,
             )
-            for t in range(self._setup.objectives)
+            for t in range(self._problem.objectives)
         ]
 
 
@@ -133,24 +136,24 @@ def improving(
     rng: np.random.Generator,
     bounds: Bounds | None = None,
 ) -> Array:
-    """Return the points (count, d) that promise to add most hypervolume.
+    """Return the points (count, d) with the largest expected gain of hypervolume.
 
     Args:
         processes: one per objective.
         values: (n, m) observed.
-        proposed: (a, d) observed or under way.
+        proposed: (a, d) observed or pending.
         count: points wanted.
         rng: source of the pool and of the draws.
-        bounds: on fitness; volume of what misses them does not count.
+        bounds: constraints on the fitness; infeasible points add no volume.
     """
     means = _means(processes, proposed)
     known = proposed[np.argsort(front_ranks(means) + _misses(processes, means, bounds), kind="stable")[:KNOWN]]
     pool = _pool(processes, proposed, known, rng, bounds)
-    both = np.vstack([pool, known])
-    drawn = np.stack([process.draw(both, rng, DRAWS) for process in processes], axis=2)
+    both = np.vstack([pool, known])  # drawn jointly, so that gains respect the correlation between the two
+    drawn = np.stack([process.draw(both, rng, DRAWS) for process in processes], axis=2)  # (draws, N + k, m)
     at_pool, at_known = drawn[:, : len(pool)], drawn[:, len(pool) :]
     chosen, _, _ = by_drawn_volume(at_pool, at_known, _floor(at_known.mean(axis=0)), count, rng, bounds)
-    if len(chosen) < count:  # nothing can be gained, as far as is known: where least is known
+    if len(chosen) < count:  # no expected gain is left: fill up where the posterior is widest
         unsure = (at_pool.std(axis=0) / np.maximum(np.ptp(values, axis=0), 1e-9)).sum(axis=1)
         unsure[chosen] = -1.0
         chosen += list(np.argsort(-unsure, kind="stable")[: count - len(chosen)])
@@ -158,7 +161,7 @@ def improving(
 
 
 def _floor(known: Array) -> Array:
-    """Return the reference point (m,): as far below the worst of the front of expected metrics (n, m) as is usual."""
+    """Return the reference point (m,), `BELOW_FRONT` of the range below the front of expected metrics (n, m)."""
     front = known[non_dominated(known)]
     low, high = front.min(axis=0), front.max(axis=0)
     return np.maximum(known.min(axis=0), low - BELOW_FRONT * (high - low))
@@ -170,7 +173,7 @@ def _means(processes: Sequence[GaussianProcess], points: Array) -> Array:
 
 
 def _misses(processes: Sequence[GaussianProcess], means: Array, bounds: Bounds | None) -> Array:
-    """Return by how much expected link-scale values (q, m) miss the bounds, (q,)."""
+    """Return the constraint violation of expected link-scale values (q, m), (q,)."""
     if bounds is None:
         return np.zeros(len(means))
     return bounds.violation(np.stack([one.link.inverse(means[:, t]) for t, one in enumerate(processes)], axis=1))
@@ -193,4 +196,4 @@ def _pool(
     moved = np.repeat(np.vstack([front, known]), 2, axis=0)
     moved = np.clip(moved + STEP * rng.standard_normal(moved.shape), 0.0, 1.0)
     pool = np.unique(np.vstack([sobol_points(SPREAD, d, rng), front, moved]), axis=0)
-    return pool[distance(pool, proposed, box) > 1e-6]
+    return pool[distance(pool, proposed, box) > 1e-6]  # a duplicate would make the covariance singular

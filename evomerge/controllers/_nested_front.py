@@ -1,7 +1,7 @@
-"""Nested MAP as a part of the quadratic controller: two models at a time, until one mixture of all is left.
+"""Nested MAP within the quadratic controller: merge two models at a time, until one mixture of all is left.
 
-Each pair costs a design in two coefficients, however many models there are. The price: one preference, known
-beforehand, and a tree that decides which mixtures are looked at.
+Each pair costs a design in two coefficients, however many models there are. In return the search serves a single
+preference, fixed beforehand, and the tree limits which mixtures are evaluated.
 
 Source: Li et al. 2024 (MAP), nested merging; see `pareto.nested`.
 """
@@ -30,7 +30,7 @@ SMALLEST_DESIGN, LARGEST_DESIGN = 9, 20  # points per pair: 1.5 per coefficient;
 
 
 class NestedFront:
-    """Where the tree stands. Proposes batches of points; None once a single mixture is left and was proposed."""
+    """State of the merge tree. Proposes batches of points; None once the final mixture was proposed."""
 
     def __init__(self, problem: SearchProblem) -> None:
         parts = problem.model_weights
@@ -41,10 +41,11 @@ class NestedFront:
             )
         parts.require(np.ones(parts.count), "nested")
         parts.require(np.zeros(parts.count), "nested")
-        self._setup, self._parts = problem, parts
+        self._problem, self._parts = problem, parts
         n = parts.count
-        share = SMALLEST_DESIGN if problem.budget is None else (problem.budget - n - 1) // max(n - 1, 1)
-        self._per_pair = min(max(share, SMALLEST_DESIGN), LARGEST_DESIGN)
+        # n experts, n - 1 pairs and the final mixture have to fit into the budget
+        affordable = SMALLEST_DESIGN if problem.budget is None else (problem.budget - n - 1) // max(n - 1, 1)
+        self._per_pair = min(max(affordable, SMALLEST_DESIGN), LARGEST_DESIGN)
         self._state: NestedState | None = None
         self._pair: tuple[int, int] | None = None
         self._experts_proposed = self.done = False
@@ -66,23 +67,23 @@ class NestedFront:
             return self._parts.point(self._state.nodes[-1].coefficients)[None]
         design = initial_design(self._per_pair, 2, rng)
         batch = np.array([self._parts.point(weights) for weights in design @ self._plane()])
-        # nodes alone, and the base, are mostly known by now
+        # the design's anchors, the nodes alone and the base, have mostly been evaluated by now
         return np.array([point for point in batch if not (points == point).all(axis=1).any()])
 
     def _begin(self, points: Array, values: Array) -> NestedState:
-        """Return the tree of single models, paired by kinship where it was measured, else by their scores."""
-        n, m = self._parts.count, self._setup.objectives
+        """Return the tree of single models, paired by kinship if it was measured, else by their scores."""
+        n, m = self._parts.count, self._problem.objectives
         alone = np.array([self._parts.point(one) for one in np.eye(n)])
-        table = np.zeros((n, m))  # an expert that failed counts as average
+        table = np.zeros((n, m))  # standardised scores; a failed expert keeps 0, the average
         scale = np.where(np.ptp(values, axis=0) > 0, np.ptp(values, axis=0), 1.0) if len(values) else np.ones(m)
         for expert, point in enumerate(alone):
             rows = np.flatnonzero((points == point).all(axis=1))
             if len(rows):
                 table[expert] = (values[rows[-1]] - values.mean(axis=0)) / scale
-        weights = np.array(self._setup.weights or (1.0,) * m)
-        self._task = np.full(n, -1)
+        weights = np.array(self._problem.weights or (1.0,) * m)
+        self._task = np.full(n, -1)  # (n,) objective of each expert; -1: all objectives count for all
         metric = table @ weights / weights.sum()
-        if n == m:  # one objective per model: each model's own is the one that it is chosen for
+        if n == m:  # one objective per model: assign each model to its own, to maximise the sum of scores
             experts, tasks = linear_sum_assignment(-table)
             self._task[experts] = tasks
             metric = table[experts, tasks]
@@ -101,17 +102,17 @@ class NestedFront:
         assert self._state is not None
         assert self._pair is not None
         plane = self._plane()
-        own = self._parts.count == self._setup.objectives
-        wanted = self._task[list(tasks_of(self._state, self._pair))] if own else np.arange(self._setup.objectives)
-        weights = np.array(self._setup.weights or (1.0,) * self._setup.objectives)[wanted]
-        if not weights.any():
+        own = self._parts.count == self._problem.objectives
+        wanted = self._task[list(tasks_of(self._state, self._pair))] if own else np.arange(self._problem.objectives)
+        weights = np.array(self._problem.weights or (1.0,) * self._problem.objectives)[wanted]
+        if not weights.any():  # tasks without preference: any choice is as good, so weigh them equally
             weights = np.ones(len(wanted))
         at, observed = self._on_plane(points, plane), values[:, wanted]
         inside = ~np.isnan(at).any(axis=1)
-        if int(inside.sum()) < 3:
+        if int(inside.sum()) < 3:  # too few points on the plane even for a linear surface
             return np.full(2, 0.5)
         links = [guess_link(column) for column in observed[inside].T]
-        counts = np.array(self._setup.items, dtype=float)[wanted] if self._setup.items else None
+        counts = np.array(self._problem.items, dtype=float)[wanted] if self._problem.items else None
         fits = fit_objectives(
             at[inside], observed[inside], links=links, items=counts, shared_items=True, box=[0.0, 1.0]
         )
@@ -124,7 +125,7 @@ class NestedFront:
         member = np.array(self._parts.member)
         weights = np.empty((len(points), self._parts.count))
         weights[:, member] = low + points * (high - low)
-        u, *_ = np.linalg.lstsq(plane.T, weights.T, rcond=None)
+        u, *_ = np.linalg.lstsq(plane.T, weights.T, rcond=None)  # (2, n points)
         off = np.abs(plane.T @ u - weights.T).max(axis=0, initial=0.0) > 1e-9
         at = u.T.copy()
         at[off | (at < -1e-9).any(axis=1) | (at > 1 + 1e-9).any(axis=1)] = np.nan

@@ -1,6 +1,6 @@
-"""TPE, Gaussian process, NSGA-II and NSGA-III, by Optuna: the only file that imports optuna.
+"""TPE, Gaussian process, NSGA-II and NSGA-III by Optuna: the only file that imports optuna.
 
-The study lives in memory and holds nothing that the archive does not; it is rebuilt by replay like every controller.
+The study is in memory and holds nothing beyond the archive; replay rebuilds it, as for every controller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._registry import GpOptions, NsgaOptions, TpeOptions
 from evomerge.pareto import non_dominated, representatives
 
-_BOUNDS = "bounds"  # name of the one constraint: by how much a trial misses all bounds together
+_BOUNDS = "bounds"  # name of the only constraint: the total violation of all bounds
 _MOST = 2**32 - 1  # Optuna's seeds are those of NumPy's RandomState
 
 
@@ -30,11 +30,12 @@ def tpe(problem: SearchProblem, options: TpeOptions) -> OptunaStudy:
 
     Args:
         problem: dimensions, seed, objectives, start.
-        options: `batch_size`, proposals per ask, which are evaluated side by side; `startup`, random ones at first.
+        options: `batch_size`, proposals per ask, which are evaluated in parallel; `startup`, random ones at first.
 
     Source: Bergstra et al. 2011; several objectives as in Ozaki et al. 2020.
     """
     with _quiet():
+        # constant_liar: pending trials repel the next proposals of a batch
         sampler = TPESampler(
             seed=_seed(problem), multivariate=True, constant_liar=True, n_startup_trials=options.startup
         )
@@ -48,7 +49,8 @@ def gp(problem: SearchProblem, options: GpOptions) -> OptunaStudy:
         problem: dimensions, seed, objectives, start.
         options: `batch_size`, proposals per ask; `startup`, random ones at first.
     """
-    import torch  # noqa: F401  Optuna would fail at the first modelled proposal, hours into the search
+    # without torch Optuna would fail at the first modelled proposal, hours into the search
+    import torch  # noqa: F401
 
     with _quiet():
         sampler = GPSampler(seed=_seed(problem), n_startup_trials=options.startup)
@@ -75,14 +77,14 @@ def nsga_iii(problem: SearchProblem, options: NsgaOptions) -> OptunaStudy:
 
 
 class OptunaStudy:
-    """Proposes a batch, waits until all of it is observed, and passes it on in the order of asking.
+    """Proposes a batch, waits until all of it is observed, and reports it to Optuna in proposal order.
 
-    So the proposals do not depend on the order in which results arrive. Failures are reported as failed trials, which
-    Optuna's samplers leave out.
+    The proposals therefore do not depend on the order in which results arrive. Failures become failed trials, which
+    Optuna's samplers ignore.
 
-    Asynchronous, it proposes one at a time and passes every result on as it comes; the samplers know what is under
-    way. Each result is an update then; with a bound on staleness, results are passed on together, once no proposal
-    under way would become too old by it.
+    Asynchronous, it proposes one candidate at a time and reports each result as it arrives; the samplers know the
+    pending trials. Each result is then one update; with a bound on staleness, results are reported together, once no
+    pending proposal would become too old by it.
     """
 
     def __init__(self, problem: SearchProblem, sampler: BaseSampler, batch_size: int) -> None:
@@ -92,19 +94,19 @@ class OptunaStudy:
         self._updates = 0
         self._proposals = Proposals(problem.objectives)
         self._bounds = problem.bounds
-        self._names = [f"gene{i:05d}" for i in range(problem.dimensions)]
+        self._names = [f"gene{i:05d}" for i in range(problem.dimensions)]  # zero-padded: Optuna sorts by name
         self._choices = problem.choices or (0,) * problem.dimensions
         self._genes = {name: _distribution(count) for name, count in zip(self._names, self._choices, strict=True)}
-        self._trials: dict[int, Trial] = {}  # of the batch under way
+        self._trials: dict[int, Trial] = {}  # pending proposal -> its trial
         self._values: dict[int, tuple[float, ...] | None] = {}
         self._study = _quiet_study(sampler, problem.objectives)
         self._begin(problem, batch_size, models=not isinstance(sampler, NSGAIISampler | NSGAIIISampler))
 
     def _begin(self, problem: SearchProblem, batch_size: int, models: bool) -> None:
-        """Give the study what is known before the search: points to propose first, and finished trials.
+        """Add the warm start to the study: points to propose first, and finished trials.
 
-        A sampler that models takes another run's results for its own. NSGA selects from its own generations only, so
-        there the results' front, or as much of it as a generation holds, is proposed again and opens the first one.
+        A model-based sampler uses results of another run like its own. NSGA selects from its own generations only, so
+        there the front of these results, thinned to one generation, is proposed again in the first generation.
         """
         first = [problem.start] if problem.start is not None else []
         first += [one.genotype for one in problem.prior if one.fitness is None]
@@ -112,12 +114,12 @@ class OptunaStudy:
         if not models and known:
             values = np.array([one.fitness for one in known], dtype=float)
             if self._bounds is not None and (met := self._bounds.met(values)).any():
-                values = np.where(met[:, None], values, np.nan)
+                values = np.where(met[:, None], values, np.nan)  # NaN rows never join a front
             front = np.flatnonzero(non_dominated(values, duplicates=False))
             front = front[representatives(values[front], batch_size)]
             first += [known[index].genotype for index in front]
             known = []
-        for point in dict.fromkeys(first):
+        for point in dict.fromkeys(first):  # without duplicates, in order
             self._study.enqueue_trial(self._parameters(point))
         for one in known:
             assert one.fitness is not None
@@ -146,7 +148,7 @@ class OptunaStudy:
         if not self._may_learn():
             return
         self._updates += 1
-        for number in sorted(self._values):
+        for number in sorted(self._values):  # proposal order, whatever the order of arrival
             trial, values = self._trials.pop(number), self._values.pop(number)
             with _quiet():
                 if values is None:
@@ -165,7 +167,7 @@ class OptunaStudy:
         if not self._asynchronous or self._staleness is None:
             return self._asynchronous or not self._proposals.waiting
         oldest = min(self._proposed_at.values(), default=self._updates)
-        return self._updates + 1 - oldest <= self._staleness
+        return self._updates + 1 - oldest <= self._staleness  # this update counts against the oldest pending proposal
 
     def stop(self) -> dict[str, str]:
         """Return {}: these samplers have no end of their own."""
@@ -176,24 +178,24 @@ class OptunaStudy:
         return {name: _parameter(x, count) for name, count, x in genes}
 
     def _point(self, trial: Trial) -> np.ndarray:
-        """Return a trial as a genotype (d,); a category is the middle of its stretch."""
+        """Return a trial as a genotype (d,); a category maps to the middle of its interval."""
         genes = zip(self._names, self._choices, strict=True)
         values = [(trial.params[name] + 0.5) / count if count else trial.params[name] for name, count in genes]
         return np.array(values, dtype=np.float64)
 
 
 def _distribution(count: int) -> BaseDistribution:
-    """Return what a gene is to Optuna: a category of `count`, or a number for 0."""
+    """Return the Optuna distribution of a gene: categorical with `count` categories, or a float for 0."""
     return CategoricalDistribution(tuple(range(count))) if count else FloatDistribution(0.0, 1.0)
 
 
 def _parameter(coordinate: float, count: int) -> float | int:
-    return min(int(coordinate * count), count - 1) if count else coordinate
+    return min(int(coordinate * count), count - 1) if count else coordinate  # coordinate 1.0 is the last category
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Optuna's notes that an argument is experimental, and NumPy's on the overflow of nearly equal values."""
+    """Silence Optuna's warnings of experimental arguments, and NumPy's of overflow between nearly equal values."""
     with warnings.catch_warnings(), np.errstate(over="ignore"):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield

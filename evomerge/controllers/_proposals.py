@@ -1,4 +1,4 @@
-"""The bookkeeping that every controller shares: which proposals were made, and which were observed."""
+"""Bookkeeping shared by all controllers: which proposals were made, and which were observed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from evomerge.errors import InputError
 from evomerge.pareto import Bounds
 
-# Where bounds are missed, every objective counts as this, and lower by as much as they are missed: nothing that misses
-# a bound is better than anything that meets all, and of two that do, the nearer one is better (Deb 2000).
+# Constraint domination (Deb 2000) for rank-based controllers: an infeasible point gets this fitness, lowered by its
+# violation, so that it ranks below every feasible one and above points with a larger violation.
 MISSED = -1e12
 HUGE = 1e100  # fitness is cut here: the libraries square values, which must not overflow
 
@@ -18,11 +18,11 @@ class Proposals:
     """Counts proposals and refuses a tell that cannot be right. Memory grows only with unobserved proposals."""
 
     def __init__(self, objectives: int, bounds: Bounds | None = None) -> None:
-        """Begin to count.
+        """Start without proposals.
 
         Args:
             objectives: values of a fitness.
-            bounds: for controllers that only rank: what misses them is handed on as `MISSED`; None: nothing is changed.
+            bounds: for rank-based controllers: infeasible fitness becomes `MISSED` or less; None: no constraint.
         """
         self._bounds = bounds
         self.proposed = 0
@@ -51,7 +51,7 @@ class Proposals:
             if len(values) != self._objectives:
                 raise InputError(f"fitness of proposal {index} must have {self._objectives} values, got {len(values)}")
             if not all(math.isfinite(value) for value in values):
-                raise InputError(f"fitness of proposal {index} must be finite, got {values}; tell None for a failure")
+                raise InputError(f"fitness of proposal {index} must be finite, got {values}; pass None for a failure")
         self.waiting.discard(index)
         if values is None:
             return None

@@ -1,4 +1,4 @@
-"""What a controller is: it proposes by `ask`, learns by `tell`, and says by `stop` why it would end."""
+"""Controller protocol: `ask` proposes genotypes, `tell` reports their fitness, `stop` gives reasons to end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evomerge.pareto import Bounds
 
 @dataclass(frozen=True)
 class WarmStartPoint:
-    """A point known before the search begins: from another run's archive, or a recipe to begin from."""
+    """A point known before the search: a candidate of another run, or a recipe to start from."""
 
     genotype: tuple[float, ...]  # (d,)
     fitness: tuple[float, ...] | None = None  # (m,) measured elsewhere, higher is better; None: not known
@@ -26,18 +26,18 @@ class SearchProblem:
     """What a controller knows about the search before it begins."""
 
     dimensions: int  # d, length of a genotype
-    seed: int = 0  # of the controller's own generators
+    seed: int = 0  # all of the controller's random generators derive from it
     objectives: int = 1  # m, length of a fitness
-    weights: tuple[float, ...] = ()  # (m,) of the weighted mean, of any sum; empty: equal weights
+    weights: tuple[float, ...] = ()  # (m,) of the scalarised objective, of any sum; empty: equal weights
     start: tuple[float, ...] | None = None  # (d,) genotype to begin from; None: the centre of the cube
     budget: int | None = None  # how many candidates the search will ask for, where that is known
-    choices: tuple[int, ...] = ()  # (d,) how many names a gene chooses among, 0 for a number; empty: all are numbers
+    choices: tuple[int, ...] = ()  # (d,) number of categories of a gene, 0 for a number; empty: all are numbers
     switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
     items: tuple[int, ...] = ()  # (m,) items behind each fitness, the same ones for every candidate; empty: not known
-    model_weights: ModelWeights | None = None  # how genes give weight to models, where they do
-    prior: tuple[WarmStartPoint, ...] = ()  # what the search may build on, known before the first ask
-    asynchronous: bool = False  # results arrive one by one, and proposals are wanted before a generation ends
-    bounds: Bounds | None = None  # what a candidate's fitness must meet; None: nothing
+    model_weights: ModelWeights | None = None  # which genes are weights of models; None: no such genes
+    prior: tuple[WarmStartPoint, ...] = ()  # warm start, known before the first ask
+    asynchronous: bool = False  # results arrive one by one, and workers ask before a generation is complete
+    bounds: Bounds | None = None  # constraints on the fitness; None: no constraint
     staleness: int | None = None  # asynchronous: most updates between ask and tell; None: the controller's default
 
     @property
@@ -82,7 +82,7 @@ class Controller(Protocol):
 
 @runtime_checkable
 class CountsUpdates(Protocol):
-    """A controller that counts how often what it learned has changed what it proposes."""
+    """A controller that counts updates of the model from which it proposes."""
 
     @property
     def updates(self) -> int:
@@ -92,9 +92,9 @@ class CountsUpdates(Protocol):
 
 @runtime_checkable
 class Replayable(Protocol):
-    """A controller that need not compute again what it proposed before, since it learns from results alone.
+    """A controller that can replay stored proposals without recomputing them, since it learns from results alone.
 
-    A replay is then quick, and does not depend on how another processor or BLAS rounds on the way to a proposal.
+    The replay is fast, and does not depend on the rounding of another processor or BLAS.
     """
 
     def repeat(self, points: Sequence[np.ndarray]) -> bool:
@@ -104,12 +104,12 @@ class Replayable(Protocol):
 
 @runtime_checkable
 class NoiseAware(Protocol):
-    """A controller that can use how sure a fitness is."""
+    """A controller that uses the standard error of a fitness."""
 
     def tell_noisy(self, index: int, fitness: Sequence[float], stderr: Sequence[float]) -> None:
-        """Learn a fitness (m,) with its standard errors (m,), about what all pinned items would have given.
+        """Learn a fitness (m,) with its standard errors (m,) as an estimate of the fitness on all pinned items.
 
-        Called in place of `tell` where candidates answer different numbers of items; 0 where all were answered.
+        Called in place of `tell` if candidates answer different numbers of items.
 
         Args:
             index: of the proposal, in the order of asking.
@@ -121,13 +121,13 @@ class NoiseAware(Protocol):
 
 @runtime_checkable
 class Recommender(Protocol):
-    """A controller that can say where the best merge should lie, beyond the points that it has proposed."""
+    """A controller that estimates the optimum, beyond the points that it has proposed."""
 
     def recommended(self) -> list[np.ndarray]:
-        """Return points (d,) in the unit cube that are worth a full measurement at the end; [] before it knows any.
+        """Return points (d,) in the unit cube that are worth a full evaluation at the end; [] before the first update.
 
-        Of few and noisy answers, the highest belongs to a lucky point; where a distribution has settled, luck averages
-        out.
+        With few noisy evaluations the best sample is biased upward; the mean of a settled distribution is a better
+        estimate of the optimum.
         """
         ...
 
@@ -135,10 +135,10 @@ class Recommender(Protocol):
 def tell(
     controller: Controller, index: int, fitness: Sequence[float] | None, stderr: Sequence[float] | None = None
 ) -> None:
-    """Tell a fitness, with its standard errors where they are known and the controller can use them.
+    """Report a fitness, with its standard errors if they are known and the controller is noise-aware.
 
     Args:
-        controller: who learns.
+        controller: learns the fitness.
         index: of the proposal, in the order of asking.
         fitness: (m,) higher is better; None: it failed.
         stderr: (m,) standard errors of it; None: not known.

@@ -1,4 +1,4 @@
-"""Controllers by name: one row each, which the search file, its schema, the docs, `auto` and reports read."""
+"""Registry of controllers: one row each, read by the search file, its schema, the docs, `auto` and reports."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Factory = Callable[[SearchProblem, Any], Controller]  # called with the problem 
 
 @dataclass(frozen=True)
 class ControllerInfo:
-    """All that is known of a controller before it is built."""
+    """Everything that is known of a controller before it is built."""
 
-    name: str  # in a search file
+    name: str  # as written in a search file
     # A callable, or 'module:function', imported when a controller is built: Sobol points need neither cma nor optuna.
     factory: Factory | str
     options: type = NoOptions  # frozen dataclass; its fields are the keys that a search file may set beside `name`
     warm_start: bool = False  # learns from points that are known beforehand; others refuse them
     scalarises: bool = False  # optimises the weighted sum of the objectives
-    needs_similarity: bool = False  # reads the inner products of the models' task vectors
+    needs_similarity: bool = False  # the inner products of the task vectors are measured for it beforehand
     predicts_front: bool = False  # works with surrogates, so a report always shows the front that they predict
-    extras: Mapping[str, str] = field(default_factory=dict)  # package that it needs -> extra of evomerge that has it
+    extras: Mapping[str, str] = field(default_factory=dict)  # required package -> extra of evomerge that installs it
 
     @property
     def batch_option(self) -> str | None:
@@ -37,12 +37,12 @@ class ControllerInfo:
 
 
 def register_controller(info: ControllerInfo) -> None:
-    """Make a controller known by its name, in this process.
+    """Register a controller under its name, in this process.
 
     Raises:
         InputError: another controller has the name.
     """
-    if CONTROLLERS.get(info.name, info) != info:
+    if CONTROLLERS.get(info.name, info) != info:  # importing a user's module twice registers the same row
         raise InputError(f"controller {info.name!r} is registered already; choose another name")
     CONTROLLERS[info.name] = info
 
@@ -59,7 +59,7 @@ def controller_info(name: str) -> ControllerInfo:
 
 
 def warm_starting() -> list[str]:
-    """Return the names of the controllers that can learn from points known beforehand, `auto` left out."""
+    """Return the names of the controllers that support a warm start; `auto` chooses one of them."""
     return [name for name, info in CONTROLLERS.items() if info.warm_start and name != AUTO]
 
 
@@ -68,7 +68,7 @@ def build(name: str, problem: SearchProblem, options: Mapping[str, Any] | None =
 
     Args:
         name: of a registered controller.
-        problem: what the search is about.
+        problem: dimensions, objectives, budget and the rest of the search.
         options: by name, as written in the search file beside `name`.
 
     Raises:
@@ -78,10 +78,10 @@ def build(name: str, problem: SearchProblem, options: Mapping[str, Any] | None =
     info = controller_info(name)
     given = read_options(info.options, options or {}, f"controller {name!r}")
     if problem.dimensions < 1:
-        raise InputError("the search space has no gene: nothing is marked with `search`, so there is nothing to search")
+        raise InputError("the search space has no gene: no value is marked with `search`")
     if problem.prior and not info.warm_start:
         known = ", ".join(warm_starting())
-        raise InputError(f"controller {name!r} cannot start from other results; those that can: {known}")
+        raise InputError(f"controller {name!r} does not support warm_start; supported: {known}")
     return _factory(info)(_checked(problem), given)
 
 
@@ -93,7 +93,7 @@ def _factory(info: ControllerInfo) -> Factory:
         found: Factory = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package not in info.extras:
+        if package not in info.extras:  # a fault of the module itself, not a missing extra
             raise
         raise ExtraMissing(package, info.extras[package]) from error
     return found

@@ -16,11 +16,11 @@ from evomerge.controllers._registry import EvolutionOptions
 from evomerge.pareto import crowding_distance, front_ranks
 
 ON, OFF = 0.75, 0.25  # coordinates of a slot that runs and of one that does not
-TOURNAMENT = 2  # parents that are compared for each place
-CROSSED = 0.5  # share of children with two parents
-ONCE = 0.6  # share of changes to a route that are a single move
-ATTEMPTS = 20  # to make a child that was not proposed before
-SHRINK = 0.97  # of the Gaussian step, per generation; it ends at SMALLEST
+TOURNAMENT = 2  # parents compared for each selection
+CROSSED = 0.5  # probability that a child has two parents
+ONCE = 0.6  # probability that a mutation of a route is a single move
+ATTEMPTS = 20  # mutations tried to get a child that was not proposed before
+SHRINK = 0.97  # factor on the Gaussian step per generation, down to SMALLEST
 SMALLEST = 0.01
 
 
@@ -38,27 +38,27 @@ def evolution(problem: SearchProblem, options: EvolutionOptions) -> Evolution:
 
 
 class Evolution:
-    """Keeps the best points observed so far, and proposes changed copies of them, a generation at a time.
+    """Keeps the best points observed so far, and proposes mutated copies of them, a generation at a time.
 
     It waits until a generation is observed. With one objective the highest fitness survives, with several the lower
-    front and then the lonelier point. Failed points never become parents. A child that was proposed before is changed
-    again, so the same point seldom comes twice.
+    front rank and then the larger crowding distance. Failed points never become parents. A child that was proposed
+    before is mutated again, so duplicates are rare.
     """
 
     def __init__(self, problem: SearchProblem, population: int, mutation: float) -> None:
-        self._setup = problem
+        self._problem = problem
         self._population, self._step = population, mutation
         self._random = np.random.default_rng(problem.seed)
         self._proposals = Proposals(problem.objectives, problem.bounds)
         self._choices = np.array(problem.choices or (0,) * problem.dimensions)
-        self._track = [gene for gene, _ in problem.switches]  # in the order of slots
-        self._layers = [layer for _, layer in problem.switches]
+        self._track = [gene for gene, _ in problem.switches]  # gene of each slot, in slot order
+        self._layers = [layer for _, layer in problem.switches]  # layer that each slot runs
         switched = set(self._track)
         self._others = [gene for gene in range(problem.dimensions) if gene not in switched]
         self._parents: list[tuple[np.ndarray, tuple[float, ...]]] = []  # (d,) point and its fitness (m,)
-        self._proposed: dict[int, np.ndarray] = {}  # of the generation under way
+        self._proposed: dict[int, np.ndarray] = {}  # current generation: proposal index -> genotype (d,)
         self._observed: dict[int, tuple[float, ...] | None] = {}
-        self._seen: set[bytes] = set()
+        self._seen: set[bytes] = set()  # keys of all points proposed so far
         first = [problem.start, *(one.genotype for one in problem.prior if one.fitness is None)]
         self._first = [np.array(point, dtype=np.float64) for point in dict.fromkeys(first) if point is not None]
         known = [one for one in problem.prior if one.fitness is not None]
@@ -83,11 +83,11 @@ class Evolution:
             self._select()
 
     def stop(self) -> dict[str, str]:
-        """Return {}: it has no end of its own."""
+        """Return {}: evolution has no stopping rule of its own."""
         return {}
 
     def _select(self) -> None:
-        """Keep the best of parents and children; the earlier of equals."""
+        """Keep the best of parents and children; ties go to the earlier point."""
         observed = ((self._proposed[index], self._observed[index]) for index in sorted(self._observed))
         pool = [*self._parents, *((point, fitness) for point, fitness in observed if fitness is not None)]
         self._step = max(self._step * SHRINK, SMALLEST)
@@ -100,7 +100,7 @@ class Evolution:
     def _fresh(self) -> np.ndarray:
         """Return a point that was not proposed before, or the last of `ATTEMPTS` that all were.
 
-        The start, and points to begin from, come first and as they are.
+        The start and the other starting points come first, unchanged.
         """
         if self._first:
             point = self._first.pop(0)
@@ -121,17 +121,18 @@ class Evolution:
             if self._random.random() < CROSSED and len(self._parents) > 1:
                 child = self._crossed(child, self._chosen())
             return self._mutated(child)
-        if self._setup.start is None:
-            return self._settled(self._random.random(self._setup.dimensions))
-        return self._mutated(self._settled(np.array(self._setup.start, dtype=np.float64)))
+        if self._problem.start is None:
+            return self._settled(self._random.random(self._problem.dimensions))
+        return self._mutated(self._settled(np.array(self._problem.start, dtype=np.float64)))
 
     def _chosen(self) -> np.ndarray:
-        """Return a parent by tournament; parents stand in the order of their rank."""
+        """Return a parent by tournament selection."""
+        # parents are sorted by rank, so the smallest of the drawn indices wins
         return self._parents[int(self._random.integers(len(self._parents), size=TOURNAMENT).min())][0].copy()
 
     def _crossed(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return slots before a cut from one and behind it from the other, and each other gene from either."""
-        cut = int(self._random.integers(len(self._track) + 1))
+        cut = int(self._random.integers(len(self._track) + 1))  # one-point crossover keeps neighbouring layers together
         one[self._track[cut:]] = other[self._track[cut:]]
         taken = [gene for gene in self._others if self._random.random() < 0.5]
         one[taken] = other[taken]
@@ -146,60 +147,61 @@ class Evolution:
         return point
 
     def _move(self, point: np.ndarray) -> None:
-        """Insert, delete, swap or repeat: one of them, most often once, at most for half of the slots.
+        """Insert, delete, swap or repeat: one kind of move, usually once, at most for half of the slots.
 
-        Once again the same: moves of several kinds undo each other, and fronts of depth were found later with them.
+        Repetitions use the same kind, because different kinds undo each other: mixed moves found fronts over depth
+        later.
         """
         move = (self._insert, self._delete, self._swap, self._repeat)[int(self._random.integers(4))]
         for _ in range(int(min(self._random.geometric(ONCE), max(len(self._track) // 2, 1)))):
             move(point)
 
     def _running(self, point: np.ndarray) -> tuple[list[int], list[int]]:
-        """Return the places in the track of slots that run, and of those that do not."""
-        on = [place for place, gene in enumerate(self._track) if point[gene] >= 0.5]
+        """Return the indices of slots that run, and of those that do not."""
+        on = [slot for slot, gene in enumerate(self._track) if point[gene] >= 0.5]
         chosen = set(on)
-        return on, [place for place in range(len(self._track)) if place not in chosen]
+        return on, [slot for slot in range(len(self._track)) if slot not in chosen]
 
     def _insert(self, point: np.ndarray) -> None:
-        """Let one more slot run."""
+        """Switch one more slot on."""
         self._switch(point, self._pick(self._running(point)[1]), ON)
 
     def _delete(self, point: np.ndarray) -> None:
-        """Let one slot less run."""
+        """Switch one slot off."""
         self._switch(point, self._pick(self._running(point)[0]), OFF)
 
     def _swap(self, point: np.ndarray) -> None:
-        """Let another slot run instead of one that runs now."""
+        """Switch one slot off and another one on."""
         on, off = self._running(point)
         if on and off:
             self._switch(point, self._pick(on), OFF)
             self._switch(point, self._pick(off), ON)
 
     def _repeat(self, point: np.ndarray) -> None:
-        """Let a run of up to four layers that run now run once more, in the next slots that hold them."""
+        """Repeat a block of up to four running layers, in the next slots that hold them."""
         on, _ = self._running(point)
         if not on:
             return
         first = int(self._random.integers(len(on)))
         block = on[first : first + int(self._random.integers(1, 5))]
-        place = block[-1]
+        slot = block[-1]
         for layer in [self._layers[entry] for entry in block]:
-            place = next((p for p in range(place + 1, len(self._track)) if self._layers[p] == layer), -1)
-            if place < 0:
-                return
-            self._switch(point, place, ON)
+            slot = next((s for s in range(slot + 1, len(self._track)) if self._layers[s] == layer), -1)
+            if slot < 0:
+                return  # no later slot holds the layer: the block stays partly repeated
+            self._switch(point, slot, ON)
 
-    def _pick(self, places: list[int]) -> int | None:
-        return places[int(self._random.integers(len(places)))] if places else None
+    def _pick(self, slots: list[int]) -> int | None:
+        return slots[int(self._random.integers(len(slots)))] if slots else None
 
-    def _switch(self, point: np.ndarray, place: int | None, value: float) -> None:
-        if place is not None:
-            point[self._track[place]] = value
+    def _switch(self, point: np.ndarray, slot: int | None, value: float) -> None:
+        if slot is not None:
+            point[self._track[slot]] = value
 
     def _change_others(self, point: np.ndarray) -> None:
-        """Move some of the other genes: numbers by a Gaussian step, reflected at the ends, choices to other values."""
-        share = max(1.0 / len(self._others), 0.25)
-        picked = [gene for gene in self._others if self._random.random() < share] or [
+        """Mutate some other genes: numbers by a Gaussian step, reflected at the ends, choices to other values."""
+        rate = max(1.0 / len(self._others), 0.25)  # at least one gene on average
+        picked = [gene for gene in self._others if self._random.random() < rate] or [
             self._others[int(self._random.integers(len(self._others)))]
         ]
         for gene in picked:
@@ -211,17 +213,17 @@ class Evolution:
                 point[gene] = _reflected(point[gene] + self._step * self._random.standard_normal())
 
     def _settled(self, point: np.ndarray) -> np.ndarray:
-        """Return the point with slots at the middles of their halves, so that equal routes are equal points."""
+        """Return the point with each slot at ON or OFF, so that equal routes are equal points."""
         for gene in self._track:
             point[gene] = ON if point[gene] >= 0.5 else OFF
         return point
 
     def _key(self, point: np.ndarray) -> bytes:
-        return np.round(point, 9).tobytes()
+        return np.round(point, 9).tobytes()  # rounding merges points that decode to the same recipe
 
 
 def ranked(fitness: np.ndarray) -> list[int]:
-    """Return the indices of fitness rows (n, m), best first: by front, then the lonelier, then the earlier."""
+    """Return the indices of fitness rows (n, m), best first: by front rank, crowding distance, then index."""
     if fitness.shape[1] == 1:
         return [int(index) for index in np.argsort(-fitness[:, 0], kind="stable")]
     ranks = front_ranks(fitness)

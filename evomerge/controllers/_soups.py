@@ -1,8 +1,8 @@
-"""Greedy soup, and top-k greedy merging by model kinship: controllers that think in models, not in genes.
+"""Greedy soup, and top-k greedy merging by model kinship: controllers over mixtures of models.
 
-Both build mixtures of the models' weights and write each as a genotype; whatever else the space searches stays at its
-start. They need a space in which models have weights of their own (`parameters.weight` with `per: [model]`), and one
-number to climb: several objectives are weighted as for CMA-ES.
+Both choose weights of the models and encode them as a genotype; all other genes stay at their start. They need a space
+in which models have weights of their own (`parameters.weight` with `per: [model]`), and maximise the scalarised
+objective, as CMA-ES does.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from evomerge.errors import InputError
 from evomerge.option_fields import NoOptions
 from evomerge.pareto import Array
 
-ALIKE = 0.9  # mean kinship of the best beyond which merging them brings nothing new, as in the paper
+ALIKE = 0.9  # the paper stops once the mean kinship of the best exceeds this: merging them adds nothing new
 
 
 def greedy_soup(problem: SearchProblem, options: NoOptions) -> GreedySoup:
-    """Return the greedy soup: every model alone, then from the best down each is averaged in, and kept if it helps.
+    """Return the greedy soup: evaluate every model alone, then average them in, best first, keeping what helps.
 
     Costs 2n - 1 candidates for n models.
 
     Source: Wortsman et al. 2022, 'Model soups', the greedy recipe. Ours: any merge method, not only averaging.
     """
-    return GreedySoup(problem, _ingredients(problem, "greedy-soup"))
+    return GreedySoup(problem, _model_weights(problem, "greedy-soup"))
 
 
 def kinship(problem: SearchProblem, options: KinshipOptions) -> TopKinship:
     """Return top-k greedy merging with exploration by kinship.
 
-    Each generation averages all pairs of the best `top` mixtures, and the best one with the mixture least akin to it.
+    Each generation averages all pairs of the best `top` mixtures, and the best mixture with the least similar one.
 
     Args:
-        problem: with model_weights whose task vectors' products are measured.
-        options: `top` is k, how many of the best are merged with each other.
+        problem: with `model_weights` that hold the inner products of the task vectors.
+        options: `top` is k, the number of best mixtures merged with each other.
 
     Source: Hu et al. 2024, 'Exploring Model Kinship for Merging Large Language Models'. Ours: mixtures are averages
         of coefficients, written by the search's own merge method; kinship between mixtures is computed, not measured.
     """
-    parts = _ingredients(problem, "kinship")
+    parts = _model_weights(problem, "kinship")
     if not parts.products:
         raise InputError("kinship needs the inner products of the models' task vectors; see weights.kinship")
     return TopKinship(problem, parts, options.top)
 
 
-def _ingredients(problem: SearchProblem, name: str) -> ModelWeights:
+def _model_weights(problem: SearchProblem, name: str) -> ModelWeights:
     parts = problem.model_weights
     if parts is None:
         raise InputError(
@@ -64,14 +64,14 @@ def _ingredients(problem: SearchProblem, name: str) -> ModelWeights:
 
 
 class _Mixing:
-    """What both share: mixtures proposed, one number observed for each, batches that are waited for."""
+    """Shared bookkeeping: proposed mixtures, their scalarised fitness, and waiting for whole batches."""
 
     def __init__(self, problem: SearchProblem, parts: ModelWeights) -> None:
         self._parts = parts
         self._scalarisation = problem.scalarisation
         self._proposals = Proposals(problem.objectives, problem.bounds)
         self._mixtures: list[Array] = []  # proposed, (n,) weights each, by index
-        self._scores: dict[int, float | None] = {}
+        self._scores: dict[int, float | None] = {}  # scalarised fitness by index; None for a failure
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         """Learn one fitness."""
@@ -90,14 +90,14 @@ class _Mixing:
 
 
 class GreedySoup(_Mixing):
-    """Proposes the models, then one soup at a time; ends when every model was tried."""
+    """Proposes the models, then one soup at a time; ends once every model was tried."""
 
     def __init__(self, problem: SearchProblem, parts: ModelWeights) -> None:
         super().__init__(problem, parts)
         self._kept: list[int] = []  # models in the soup
         self._best = -np.inf
         self._order: list[int] | None = None  # models still to be tried, the best first
-        self._tried: int | None = None
+        self._tried: int | None = None  # model added in the pending soup
 
     def ask(self) -> list[np.ndarray]:
         """Return the models alone, or the next soup; [] while something is unobserved, and at the end."""
@@ -129,7 +129,7 @@ class GreedySoup(_Mixing):
             self._best = -np.inf if best is None else best
         elif self._tried is not None:
             score = self._scores[len(self._mixtures) - 1]
-            if score is not None and score >= self._best:
+            if score is not None and score >= self._best:  # a tie keeps the model, as in the paper
                 self._kept, self._best = [*self._kept, self._tried], score
             self._tried = None
 
@@ -140,13 +140,13 @@ class GreedySoup(_Mixing):
 
 
 class TopKinship(_Mixing):
-    """Proposes the models, then generations of averages of the best; ends when the best are alike or nothing gains."""
+    """Proposes the models, then generations of averages of the best; ends if these are similar or nothing improves."""
 
     def __init__(self, problem: SearchProblem, parts: ModelWeights, top: int) -> None:
         super().__init__(problem, parts)
         self._top = top
-        self._best: float | None = None  # before the last generation
-        self._judged = 0  # mixtures that were there when it was last judged
+        self._best: float | None = None  # best score before the last generation
+        self._checked = 0  # number of mixtures at the last check of the stopping rules
         self._stopped: dict[str, str] = {}
 
     def ask(self) -> list[np.ndarray]:
@@ -156,9 +156,9 @@ class TopKinship(_Mixing):
         return self._propose(self._children() if self._mixtures else list(np.eye(self._parts.count)))
 
     def stop(self) -> dict[str, str]:
-        """Return {'gain': ...}, {'kinship': ...} or {'failed': ...} once there is nothing to be had any more."""
-        if not self._proposals.waiting and len(self._mixtures) > self._judged:
-            self._judged = len(self._mixtures)
+        """Return {'gain': ...}, {'kinship': ...} or {'failed': ...} once no improvement is expected."""
+        if not self._proposals.waiting and len(self._mixtures) > self._checked:
+            self._checked = len(self._mixtures)
             self._stopped = self._reason()
         return dict(self._stopped)
 
@@ -170,22 +170,23 @@ class TopKinship(_Mixing):
         before, self._best = self._best, best
         if before is not None and best is not None and best <= before:
             return {"gain": f"a generation brought nothing better than {before:.4g}"}
-        alike = [self._akin(a, b) for a, b in combinations(ranked[: self._top], 2)]
-        if float(np.mean(alike)) > ALIKE:
-            return {"kinship": f"the best {self._top} are alike: mean kinship {np.mean(alike):.3f}"}
+        similar = [self._kinship(a, b) for a, b in combinations(ranked[: self._top], 2)]
+        if float(np.mean(similar)) > ALIKE:
+            return {"kinship": f"the best {self._top} are too similar: mean kinship {np.mean(similar):.3f}"}
         return {} if self._children() else {"gain": "every average of the best was tried"}
 
     def _children(self) -> list[Array]:
-        """Return the averages of pairs of the best, and of the best with the least akin, that are new."""
+        """Return the new averages of pairs of the best, and of the best with the least similar mixture."""
         ranked = self._ranked()
         pairs = list(combinations(ranked[: self._top], 2))
-        pairs.append((ranked[0], min(ranked[1:], key=lambda index: (self._akin(ranked[0], index), index))))
+        pairs.append((ranked[0], min(ranked[1:], key=lambda index: (self._kinship(ranked[0], index), index))))
         children: list[Array] = []
         for a, b in dict.fromkeys(pairs):
             child = (self._mixtures[a] + self._mixtures[b]) / 2
+            # evaluations are deterministic, so a duplicate would waste one
             if not any(np.allclose(child, other, atol=1e-9) for other in [*self._mixtures, *children]):
                 children.append(child)
         return children
 
-    def _akin(self, a: int, b: int) -> float:
+    def _kinship(self, a: int, b: int) -> float:
         return self._parts.kinship(self._mixtures[a], self._mixtures[b])

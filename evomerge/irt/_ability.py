@@ -1,4 +1,4 @@
-"""Abilities of models from their answers: maximum a posteriori with known item parameters."""
+"""Maximum-a-posteriori abilities of models from their answers, with known item parameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def estimate_ability(
         a: discriminations, `(items, d)`.
         b: difficulties in logits, `(items,)`.
         prior_mean: centre of the normal prior, `(d,)` or `(models, d)`; zero by default.
-        prior_precision: a number (times the identity), `(d, d)` or `(models, d, d)`; must be positive definite.
+        prior_precision: scalar (times the identity), `(d, d)` or `(models, d, d)`; must be positive definite.
 
     Returns:
         One posterior per model. A model without answers gets the prior.
@@ -53,7 +53,7 @@ def estimate_ability(
     precision = np.broadcast_to(precision, (models, d, d))
     seen = ~np.isnan(responses)
     y = np.where(seen, responses, 0.0)
-    outer = (a[:, :, None] * a[:, None, :]).reshape(-1, d * d)
+    outer = (a[:, :, None] * a[:, None, :]).reshape(-1, d * d)  # (items, d * d)
 
     def objective(theta: Array, rows: IntArray) -> Array:
         gap = theta - centre[rows]
@@ -75,7 +75,7 @@ def estimate_ability(
         active, gradient, p = active[moving], gradient[moving], p[moving]
         step = np.linalg.solve(hessian(p, active), gradient[:, :, None])[:, :, 0]
         before = objective(theta[active], active)
-        slope = (gradient * step).sum(axis=1)
+        slope = (gradient * step).sum(axis=1)  # directional derivative, for Armijo's condition below
         length = np.ones(len(active))
         for _ in range(MAX_HALVINGS):
             after = objective(theta[active] + length[:, None] * step, active)

@@ -1,9 +1,8 @@
-"""Adaptive testing: the next items are those that tell most about the score, given the answers so far.
+"""Adaptive testing: each next item is the one most informative about the score, given the answers so far.
 
-The ability of a new model is one of many *particles* (abilities of calibration models, and some wilder ones), each
-with a weight. A discrete population needs no normal approximation at few answers, keeps the real population's shape,
-and makes
-the gain of every item exact.
+The prior of a new model's ability is a set of weighted *particles*: abilities of calibration models, and a few from a
+wider distribution. A discrete prior needs no normal approximation after few answers, keeps the shape of the real
+population, and makes the gain of every item exact.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from evomerge.irt._curves import Array, IntArray, expected_probabilities, probab
 from evomerge.irt._uncertainty import score_variance
 
 PARTICLES = 1000
-# A search goes beyond its calibration population: this share of the prior lies on abilities drawn that many times
-# wider.
-WILD_SHARE = 0.05
-WILD_SCALE = 2.0
+# A search leaves its calibration population, so this fraction of the particles is drawn from a normal distribution that
+# many times wider.
+WIDE_FRACTION = 0.05
+WIDE_SCALE = 2.0
 # Below this many effective particles the normal approximation around the most probable ability is the better posterior.
 MIN_EFFECTIVE = 5.0
-# Keeps one surprising answer from deciding alone: no item is believed more than this.
+# Probabilities keep this distance from 0 and 1, so that no single surprising answer decides alone.
 LAPSE = 1e-3
 VARIANCE_FLOOR = 1e-9
 
 
 @dataclass(frozen=True)
 class Population:
-    """Prior of a new model's ability as weighted particles, with what each would answer."""
+    """Prior of a new model's ability as weighted particles, with the answers that each predicts."""
 
     parameters: ItemParameters
-    weights: Array  # (items,): of the items in the score, sum 1
+    weights: Array  # (items,) of the items in the score, sum 1
     theta: Array  # (G, d)
     log_prior: Array  # (G,)
     right: Array  # (G, items): probabilities of a right answer
@@ -43,23 +42,24 @@ class Population:
 
 
 def population(parameters: ItemParameters, weights: Array, rng: np.random.Generator) -> Population:
-    """Return the prior for new models: abilities of the calibration models with their errors, plus wilder ones.
+    """Return the prior for new models: abilities of the calibration models with their errors, plus a wider normal.
 
     Args:
         parameters: calibrated items.
         weights: of the items in the score, `(items,)`, sum 1.
-        rng: draws which models and which errors.
+        rng: draws the models and their errors.
     """
     models, d = parameters.theta.shape
-    wild = int(PARTICLES * WILD_SHARE)
-    tame = PARTICLES - wild
-    pick = np.concatenate([np.tile(np.arange(models), tame // models), rng.permutation(models)[: tame % models]])
+    wide = int(PARTICLES * WIDE_FRACTION)
+    near = PARTICLES - wide
+    # every model equally often, the remainder without replacement
+    pick = np.concatenate([np.tile(np.arange(models), near // models), rng.permutation(models)[: near % models]])
     noise = np.einsum(
-        "gde,ge->gd", np.linalg.cholesky(parameters.theta_covariance[pick]), rng.standard_normal((tame, d))
+        "gde,ge->gd", np.linalg.cholesky(parameters.theta_covariance[pick]), rng.standard_normal((near, d))
     )
     centre = parameters.theta.mean(axis=0)
     scale = np.linalg.cholesky(np.atleast_2d(np.cov(parameters.theta.T, bias=True)) + np.eye(d) * 1e-6)
-    far = centre + WILD_SCALE * rng.standard_normal((wild, d)) @ scale.T
+    far = centre + WIDE_SCALE * rng.standard_normal((wide, d)) @ scale.T
     theta = np.concatenate([parameters.theta[pick] + noise, far])
     right = np.clip(probabilities(theta, parameters.a, parameters.b), LAPSE, 1.0 - LAPSE)
     return Population(
@@ -78,7 +78,7 @@ def log_posterior(prior: Population, answers: Array) -> Array:
 
     Args:
         people: prior.
-        answers: in [0, 1], nan where not asked, `(models, items)`.
+        answers: in [0, 1], nan where unseen, `(models, items)`.
     """
     seen = ~np.isnan(answers)
     return prior.log_prior + np.where(seen, answers, 0.0) @ prior.log_odds.T + seen @ prior.log_wrong.T
@@ -91,22 +91,21 @@ def posterior_weights(log: Array) -> Array:
 
 
 def next_items(prior: Population, answers: Array, allowed: Array, batch: int, log: Array | None = None) -> IntArray:
-    """Return the items to ask next, `(models, batch)`, in order of choice.
+    """Return the next items, `(models, batch)`, in order of choice.
 
-    Each is the one that lowers the variance of the unseen part U of the score most: `cov(U, y_j)^2 / (p_j (1 - p_j))`,
-    with p_j averaged over the posterior, and the item's own chance, `w_j p_j (1 - p_j)`, in the covariance. Within a
-    batch
-    no answers arrive, so the covariances are updated by the expected effect of each item.
+    Each lowers the variance of the unseen part U of the score most: by `cov(U, y_j)^2 / (p_j (1 - p_j))`, with p_j
+    averaged over the posterior, and the item's own variance, `w_j p_j (1 - p_j)`, in the covariance. Within a batch no
+    answers arrive, so the covariances are updated by the expected effect of each item.
 
     Args:
         people: prior.
-        answers: in [0, 1], nan where not asked, `(models, items)`.
-        allowed: items that may be asked, bool `(models, items)`; at least `batch` unasked ones in every row.
+        answers: in [0, 1], nan where unseen, `(models, items)`.
+        allowed: items that may be chosen, bool `(models, items)`; at least `batch` unseen ones in every row.
         batch: items per model.
-        log: `log_posterior(prior, answers)` where the caller has it.
+        log: `log_posterior(prior, answers)` if the caller has it.
     """
     weight = posterior_weights(log_posterior(prior, answers) if log is None else log)
-    p = weight @ prior.right
+    p = weight @ prior.right  # (models, items)
     unseen = np.where(np.isnan(answers), prior.weights, 0.0) @ prior.right.T  # (models, G): expected unseen score
     variance = p * (1.0 - p)
     weighted = weight * unseen
@@ -134,7 +133,7 @@ def next_items(prior: Population, answers: Array, allowed: Array, batch: int, lo
 
 @dataclass(frozen=True)
 class ScorePosterior:
-    """What is believed of the score of several models."""
+    """Posterior of the score of several models."""
 
     mean: Array  # (models,)
     sd: Array  # (models,)
@@ -145,7 +144,7 @@ def score_posterior(prior: Population, answers: Array) -> ScorePosterior:
 
     Args:
         people: prior.
-        answers: in [0, 1], nan where not asked, `(models, items)`.
+        answers: in [0, 1], nan where unseen, `(models, items)`.
     """
     seen = ~np.isnan(answers)
     y = np.where(seen, answers, 0.0)
@@ -158,8 +157,8 @@ def score_posterior(prior: Population, answers: Array) -> ScorePosterior:
     first = (weight.T * unseen).sum(axis=0)
     spread = np.maximum((weight.T * unseen**2).sum(axis=0) - first**2, 0.0)
     inner = ((rest**2) * (weight @ (prior.right * (1.0 - prior.right)))).sum(axis=1)
-    variance = spread + inner
-    thin = 1.0 / (weight**2).sum(axis=1) < MIN_EFFECTIVE
+    variance = spread + inner  # law of total variance: between particles, and of the answers within one
+    thin = 1.0 / (weight**2).sum(axis=1) < MIN_EFFECTIVE  # effective sample size (Kish)
     if thin.any():
         items = prior.parameters
         ability = estimate_ability(answers[thin], items.a, items.b, items.ability_mean, items.ability_precision)
@@ -175,26 +174,26 @@ def adaptive_test(prior: Population, complete: Array, n: int, batch: int = 1, co
 
     Args:
         people: prior.
-        complete: answers to all items, `(models, items)`; nan for items that a model cannot be asked.
-        n: items per model in total, at most the number that it can be asked.
-        batch: items chosen at once; larger ones fill an accelerator and adapt less.
+        complete: answers to all items, `(models, items)`; nan for items that a model cannot answer.
+        n: items per model in total, at most the number that it can answer.
+        batch: items chosen at once; larger batches use an accelerator better and adapt less.
         core: items that every model answers first. Random ones keep comparisons between models paired and unbiased.
     """
     seen = np.full_like(complete, np.nan)
     allowed = ~np.isnan(complete)
-    asked = 0
+    answered = 0
     if core is not None and len(core):
         core = core[:n]
         seen[:, core] = complete[:, core]
-        asked = len(core)
+        answered = len(core)
     every = np.arange(len(complete))[:, None]
     log = log_posterior(prior, seen)
-    while asked < n:
-        take = min(batch, n - asked)
+    while answered < n:
+        take = min(batch, n - answered)
         items = next_items(prior, seen, allowed, take, log)
         answers = complete[every, items]  # (models, take)
         seen[every, items] = answers
-        for k in range(take):
+        for k in range(take):  # Bayes' rule, one answer at a time: the next batch needs no sum over all items
             log += answers[:, k, None] * prior.log_odds[:, items[:, k]].T + prior.log_wrong[:, items[:, k]].T
-        asked += take
+        answered += take
     return seen

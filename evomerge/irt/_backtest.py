@@ -1,6 +1,6 @@
-"""What a few items would have told: estimates replayed on complete answers, beside the truth.
+"""Backtest: estimate scores from a few items of complete answers, and compare with the full scores.
 
-The two verbs of the command line, `calibrate` and `estimate`, as functions of files or values.
+Also `calibrate`, which makes an item bank of a response table. Both take files or values.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from evomerge.irt._table_files import read_parents, read_table
 from evomerge.irt._uncertainty import conformal_factor, interval
 
 METHODS = (*VARIANTS, "mp-irt", "adaptive")
-# Scores outside the middle 98% of the calibration models are outside what the item parameters were learnt on.
+# Scores outside the middle 98% of the calibration models extrapolate the item parameters.
 EXTREME = 0.01
 
 
 class BacktestEstimate(TypedDict):
-    """One model's replayed estimate; scores are shares of right answers in [0, 1]."""
+    """Estimate of one model in a backtest; scores are fractions of right answers in [0, 1]."""
 
     model: str
     estimate: float
@@ -58,19 +58,19 @@ class BacktestEstimate(TypedDict):
     high: float
     truth: float  # mean of all its answers
     items: int  # answered by this model
-    method: str  # that was used, after `auto` and fallbacks
+    method: str  # the method used, after `auto` and fallbacks
     warnings: list[str]
 
 
 def calibrate(
     responses: ResponseTable | str | Path, dims: str | int = "auto", seed: int = 0, out: str | Path | None = None
 ) -> Bank:
-    """Return the item bank of a response table, and write it where `out` is given.
+    """Return the item bank of a response table, and write it if `out` is given.
 
     Args:
         responses: table, or the path of one (`.npz`, `.csv`, `.parquet`).
         dims: ability dimensions, or `auto`.
-        seed: of the held-out choice of dimensions.
+        seed: draws the held-out models that choose the dimensions.
         out: `.json` or `.parquet`, must not exist.
 
     Raises:
@@ -94,23 +94,21 @@ def estimate(
     level: float = 0.9,
     seed: int = 0,
 ) -> list[BacktestEstimate]:
-    """Return what `items` answers per model would have told about each model's score.
+    """Return estimates of each model's score from `items` of its answers, beside the full score.
 
-    Left-out calibration models choose between the variants of a method, mix the parts of gp-IRT and widen the
-    intervals.
+    Cross-validation on the calibration models chooses among the variants of a method, tunes the mixture of gp-IRT and
+    calibrates the width of intervals.
 
     Args:
         bank: bank, or the path of one.
-        answers: complete answers of other models, or the path of a table. A model that lacks some is replayed on the
-        items
-            that it has, and its truth is their mean.
+        answers: complete answers of other models, or the path of a table. A model with missing answers is estimated
+            on the items that it has, and its truth is their mean.
         items: answered per model, 1 to the number of items.
         method: one of `METHODS`. `mp-irt` needs `parents`; `auto` uses them where there are any.
-        parents: merge -> its parents, or the path of a `.csv` with columns child, parent_1, parent_2, ...; the
-        parents' rows
-            are in either table.
+        parents: merge -> its parents, or the path of a `.csv` with columns child, parent_1, parent_2, ...; the rows of
+            the parents are in either table.
         level: nominal coverage of the intervals, in (0, 1).
-        seed: of every random choice.
+        seed: all random choices derive from it.
 
     Returns:
         One entry per model, in the table's order.
@@ -132,6 +130,7 @@ def estimate(
     require_seed(seed)
     known_parents = read_parents(parents) if isinstance(parents, str | Path) else dict(parents or {})
     replayed = table.for_items(held.items)
+    # checked before any fit, which may take minutes
     silent = [m for m, row in zip(replayed.models, replayed.responses, strict=True) if np.isnan(row).all()]
     if silent:
         raise InputError(f"every model needs at least one answer to the bank's items; none for {listed(silent)}")
@@ -140,7 +139,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Replay:
-    """One call of `estimate`, taken apart into readable steps."""
+    """One call of `estimate`, split into steps."""
 
     bank: Bank
     table: ResponseTable
@@ -155,8 +154,8 @@ class _Replay:
         merges = [m for m in self.table.models if m in known]
         others = [m for m in self.table.models if m not in known]
         if others:
-            plain = "p-irt" if method == "mp-irt" else method
-            rng = np.random.default_rng([self.seed, 0])
+            plain = "p-irt" if method == "mp-irt" else method  # without parents, mp-IRT is p-IRT
+            rng = np.random.default_rng([self.seed, 0])  # a stream per step: parents must not change other estimates
             specs = (RAW,) if self.bank.table.alike else variants(plain, len(self.bank.table.models))
             results = cross_validate(calibration, self.bank.model_spec, specs, self.n, rng)
             validated = best_result(results)
@@ -173,21 +172,21 @@ class _Replay:
 
     def _parent_rows(self, parents: Mapping[str, Sequence[str]]) -> dict[str, Array]:
         """Return the answers of each merge's parents, `(parents, items)`, for merges whose parents are all known."""
-        place = {m: r for m, r in zip(self.bank.table.models, self.bank.table.responses, strict=True)}
-        place.update(zip(self.table.models, self.table.responses, strict=True))
+        row_of = {m: r for m, r in zip(self.bank.table.models, self.bank.table.responses, strict=True)}
+        row_of.update(zip(self.table.models, self.table.responses, strict=True))  # fresh answers win over the bank's
         wanted = set(self.table.models)
         return {
-            child: np.stack([place[p] for p in known])
+            child: np.stack([row_of[p] for p in known])
             for child, known in parents.items()
-            if child in wanted and known and all(p in place for p in known)
+            if child in wanted and known and all(p in row_of for p in known)
         }
 
     def _groups(
         self, names: Sequence[str], calibration: Calibration
     ) -> list[tuple[IntArray, tuple[IntArray, Calibration], int]]:
-        """Return models that can be asked the same items: rows, items with their calibration, number of items."""
-        place = {m: i for i, m in enumerate(self.table.models)}
-        rows = np.array([place[name] for name in names], dtype=int)
+        """Return groups of models that answered the same items: rows, items with their calibration, number of items."""
+        index = {m: i for i, m in enumerate(self.table.models)}
+        rows = np.array([index[name] for name in names], dtype=int)
         if not len(rows):
             return []
         answered = ~np.isnan(self.table.responses[rows])
@@ -195,7 +194,7 @@ class _Replay:
         groups = []
         for k, pattern in enumerate(patterns):
             columns = np.flatnonzero(pattern)
-            part = calibration if pattern.all() else restrict(calibration, columns)
+            part = calibration if pattern.all() else restrict(calibration, columns)  # no refit: parameters are per item
             groups.append((rows[which.reshape(-1) == k], (columns, part), min(self.n, len(columns))))
         return groups
 
@@ -206,30 +205,33 @@ class _Replay:
         where: tuple[IntArray, Calibration],
         n: int,
         validated: CrossValidationResult,
-        asked_for: str,
+        requested: str,
     ) -> None:
         columns, part = where
         complete = self.table.responses[np.ix_(rows, columns)]
-        rng = np.random.default_rng([self.seed, 1])
+        rng = np.random.default_rng([self.seed, 1])  # the same for every group, so that designs agree
         spec = validated.spec
         parts = MIXTURES.get(spec, (spec,))
         read = estimate_each(part, parts, n, complete, rng)
         scores = mix(read[parts[0]], read[parts[1]], validated.fraction) if len(parts) == 2 else read[parts[0]]
-        # models that are all alike are one model, and one says nothing about how widely errors spread
+        # identical models count as one, which gives no estimate of how widely errors spread
         factor = 1.0 if self.bank.table.alike else conformal_factor(validated.errors, validated.sds, self.level)
-        notes = self._fallback(asked_for, spec.method)
+        notes = self._fallback(requested, spec.method)
         self._write(
             found, rows, part, n, ScoreEstimate(scores.estimate, factor * scores.sd), [spec.method] * len(rows), notes
         )
 
-    def _fallback(self, asked_for: str, used: str) -> list[str]:
+    def _fallback(self, requested: str, used: str) -> list[str]:
         models = len(self.bank.table.models)
-        if self.bank.table.alike and asked_for != used:
-            return [f"all {models} models of the bank answered alike, so it tells no two models apart: {used} was used"]
-        if asked_for in ("auto", used):
+        if self.bank.table.alike and requested != used:
+            return [
+                f"all {models} models of the bank gave identical responses, so the bank does not discriminate: "
+                f"{used} was used"
+            ]
+        if requested in ("auto", used):
             return []
-        need = ADAPTIVE_MODELS if asked_for == ADAPTIVE.method else FEW_MODELS
-        return [f"{asked_for} needs {need} calibration models, the bank has {models}: {used} was used"]
+        need = ADAPTIVE_MODELS if requested == ADAPTIVE.method else FEW_MODELS
+        return [f"{requested} needs {need} calibration models, the bank has {models}: {used} was used"]
 
     def _merges(
         self,
@@ -263,7 +265,7 @@ class _Replay:
         methods: Sequence[str],
         notes: Sequence[str],
     ) -> None:
-        exact = n == len(part.weights)
+        exact = n == len(part.weights)  # every item was answered: the score is known
         answers = self.table.responses[rows]
         truth = np.where(np.isnan(answers), 0.0, answers) @ self.bank.weights
         truth = truth / ((~np.isnan(answers)) @ self.bank.weights)
@@ -271,15 +273,16 @@ class _Replay:
         sd = np.zeros(len(rows)) if exact else scores.sd
         low, high = interval(mean, sd, self.level)
         scores = population_scores(part)
+        # too few scores have no quantiles; these bounds never warn
         bounds = np.quantile(scores, [EXTREME, 1.0 - EXTREME]) if len(scores) >= ADAPTIVE_MODELS else (-1.0, 2.0)
         in_bank = set(self.bank.table.models)
         for k, i in enumerate(rows):
             name = self.table.models[i]
             warnings = list(notes)
             if name in in_bank:
-                warnings.append("is one of the bank's calibration models: its error here flatters")
+                warnings.append("is one of the bank's calibration models: its error is biased downward")
             if not exact and not bounds[0] <= mean[k] <= bounds[1]:
-                warnings.append("scores beyond 98% of the calibration models: expect bias, ask more items")
+                warnings.append("scores beyond 98% of the calibration models: expect bias, use more items")
             found[name] = BacktestEstimate(
                 model=name,
                 estimate=float(mean[k]),

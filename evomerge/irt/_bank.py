@@ -1,4 +1,4 @@
-"""An item bank: calibrated items, the answers they were calibrated on, and where both came from."""
+"""Item bank: calibrated items, their calibration answers, and the provenance of both."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from evomerge.irt._model_selection import IRTModelSpec, candidate_specs, select_
 from evomerge.irt._performance import normalised
 from evomerge.irt._table import ResponseTable, listed
 
-FORMAT = 1
+FORMAT = 1  # of bank files; raise it when a reader of the old format would misread the new one
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Everything that `estimate` needs; items are known by id.
+    """Everything that `estimate` needs; items are identified by id.
 
-    The calibration answers stay inside: anchors, intervals and the choice of method are learnt from them, and they
-    hold the
-    answers of parents.
+    The calibration answers are part of it: anchors, intervals and the choice of method are fitted to them, and they
+    may include answers of parents.
     """
 
     table: ResponseTable
@@ -39,12 +38,13 @@ class Bank:
         return self.table.items
 
     def calibration(self) -> Calibration:
-        """Return what the calibration models teach about the items."""
+        """Return the calibration of the items."""
         return fit_calibration(self.table.responses, self.weights, self.model_spec, self.parameters)
 
 
 def require_seed(seed: int) -> None:
     """Raise InputError unless the seed is a whole number of at least 0, which is what NumPy's generators take."""
+    # bool is an int: True would silently be seed 1
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, got {seed!r}")
 
@@ -57,13 +57,12 @@ def calibrate_table(
     Args:
         table: answers of the calibration models; missing and graded ones are fine.
         dims: ability dimensions, or `auto`: held-out models choose them, and how far items are shrunk to each other.
-        seed: of the held-out choice; the fit itself is deterministic.
+        seed: draws the held-out models; the fit itself is deterministic.
         weights: of the items in the score, `(items,)`; equal by default.
 
     Raises:
         InputError: `dims` is neither `auto` nor a whole number from 1 to the number of items, an item or model has no
-        answer
-            at all, or the weights do not fit.
+            answer at all, or the weights do not fit.
     """
     require_seed(seed)
     responses = table.responses
@@ -88,6 +87,7 @@ def calibrate_table(
         "prior": model_spec.prior.name,
         "held_out_losses": losses,
         "seed": seed,
+        # items that all models answer alike discriminate nothing; many of them hint at a broken task
         "constant_items": int((np.nanmax(responses, axis=0) == np.nanmin(responses, axis=0)).sum()),
     }
     return Bank(table, w, model_spec, model_spec.fit(responses), provenance)

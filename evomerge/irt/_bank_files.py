@@ -18,7 +18,7 @@ from evomerge.irt._table import ResponseTable
 from evomerge.irt._table_files import _need_pyarrow
 
 SUFFIXES = (".json", ".parquet")
-# Answers of one item as text, one character per model: short, and readable by eye.
+# Binary answers to an item are stored as text, one character per model: short, and readable by eye.
 LETTERS = {0.0: "0", 1.0: "1"}
 
 
@@ -29,11 +29,12 @@ def write_bank(bank: Bank, path: str | Path) -> None:
         InputError: unknown suffix, or the file exists already.
     """
     file = writable(path)
-    head, columns = _to_columns(bank)
+    head, columns = _to_columns(bank)  # one layout for both formats
     if file.suffix == ".json":
+        # NaN is not JSON; a bank holds none, since missing answers are stored as text
         file.write_text(json.dumps({**head, "items": columns}, allow_nan=False), encoding="utf-8")
         return
-    _need_pyarrow()
+    _need_pyarrow()  # before the import: its error names the extra to install
     import pyarrow
     import pyarrow.parquet
 
@@ -42,7 +43,7 @@ def write_bank(bank: Bank, path: str | Path) -> None:
 
 
 def writable(path: str | Path) -> Path:
-    """Return a path to which a bank can be written; ask before a long calibration, not after it.
+    """Return a path to which a bank can be written; call it before a long calibration, not after it.
 
     Raises:
         InputError: another ending, the file exists, or its folder does not.
@@ -77,7 +78,7 @@ def read_bank(path: str | Path) -> Bank:
             held = pyarrow.parquet.read_table(file)
             head = json.loads((held.schema.metadata or {})[b"evomerge"])
             columns = held.to_pydict()
-        if head["evomerge_bank"] != FORMAT:
+        if head["evomerge_bank"] != FORMAT:  # a KeyError here means: some other JSON file
             raise InputError(
                 f"{file}: bank format {head['evomerge_bank']!r}, this version reads {FORMAT}; calibrate again"
             )
@@ -116,7 +117,7 @@ def _to_columns(bank: Bank) -> tuple[dict[str, Any], dict[str, list[Any]]]:
         "weight": bank.weights.tolist(),
         "a": p.a.tolist(),
         "b": p.b.tolist(),
-        "covariance": p.covariance.reshape(len(p.b), -1).tolist(),
+        "covariance": p.covariance.reshape(len(p.b), -1).tolist(),  # flat: Parquet has no matrices
         "answers": [_encode(column) for column in bank.table.responses.T],
     }
     return head, columns
@@ -125,6 +126,7 @@ def _to_columns(bank: Bank) -> tuple[dict[str, Any], dict[str, list[Any]]]:
 def _from_columns(head: dict[str, Any], columns: dict[str, list[Any]]) -> Bank:
     d = int(head["model_spec"]["d"])
     items = len(columns["item"])
+    # (models, items); reshaped for banks without any calibration model
     responses = np.array([_decode(text) for text in columns["answers"]], dtype=np.float64).T.reshape(-1, items)
     ability = {name: np.array(value, dtype=np.float64) for name, value in head["ability"].items()}
     models = len(head["models"])
@@ -150,6 +152,7 @@ def _encode(answers: Array) -> str:
     """Return answers of one item as text: a string of 0, 1 and `-`, or comma-separated numbers where graded."""
     if all(np.isnan(y) or y in LETTERS for y in answers):
         return "".join("-" if np.isnan(y) else LETTERS[float(y)] for y in answers)
+    # repr keeps every digit, so that a bank read back estimates the same
     return "," + ",".join("-" if np.isnan(y) else repr(float(y)) for y in answers)
 
 

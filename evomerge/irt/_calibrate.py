@@ -1,4 +1,4 @@
-"""Item parameters from a response table: deterministic variational EM."""
+"""Item parameters from a response table, by deterministic variational EM."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SMALL_XI = 1e-4
 
 @dataclass(frozen=True)
 class ItemPrior:
-    """Normal prior of the item parameters, and what is believed of the abilities.
+    """Normal prior of the item parameters, and the prior of the abilities.
 
     The defaults are wide and symmetric: a twentieth of the items of real pools discriminate negatively, and a
     positive-only prior cannot say so.
     """
 
-    a_mean: float = 0.0  # of the first dimension; the others are centred on zero
+    a_mean: float = 0.0  # prior mean of the first dimension's discriminations; the others have mean 0
     a_sd: float = 2.0
     b_sd: float = 3.0
     # True: abilities get mean 0, covariance I after every step, which fixes their scale where models are many.
@@ -39,7 +39,7 @@ class ItemPrior:
 
 
 WIDE = ItemPrior()
-# Every item discriminates about equally: all that a handful of models can support (estimation notes, 1.9).
+# Every item discriminates about equally: a handful of models supports no more (estimation notes, 1.9).
 NEAR_RASCH = ItemPrior(a_mean=1.2, a_sd=0.5, whiten=False, ability_precision=0.1)
 HALF_RASCH = ItemPrior(a_mean=1.0, a_sd=0.5, whiten=True)
 
@@ -65,7 +65,7 @@ class ItemParameters:
 def _curvature(z: Array, spread: Array, mask: Array) -> Array:
     """Return twice the bound's curvature, `tanh(xi/2) / (2 xi)` with `xi^2 = z^2 + spread`, zero where masked."""
     xi = np.maximum(np.sqrt(z * z + spread), SMALL_XI)
-    return mask * np.tanh(0.5 * xi) / (2.0 * xi)
+    return mask * np.tanh(0.5 * xi) / (2.0 * xi)  # (models, items)
 
 
 def _start(responses: Array, seen: Array, d: int) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""How answers to different items vary together over models: a sample covariance shrunk to a one-factor curve's."""
+"""Covariance of the answers to different items over models: a sample covariance shrunk to a one-factor model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 from evomerge.irt._calibrate import ItemParameters
 from evomerge.irt._curves import Array, IntArray, probabilities
 
-# Sample covariance gets the weight M / (M + this). Between 8 and 1000 calibration models of three tables this did as
-# well
-# or better than the data-driven intensity of Ledoit and Wolf (2004), whose own estimate is noise below 100 models.
+# The sample covariance gets the weight M / (M + this). With 8 to 1000 calibration models of three tables this did as
+# well as or better than the intensity of Ledoit and Wolf (2004), whose estimate is noise below 100 models.
 TARGET_MODELS = 50.0
 # Variances of single items are shrunk to the Bernoulli value with this many pseudo-models.
 VARIANCE_MODELS = 30.0
-# Share of an item's variance that no other item can explain, at least.
+# Smallest variance of an item that no other item explains; keeps the greedy choice well conditioned.
 NOISE_FLOOR = 0.01
 MAX_FACTORS = 300
 NODES = 41
@@ -59,14 +58,14 @@ def shrunk_covariance(responses: Array, one_factor: ItemParameters) -> ItemCovar
     mean = np.where(seen, responses, 0.0).sum(axis=0) / np.maximum(count, 1)
     mean = np.where(count > 0, mean, 0.5)
     centred = np.where(seen, responses - mean, 0.0)
-    share = models / (models + TARGET_MODELS)
+    trust = models / (models + TARGET_MODELS)  # weight of the sample covariance
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     weights = weights / weights.sum()
     spread = float(np.sqrt(one_factor.theta.var() + np.mean(1.0 / one_factor.ability_precision) * (models < 2)))
     curve = probabilities(float(one_factor.theta.mean()) + spread * nodes[:, None], one_factor.a, one_factor.b)
     implied = np.sqrt(weights)[:, None] * (curve - weights @ curve)
     factors = np.concatenate(
-        [np.sqrt(share) * _sample_factors(centred, models), np.sqrt(1.0 - share) * _compact(implied)]
+        [np.sqrt(trust) * _sample_factors(centred, models), np.sqrt(1.0 - trust) * _compact(implied)]
     )
     sample = (centred**2).sum(axis=0) / np.maximum(count - 1, 1)
     smooth = (mean * count + 0.5) / (count + 1.0)
@@ -86,7 +85,7 @@ def _compact(rows: Array) -> Array:
 
 
 def greedy_items(population: ItemCovariance, weights: Array, n: int) -> IntArray:
-    """Return the items, in order, each of which lowers the variance of the weighted mean most, given those before.
+    """Return items in greedy order: each lowers the variance of the weighted mean most, given those before.
 
     Args:
         population: covariance of the items.
@@ -121,20 +120,20 @@ class LinearReadout:
 
     intercept: float
     slopes: Array  # (n,)
-    variance: float  # of the prediction error over the population
+    variance: float  # variance of the prediction error over the population
 
 
 def linear_readout(population: ItemCovariance, weights: Array, chosen: IntArray) -> LinearReadout:
     """Return the best linear prediction of the weighted mean of all items from the `chosen` ones.
 
-    A generalisation of anchor weights: the slopes say for how much of the benchmark each item stands, shrunk to
-    the population mean by what `n` items cannot tell. With all items chosen it is the exact mean.
+    It generalises anchor weights: a slope is the fraction of the benchmark that an item stands for, shrunk to the
+    population mean by the uncertainty that `n` items leave. With all items chosen it is the exact mean.
 
     Source: best linear unbiased prediction, Henderson 1975; as kriging, Cressie 1990.
     """
     factors, noise = population.factors[:, chosen], population.noise[chosen]
-    toward = population.factors @ weights
-    gram = factors.T @ factors + np.diag(noise)
+    toward = population.factors @ weights  # (r,) covariance of the score with the latent u
+    gram = factors.T @ factors + np.diag(noise)  # (n, n)
     with_score = factors.T @ toward + noise * weights[chosen]
     slopes = np.linalg.solve(gram, with_score)
     total = float(toward @ toward + (population.noise * weights**2).sum())

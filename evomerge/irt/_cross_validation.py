@@ -36,7 +36,7 @@ from evomerge.irt._performance import best_fraction
 ADAPTIVE = EstimatorSpec("adaptive", "adaptive")
 # Fewer calibration models than this cannot support adaptive choice: it picks the items whose parameters are most wrong.
 ADAPTIVE_MODELS = 60
-SINGLE_SPLIT_MODELS = 500
+SINGLE_SPLIT_MODELS = 500  # with more models one held-out group is large enough, and folds would be slow
 MAX_VALIDATION_MODELS = 400
 # Standard errors of the paired difference by which another estimator must beat the default.
 MARGIN = 0.5
@@ -102,6 +102,7 @@ def folds(models: int, complete: NDArray[np.bool_], rng: np.random.Generator) ->
         groups = [order[: min(models // 5, MAX_VALIDATION_MODELS)]]
     else:
         groups = [order[k :: min(FOLDS, models)] for k in range(min(FOLDS, models))]
+    # a fold needs a model with a known score, and at least one model left to fit to
     return [held_out for group in groups if len(held_out := group[complete[group]]) and len(group) < models]
 
 
@@ -120,7 +121,7 @@ def cross_validate(
         rng: shuffles the folds and draws items.
     """
     responses, weights = calibration.responses, calibration.weights
-    parts: list[EstimatorSpec] = []
+    parts: list[EstimatorSpec] = []  # unmixed estimators, each evaluated once even if several mixtures use it
     for spec in specs:
         parts += [p for p in MIXTURES.get(spec, (spec,)) if p not in parts]
     errors: dict[EstimatorSpec, list[Array]] = {part: [] for part in parts}
@@ -128,7 +129,7 @@ def cross_validate(
     complete = np.logical_not(np.isnan(responses).any(axis=1))
     for out in folds(len(responses), complete, rng):
         known = fit_calibration(np.delete(responses, out, axis=0), weights, model)
-        truth = responses[out] @ weights
+        truth = responses[out] @ weights  # (held-out models,)
         for part, scores in estimate_each(known, parts, n, responses[out], rng).items():
             errors[part].append(scores.estimate - truth)
             sds[part].append(scores.sd)

@@ -1,4 +1,4 @@
-"""Item response curves: what an ability says about an answer.
+"""Item response curves: the probability of a right answer given an ability.
 
 Convention of the whole package: `z = a . theta - b`, `P(right) = sigmoid(z)`. `b` is an offset in logits, not a
 point on the ability scale: with `a` near zero or negative, `b / a` means nothing, and both occur in real pools.
@@ -13,8 +13,7 @@ from scipy.special import expit
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Variance of the logistic against the normal: sigmoid(z) with z ~ N(m, v) averages to about sigmoid(m / sqrt(1 + pi v
-# / 8)).
+# Probit approximation: the mean of sigmoid(z) for z ~ N(m, v) is about sigmoid(m / sqrt(1 + pi v / 8)).
 PROBIT_SCALE = np.pi / 8.0
 
 
@@ -45,7 +44,7 @@ def probabilities(theta: Array, a: Array, b: Array) -> Array:
 def expected_probabilities(theta: Array, covariance: Array, a: Array, b: Array) -> Array:
     """Return the probabilities of a right answer, averaged over normal errors of the abilities.
 
-    The plug-in `probabilities(theta)` is too sure of itself while few items have been answered.
+    The plug-in `probabilities(theta)` is overconfident while few items have been answered.
 
     Args:
         theta: posterior means, `(models, d)`.
@@ -58,7 +57,7 @@ def expected_probabilities(theta: Array, covariance: Array, a: Array, b: Array) 
 
     Source: the probit approximation of MacKay, "The evidence framework applied to classification networks", 1992.
     """
-    variance = projected_variance(covariance, a)
+    variance = projected_variance(covariance, a)  # (models, items)
     return expit(logits(theta, a, b) / np.sqrt(1.0 + PROBIT_SCALE * variance))
 
 
@@ -69,21 +68,12 @@ def projected_variance(covariance: Array, a: Array) -> Array:
     return covariance.reshape(-1, d * d) @ outer.T
 
 
-def information(theta: Array, a: Array, b: Array) -> Array:
-    """Return each item's Fisher information matrix about the ability, `(models, items, d, d)`.
-
-    `p (1 - p) a a'`; shapes as in `logits`. Source: Lord, "Applications of item response theory", 1980.
-    """
-    p = probabilities(theta, a, b)
-    return (p * (1.0 - p))[:, :, None, None] * (a[:, :, None] * a[:, None, :])
-
-
 def log_likelihood(responses: Array, z: Array) -> Array:
     """Return the fractional-logit log-likelihood of each answer, zero where there is none.
 
     Args:
-        responses: answers in [0, 1], nan where missing. A graded answer counts as that share of a right one (Papke and
-            Wooldridge 1996), a quasi-likelihood: no threshold is needed, and its variance is not `p (1 - p)`.
+        responses: answers in [0, 1], nan where missing. A graded answer counts as that fraction of a right one (Papke
+            and Wooldridge 1996), a quasi-likelihood: no threshold is needed, and its variance is not `p (1 - p)`.
         z: log-odds, same shape.
 
     Returns:

@@ -1,9 +1,9 @@
-"""What merges inherit: a merge's answer to an item, predicted from its parents' answers to the same item.
+"""Inheritance: a merge's answer to an item, predicted from its parents' answers to the same item.
 
 Logistic regression of a merge's answers on those of its parents, one set of coefficients per merge, with a prior over
-merges. It needs no population of models, only what a search has anyway: the parents' full answers and those of a few
-merges. The coefficients of a merge take the place of an ability, the parents' answers that of discriminations, so every
-formula of item response theory serves here too.
+merges. It needs no population of models, only the full answers of the parents and of a few merges, which a search has
+anyway. The coefficients of a merge act as its ability, the parents' answers as discriminations, so all formulas of item
+response theory apply.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from evomerge.irt._covariance import ItemCovariance, greedy_items
 from evomerge.irt._curves import Array, IntArray, expected_probabilities, probabilities
 from evomerge.irt._uncertainty import score_variance
 
-# Prior spread, in logits: of a merge's level, and of what one parent's right answer adds. Wide: a merge can be broken,
-# or better than every parent.
+# Prior sds in logits of a merge's level, and of the effect of one parent's right answer. Wide, because a merge can be
+# broken, or better than every parent.
 LEVEL_SD = 1.5
 SLOPE_SD = 1.0
-# Spread of items that look alike to the parents, in logits; what merges teach about single items is shrunk to it.
+# Prior sd, in logits, of items with the same parents' answers; effects of single items are shrunk to 0 by it.
 ITEM_SD = 1.0
-# How many merges the prior's centre and spread are worth.
+# The prior's centre and spread count as this many merges.
 CENTRE_MERGES = 2.0
 SPREAD_MERGES = 6.0
-ROUNDS = 5  # of alternating between merges and items; later ones move estimates by less than 0.1 points
-DRAWS = 400  # of coefficients, where the covariance of items is wanted
+ROUNDS = 5  # alternations between merges and items; further ones move estimates by less than 0.1 points
+DRAWS = 400  # coefficient draws that approximate the covariance of items
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def inheritance_items(parents: Array, merges: Array | None = None) -> ItemParame
 
     Args:
         parents: answers of the parents, `(K, items)`, in [0, 1], nan where missing.
-        merges: answers of merges of them, `(M, items)`, nan where missing; they move the prior and the single items.
+        merges: answers of merges of them, `(M, items)`, nan where missing; they update the prior and the items.
 
     Returns:
         Parameters with d = K + 1: a level, and one slope per parent. Without merges the prior says that a merge is
@@ -65,18 +65,18 @@ def inheritance_items(parents: Array, merges: Array | None = None) -> ItemParame
     slope = 2.0 * np.log(2.0 * count + 1.0) / count  # none right to all right: from 1/(2K+2) to (2K+1)/(2K+2)
     centre = np.concatenate([[0.0], np.full(count, slope)])
     spread = np.diag([LEVEL_SD**2] + [SLOPE_SD**2] * count)
-    return _taught(features, centre, spread, others) if len(others) else _untaught(features, centre, spread, d)
+    return _updated(features, centre, spread, others) if len(others) else _prior_items(features, centre, spread, d)
 
 
 def _features(parents: Array) -> Array:
-    """Return a one, and each parent's answer less one half, `(items, K + 1)`; a missing answer says nothing."""
+    """Return a one, and each parent's answer less one half, `(items, K + 1)`; missing ones filled."""
     seen = ~np.isnan(parents)
     mean = np.where(seen, parents, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     filled = np.where(seen, parents, np.where(seen.any(axis=0), mean, 0.5))
     return np.concatenate([np.ones((parents.shape[1], 1)), filled.T - 0.5], axis=1)
 
 
-def _untaught(features: Array, centre: Array, spread: Array, d: int) -> ItemParameters:
+def _prior_items(features: Array, centre: Array, spread: Array, d: int) -> ItemParameters:
     return ItemParameters(
         a=features,
         b=np.zeros(len(features)),
@@ -88,8 +88,8 @@ def _untaught(features: Array, centre: Array, spread: Array, d: int) -> ItemPara
     )
 
 
-def _taught(features: Array, centre: Array, spread: Array, merges: Array) -> ItemParameters:
-    """Return the items after merges were seen: empirical Bayes, alternating between merges and items."""
+def _updated(features: Array, centre: Array, spread: Array, merges: Array) -> ItemParameters:
+    """Return the items updated by merges: empirical Bayes, alternating between merges and items."""
     seen = ~np.isnan(merges)
     count, d = len(merges), features.shape[1]
     first, first_spread = centre, spread
@@ -99,7 +99,7 @@ def _taught(features: Array, centre: Array, spread: Array, merges: Array) -> Ite
         p = probabilities(ability.mean, features, -effect)
         slope = np.where(seen, np.nan_to_num(merges) - p, 0.0).sum(axis=0) - effect / ITEM_SD**2
         curvature = np.where(seen, p * (1.0 - p), 0.0).sum(axis=0) + 1.0 / ITEM_SD**2
-        effect = effect + slope / curvature
+        effect = effect + slope / curvature  # (items,) one Newton step: the alternation repeats it anyway
         centre = (CENTRE_MERGES * first + ability.mean.sum(axis=0)) / (CENTRE_MERGES + count)
         gap = ability.mean - centre
         scatter = gap.T @ gap + ability.covariance.sum(axis=0)
@@ -122,7 +122,7 @@ def inherited_scores(items: ItemParameters, weights: Array, answers: Array) -> I
     Args:
         items: from `inheritance_items`.
         weights: of the items in the score, `(items,)`, sum 1.
-        answers: `(merges, items)`, nan where not asked; rows may have been asked different items.
+        answers: `(merges, items)`, nan for unseen items, which may differ between rows.
     """
     seen = ~np.isnan(answers)
     ability = estimate_ability(answers, items.a, items.b, items.ability_mean, items.ability_precision)
@@ -132,7 +132,7 @@ def inherited_scores(items: ItemParameters, weights: Array, answers: Array) -> I
 
 
 def inheritance_covariance(items: ItemParameters, rng: np.random.Generator) -> ItemCovariance:
-    """Return how the answers of merges vary together, as the prior over merges has it.
+    """Return the covariance of the answers of merges under the prior over merges.
 
     Args:
         items: from `inheritance_items`.
@@ -146,25 +146,25 @@ def inheritance_covariance(items: ItemParameters, rng: np.random.Generator) -> I
 
 
 def informative_items(items: ItemParameters, weights: Array, n: int, rng: np.random.Generator) -> IntArray:
-    """Return the `n` items that together tell most about a merge's score, `(n,)` distinct indices.
+    """Return the `n` items that are together most informative about a merge's score, `(n,)` distinct indices.
 
-    Each is the one that lowers the expected variance of the score most, given those before. Items that look alike to
-    the parents are equally good; which of them is taken is left to chance, not to their place in the file.
+    Each lowers the expected variance of the score most, given those before. Items with the same parents' answers tie;
+    chance decides, not their order in the file.
 
     Args:
         items: from `inheritance_items`.
         weights: of the items in the score, `(items,)`, sum 1.
         n: how many, 1 to the number of items.
-        rng: chance.
+        rng: draws coefficients, and breaks ties.
     """
-    order = rng.permutation(len(weights))
+    order = rng.permutation(len(weights))  # shuffled, so that argmax breaks ties by chance
     covariance = inheritance_covariance(items, rng)
     shuffled = ItemCovariance(covariance.mean[order], covariance.factors[:, order], covariance.noise[order])
     return order[greedy_items(shuffled, weights[order], n)]
 
 
 def inherited_mean(items: ItemParameters) -> Array:
-    """Return the chance of a right answer of a merge of which nothing is known, `(items,)`: the `h` of differences."""
+    """Return the prior probability that a merge answers right, `(items,)`: the `h` of the difference estimator."""
     spread = _inverse(items.ability_precision)
     return expected_probabilities(items.ability_mean[None], spread[None], items.a, items.b)[0]
 

@@ -15,19 +15,19 @@ from evomerge.irt._table import ResponseTable, item_id, listed
 def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str, filter: str | None = None) -> ResponseTable:
     """Return the response table of several models' sample logs of one task.
 
-    Items are known by lm-eval's hash of the document, or by the hash of the document's text where a log has none, never
-    by their place. Items that some model did not answer are missing there.
+    Items are identified by lm-eval's hash of the document, or by the hash of the document's text if a log has none,
+    never by position. Items that a model did not answer are missing in its row.
 
     Args:
         logs: model name -> path of its `.jsonl`.
         metric: name of the per-item value, e.g. `acc` or `exact_match`; values in [0, 1].
-        filter: of the task's answer filters, where it has several; None where a log holds one.
+        filter: name of the task's answer filter; None if the logs hold a single one.
 
     Raises:
         InputError: unreadable log, a sample without the metric, or one document twice in a log.
     """
     answers: dict[str, dict[str, float]] = {}
-    order: dict[str, None] = {}
+    order: dict[str, None] = {}  # an ordered set: columns in the order of first appearance
     for model, path in logs.items():
         rows = _read(Path(path), metric, filter)
         answers[model] = rows
@@ -50,13 +50,15 @@ def _read(path: Path, metric: str, filter: str | None) -> dict[str, float]:
         if filter not in known:
             raise InputError(f"{path}: no filter {filter!r}. {near(filter, known)}")
     for number, sample in enumerate(samples, start=1):
+        # a task with several filters writes one line per document and filter
         if filter is not None and isinstance(sample, dict) and str(sample.get("filter")) != filter:
             continue
         if not isinstance(sample, dict) or metric not in sample:
             had = listed(sample) if isinstance(sample, dict) else type(sample).__name__
             raise InputError(f"{path}, line {number}: no metric {metric!r}; it has {had}")
+        # sort_keys: the hash must not depend on the order of a document's fields
         item = str(sample.get("doc_hash") or item_id(json.dumps(sample.get("doc"), sort_keys=True, ensure_ascii=False)))
-        if item in rows:
+        if item in rows:  # averaging duplicates would hide a log with several filters
             raise InputError(f"{path}, line {number}: document {item!r} occurs twice; name one filter (--filter)")
         try:
             rows[item] = float(sample[metric])

@@ -11,9 +11,9 @@ from evomerge.irt._ability import estimate_ability
 from evomerge.irt._calibrate import HALF_RASCH, NEAR_RASCH, WIDE, ItemParameters, ItemPrior, fit_items
 from evomerge.irt._curves import Array, IntArray, expected_probabilities, log_likelihood
 
-# Below this many models no held-out choice is trusted, and every item discriminates about equally.
+# With fewer models, held-out losses are too noisy for a choice, and the near-Rasch model is used.
 FEW_MODELS = 10
-HELD_OUT_SHARE = 0.2
+HELD_OUT_FRACTION = 0.2
 MAX_HELD_OUT = 400
 MIN_HELD_OUT = 12
 # Model selection needs no more models than this; keeps it cheap on large tables.
@@ -43,16 +43,17 @@ def candidate_specs(models: int, items: int) -> tuple[IRTModelSpec, ...]:
     """Return the specifications that a table of this size may support, simplest first."""
     if models < FEW_MODELS or items < 4:
         return (NEAR_RASCH_SPEC,)
-    if models < 60:
+    if models < 60:  # too few to estimate free discriminations
         return NEAR_RASCH_SPEC, HALF_RASCH_SPEC
     wide = [IRTModelSpec(d, WIDE) for d in ((2,) if models < 200 else (2, 3, 5)) if d < items]
     return HALF_RASCH_SPEC, WIDE_SPEC, *wide
 
 
 def _held_out(models: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
-    """Return pairs (models to fit, models to hold out); several pairs where models are few."""
+    """Return pairs (models to fit, models to hold out); several pairs if there are few models."""
     order = rng.permutation(models)[:MAX_CHOICE_MODELS]
-    size = min(max(int(HELD_OUT_SHARE * len(order)), 1), MAX_HELD_OUT)
+    size = min(max(int(HELD_OUT_FRACTION * len(order)), 1), MAX_HELD_OUT)
+    # enough groups that MIN_HELD_OUT models are held out in total
     count = min(max(1, -(-MIN_HELD_OUT // size)), len(order) // size)
     groups = [order[k * size : (k + 1) * size] for k in range(count)]
     return [(np.setdiff1d(order, out), out) for out in groups]
@@ -80,6 +81,7 @@ def held_out_loss(responses: Array, spec: IRTModelSpec, rng: np.random.Generator
                 held[:, seen], items.a[seen], items.b[seen], items.ability_mean, items.ability_precision
             )
             p = expected_probabilities(ability.mean, ability.covariance, items.a[rest], items.b[rest])
+            # clipped: one confident wrong prediction would dominate the mean loss
             z = logit(np.clip(p, 1e-4, 1.0 - 1e-4))
             answered = ~np.isnan(held[:, rest])
             losses.append(-log_likelihood(held[:, rest], z).sum() / max(int(answered.sum()), 1))
@@ -96,7 +98,7 @@ def select_irt_model(responses: Array, rng: np.random.Generator) -> tuple[IRTMod
     specs = candidate_specs(*responses.shape)
     if len(specs) == 1:
         return specs[0], {}
-    seed = int(rng.integers(2**63))
+    seed = int(rng.integers(2**63))  # common random numbers: all specifications see the same held-out models
     losses = [held_out_loss(responses, spec, np.random.default_rng(seed)) for spec in specs]
-    best = int(np.argmin(np.round(losses, 6)))
+    best = int(np.argmin(np.round(losses, 6)))  # rounded, so that the first of equals wins on any machine
     return specs[best], {f"d={r.d}, {r.prior.name}": x for r, x in zip(specs, losses, strict=True)}

@@ -11,7 +11,7 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.irt._curves import Array, IntArray
 
-# An even mixture counts as this many held-out models: with 30 of them the estimated share alone is mostly noise.
+# An even mixture counts as this many held-out models: from 30 of them alone the best fraction is mostly noise.
 EVEN_MODELS = 20.0
 
 
@@ -31,9 +31,9 @@ def normalised(weights: Array | None, items: int) -> Array:
     return values / values.sum()
 
 
-def anchor_mean(answers: Array, shares: Array) -> Array:
-    """Return the mean of the anchors' answers, each weighted by the share of the score it stands for."""
-    return answers @ shares
+def anchor_mean(answers: Array, anchor_weights: Array) -> Array:
+    """Return the weighted mean of the anchors' answers: `(models, n)` and `(n,)` to `(models,)`."""
+    return answers @ anchor_weights
 
 
 def p_irt(answers: Array, predicted: Array, weights: Array, chosen: IntArray) -> Array:
@@ -47,40 +47,32 @@ def p_irt(answers: Array, predicted: Array, weights: Array, chosen: IntArray) ->
 
     Source: Maia Polo et al. 2024, arXiv:2402.14992, eq. 3.
     """
-    rest = np.delete(np.arange(len(weights)), chosen)
+    rest = np.delete(np.arange(len(weights)), chosen)  # unseen items
     return answers @ weights[chosen] + predicted[:, rest] @ weights[rest]
 
 
-def gp_irt(anchor_estimate: Array, model_estimate: Array, fraction: float) -> Array:
-    """Return `fraction * anchor_estimate + (1 - fraction) * model_estimate`.
-
-    Source: Maia Polo et al. 2024, arXiv:2402.14992, section 4.3. For mp-IRT instead of p-IRT the same mixture is
-    gmp-IRT,
-    Mencattini et al. 2025, "MERGE^3", arXiv:2502.10436.
-    """
-    return fraction * anchor_estimate + (1.0 - fraction) * model_estimate
-
-
 def best_fraction(first_error: Array, second_error: Array) -> float:
-    """Return the share of the first of two estimates in their mixture of smallest squared error.
+    """Return the weight of the first of two estimates in their mixture of smallest squared error.
 
-    `(E[e2^2] - E[e1 e2]) / E[(e1 - e2)^2]`, cut to [0, 1] and shrunk to one half; one half where the two agree.
+    `(E[e2^2] - E[e1 e2]) / E[(e1 - e2)^2]`, clipped to [0, 1] and shrunk to one half; one half if the two agree.
 
     Args:
         first_error: errors on held-out models, `(models,)`.
         second_error: errors of the other estimate on the same models.
+
+    Source: mixture of gp-IRT, Maia Polo et al. 2024, arXiv:2402.14992, section 4.3.
     """
     gap = float(((first_error - second_error) ** 2).mean()) if len(first_error) else 0.0
-    if gap < 1e-12:
+    if gap < 1e-12:  # the two estimates agree, so any mixture is the same
         return 0.5
     fraction = float(np.clip(((second_error**2).mean() - (first_error * second_error).mean()) / gap, 0.0, 1.0))
     return (len(first_error) * fraction + EVEN_MODELS * 0.5) / (len(first_error) + EVEN_MODELS)
 
 
 def difference(
-    answers: Array, predicted: Array, weights: Array, chosen: IntArray, shares: Array | None = None
+    answers: Array, predicted: Array, weights: Array, chosen: IntArray, anchor_weights: Array | None = None
 ) -> Array:
-    """Return the mean of a prediction known for all items, plus the mean miss on the items seen, `(models,)`.
+    """Return the mean prediction over all items plus the mean residual on the chosen ones, `(models,)`.
 
     Unbiased for random items however wrong the prediction; as precise as the prediction is good.
 
@@ -89,8 +81,8 @@ def difference(
         predicted: `(models, items)` or `(items,)`, e.g. the mean answers of the parents.
         weights: `(items,)`, sum 1.
         chosen: `(n,)`.
-        shares: weight of each seen item's miss, sum 1; proportional to `weights` by default.
+        anchor_weights: `(n,)` weight of each chosen item's residual, sum 1; proportional to `weights` by default.
     """
-    h = np.broadcast_to(predicted, (len(answers), len(weights)))
-    w = weights[chosen] / weights[chosen].sum() if shares is None else shares
+    h = np.broadcast_to(predicted, (len(answers), len(weights)))  # (models, items)
+    w = weights[chosen] / weights[chosen].sum() if anchor_weights is None else anchor_weights
     return h @ weights + (answers - h[:, chosen]) @ w

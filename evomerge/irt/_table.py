@@ -1,4 +1,4 @@
-"""A response table: which model answered which item how."""
+"""Response table: answers of models to items."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import numpy as np
 from evomerge.errors import InputError, near
 from evomerge.irt._curves import Array, IntArray
 
-# How many names an error message lists before it says how many more there are.
+# Names that an error message lists; of longer lists it gives the number of the others.
 SHOWN = 5
 
 
 def item_id(text: str) -> str:
-    """Return the id of an item: 16 hex digits of the SHA-256 of its text, runs of white space taken as one space."""
+    """Return the id of an item: 16 hex digits of the SHA-256 of its text, whitespace normalised.
+
+    >>> item_id("What is  2 + 2?") == item_id("What is 2 + 2?")
+    True
+    """
     return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:16]
 
 
@@ -29,7 +33,7 @@ def listed(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class ResponseTable:
-    """Answers of models to items; rows and columns are known by name, never by place.
+    """Answers of models to items; rows and columns are identified by name, never by position.
 
     Raises:
         InputError: on construction, when shapes disagree, a name repeats, or an answer is outside [0, 1].
@@ -41,7 +45,7 @@ class ResponseTable:
 
     def __post_init__(self) -> None:
         values = np.asarray(self.responses, dtype=np.float64)
-        object.__setattr__(self, "responses", values)
+        object.__setattr__(self, "responses", values)  # the dataclass is frozen; here it is still being built
         object.__setattr__(self, "models", tuple(str(m) for m in self.models))
         object.__setattr__(self, "items", tuple(str(i) for i in self.items))
         if values.shape != (len(self.models), len(self.items)):
@@ -55,6 +59,7 @@ class ResponseTable:
             repeated = sorted({n for n, k in zip(*np.unique(names, return_counts=True), strict=True) if k > 1})
             if repeated:
                 raise InputError(f"{kind} names must be unique; these repeat: {listed(repeated)}")
+        # stated as 'not inside', so that infinities count as bad too
         bad = ~np.isnan(values) & ~((values >= 0.0) & (values <= 1.0))
         if bad.any():
             i, j = np.argwhere(bad)[0]
@@ -66,8 +71,9 @@ class ResponseTable:
 
     @property
     def alike(self) -> bool:
-        """Whether several models gave the same answer to every item, so that nothing tells them apart."""
+        """Whether several models gave identical answers to every item, so that no item discriminates."""
         seen = ~np.isnan(self.responses)
+        # (items,); -1 and 2 never decide a maximum or minimum over answers in [0, 1]
         spread = np.where(seen, self.responses, -1.0).max(axis=0) - np.where(seen, self.responses, 2.0).min(axis=0)
         return bool((spread <= 0.0).all() and (seen.sum(axis=0) > 1).any())
 
@@ -92,13 +98,13 @@ class ResponseTable:
         Raises:
             InputError: an item is missing here: the table belongs to another version of the task.
         """
-        place = {item: k for k, item in enumerate(self.items)}
-        absent = [item for item in items if item not in place]
+        column = {item: k for k, item in enumerate(self.items)}
+        absent = [item for item in items if item not in column]
         if absent:
             raise InputError(
                 f"{len(absent)} of the {len(items)} items of {what} are not in the answers ({listed(absent)}); "
                 f"items there look like {listed(self.items[:2])}. They belong to another task or another version of "
                 "it: calibrate on answers to the same items"
             )
-        order: IntArray = np.array([place[item] for item in items], dtype=int)
+        order: IntArray = np.array([column[item] for item in items], dtype=int)
         return ResponseTable(self.responses[:, order], self.models, tuple(items))

@@ -12,7 +12,7 @@ from evomerge.errors import ExtraMissing, InputError
 from evomerge.irt._curves import Array
 from evomerge.irt._table import ResponseTable, listed
 
-MISSING = -1
+MISSING = -1  # integers have no NaN
 SUFFIXES = (".npz", ".csv", ".parquet")
 
 
@@ -53,11 +53,12 @@ def write_table(table: ResponseTable, path: str | Path) -> None:
         if table.graded:
             np.savez_compressed(file, scores=table.responses, models=models, items=items)
         else:
+            # one byte per answer: leaderboard tables have a hundred million of them
             whole = np.where(np.isnan(table.responses), MISSING, table.responses).astype(np.int8)
             np.savez_compressed(file, responses=whole, models=models, items=items)
         return
     frame = pd.DataFrame(table.responses, columns=list(table.items))
-    frame.insert(0, "model", list(table.models), allow_duplicates=True)
+    frame.insert(0, "model", list(table.models), allow_duplicates=True)  # an item may be called 'model' too
     if file.suffix == ".csv":
         frame.to_csv(file, index=False)
     else:
@@ -69,11 +70,11 @@ def read_parents(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Return merge -> parents from a `.csv` with columns child, parent_1, parent_2, ...; other columns are ignored.
 
     Raises:
-        InputError: unreadable, columns missing, a child listed twice, without a parent, or as its own parent: that
-            would hand its full answers to the estimate that is to do without them.
+        InputError: unreadable, columns missing, a child listed twice, without a parent, or as its own parent, which
+            would leak its full answers into the estimate.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # a model may be called 'None' or '007'
     except (OSError, ValueError) as error:
         raise InputError(f"parents file {str(path)!r} is not a readable .csv ({error})") from error
     columns = [c for c in frame.columns if c.startswith("parent_")]
@@ -94,10 +95,10 @@ def read_parents(path: str | Path) -> dict[str, tuple[str, ...]]:
 def _read_npz(file: Path) -> ResponseTable:
     try:
         with np.load(file, allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
+            arrays = {name: held[name] for name in held.files}  # read while the file is open
     except (ValueError, OSError, BadZipFile, EOFError) as error:
         raise InputError(f"not a readable .npz without pickled objects ({error})") from error
-    name = "responses" if "responses" in arrays else "scores"
+    name = "responses" if "responses" in arrays else "scores"  # integers with -1, or floats with NaN
     if name not in arrays or "models" not in arrays:
         raise InputError(f"needs arrays 'responses' (or 'scores') and 'models'; it has {listed(arrays)}")
     values = arrays[name]
@@ -114,14 +115,14 @@ def _read_npz(file: Path) -> ResponseTable:
 def _read_frame(file: Path) -> pd.DataFrame:
     try:
         if file.suffix == ".csv":
-            # Everything as text first: model names like 007 or None must stay what they are.
+            # everything as text first, so that model names like 007 or None are kept
             return pd.read_csv(file, dtype=str, keep_default_na=False, header=None)
         _need_pyarrow()
         frame = pd.read_parquet(file)
     except (ValueError, OSError) as error:
         raise InputError(f"not a readable table ({error})") from error
     head = pd.DataFrame([list(frame.columns)])
-    body = frame.astype(object)
+    body = frame.astype(object)  # one path for both formats: a header row, then cells
     body.columns = range(body.shape[1])
     return pd.concat([head, body], ignore_index=True)
 
@@ -132,6 +133,7 @@ def _from_frame(frame: pd.DataFrame) -> ResponseTable:
     if header[0] != "model":
         raise InputError(f"the first column must be called 'model', got {header[0]!r}")
     cells = frame.iloc[1:, 1:]
+    # spreadsheets write missing cells as blanks, spaces or 'nan'
     blank = cells.isna() | cells.astype(str).apply(lambda column: column.str.strip()).isin(["", "nan", "NaN"])
     numbers = cells.where(~blank).apply(pd.to_numeric, errors="coerce")
     wrong = np.argwhere((numbers.isna() & ~blank).to_numpy())

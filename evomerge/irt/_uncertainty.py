@@ -1,4 +1,4 @@
-"""How wrong an estimate may be: variance from the model, and a correction from left-out models."""
+"""Uncertainty of an estimate: model-based variance, and a conformal correction from held-out models."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from evomerge.irt._ability import Ability
 from evomerge.irt._calibrate import ItemParameters
 from evomerge.irt._curves import Array, logits
 
-# With fewer left-out models than this, the quantile of their errors is replaced by a t interval around a shrunken
-# variance.
+# With fewer held-out models, a t interval with a shrunken variance replaces the quantile of their errors.
 QUANTILE_MODELS = 20
-# The model's own variance counts as this many left-out models.
+# The model-based variance counts as this many held-out models.
 PRIOR_MODELS = 20.0
 
 
 def score_variance(ability: Ability, items: ItemParameters, answers: Array, weights: Array) -> Array:
     """Return the variance of the p-IRT estimate, `(models,)`.
 
-    Three parts: chance of the unseen answers, `sum w^2 p (1 - p)`; error of the ability, `g' Sigma g` with
+    Three parts: variance of the unseen answers, `sum w^2 p (1 - p)`; error of the ability, `g' Sigma g` with
     `g = sum w p (1 - p) a` over the unseen; and error of the item parameters, by the delta method through both the
-    unseen
-    items' predictions and the seen items' pull on the ability.
+    predictions for unseen items and the effect of seen items on the ability.
 
     Args:
         ability: posterior given `answers`.
@@ -67,15 +65,14 @@ def raw_variance(answers: Array, items: int) -> Array:
 
 
 def conformal_factor(errors: Array, sds: Array, level: float = 0.9) -> float:
-    """Return what to multiply standard errors with so that normal intervals cover left-out models at `level`.
+    """Return the factor on standard errors with which normal intervals cover held-out models at `level`.
 
-    With `QUANTILE_MODELS` or more left-out models: the finite-sample quantile of |error| / sd over the normal one
-    (split
-    conformal prediction). With fewer there is no such quantile: the mean square of error / sd, shrunk to 1, with a
-    t interval for the few degrees of freedom.
+    With `QUANTILE_MODELS` or more held-out models: the finite-sample quantile of |error| / sd over the normal one
+    (split conformal prediction). With fewer there is no such quantile: the mean square of error / sd, shrunk to 1, with
+    a t interval for the few degrees of freedom.
 
     Args:
-        errors: estimate minus truth on models that took no part in the fit, `(models,)`.
+        errors: estimate minus truth on models that were not used in the fit, `(models,)`.
         sds: their standard errors, positive.
         level: nominal coverage, in (0, 1).
 
@@ -86,7 +83,7 @@ def conformal_factor(errors: Array, sds: Array, level: float = 0.9) -> float:
     if count == 0:
         return float(t.ppf(0.5 + level / 2.0, PRIOR_MODELS)) / normal
     ratio = np.abs(errors) / np.maximum(sds, 1e-12)
-    rank = int(np.ceil((count + 1) * level))
+    rank = int(np.ceil((count + 1) * level))  # finite-sample rank of split conformal prediction
     if count < QUANTILE_MODELS or rank > count:
         degrees = PRIOR_MODELS + count
         square = (PRIOR_MODELS + float((ratio**2).sum())) / degrees

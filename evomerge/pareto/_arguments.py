@@ -20,7 +20,7 @@ def score_table(scores: ArrayLike, name: str = "scores") -> Array:
         InputError: not two-dimensional, no objectives, or not numbers.
     """
     table = _as_float(scores, name)
-    if table.ndim != 2:
+    if table.ndim != 2:  # refused, not reshaped: (n,) may be n candidates or n objectives
         raise InputError(
             f"{name} must be (n, m): one row per candidate, one column per objective; got shape {table.shape}. "
             f"A single objective is a column, {name}[:, None]; a single candidate is a row, {name}[None, :]"
@@ -38,7 +38,7 @@ def vector(values: ArrayLike, length: int, name: str, meaning: str = "one value 
     """
     row = _as_float(values, name)
     if row.ndim == 0:
-        row = np.full(length, float(row))
+        row = np.full(length, float(row))  # one value for all objectives
     if row.shape != (length,):
         raise InputError(f"{name} must be ({length},): {meaning}; got shape {row.shape}")
     if np.isnan(row).any():
@@ -54,7 +54,7 @@ def same_shape(values: ArrayLike, like: Array, name: str, like_name: str = "scor
     """
     table = _as_float(values, name)
     try:
-        return np.array(np.broadcast_to(table, like.shape))
+        return np.array(np.broadcast_to(table, like.shape))  # a copy: broadcast views are read-only
     except ValueError:
         raise InputError(
             f"{name} must have the shape of {like_name}, {like.shape}, or broadcast to it; got {table.shape}"
@@ -67,9 +67,9 @@ def fraction(value: float, name: str, *, open_ends: bool = True) -> float:
     Raises:
         InputError: outside.
     """
-    inside = 0 < value < 1 if open_ends else 0 <= value <= 1
+    inside = 0 < value < 1 if open_ends else 0 <= value <= 1  # False for NaN
     if not inside:
-        hint = f"; did you mean {value / 100:g}?" if 1 < value <= 100 else ""
+        hint = f"; did you mean {value / 100:g}?" if 1 < value <= 100 else ""  # a percentage is the usual slip
         raise InputError(f"{name} must be a fraction between 0 and 1, got {value}{hint}")
     return float(value)
 

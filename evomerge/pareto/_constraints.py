@@ -1,4 +1,4 @@
-"""What a candidate must at least reach: bounds on objectives, and not being dominated by a parent. Maximisation."""
+"""Constraints on candidates: bounds on objectives, and not being dominated by a parent. Maximisation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from evomerge.pareto._dominance import dominates
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds on the fitness of every objective, which a candidate must meet all together."""
+    """Bounds on the fitness of every objective; a feasible candidate meets all of them.
 
-    low: tuple[float, ...]  # (m,) minus infinity leaves an objective free
-    high: tuple[float, ...]  # (m,) plus infinity likewise
+    >>> Bounds((0.5, -float("inf")), (float("inf"), 100.0)).met([[0.6, 80.0], [0.4, 80.0]]).tolist()
+    [True, False]
+    """
+
+    low: tuple[float, ...]  # (m,) minus infinity: no lower bound
+    high: tuple[float, ...]  # (m,) plus infinity: no upper bound
 
     def violation(self, scores: ArrayLike) -> Array:
-        """Return by how much rows miss the bounds, 0 where they meet them.
+        """Return the total constraint violation of each row, 0 for feasible rows.
 
-        A miss counts as a share of its bound, so that a length in tokens and an accuracy can be added up; misses of
-        several objectives are added.
+        Each violation is relative to its bound, so that a length in tokens and an accuracy can be added.
 
         Args:
             scores: (..., m) fitness.
@@ -36,7 +39,7 @@ class Bounds:
         for column, low, high in zip(np.moveaxis(table, -1, 0), self.low, self.high, strict=True):
             for bound, miss in ((low, low - column), (high, column - high)):
                 if np.isfinite(bound):
-                    total = total + np.maximum(miss, 0.0) / (abs(bound) or 1.0)
+                    total = total + np.maximum(miss, 0.0) / (abs(bound) or 1.0)  # a bound of 0 has no scale
         return np.asarray(np.where(np.isnan(table).any(axis=-1), np.nan, total))
 
     def met(self, scores: ArrayLike) -> Mask:
@@ -51,7 +54,7 @@ class Bounds:
 
 
 def not_dominated_by_any(scores: ArrayLike, parents: ArrayLike) -> Mask:
-    """Return which rows no parent dominates; rows with a NaN are false.
+    """Return which rows are dominated by no parent; False for rows with a NaN.
 
     Args:
         scores: (n, m), higher is better.

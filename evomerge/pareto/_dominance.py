@@ -1,7 +1,7 @@
-"""Who dominates whom: the non-dominated set, ranks and crowding, all for maximisation.
+"""Pareto dominance: the non-dominated set, ranks and crowding, all for maximisation.
 
 Row i dominates row j when it is at least as high in every objective and higher in one. A row with a NaN (a failed
-candidate, a metric that could not be computed) dominates nobody, is dominated by nobody, and is never on the front.
+candidate, a metric that could not be computed) neither dominates nor is dominated, and is never on the front.
 Infinite scores compare as usual.
 """
 
@@ -31,7 +31,7 @@ def dominates(a: ArrayLike, b: ArrayLike) -> Mask:
     >>> bool(dominates([0.6, 0.5], [0.6, 0.4])), bool(dominates([0.6, 0.3], [0.5, 0.4]))
     (True, False)
     """
-    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)  # comparisons with NaN are False
     return np.asarray((left >= right).all(axis=-1) & (left > right).any(axis=-1))
 
 
@@ -54,7 +54,7 @@ def non_dominated(scores: ArrayLike, *, duplicates: bool = True) -> Mask:
     if usable.size == 0:
         return mask
     unique, first, group = np.unique(table[usable], axis=0, return_index=True, return_inverse=True)
-    keep = _distinct_front(unique)
+    keep = _distinct_front(unique)  # duplicates removed first: a front of equal rows would be quadratic
     if duplicates:
         mask[usable] = keep[group.reshape(-1)]
     else:
@@ -63,7 +63,7 @@ def non_dominated(scores: ArrayLike, *, duplicates: bool = True) -> Mask:
 
 
 def extend_front(front: Array | None, point: ArrayLike, *, duplicates: bool = True) -> Array | None:
-    """Return the front after one more point: with it where it is on the front, without the rows that it dominates.
+    """Return the front after adding one point: with the point if it is on the front, without rows that it dominates.
 
     Args:
         front: (n, m) rows of which none dominates another, higher is better; None before the first point.
@@ -71,14 +71,14 @@ def extend_front(front: Array | None, point: ArrayLike, *, duplicates: bool = Tr
         duplicates: whether a point that equals a row of the front joins it, as in `non_dominated`.
 
     Returns:
-        (k, m) float64, `point` last where it joined. `front` itself where it did not: it has a NaN or is dominated.
+        (k, m) float64, `point` last if it joined; else `front` itself: the point has a NaN or is dominated.
     """
     scores = np.asarray(point, dtype=np.float64)
     if np.isnan(scores).any():
         return front
     if front is None:
         return scores[None]
-    beaten = dominates(front, scores) if duplicates else (front >= scores).all(axis=1)
+    beaten = dominates(front, scores) if duplicates else (front >= scores).all(axis=1)  # (n,)
     if beaten.any():
         return front
     return np.vstack([front[~dominates(scores, front)], scores])
@@ -94,7 +94,7 @@ def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
         (n,) int64. Equal rows share a rank. Rows with a NaN come after all others: one past the last front.
 
     Source: non-dominated sorting as in NSGA-II (Deb et al. 2002), by sequential search with bisection over the
-    fronts (Zhang et al. 2015): in lexicographic order nobody is dominated by a later row.
+    fronts (Zhang et al. 2015): in lexicographic order no row is dominated by a later row.
 
     >>> front_ranks([[0.6, 0.2], [0.5, 0.5], [0.4, 0.4]]).tolist()
     [0, 0, 1]
@@ -113,10 +113,10 @@ def front_ranks(scores: ArrayLike) -> NDArray[np.int64]:
 
 
 def crowding_distance(scores: ArrayLike) -> Array:
-    """Return NSGA-II's crowding distance of each row among all rows given: larger is lonelier.
+    """Return NSGA-II's crowding distance of each row among all rows given: larger means less crowded.
 
     Call it on one front at a time. Each objective is scaled by its range; the ends of each objective get infinity,
-    equal values being ordered by row. An objective that is constant adds nothing. Rows that are not finite get 0.
+    with equal values in row order. A constant objective adds nothing. Rows that are not finite get 0.
 
     Args:
         scores: (n, m), higher is better.
@@ -134,12 +134,12 @@ def crowding_distance(scores: ArrayLike) -> Array:
     values = table[usable]
     total = np.zeros(len(values))
     for column in values.T:
-        order = np.argsort(column, kind="stable")
+        order = np.argsort(column, kind="stable")  # stable: the same ends on every platform
         span = column[order[-1]] - column[order[0]]
         if span > 0:
             total[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
             total[order[[0, -1]]] = np.inf
-    if len(values) <= 2:
+    if len(values) <= 2:  # also for constant objectives, whose ends are not marked above
         total[:] = np.inf
     distance[usable] = total
     return distance
@@ -148,15 +148,15 @@ def crowding_distance(scores: ArrayLike) -> Array:
 def _distinct_front(rows: Array) -> Mask:
     """Return the front of distinct rows that np.unique sorted ascending."""
     if rows.shape[1] <= 2:
-        # best first objective first: a row stays if its last objective exceeds all those before it
+        # sorted by falling first objective, so a row stays if its last objective exceeds all before it
         last = rows[::-1, -1]
         best_before = np.concatenate([[-np.inf], np.maximum.accumulate(last)[:-1]])
         keep = last > best_before
-        keep[0] = True  # also when it is -inf itself
+        keep[0] = True  # -inf does not exceed the initial -inf
         return np.asarray(keep[::-1])
     if rows.shape[1] == 3:
         return np.asarray((_ranks_3d(rows[::-1], deepest=1) == 0)[::-1])
-    # With dense ranks per objective, a dominating row has the higher sum: nobody is dominated by a later row.
+    # With dense ranks per objective, a dominating row has the higher sum: no row is dominated by a later row.
     ranks = np.stack([np.unique(column, return_inverse=True)[1].reshape(-1) for column in rows.T], axis=1)
     order = np.argsort(-ranks.sum(axis=1), kind="stable")
     front = np.empty((rows.shape[1], 0), dtype=ranks.dtype)  # one contiguous row per objective: compared fastest
@@ -209,8 +209,8 @@ def _ranks_3d(rows: Array, deepest: int | None = None) -> NDArray[np.int64]:
         while low < high:  # if a front dominates the row, so does every front before it
             middle = (low + high) // 2
             ys, zs = stairs[middle]
-            place = bisect_left(ys, y)
-            if place < len(ys) and zs[place] >= z:
+            stair = bisect_left(ys, y)
+            if stair < len(ys) and zs[stair] >= z:
                 low = middle + 1
             else:
                 high = middle
@@ -222,7 +222,7 @@ def _ranks_3d(rows: Array, deepest: int | None = None) -> NDArray[np.int64]:
         ys, zs = stairs[low]
         right = bisect_right(ys, y)
         left = right
-        while left > 0 and zs[left - 1] <= z:
+        while left > 0 and zs[left - 1] <= z:  # stairs that the new row covers
             left -= 1
         ys[left:right], zs[left:right] = [y], [z]
     return ranks

@@ -1,8 +1,8 @@
 """Hypervolume: the volume that a set of scores dominates above a reference point. Exact, for maximisation.
 
-Shared conventions. Scores are (n, m), higher is better. The reference point is (m,), finite, and says what is worth
-nothing: the base model's scores, or zeros. A row counts only if it exceeds the reference in every objective; a row
-with a NaN, on the reference, or below it adds nothing. Values are in the product of the objectives' units.
+Shared conventions. Scores are (n, m), higher is better. The reference point is (m,) and finite: the base model's
+scores, or zeros. Only rows above the reference in every objective add volume; rows with a NaN, on the reference or
+below it add none. Values are in the product of the objectives' units.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def hypervolume_history(scores: ArrayLike, reference: ArrayLike) -> Array:
     total = 0.0
     for index, row in enumerate(table):
         if (row > point).all():  # false for NaN
-            gain = _counting_gains(row[None], point)[0]
+            gain = _counting_gains(row[None], point)[0]  # (m,)
             grown = extend_front(front, gain, duplicates=False)
-            if grown is not None and grown is not front:
+            if grown is not None and grown is not front:  # the same object: the row adds no volume
                 total += _exclusive(gain, front)
                 front = grown
         history[index] = total
@@ -100,12 +100,12 @@ def _volume(gains: Array) -> float:
         return 0.0
     if gains.shape[1] == 1:
         return float(gains.max())
-    front = gains[non_dominated(gains, duplicates=False)]
+    front = gains[non_dominated(gains, duplicates=False)]  # (f, m): dominated boxes add nothing
     if len(front) == 1:
         return float(front[0].prod())
     if gains.shape[1] == 2:
         front = front[np.argsort(front[:, 0])]  # first objective rises, second falls
-        widths = np.diff(front[:, 0], prepend=0.0)
+        widths = np.diff(front[:, 0], prepend=0.0)  # (f,) strips between neighbouring points
         return float(widths @ front[:, 1])
     if gains.shape[1] == 3:
         return _volume_3d(front)
@@ -118,7 +118,7 @@ def _volume_3d(front: Array) -> float:
     The third objective falls from slice to slice while the first two grow a staircase; volume is the staircase's
     area times the slice's height.
     """
-    front = front[np.argsort(-front[:, 2], kind="stable")]
+    front = front[np.argsort(-front[:, 2], kind="stable")]  # sweep from the top
     xs: list[float] = [0.0, np.inf]  # staircase: x rises, y falls
     ys: list[float] = [np.inf, 0.0]
     area = volume = 0.0
@@ -160,4 +160,4 @@ def _exclusive(gain: Array, others: Array) -> float:
     box = float(gain.prod())
     if len(others) == 0:
         return box
-    return max(0.0, box - _volume(np.minimum(others, gain)))
+    return max(0.0, box - _volume(np.minimum(others, gain)))  # rounding may leave a tiny negative difference

@@ -37,18 +37,18 @@ def normalised(scores: ArrayLike) -> Array:
     elsewhere it keeps its distance in the original unit.
     """
     table = score_table(scores)
-    ideal, nadir = ideal_and_nadir(table)
+    ideal, nadir = ideal_and_nadir(table)  # (m,) each
     span = ideal - nadir
     return (table - nadir) / np.where(span > 0, span, 1.0)
 
 
 def knee(scores: ArrayLike) -> int:
-    """Return the row where the front bulges most: farthest above the plane through its extreme points.
+    """Return the row of the knee: the point farthest above the plane through the front's extreme points.
 
-    On scores normalised by ideal and nadir, the plane passes through the best row of each objective (of several, the
-    one with the highest sum). If these rows do not fix a plane with a positive normal (an objective is constant, two
-    extremes coincide), the normal (1, ..., 1) is used, which makes the knee the best average of normalised scores.
-    A front of one point is its own knee; one of two points has none and the earlier row is returned.
+    On scores normalised by ideal and nadir, the plane passes through the best row of each objective (ties go to the
+    highest sum). If these rows determine no plane with a positive normal (a constant objective, coinciding extremes),
+    the normal (1, ..., 1) is used; the knee is then the best average of normalised scores. A front of one point is its
+    own knee; a front of two points has none, and the earlier row is returned.
 
     Args:
         scores: (n, m), higher is better.
@@ -63,7 +63,7 @@ def knee(scores: ArrayLike) -> int:
     1
     """
     rows = _front_rows(scores)
-    scaled = normalised(scores)[rows]
+    scaled = normalised(scores)[rows]  # (f, m): the front only, but scaled by it as well
     return int(rows[_first_best(scaled @ _extreme_normal(scaled))])
 
 
@@ -73,7 +73,7 @@ def choose_by_preference(
     *,
     method: Literal["tchebycheff", "weighted_sum"] = "tchebycheff",
 ) -> int:
-    """Return the front row that suits a preference best, on scores normalised by ideal and nadir.
+    """Return the front row that is best for a preference, on scores normalised by ideal and nadir.
 
     `weighted_sum` maximises the preference-weighted mean and can only return rows on the convex hull of the front.
     `tchebycheff` minimises the largest weighted distance to the ideal (plus `AUGMENTATION` times their sum) and can
@@ -81,8 +81,8 @@ def choose_by_preference(
 
     Args:
         scores: (n, m), higher is better.
-        preference: (m,), how much each objective matters; at least 0, not all 0; only ratios count.
-        method: the rule.
+        preference: (m,), importance of each objective; at least 0, not all 0; only ratios matter.
+        method: scalarisation of the normalised scores.
 
     Raises:
         InputError: a preference is negative, all are 0, the shape is wrong, or there is no row without NaN.
@@ -99,7 +99,7 @@ def choose_by_preference(
     if method == "weighted_sum":
         value = scaled @ weights
     elif method == "tchebycheff":
-        shortfall = (scaled.max(axis=0) - scaled) * weights
+        shortfall = (scaled.max(axis=0) - scaled) * weights  # (f, m)
         value = -(shortfall.max(axis=1) + AUGMENTATION * shortfall.sum(axis=1))
     else:
         raise InputError(f"method must be 'tchebycheff' or 'weighted_sum', got {method!r}")
@@ -122,13 +122,13 @@ def preference_weights(preference: ArrayLike, objectives: int) -> Array:
 
 
 def desirability(scores: ArrayLike, low: ArrayLike, target: ArrayLike, shape: ArrayLike = 1.0) -> Array:
-    """Return how satisfying each score is: 0 up to `low`, 1 from `target`, ((y - low) / (target - low))^shape between.
+    """Return desirabilities: 0 up to `low`, 1 from `target` on, ((y - low) / (target - low))^shape in between.
 
     Args:
         scores: (n, m), higher is better. NaN has desirability 0.
-        low: (m,) or scalar, the score that is worth nothing.
-        target: (m,) or scalar, the score beyond which more is not better; above `low`.
-        shape: (m,) or scalar above 0; over 1 demands to be near the target, below 1 is content with less.
+        low: (m,) or scalar, highest score without any value.
+        target: (m,) or scalar, score beyond which more is not better; above `low`.
+        shape: (m,) or scalar above 0; above 1 only scores near the target count, below 1 smaller ones do too.
 
     Returns:
         (n, m) float64 in [0, 1].
@@ -148,12 +148,12 @@ def desirability(scores: ArrayLike, low: ArrayLike, target: ArrayLike, shape: Ar
         )
     if (power <= 0).any():
         raise InputError(f"shape must be above 0, got {power.tolist()}. 1 is a straight line")
-    share = np.clip((table - bottom) / (top - bottom), 0.0, 1.0)
-    return np.nan_to_num(share, nan=0.0) ** power
+    progress = np.clip((table - bottom) / (top - bottom), 0.0, 1.0)  # (n, m)
+    return np.nan_to_num(progress, nan=0.0) ** power
 
 
 def overall_desirability(desirabilities: ArrayLike, weights: ArrayLike = 1.0) -> Array:
-    """Return the weighted geometric mean of desirabilities, (n,): one worthless objective makes the whole worthless.
+    """Return the weighted geometric mean of desirabilities, (n,): one objective at 0 makes the whole 0.
 
     Args:
         desirabilities: (n, m) in [0, 1].
@@ -162,8 +162,8 @@ def overall_desirability(desirabilities: ArrayLike, weights: ArrayLike = 1.0) ->
     Source: Derringer and Suich 1980; weights as in Derringer 1994.
     """
     table = score_table(desirabilities, "desirabilities")
-    share = preference_weights(np.broadcast_to(weights, (table.shape[1],)), table.shape[1])
-    return np.prod(np.where(share > 0, table, 1.0) ** share, axis=1)
+    powers = preference_weights(np.broadcast_to(weights, (table.shape[1],)), table.shape[1])
+    return np.prod(np.where(powers > 0, table, 1.0) ** powers, axis=1)  # weight 0 gives factor 1, also for 0 ** 0
 
 
 def _front_rows(scores: ArrayLike) -> NDArray[np.int64]:
@@ -185,10 +185,10 @@ def _extreme_normal(scaled: Array) -> Array:
     """Return the unit normal of the plane through the best row of each objective, or that of equal weights."""
     m = scaled.shape[1]
     total = scaled.sum(axis=1)
-    extremes = np.array([scaled[np.lexsort((-total, -column))[0]] for column in scaled.T])
+    extremes = np.array([scaled[np.lexsort((-total, -column))[0]] for column in scaled.T])  # (m, m)
     normal = np.ones(m)
     if np.linalg.matrix_rank(extremes, tol=1e-9) == m:
         solved = np.linalg.solve(extremes, np.ones(m))
-        if float(solved.min()) > 0:
+        if float(solved.min()) > 0:  # a normal with a negative entry would reward worse scores
             normal = solved
     return np.asarray(normal / np.linalg.norm(normal))

@@ -20,7 +20,7 @@ def picked_candidate(run: RunData, pick: str = "best") -> Candidate:
     Raises:
         InputError: there is no such candidate, or it failed.
     """
-    by_number = _is_number(pick)
+    by_number = _is_number(pick)  # a number may name any candidate, also one outside the selection pool
     evaluations = {**run.evaluations("parent"), **run.evaluations()} if by_number else run.selection_pool()
     return run.candidate(pick_number(pick, evaluations, run.objectives))
 
@@ -33,11 +33,11 @@ def named_candidate(run: RunData, name: str) -> Candidate:
     """
     parents = {parent.name: parent for parent in run.candidates("parent")}
     text = name.strip()
-    if text in ("best", "knee") or _is_number(text):
+    if text in ("best", "knee") or _is_number(text):  # words win over a parent of that name
         return picked_candidate(run, text)
     if (parent := parents.get(text, parents.get(text.removeprefix("parent ")))) is not None:
         return parent
-    if "=" in text:
+    if "=" in text:  # after the parents: a folder's name may hold '='
         return picked_candidate(run, text)
     known = ["best", "knee", *parents]
     raise InputError(f"no candidate or parent {name!r}: a number, a preference, or a name. {near(name, known)}")

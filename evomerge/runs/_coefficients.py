@@ -40,9 +40,12 @@ def coefficients_frame(recipe: Recipe, layers: int, modules: Mapping[str, Sequen
             own = any(parameter in dict(source.parameters) for source in part.sources)
             whole = not own and not kinds.get(parameter, True)
             for source in [None] if whole else part.sources:
+                # task vectors start at the base: it has no coefficient
                 if source is not None and source.model == (part.base or recipe.base):
                     continue
+                # innermost first: the first that has a value wins
                 scopes = above if source is None else [source.parameters, *above]
+                # one row where no filter distinguishes modules
                 for module, value in _values(parameter, scopes, depth, layer, modules or {}):
                     rows.append((parameter, names[source.model] if source else "", layer, module, value))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -52,13 +55,14 @@ def _layers(recipe: Recipe, layers: int) -> Iterator[tuple[int, float, Slice]]:
     """Yield (layer of the merged model or OUTSIDE, depth in [0, 1] within its slice, slice)."""
     parts = list(recipe.slices) or [Slice(recipe.models)]
     yield OUTSIDE, 0.0, parts[0]  # mergekit's rule, see `weights.steps`
-    place = 0
+    merged_layer = 0
     for part in parts:
         first, end = (part.sources[0].layers or (0, layers)) if recipe.slices else (0, layers)
         length = end - first
         for index in range(length):
-            yield place, index / (length - 1) if length > 1 else 1.0, part
-            place += 1
+            # mergekit's depth: 0 to 1 within each slice
+            yield merged_layer, index / (length - 1) if length > 1 else 1.0, part
+            merged_layer += 1
 
 
 def _named(part: Slice, recipe: Recipe) -> set[str]:
@@ -69,14 +73,15 @@ def _named(part: Slice, recipe: Recipe) -> set[str]:
 def _values(
     parameter: str, scopes: Sequence[Parameters], depth: float, layer: int, modules: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Scalar]]:
-    """Yield (module, value); one row for all modules where no filter tells them apart."""
+    """Yield (module, value); a single row for all modules where no filter distinguishes them."""
     settings = [dict(scope)[parameter] for scope in scopes if parameter in dict(scope)]
     filters = [f for setting in settings for f in _filters(setting)]
+    # modules are parts of layers only
     parts = {ALL: ""} if not filters or layer == OUTSIDE else _parts(filters, modules)
     for module, tensor in parts.items():
         for setting in settings:
             value = evaluate_setting(setting, tensor, depth)
-            if value is not None:
+            if value is not None:  # None: no filter of this setting matches, so the next scope decides
                 yield module, value
                 break
 
@@ -87,11 +92,11 @@ def _filters(setting: Any) -> list[str]:
 
 
 def _parts(filters: Sequence[str], modules: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return module -> a text that stands for its tensors' names: what filters look for in names is in it."""
+    """Return module -> a text in which filters find what they would find in the names of its tensors."""
     known = {name: tuple(parts) for name, parts in modules.items()}
-    owned = {part for parts in known.values() for part in parts}
+    owned = {part for parts in known.values() for part in parts}  # parts of names that belong to a module
     found = {
         name: " ".join(parts) for name, parts in known.items() if any(f in part for f in filters for part in parts)
     }
     found |= {f: f for f in filters if not any(f in part for part in owned)}
-    return {**found, "other": ""}
+    return {**found, "other": ""}  # the empty text matches no filter, like tensors that no filter names

@@ -35,7 +35,7 @@ class Comparison:
     differences: Mapping[str, Difference]  # objective -> difference, in the metric's units, higher is better
     items: pd.DataFrame  # one row per objective and item, see `columns`
     left_out: int  # items that only one of the two has answered; they are in nothing above
-    shares: frozenset[str]  # objectives that are fractions of items; their differences are shown in points of 100
+    fractions: frozenset[str]  # objectives that are fractions of items; their differences are shown in points of 100
     averaged: tuple[str, ...]  # objectives that `overall` is the mean of
 
     def table(self) -> pd.DataFrame:
@@ -47,6 +47,7 @@ class Comparison:
             gain, better = self.differences[str(name)], found["better"]
             sides = (found["value.a"].mean(), found["value.b"].mean())
             counts = [int((better == side).sum()) for side in ("a", "b", "equal")]
+            # TABLE_COLUMNS
             rows.append((name, len(found), *sides, gain.value, gain.low, gain.high, gain.p, *counts))
         return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
 
@@ -55,25 +56,26 @@ class Comparison:
 
         On search items the best of many candidates looks better than it is, because its luck helped to choose it.
         """
+        # the mean of one objective is itself
         names = [*self.differences, *([self._mean()] if len(self.averaged) > 1 else [])]
         width = max(len(name) for name in names)
         lines = [f"{self.a} against {self.b}, {self._where()}:"]
         for row in self.table().itertuples(index=False):
             gain = self.differences[row.objective]
-            counts = f"better on {row.a_better} items, worse on {row.b_better}, alike on {row.equal}"
+            counts = f"better on {row.a_better} items, worse on {row.b_better}, equal on {row.equal}"
             lines.append(f"  {row.objective:<{width}}  {self._shown(gain, row.objective)}   {counts}")
         if len(self.averaged) > 1:
             lines.append(f"  {names[-1]:<{width}}  {self._shown(self.overall)}")
         lines.append(f"{self.verdict()}.")
         if self.left_out:
-            lines.append(f"{self.left_out} items that only one of them answered are left out.")
+            lines.append(f"{self.left_out} items with only one response are omitted.")
         return "\n".join(lines)
 
     def verdict(self) -> str:
         """Return one sentence, without its full stop."""
         gain = self.overall
-        if not gain.distinguishable:
-            return f"{self.a} and {self.b} cannot be told apart ({self._shown(gain)})"
+        if not gain.distinguishable:  # the interval holds 0
+            return f"{self.a} and {self.b} are not distinguishable ({self._shown(gain)})"
         return f"{self.a} is {'better' if gain.value > 0 else 'worse'} than {self.b} ({self._shown(gain)})"
 
     def __str__(self) -> str:
@@ -99,7 +101,7 @@ class Comparison:
         return element("div", {}, shown, element("p", {}, f"{self.verdict()}."))
 
     def _where(self) -> str:
-        return "held-out items" if self.split == "holdout" else "search items (which chose among the candidates)"
+        return "held-out items" if self.split == "holdout" else "search items (biased by selection)"
 
     def _mean(self) -> str:
         return (
@@ -108,10 +110,11 @@ class Comparison:
 
     def _shown(self, gain: Difference, objective: str | None = None) -> str:
         names = self.averaged if objective is None else (objective,)
-        scale, unit = (100.0, " points") if self.shares.issuperset(names) else (1.0, "")
+        # differences of accuracies are quoted in points
+        scale, unit = (100.0, " points") if self.fractions.issuperset(names) else (1.0, "")
         value, low, high = (scale * part for part in (gain.value, gain.low, gain.high))
         if not gain.has_interval:
-            return f"{value:+.3g}{unit}, no interval: one number per model"
+            return f"{value:+.3g}{unit}, no interval: one value per model"
         return f"{value:+.3g}{unit}, {gain.level:.0%} interval [{low:.3g}, {high:.3g}]"
 
 
@@ -120,10 +123,11 @@ def compare_models(
 ) -> Comparison:
     """Return how two candidates or parents of a run compare; see `Run.compare`."""
     models = [named_candidate(run, str(name)) for name in (a, b)]
+    # search items chose among the candidates, so that their scores are biased
     split = split or ("holdout" if all(run.answered_holdout(model.number) for model in models) else "search")
     names = [f"parent {model.name}" if model.kind == "parent" else f"candidate {model.number}" for model in models]
-    left, right = (run.responses(model.number, split) for model in models)
-    stands_in = run.config.items.stands_in if split == "holdout" else {}
+    left, right = (run.responses(model.number, split) for model in models)  # fewer responses where a race stopped one
+    stands_in = run.config.items.stands_in if split == "holdout" else {}  # held-out items may come from another task
     return compare((names[0], names[1]), (left, right), run.objectives, split=split, stands_in=stands_in, level=level)
 
 
@@ -175,18 +179,19 @@ def _common(
 ) -> tuple[tuple[list[Response], list[Response]], int]:
     """Return the responses to items that both answered, and how many items only one did.
 
-    Some candidates may have answered fewer items than others on purpose (a race); what they share is comparable.
+    Racing stops candidates early, so that some have fewer responses; common items stay comparable.
     """
     shared: dict[str, set[str]] = {}
-    alone: set[tuple[str, str]] = set()
+    alone: set[tuple[str, str]] = set()  # (task, item): two objectives of one task count an item once
     for objective in objectives:
         task = tasks.get(objective.task, objective.task)
         left, right = (set(values_of(rows, objective, task)) for rows in responses)
-        if not left & right:
+        if not left & right:  # without common items there is no pairing, and no interval
             raise InputError(
                 f"{names[0]} and {names[1]} have no answered item of {objective.name!r} in common "
                 f"({len(left)} and {len(right)} answered); compare candidates that are done"
             )
+        # objectives of one task: items answered in all of them
         shared[task] = shared.get(task, left & right) & left & right
         alone |= {(task, item) for item in left ^ right}
     a, b = ([r for r in rows if r.item in shared.get(r.task, ())] for rows in responses)
@@ -200,8 +205,8 @@ def _item_rows(
     key = metric_key(objective.metric, objective.filter)
     said = [{r.item: r.answer for r in rows if r.task == task and r.metric == key} for rows in kept]
     rows: list[tuple[object, ...]] = []
-    for item in sorted(left):
-        gain = objective.fitness(left[item]) - objective.fitness(right[item])
+    for item in sorted(left):  # `_common` has reduced both sides to the same items
+        gain = objective.fitness(left[item]) - objective.fitness(right[item])  # as fitness: above 0, a is better
         better = "equal" if gain == 0 else "a" if gain > 0 else "b"
         answers = (said[0].get(item, ""), said[1].get(item, ""))
         rows.append((objective.name, task, item, left[item], right[item], gain, better, *answers))

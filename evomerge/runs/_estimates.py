@@ -39,7 +39,7 @@ class ItemEstimate:
 
     def as_score(self) -> Score:
         """Return the score with an error that speaks about questions like these, as that of a plain mean does."""
-        sampling = self.value * (1.0 - self.value) / self.total
+        sampling = self.value * (1.0 - self.value) / self.total  # binomial variance of the mean over all search items
         return Score(self.value, float(np.sqrt(self.stderr**2 + sampling)), self.items)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -65,12 +65,13 @@ def recorded_estimates(archive: Archive) -> dict[int, dict[str, ItemEstimate]]:
 
 def search_answers(archive: Archive, number: int) -> tuple[Response, ...]:
     """Return a model's answers to search items: those that all were asked, and those that finalists answered too."""
+    # finalists answer `rest` at the end
     return (*archive.responses("search", number), *archive.responses("rest", number))
 
 
 def is_complete(responses: Iterable[Response], objective: Objective, items: Sequence[str]) -> bool:
     """Return whether every search item of an objective was answered."""
-    return values_of(responses, objective).keys() >= set(items)
+    return values_of(responses, objective).keys() >= set(items)  # ids, not counts: items may have several metrics
 
 
 def best_evaluation(
@@ -92,6 +93,7 @@ def best_evaluation(
     scores: dict[str, Score] = {}
     for objective in objectives:
         estimate = estimates.get(objective.name)
+        # full answers replace the estimate
         if estimate is None or is_complete(responses, objective, items[objective.task]):
             scores.update(evaluation_of(number, responses, (objective,)).scores)
         else:
@@ -113,7 +115,7 @@ def best_evaluations(
 ) -> dict[int, Evaluation]:
     """Return number -> the best evaluation known of each candidate; fully answered ones only where `full_only`."""
     estimates = recorded_estimates(archive)
-    complete_only = bool(estimates) and full_only(archive)
+    complete_only = bool(estimates) and full_only(archive)  # without estimates all candidates answered the same items
     found = {}
     for number in numbers:
         responses = search_answers(archive, number)
@@ -134,7 +136,7 @@ def estimates_frame(
     import pandas as pd
 
     rows = []
-    for number, estimates in sorted(recorded_estimates(archive).items()):
+    for number, estimates in sorted(recorded_estimates(archive).items()):  # (candidates,) in the order of proposals
         responses = search_answers(archive, number)
         for objective in objectives:
             estimate = estimates.get(objective.name)
@@ -142,6 +144,7 @@ def estimates_frame(
                 continue
             low, high = estimate.interval()
             complete = is_complete(responses, objective, items[objective.task])
+            # NaN until the candidate has answered everything, as finalists do
             full = evaluation_of(number, responses, (objective,)).scores[objective.name].value if complete else np.nan
             rows.append(
                 {
@@ -172,8 +175,8 @@ def estimates_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for name, rows in table.groupby("objective", sort=False):
-        known = rows.dropna(subset=["full"])
-        gap = known["estimate"] - known["full"]
+        known = rows.dropna(subset=["full"])  # (compared, columns)
+        gap = known["estimate"] - known["full"]  # above 0: the estimate was too high
         inside = (known["low"] <= known["full"]) & (known["full"] <= known["high"])
         found[str(name)] = {
             "items": int(rows["items"].median()),

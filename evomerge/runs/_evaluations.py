@@ -1,6 +1,6 @@
 """From stored responses to scores, the front, and the candidate to pick: pure functions of the archive's rows.
 
-Responses come first and fitness second: nothing here is stored, everything is computed again when asked.
+Responses are stored, fitness is not: everything here is computed anew from responses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def fitness_table(
     numbers = [number for number, row in rows.items() if row is not None]
     errors = [[evaluations[number].scores[o.name].stderr for o in objectives] for number in numbers]
     shape = (len(numbers), len(objectives))
-    fitness = np.array([rows[number] for number in numbers], dtype=float).reshape(shape)
+    fitness = np.array([rows[number] for number in numbers], dtype=float).reshape(shape)  # (n, m) also for n = 0
     return numbers, fitness, np.array(errors, dtype=float).reshape(shape)
 
 
@@ -46,6 +46,7 @@ def answered_everything(observed: Iterable[Event]) -> set[int]:
     return {
         event.candidate
         for event in observed
+        # errors of 0: all items, nothing sampled
         if event.candidate is not None and not any(event.payload.get("stderr") or (1.0,))
     }
 
@@ -63,7 +64,7 @@ def front_numbers(evaluations: Mapping[int, Evaluation], objectives: tuple[Objec
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     if not numbers:
         return []
-    kept = np.flatnonzero(non_dominated(fitness, duplicates=False))
+    kept = np.flatnonzero(non_dominated(fitness, duplicates=False))  # (f,) indices
     return [numbers[i] for i in sorted(kept, key=lambda i: (-Objectives(objectives).scalarise(fitness[i]), numbers[i]))]
 
 
@@ -78,7 +79,7 @@ def pick_number(pick: str, evaluations: Mapping[int, Evaluation], objectives: tu
     """
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     text = pick.strip()
-    if text.lstrip("-").isdigit():
+    if text.lstrip("-").isdigit():  # a leading minus names a parent
         if int(text) not in evaluations:
             raise InputError(f"--pick {text}: no such candidate; see: evomerge trials")
         if (failure := evaluations[int(text)].failure) is not None:
@@ -99,7 +100,7 @@ def reference_point(parents: Mapping[int, Evaluation], objectives: tuple[Objecti
     It is fixed by the parents, so that hypervolumes of one run can be compared over time. Without parents it is 0.
     """
     _, fitness, _ = fitness_table(parents, objectives)
-    worst = fitness.min(axis=0) if len(fitness) else np.zeros(len(objectives))
+    worst = fitness.min(axis=0) if len(fitness) else np.zeros(len(objectives))  # (m,)
     return {objective.name: objective.fitness(float(value)) for objective, value in zip(objectives, worst, strict=True)}
 
 
@@ -110,7 +111,7 @@ def preference_of(text: str, objectives: Sequence[Objective], option: str = "--p
         InputError: the text is no preference, or names no objective; `option` is what the message calls it.
     """
     names = [objective.name for objective in objectives]
-    weights = dict.fromkeys(names, 0.0)
+    weights = dict.fromkeys(names, 0.0)  # objectives that the text leaves out do not count
     also = "best, knee, a candidate's number, or " if option == "--pick" else ""
     for part in text.split(","):
         name, separator, value = part.partition("=")
@@ -155,7 +156,7 @@ def finalists(
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     if not numbers:
         return []
-    ranked = [
+    ranked = [  # stable sort: ties keep the order of proposals
         numbers[i] for i in np.argsort([-Objectives(objectives).scalarise(row) for row in fitness], kind="stable")
     ]
-    return list(dict.fromkeys([*ranked[:most], numbers[knee(fitness)]]))
+    return list(dict.fromkeys([*ranked[:most], numbers[knee(fitness)]]))  # the knee is often among the best already

@@ -1,4 +1,4 @@
-"""Taking a candidate away: as a model folder with its lineage, as a mergekit YAML, or as a recipe."""
+"""Export of a candidate: as a model folder with its lineage, as a mergekit YAML, or as a recipe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
-    if rank is not None and form != "lora":
+    if rank is not None and form != "lora":  # refused, not ignored: the user expects a smaller file
         raise InputError(f"a rank is for --as lora, got --as {form}")
     candidate = picked_candidate(run, pick)
     if form in ("mergekit", "recipe"):
@@ -47,19 +47,20 @@ def export_candidate(run: RunData, to: str | Path, *, pick: str, form: str, rank
         return f"wrote candidate {candidate.number} as a {form} file: {to}"
     from evomerge.engine import export
 
-    _check_revisions(candidate.recipe)
+    _check_revisions(candidate.recipe)  # before hours of merging
     if form == "lora":
         text = write_lora(candidate.recipe, to, rank, lambda lora: model_card(run, candidate, lora))
         return f"wrote candidate {candidate.number} to {text}"
     report = export(candidate.recipe, to, card=model_card(run, candidate))
-    stored = run.fingerprint(candidate.number)
+    stored = run.fingerprint(candidate.number)  # '' where the run scored no weights, as with synthetic objectives
+    # resident: of the weights before they were cast to out_dtype
     scored = report.resident_fingerprint or report.fingerprint
     if stored and scored != stored:
         raise InputError(
-            f"the exported weights (fingerprint {scored}) are not those that were scored ({stored}); "
+            f"the exported weights (fingerprint {scored}) differ from the scored weights ({stored}); "
             "another version of torch or evomerge may round differently: compare with evomerge replay"
         )
-    proof = ", the weights that were scored" if stored else ""
+    proof = ", equal to the scored weights" if stored else ""
     return (
         f"wrote candidate {candidate.number} to {report.folder} "
         f"({report.bytes / 1e6:.1f} MB, fingerprint {report.fingerprint}{proof})" + findings_text(report.findings)
@@ -91,7 +92,7 @@ def write_lora(recipe: Recipe, to: str | Path, rank: int | str | None, card: Cal
 
 
 def findings_text(findings: Sequence[str]) -> str:
-    """Return what is odd about an exported folder, a line each; '' when all is well."""
+    """Return the findings about an exported folder, a line each; '' without any."""
     return "".join(f"\n  note: {finding}" for finding in findings)
 
 
@@ -101,7 +102,7 @@ def write_text(text: str, to: str | Path) -> None:
         sys.stdout.write(text)
         return
     try:
-        with open(to, "x", encoding="utf-8") as file:
+        with open(to, "x", encoding="utf-8") as file:  # 'x' refuses an existing file without a race
             file.write(text)
     except FileExistsError:
         raise InputError(f"{to} exists; choose another name, or remove it first") from None
@@ -113,8 +114,8 @@ def _heading(run: RunData, candidate: Candidate, form: str) -> str:
     lines = [f"candidate {candidate.number} of {run.folder.name}; recipe {candidate.recipe.digest[:16]}"]
     reader = "mergekit-yaml this.yaml out" if form == "mergekit" else "evomerge merge this.yaml --to out"
     lines.append(f"merge it: {reader}")
-    if form == "mergekit" and candidate.recipe.method.startswith(("dare", "della")):
-        lines.append("mergekit draws random masks of its own, so its weights will differ from those that were scored")
+    if form == "mergekit" and candidate.recipe.method.startswith(("dare", "della")):  # mergekit seeds no generator
+        lines.append("mergekit draws other random masks, so its weights differ from the scored ones")
     return "\n".join(lines)
 
 
@@ -124,6 +125,7 @@ def _check_revisions(recipe: Recipe) -> None:
     for name, revision in recipe.revisions:
         if (found := revision_of(name)) != revision:
             raise InputError(
-                f"model {name!r} has changed since the search (revision {found[:12]}, was {revision[:12]}), "
-                "so this export would be another model than the one that was scored; put the old files back"
+                f"model {name!r} has changed since the search (revision {found[:12]}, was "
+                f"{revision[:12]}), so the export would differ from the scored model; restore the old "
+                "files"
             )

@@ -67,17 +67,17 @@ def table_text(table: pd.DataFrame) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.4g}"
-    text = "" if value is None or str(value) == "<NA>" else str(value)
+    text = "" if value is None or str(value) == "<NA>" else str(value)  # pandas' NA has no truth value to test
     return text if len(text) <= 24 else text[:21] + "..."
 
 
 def plain(value: object) -> object:
     """Return a cell as JSON knows it: NaN and missing become null, NumPy scalars become Python's."""
-    plain = value.item() if hasattr(value, "item") else value
+    plain = value.item() if hasattr(value, "item") else value  # numpy scalars are no JSON
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _prepared(path: str) -> None:
     parent = Path(path).resolve().parent
-    if not parent.is_dir():
+    if not parent.is_dir():  # pandas' own message names neither file nor remedy
         raise InputError(f"file {path!r}: the folder {parent} does not exist; create it first")

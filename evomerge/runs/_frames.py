@@ -15,8 +15,8 @@ from evomerge.space import SearchSpace
 if TYPE_CHECKING:
     import pandas as pd
 
-AnswerFlags = Mapping[int, Mapping[tuple[str, str], float]]  # candidate -> (kind, objective) -> share of its answers
-_FIELDS = {"score": "value", "stderr": "stderr", "items": "items"}
+AnswerFlags = Mapping[int, Mapping[tuple[str, str], float]]  # candidate -> (kind, objective) -> fraction of its answers
+_FIELDS = {"score": "value", "stderr": "stderr", "items": "items"}  # column prefix -> field of `Score`
 SCORED = ("score", "stderr", "items")
 
 
@@ -66,7 +66,7 @@ def trials_frame(
     rows = []
     for candidate in candidates:
         number, outcome = candidate.number, outcomes.get(candidate.number)
-        waiting = "running" if number in submitted else "pending"
+        waiting = "running" if number in submitted else "pending"  # no outcome yet
         row: dict[str, Any] = {
             "candidate": number,
             "status": waiting if outcome is None else "done" if outcome.done else "failed",
@@ -77,14 +77,16 @@ def trials_frame(
         }
         row.update(score_cells(evaluations.get(number), objectives))
         genes = space.phenotype(np.array(candidate.genotype))
+        # None where the chosen method ignores the gene
         row.update({f"gene.{name}": genes.get(name) for name in space.names})
-        row.update({f"{kind}.{name}": share for (kind, name), share in flags.get(number, {}).items()})
+        row.update({f"{kind}.{name}": fraction for (kind, name), fraction in flags.get(number, {}).items()})
         rows.append(row)
-    seen = {key for shares in flags.values() for key in shares}
+    # columns only for flags that occurred: most runs have none
+    seen = {key for fractions in flags.values() for key in fractions}
     columns = ["candidate", "status", "failure", "seconds", "worker", "digest", *score_columns(objectives)]
     columns += [f"gene.{name}" for name in space.names]
     columns += [f"{kind}.{o.name}" for kind in ANSWER_FLAGS for o in objectives if (kind, o.name) in seen]
-    if any(age is not None for age in staleness.values()):
+    if any(age is not None for age in staleness.values()):  # synchronous controllers have no staleness
         columns.append("staleness")
         for row in rows:
             row["staleness"] = staleness.get(row["candidate"])
@@ -94,6 +96,7 @@ def trials_frame(
 def flag_metrics(objectives: Sequence[Objective]) -> dict[tuple[str, str], tuple[str, str]]:
     """Return (task, metric under which it is stored) -> (truncated or unextracted, objective)."""
     return {
+        # only parsing depends on the filter
         (o.task, metric_key(kind, o.filter if kind == UNEXTRACTED else "none")): (kind, o.name)
         for kind in ANSWER_FLAGS
         for o in objectives
@@ -114,7 +117,7 @@ def events_frame(events: Iterable[Event]) -> pd.DataFrame:
 
     rows = [(e.seq, e.time, e.seconds, e.kind, e.candidate, e.payload) for e in events]
     table = pd.DataFrame(rows, columns=["seq", "time", "seconds", "kind", "candidate", "payload"])
-    return table.assign(time=pd.to_datetime(table["time"], unit="s", utc=True))
+    return table.assign(time=pd.to_datetime(table["time"], unit="s", utc=True))  # seconds since 1970 -> UTC
 
 
 def parents_frame(

@@ -51,18 +51,19 @@ class Front(pd.DataFrame):
         """Return candidate -> what it is outstanding in: 'best overall', 'knee', 'best add' ..."""
         goals = self.attrs.get("goals", {})
         objectives = self._objectives()
-        real = self[self["candidate"].notna()]  # predicted points have no candidate number
+        real = self[self["candidate"].notna()]  # predicted points have no candidate to be named by
         if not len(real):
             return {}
+        # (f, m) as fitness: minimised objectives change sign
         scores = np.column_stack([real[f"score.{name}"].astype(float) * goals.get(name, 1.0) for name in objectives])
         numbers = [int(value) for value in real["candidate"]]
-        weights = np.array([self.attrs.get("weights", {}).get(name, 1.0) for name in objectives])
+        weights = np.array([self.attrs.get("weights", {}).get(name, 1.0) for name in objectives])  # (m,)
         found: dict[int, list[str]] = {numbers[int(np.argmax(scores @ weights))]: ["best overall"]}
-        if len(numbers) > 2 and len(objectives) > 1:
+        if len(numbers) > 2 and len(objectives) > 1:  # a knee lies between two ends
             found.setdefault(numbers[knee(scores)], []).append("knee")
         if len(objectives) > 1:
-            for place, name in enumerate(objectives):
-                found.setdefault(numbers[int(np.argmax(scores[:, place]))], []).append(f"best {name}")
+            for position, name in enumerate(objectives):
+                found.setdefault(numbers[int(np.argmax(scores[:, position]))], []).append(f"best {name}")
         return found
 
     def _objectives(self) -> list[str]:
@@ -73,6 +74,7 @@ def front_table(frame: pd.DataFrame, objectives: Sequence[Objective]) -> Front:
     """Return a frame of front points as a `Front`, which knows in which direction each objective is better."""
     front = Front(frame)
     names = [objective.name for objective in objectives]
+    # pandas copies attrs along with the frame
     front.attrs["weights"] = dict(zip(names, Objectives(objectives).weights().tolist(), strict=True))
     front.attrs["goals"] = {objective.name: objective.fitness(1.0) for objective in objectives}
     return front
@@ -86,15 +88,15 @@ def _picture(front: pd.DataFrame, names: Sequence[str]) -> Html:
     """Return two objectives as a small plane, with the range of each axis written at its ends."""
     spans = [(float(front[f"score.{name}"].min()), float(front[f"score.{name}"].max())) for name in names]
 
-    def place(value: float, axis: int) -> float:
+    def position(value: float, axis: int) -> float:
         low, high = spans[axis]
-        share = (value - low) / (high - low) if high > low else 0.5
-        return 16 + (_SIDE - 32) * (share if axis == 0 else 1 - share)
+        fraction = (value - low) / (high - low) if high > low else 0.5  # one point, or equal scores: the middle
+        return 16 + (_SIDE - 32) * (fraction if axis == 0 else 1 - fraction)  # SVG's y axis points down
 
     dots = [
         element(
             "circle",
-            {"cx": place(row[f"score.{names[0]}"], 0), "cy": place(row[f"score.{names[1]}"], 1), "r": 4.0},
+            {"cx": position(row[f"score.{names[0]}"], 0), "cy": position(row[f"score.{names[1]}"], 1), "r": 4.0},
             element("title", {}, f"candidate {_name(row['candidate'])}"),
         )
         for _, row in front.iterrows()

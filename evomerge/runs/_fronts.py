@@ -43,7 +43,7 @@ class FrontRequest:
 
     predicted: int = 0  # most predicted points, spread over their front
     where: tuple[str, ...] = ()  # constraints, see `constraints`
-    beats_parents: bool = False  # only what no parent dominates
+    beats_parents: bool = False  # only points that no parent dominates
     prefer: str | None = None  # 'add=2,sort=1': best first by this preference
     desire: str | None = None  # 'add=0.5..0.9,sort=0.2..0.8': best first by desirability
 
@@ -77,29 +77,31 @@ class FrontAnswer:
         """Return candidate (missing where only predicted), measured, then score.*, stderr.*, in the metrics' units."""
         import pandas as pd
 
+        # the columns' order
         table: dict[str, Any] = {"candidate": list(self.candidates), "measured": list(self.measured)}
-        for place, objective in enumerate(self.objectives):
-            table[f"score.{objective.name}"] = [objective.fitness(float(value)) for value in self.fitness[:, place]]
-        for place, objective in enumerate(self.objectives):
-            table[f"stderr.{objective.name}"] = self.stderr[:, place]
+        for index, objective in enumerate(self.objectives):
+            table[f"score.{objective.name}"] = [objective.fitness(float(value)) for value in self.fitness[:, index]]
+        for index, objective in enumerate(self.objectives):
+            table[f"stderr.{objective.name}"] = self.stderr[:, index]
         frame = pd.DataFrame(table)
-        whole = None not in self.candidates
+        whole = None not in self.candidates  # int64 has no missing value; Int64 does
         return frame.astype({"candidate": "int64" if whole else "Int64", "measured": bool})
 
     def points(self) -> list[dict[str, Any]]:
         """Return the rows as plain data, the form of `front --json`; predicted ones with interval and genotype."""
         rows = []
-        for place, (number, measured) in enumerate(zip(self.candidates, self.measured, strict=True)):
+        for index, (number, measured) in enumerate(zip(self.candidates, self.measured, strict=True)):
             row: dict[str, Any] = {
                 "candidate": number,
                 "measured": measured,
-                "score": self._by_name(self.fitness[place], turn=True),
-                "stderr": self._by_name(self.stderr[place]),
+                "score": self._by_name(self.fitness[index], turn=True),
+                "stderr": self._by_name(self.stderr[index]),
             }
-            if number is None:
-                ends = [self._by_name(self.low[place], turn=True), self._by_name(self.high[place], turn=True)]
+            if number is None:  # measured points have stderr instead, and their genotype is in the trials
+                ends = [self._by_name(self.low[index], turn=True), self._by_name(self.high[index], turn=True)]
+                # a minimised objective swaps the ends
                 row["interval"] = {name: sorted(end[name] for end in ends) for name in ends[0]}
-                row["genotype"] = [float(gene) for gene in self.genotypes[place]]
+                row["genotype"] = [float(gene) for gene in self.genotypes[index]]
             rows.append(row)
         return rows
 
@@ -111,7 +113,7 @@ class FrontAnswer:
 
 
 def front_of(run: RunData, request: FrontRequest = MEASURED) -> FrontAnswer:
-    """Return the front of a run as it is asked for.
+    """Return the front of a run as requested.
 
     Conditions come first, the search's own constraints and those of the request: the front is that of the candidates
     that meet them. Predicted points are those of the
@@ -123,15 +125,17 @@ def front_of(run: RunData, request: FrontRequest = MEASURED) -> FrontAnswer:
     objectives = run.objectives
     numbers, fitness, stderr = fitness_table(run.feasible(), objectives)
     genotype = {candidate.number: candidate.genotype for candidate in run.candidates()}
-    kept_by = _Filter.of(run, request)
+    kept_by = _Filter.of(run, request)  # its parents' scores are read once for both uses
     kept = kept_by.mask(fitness)
+    # the search's own constraints may leave an empty front
     if len(numbers) and (request.where or request.beats_parents):
         kept_by.require(kept, fitness)
     rows = list(np.flatnonzero(kept))
+    # indices into numbers
     members = [rows[i] for i in np.flatnonzero(non_dominated(fitness[rows], duplicates=False))] if rows else []
     order = sorted(members, key=lambda i: (-Objectives(objectives).scalarise(fitness[i]), numbers[i]))
     m, d = len(objectives), run.space.dimension
-    nothing = np.full((len(order), m), np.nan)
+    nothing = np.full((len(order), m), np.nan)  # (f, m) measured points have no prediction interval
     answer = FrontAnswer(
         objectives,
         tuple(numbers[i] for i in order),
@@ -189,7 +193,7 @@ def front_volume(run: RunData) -> float:
 
 def _volume(run: RunData, numbers: Sequence[int]) -> float:
     evaluations, reference = run.evaluations(), reference_of(run)
-    point = [objective.fitness(reference[objective.name]) for objective in run.objectives]
+    point = [objective.fitness(reference[objective.name]) for objective in run.objectives]  # (m,)
     rows = [evaluations[number].fitness(run.objectives) for number in numbers]
     return hypervolume(np.array(rows, dtype=float), point) if rows else 0.0
 
@@ -199,17 +203,18 @@ def remeasured_lines(run: RunData) -> list[str]:
     predicted, measured = _remeasured(run)
     if not len(measured):
         return []
-    known = ~np.isnan(measured).any(axis=1)
+    known = ~np.isnan(measured).any(axis=1)  # (r,) a failed evaluation has no fitness to compare
     if not known.any():
         return [f"{len(measured)} predicted points were re-measured, and all failed"]
     value, sd, low, high = (part[known] for part in predicted)
+    # the check reads no genotypes: fitness stands in
     front = PredictedFront(value, value, sd, low, high, np.zeros(len(value), dtype=bool), LEVEL)
     check = check_front(front, measured[known])
     lines = [f"{len(value)} predicted points were re-measured (on the search items):"]
-    for place, objective in enumerate(run.objectives):
+    for index, objective in enumerate(run.objectives):
         lines.append(
-            f"  {objective.name}: predicted too high by {check.bias[place]:+.3g} on average, "
-            f"error {check.rmse[place]:.3g}, {check.coverage[place]:.0%} inside the {LEVEL:.0%} interval"
+            f"  {objective.name}: predicted too high by {check.bias[index]:+.3g} on average, "
+            f"error {check.rmse[index]:.3g}, {check.coverage[index]:.0%} inside the {LEVEL:.0%} interval"
         )
     return lines
 
@@ -222,7 +227,7 @@ def _remeasured(run: RunData) -> tuple[tuple[Array, ...], Array]:
     m = len(run.objectives)
     predicted = tuple(
         np.array([row for event in events for row in event.payload[part]], dtype=float).reshape(-1, m)
-        for part in ("fitness", "sd", "low", "high")
+        for part in ("fitness", "sd", "low", "high")  # four arrays (r, m), recorded before the points were measured
     )
     numbers = [number for event in events for number in event.payload["numbers"]]
     found = [evaluations[n].fitness(run.objectives) if n in evaluations else None for n in numbers]
@@ -242,7 +247,7 @@ class _Filter:
     @classmethod
     def of(cls, run: RunData, request: FrontRequest) -> _Filter:
         evaluations = run.evaluations("parent")
-        scores = parent_scores(run.candidates("parent"), evaluations)
+        scores = parent_scores(run.candidates("parent"), evaluations)  # names in constraints refer to these
         _, parents, _ = fitness_table(evaluations, run.objectives)
         constraints = (*(run.constraints() or ()), *read_constraints(request.where, run.objectives, scores))
         return cls(run, request, constraints, parents)
@@ -250,7 +255,7 @@ class _Filter:
     def mask(self, fitness: Array) -> Mask:
         """Return which rows of fitness (n, m) are let through."""
         scores = self._scores(fitness)
-        kept = np.ones(len(fitness), dtype=bool)
+        kept = np.ones(len(fitness), dtype=bool)  # (n,)
         for constraint in self.constraints:
             kept &= constraint.met(scores)
         if self.request.beats_parents and len(self.parents) and len(fitness):
@@ -260,7 +265,7 @@ class _Filter:
     def require(self, kept: Mask, fitness: Array) -> None:
         """Raise InputError where nothing is let through."""
         scores = self._scores(fitness)
-        met = np.ones(len(fitness), dtype=bool)
+        met = np.ones(len(fitness), dtype=bool)  # (n,) constraints only: the two reasons get two messages
         for constraint in self.constraints:
             met &= constraint.met(scores)
         require_feasible(met, scores, self.constraints, self.run.objectives)
@@ -281,14 +286,14 @@ def _with_predictions(run: RunData, answer: FrontAnswer, count: int, kept_by: _F
     front = found.front()
     errors = errors_of(found)
     warnings = tuple(reasons_to_doubt(found, front, errors))
-    kept = kept_by.mask(front.scores) & ~front.extrapolates
+    kept = kept_by.mask(front.scores) & ~front.extrapolates  # (q,) extrapolated points are too uncertain to show
     if len(answer.fitness):
-        kept &= ~np.asarray(dominates(answer.fitness[None], front.scores[:, None])).any(axis=1)
+        kept &= ~np.asarray(dominates(answer.fitness[None], front.scores[:, None])).any(axis=1)  # (q, f) -> (q,)
     rows = np.flatnonzero(kept)
     if len(rows) == 0:
-        more = ("no predicted point goes beyond what was measured",)
+        more = ("no predicted point improves on the measured front",)
         return replace(answer, surrogates=found, errors=errors, warnings=(*warnings, *more))
-    rows = rows[representatives(front.scores[rows], count)]
+    rows = rows[representatives(front.scores[rows], count)]  # spread over the front, not the densest part
     return replace(
         answer,
         candidates=(*answer.candidates, *[None] * len(rows)),
@@ -306,20 +311,21 @@ def _with_predictions(run: RunData, answer: FrontAnswer, count: int, kept_by: _F
 def _ordered(answer: FrontAnswer, request: FrontRequest) -> FrontAnswer:
     """Return the answer with its rows in the order of the preference or of the desirability, where one is given."""
     if request.prefer is not None and request.desire is not None:
-        raise InputError("a preference and desirabilities both order the front; give one of them")
+        raise InputError("--prefer and --desire both rank the front; use one of them")
     if len(answer.fitness) == 0:
         return answer
     if request.prefer is not None:
         weights = np.array(preference_of(request.prefer, answer.objectives, "--prefer"), dtype=float)
         low, high = answer.fitness.min(axis=0), answer.fitness.max(axis=0)
+        # (f, m) from the ideal point
         shortfall = (high - answer.fitness) / np.where(high > low, high - low, 1.0) * weights
-        worth = -(shortfall.max(axis=1) + AUGMENTATION * shortfall.sum(axis=1))
+        worth = -(shortfall.max(axis=1) + AUGMENTATION * shortfall.sum(axis=1))  # (f,) augmented Tchebycheff
     elif request.desire is not None:
         low, high = _desired(request.desire, answer.objectives)
         worth = overall_desirability(desirability(answer.fitness, low, high))
     else:
         return answer
-    order = np.argsort(-worth, kind="stable")
+    order = np.argsort(-worth, kind="stable")  # ties keep "best overall first"
     return replace(
         answer,
         candidates=tuple(answer.candidates[i] for i in order),
@@ -328,7 +334,7 @@ def _ordered(answer: FrontAnswer, request: FrontRequest) -> FrontAnswer:
 
 
 def _desired(text: str, objectives: Sequence[Objective]) -> tuple[Array, Array]:
-    """Return fitness that is worth nothing and fitness that is all that is wanted, (m,) each."""
+    """Return the fitness of desirability 0 and that of desirability 1, (m,) each."""
     names = [objective.name for objective in objectives]
     ends: dict[str, tuple[float, float]] = {}
     for part in text.split(","):
@@ -346,6 +352,7 @@ def _desired(text: str, objectives: Sequence[Objective]) -> tuple[Array, Array]:
     # an objective that is not named is always good enough
     free = (-np.finfo(float).max / 4, -np.finfo(float).max / 8)
     turned = [
+        # the metric's units -> fitness
         tuple(objective.fitness(end) for end in ends[objective.name]) if objective.name in ends else free
         for objective in objectives
     ]

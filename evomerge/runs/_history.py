@@ -1,4 +1,4 @@
-"""How a search went: the best so far with its interval, the front and its hypervolume, candidate by candidate."""
+"""Progress of a search: incumbent with its interval, front size and hypervolume, candidate by candidate."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def history_frame(run: RunData, level: float = 0.95) -> pd.DataFrame:
     objectives, finished = run.objectives, finish_seconds(run)
     numbers, fitness, errors = fitness_table(run.feasible(), objectives)
     weights = Objectives(objectives).weights()
-    reach = normal_reach(level)
+    reach = normal_reach(level)  # 1.96 at 95%
     point = _reference_fitness(run)
     volumes = hypervolume_history(fitness, point)
     front: np.ndarray | None = None
-    best, error, incumbent = -math.inf, 0.0, -1
+    best, error, incumbent = -math.inf, 0.0, -1  # replaced by the first row
     rows = []
-    for place, number in enumerate(numbers):
-        value = Objectives(objectives).scalarise(fitness[place])
-        stderr = float(np.sqrt(((weights * errors[place]) ** 2).sum()))
-        if value > best:
+    for index, number in enumerate(numbers):
+        value = Objectives(objectives).scalarise(fitness[index])
+        stderr = float(np.sqrt(((weights * errors[index]) ** 2).sum()))
+        if value > best:  # strictly: the earlier candidate stays on a tie
             best, error, incumbent = value, stderr, number
-        front = extend_front(front, fitness[place], duplicates=False)
-        span = (best - reach * error, best + reach * error)
+        front = extend_front(front, fitness[index], duplicates=False)
+        span = (best - reach * error, best + reach * error)  # ignores that the best of many is biased upward
         moment = finished.get(number, math.nan)
         size = 0 if front is None else len(front)
-        rows.append((number, moment, value, stderr, incumbent, best, *span, size, float(volumes[place])))
+        rows.append((number, moment, value, stderr, incumbent, best, *span, size, float(volumes[index])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -64,10 +64,10 @@ def hypervolume_frame(run: RunData) -> pd.DataFrame:
     numbers, fitness, _ = fitness_table(run.feasible(), run.objectives)
     finished = finish_seconds(run)
     every = sorted(finished)
-    table = np.full((len(every), len(run.objectives)), np.nan)
-    place = {number: index for index, number in enumerate(every)}
+    table = np.full((len(every), len(run.objectives)), np.nan)  # (n, m) NaN rows add no volume
+    row_of = {number: index for index, number in enumerate(every)}
     for number, row in zip(numbers, fitness, strict=True):
-        table[place[number]] = row
+        table[row_of[number]] = row
     history = hypervolume_history(table, _reference_fitness(run))
     return pd.DataFrame({"candidate": every, "seconds": [finished[number] for number in every], "hypervolume": history})
 
@@ -76,6 +76,7 @@ def finish_seconds(run: RunData) -> dict[int, float]:
     """Return candidate -> active seconds of the run when it was finished on the search items."""
     with run.open_archive() as archive:
         events = [event for event in archive.events("finished") if event.payload.get("split") == "search"]
+    # the last one counts where a resumed run evaluated again
     return {e.candidate: e.seconds for e in events if e.candidate is not None and e.candidate >= 0}
 
 

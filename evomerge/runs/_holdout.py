@@ -33,7 +33,7 @@ class Final:
     gain: Difference | None = None  # over the best parent; None for parents
     against: str = ""  # the best parent's name
     joint: Difference | None = None  # the same gain with an interval that holds for all finalists together
-    in_points: bool = True  # all that is compared are shares of items; otherwise each has a unit of its own
+    in_points: bool = True  # every compared objective is a fraction of items; otherwise units differ
     averaged: tuple[str, ...] = ()  # objectives that `score` and the gains are means of
 
 
@@ -41,10 +41,11 @@ def finals_of(run: RunData) -> list[Final]:
     """Return finalists and parents of a run on the held-out items; see `compare_finals`."""
     plan, stands_in = run.config.items.holdout, run.config.items.stands_in
     with run.open_archive() as archive:
-        people = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
-        done = [c for c in people if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]
+        models = sorted(archive.candidates(), key=lambda candidate: (candidate.number < 0, candidate.number))
+        # a finalist may have failed, or the budget ended first
+        done = [c for c in models if (outcome := archive.outcome(c.number, "holdout")) and outcome.done]
         responses = {c.number: archive.responses("holdout", c.number) for c in done} if plan else {}
-    names = {c.number: f"parent {c.name}" if c.kind == "parent" else f"candidate {c.number}" for c in people}
+    names = {c.number: f"parent {c.name}" if c.kind == "parent" else f"candidate {c.number}" for c in models}
     return compare_finals(responses, names, run.objectives, stands_in)
 
 
@@ -69,20 +70,22 @@ def compare_finals(
     """
     parents = {number: rows for number, rows in responses.items() if number < 0}
     finals = []
-    others = {names[parent]: answers for parent, answers in parents.items()}
+    others = {names[parent]: answers for parent, answers in parents.items()}  # the same parents for every finalist
     candidates = {names[number]: rows for number, rows in responses.items() if number >= 0 and parents}
     compared = Objectives(objectives).scores()
+    # simultaneous intervals need all finalists at once
     joint = joint_gains(candidates, others, compared, stands_in=stands_in)
     names_of = tuple(objective.name for objective in compared)
     in_points = all(objective.kind == "task" for objective in compared)
     for number, rows in responses.items():
         scores = evaluation_of(number, rows, objectives, stands_in).scores
         gain, against = None, ""
-        if number >= 0 and parents:
+        if number >= 0 and parents:  # parents are the yardstick and have no gain
             against, gain = gain_over_best(rows, others, compared, stands_in=stands_in)
         together = joint.get(names[number]) if number >= 0 else None
         mean = mean_score(scores, compared)
         finals.append(Final(number, names[number], mean, scores, gain, against, together, in_points, names_of))
+    # False sorts first: parents
     return sorted(finals, key=lambda final: (final.number >= 0, -final.score.value, final.number))
 
 
@@ -90,6 +93,7 @@ def mean_score(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> 
     """Return the mean fitness over objectives, whose errors are taken as independent: their items differ."""
     count = len(objectives)
     value = sum(objective.fitness(scores[objective.name].value) for objective in objectives) / count
+    # standard error of a mean of independent terms
     stderr = math.sqrt(sum(scores[objective.name].stderr ** 2 for objective in objectives)) / count
     return Score(value, stderr, sum(scores[objective.name].items for objective in objectives))
 
@@ -109,13 +113,13 @@ def generalisation_frame(
     rows = []
     for final in finals:
         before = searched.get(final.number)
-        if before is None or before.failure is not None:
+        if before is None or before.failure is not None:  # without a search score there is nothing to set beside
             continue
         kind = "parent" if final.number < 0 else "candidate"
         for objective in objectives:
             pair = (before.scores[objective.name], final.scores[objective.name])
             rows.append((final.number, final.name, kind, objective.name, *_cells(pair)))
-        if len(Objectives(objectives).scores()) > 1 and final.in_points:
+        if len(Objectives(objectives).scores()) > 1 and final.in_points:  # different units have no mean
             pair = (mean_score(before.scores, Objectives(objectives).scores()), final.score)
             rows.append((final.number, final.name, kind, MEAN, *_cells(pair)))
     return pd.DataFrame(rows, columns=list(GENERALISATION_COLUMNS))

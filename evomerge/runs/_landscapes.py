@@ -1,4 +1,4 @@
-"""Which genes mattered, and what the landscape looks like through a candidate: frames for figures and for people."""
+"""Gene importance, and slices of the surrogates' landscape through a candidate, as frames."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from evomerge.runs._evaluations import fitness_table
 from evomerge.runs._fitted_surrogates import LEVEL, RunSurrogates, surrogates_of
 from evomerge.runs._run_data import RunData
 from evomerge.surrogates import (
-    binned_shares,
+    binned_variance_fractions,
     partial_rank_correlation,
     path_between,
     predict,
     rank_correlation,
     slice_points,
-    variance_shares,
+    sobol_indices,
 )
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ LANDSCAPE_COLUMNS = (*("kind", "line", "position", "value", "objective", "score"
 
 
 def importance_frame(run: RunData) -> pd.DataFrame:
-    """Return which genes mattered, one row per gene and objective, in the region that was searched.
+    """Return gene importance within the searched region, one row per gene and objective.
 
     Columns:
         gene, objective: names.
-        alone: share of the surrogate's variance over the whole space that is due to the gene alone, [0, 1]; missing
+        alone: fraction of the surrogate's variance over the whole space that is due to the gene alone, [0, 1]; missing
             where the surrogate does not hold the gene (a choice, or it never varied).
-        involved: share that involves the gene, alone or together with another; at least `alone`.
+        involved: fraction that involves the gene, alone or together with another; at least `alone`.
         rank_correlation: Spearman's, of the gene with the fitness over the candidates; above 0: more is better.
         partial_correlation: the same with all other genes held fixed linearly; 0 without enough candidates.
         share_of_variance: of the fitness between groups of candidates with similar values of the gene, [0, 1], chance
@@ -50,26 +50,26 @@ def importance_frame(run: RunData) -> pd.DataFrame:
         left_out_r2: of the objective's surrogate, for candidates left out: below 0.5, do not believe `alone` and
             `involved`.
 
-    Sources: Sobol 1993 (variance shares, in closed form for a quadratic), Iman and Conover 1980 (PRCC).
+    Sources: Sobol 1993 (fractions of variance, in closed form for a quadratic), Iman and Conover 1980 (PRCC).
     """
     import pandas as pd
 
     numbers, fitness, _ = fitness_table(run.evaluations(), run.objectives)
     genotype_of = {candidate.number: candidate.genotype for candidate in run.candidates()}
     d, m = run.space.dimension, len(run.objectives)
-    genotypes = np.array([genotype_of[number] for number in numbers], dtype=float).reshape(-1, d)
+    genotypes = np.array([genotype_of[number] for number in numbers], dtype=float).reshape(-1, d)  # (n, d)
     rank, partial = rank_correlation(genotypes, fitness), partial_rank_correlation(genotypes, fitness)
-    binned = binned_shares(genotypes, fitness)
+    binned = binned_variance_fractions(genotypes, fitness)  # (d, m)
     try:
         found: RunSurrogates | None = surrogates_of(run)
     except InputError:
-        found = None
+        found = None  # too few candidates: correlations can still be given
     alone, involved, trust = np.full((d, m), np.nan), np.full((d, m), np.nan), np.full(m, np.nan)
-    for place, fit in enumerate(found.fits if found is not None else ()):
-        assert found is not None
-        shares = variance_shares(fit)
-        alone[list(found.genes), place], involved[list(found.genes), place] = shares.first, shares.total
-        trust[place] = fit.diagnostics.loo_r2
+    for index, fit in enumerate(found.fits if found is not None else ()):
+        assert found is not None  # for mypy: the loop is empty otherwise
+        indices = sobol_indices(fit)
+        alone[list(found.genes), index], involved[list(found.genes), index] = indices.first, indices.total
+        trust[index] = fit.diagnostics.loo_r2
     rows = [
         (name, objective.name, alone[g, t], involved[g, t], rank[g, t], partial[g, t], binned[g, t], trust[t])
         for g, name in enumerate(run.space.names)
@@ -84,7 +84,7 @@ def landscape_frame(run: RunData, pick: str = "best", to: Sequence[str] = (), st
     Columns:
         kind: slice or line.
         line: the gene that varies, or where the line leads: 'candidate 7', 'parent add'.
-        position: place on it from 0 to 1; of a slice the gene's coordinate, of a line 0 is the picked candidate.
+        position: from 0 to 1; of a slice the gene's coordinate, of a line 0 is the picked candidate.
         value: of the gene, in the user's units; for lines missing.
         objective, score: the prediction, in the metric's own units.
         low, high: ends of its 90% interval.
@@ -98,11 +98,11 @@ def landscape_frame(run: RunData, pick: str = "best", to: Sequence[str] = (), st
     found = surrogates_of(run)
     start = _coordinates(run, found, pick)
     rows: list[dict[str, Any]] = []
-    for place, name in enumerate(found.names):
+    for index, name in enumerate(found.names):
         grid = np.linspace(0.0, 1.0, steps)
-        gene = run.space.genes[found.genes[place]]
-        values = [gene.value(float(x)) for x in grid]
-        rows += _rows(run, found, "slice", name, grid, values, slice_points(start, place, grid))
+        gene = run.space.genes[found.genes[index]]
+        values = [gene.value(float(x)) for x in grid]  # coordinates -> the user's units
+        rows += _rows(run, found, "slice", name, grid, values, slice_points(start, index, grid))
     for other in to:
         end = _coordinates(run, found, other)
         candidate = picked_candidate(run, other)
@@ -120,10 +120,10 @@ def _coordinates(run: RunData, found: RunSurrogates, pick: str) -> Array:
         corner = _parent_genotype(run, candidate)
         if corner is None:
             raise InputError(
-                f"parent {candidate.name!r} has no place in this space: it takes one weight per model to give it one"
+                f"parent {candidate.name!r} is not a point of this space: the space needs one weight per model"
             )
         whole = corner
-    return whole[list(found.genes)]
+    return whole[list(found.genes)]  # (d,) -> (k,): the other genes stay at the best candidate's
 
 
 def _parent_genotype(run: RunData, parent: Candidate) -> Array | None:
@@ -139,10 +139,11 @@ def _rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for objective, fit in zip(run.objectives, found.fits, strict=True):
-        seen = predict(fit, points, level=LEVEL)
-        for place, position in enumerate(grid):
-            ends = sorted(objective.fitness(float(end)) for end in (seen.low[place], seen.high[place]))
-            score = objective.fitness(float(seen.value[place]))
-            numbers = (float(position), values[place], objective.name, score, *ends, bool(seen.extrapolates[place]))
+        seen = predict(fit, points, level=LEVEL)  # points (steps, k)
+        for index, position in enumerate(grid):
+            # minimising swaps low and high
+            ends = sorted(objective.fitness(float(end)) for end in (seen.low[index], seen.high[index]))
+            score = objective.fitness(float(seen.value[index]))
+            numbers = (float(position), values[index], objective.name, score, *ends, bool(seen.extrapolates[index]))
             rows.append(dict(zip(LANDSCAPE_COLUMNS, (kind, line, *numbers), strict=True)))
     return rows

@@ -76,6 +76,7 @@ def recipe_card(recipe: Recipe, name: str, lora: LoraReport | None = None) -> st
 
 def licences_of(recipe: Recipe) -> dict[str, str | None]:
     """Return the licence of every model of a recipe by its public name, None where its folder does not tell."""
+    # local import: this room is read without the weights' dependencies
     from evomerge.checkpoints import licence_of, locate
 
     revisions = dict(recipe.revisions)
@@ -86,7 +87,8 @@ def _front(recipe: Recipe, lora: LoraReport | None) -> list[str]:
     """Return the front matter, from which the Hub draws the lineage."""
     models = [_public(name) for name in recipe.references()]
     front: dict[str, Any] = {
-        "base_model": models if lora is None else models[:1],
+        "base_model": models if lora is None else models[:1],  # an adapter loads onto its base alone
+        # the Hub draws its model tree from these two fields
         "base_model_relation": "merge" if lora is None else "adapter",
         "library_name": "transformers" if lora is None else "peft",
         "tags": ["merge", "evomerge", recipe.method, *(["lora"] if lora is not None else [])],
@@ -100,13 +102,15 @@ def _front(recipe: Recipe, lora: LoraReport | None) -> list[str]:
 def _adapter(recipe: Recipe, lora: LoraReport | None) -> list[str]:
     if lora is None:
         return []
-    ranks = sorted({tensor.rank for tensor in lora.tensors if tensor.rank})
+    ranks = sorted({tensor.rank for tensor in lora.tensors if tensor.rank})  # 'auto' chooses a rank per tensor
     left = ", ".join(f"`{name}`" for name in lora.left_out)
     text = (
         f"A LoRA adapter of `{_public(recipe.references()[0])}`, rank {ranks[0]}"
         + (f" to {ranks[-1]}" if len(ranks) > 1 else "")
-        + f". It gives the merged weights up to {100 * lora.relative_error:.2g}% of what the merge changed (norm "
-        "of the difference over norm of the change; per tensor in `reconstruction.json`)."
+        + (
+            f". It approximates the merged weights up to {100 * lora.relative_error:.2g}% of what the merge "
+            "changed (norm of the difference over norm of the change; per tensor in `reconstruction.json`)."
+        )
     )
     return [text + (f" Not in the adapter: {left}." if left else ""), ""]
 
@@ -137,7 +141,7 @@ def _provenance(recipe: Recipe, versions: Mapping[str, str]) -> list[str]:
 
 
 def _score_table(run: RunData, candidate: Candidate) -> list[str]:
-    held = {final.number: final for final in finals_of(run)}.get(candidate.number)
+    held = {final.number: final for final in finals_of(run)}.get(candidate.number)  # None unless it was a finalist
     searched = run.evaluations("parent" if candidate.number < 0 else "search").get(candidate.number)
     lines = ["| task | metric | search items | held-out items |", "|---|---|---|---|"]
     for objective in run.objectives:
@@ -150,8 +154,10 @@ def _score_table(run: RunData, candidate: Candidate) -> list[str]:
     units = "Scores in percent" + ("" if all(o.kind == "task" for o in run.objectives) else " for tasks")
     lines += [
         "",
-        f"{units} ± one standard error, 95% intervals in brackets. The search chose by the search items; the "
-        "held-out items are fair.",
+        (
+            f"{units} ± one standard error, 95% intervals in brackets. Candidates were selected on the search "
+            "items; the held-out items are unbiased."
+        ),
     ]
     return lines
 
@@ -160,7 +166,7 @@ def _cell(score: Score | None, objective: Objective) -> str:
     if score is None:
         return ""
     low, high = score.interval()
-    if objective.kind != "task":
+    if objective.kind != "task":  # only fractions of items are shown in percent
         return f"{score.value:.4g} ± {score.stderr:.2g} [{low:.4g}, {high:.4g}] (n={score.items})"
     interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
     return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} {interval} (n={score.items})"
@@ -175,7 +181,7 @@ def _verdict(run: RunData, candidate: Candidate) -> list[str]:
 
 def _public(name: str) -> str:
     """Return a model's name for the world: a local folder's own name, a hub id as it is."""
-    reference = parse(name)
+    reference = parse(name)  # None: no form that we know, so it is left as it is
     if reference is None:
         return name
     paths = [part for part in (reference.path, reference.adapter) if part is not None]
@@ -185,6 +191,7 @@ def _public(name: str) -> str:
 
 def _with_public_names(node: Any) -> Any:
     if isinstance(node, dict):
+        # `revisions` has paths as keys
         renamed = {_public(str(key)) if str(key).startswith("/") else key: value for key, value in node.items()}
         return {
             key: _public(value) if key in MODEL_KEYS and isinstance(value, str) else _with_public_names(value)

@@ -52,7 +52,7 @@ def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study
     except ImportError as error:
         raise ExtraMissing("optuna", "optuna") from error
     name = name or run.folder.resolve().name
-    directions = [objective.goal for objective in run.objectives]
+    directions = [objective.goal for objective in run.objectives]  # Optuna's words are ours: maximize, minimize
     with _quiet():
         try:
             study = optuna.create_study(storage=storage, study_name=name, directions=directions)
@@ -60,7 +60,7 @@ def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study
             raise InputError(
                 f"{storage} has a study {name!r} already; choose another file, or remove the study first"
             ) from None
-        except Exception as error:  # whatever the storage's driver raises for an address that is none
+        except Exception as error:  # SQLAlchemy's drivers raise many types for a wrong address
             raise InputError(
                 f"storage {storage!r} cannot be opened ({str(error).splitlines()[0]}); write it as sqlite:///run.db"
             ) from error
@@ -72,11 +72,11 @@ def write_study(run: Run, storage: str, name: str | None = None) -> optuna.Study
 
 def _trials(run: Run) -> Iterator[optuna.trial.FrozenTrial]:
     evaluations, times = run.data.evaluations(), _times(run)
-    complete = set(evaluations) if run.data.estimated else set(run.data.full_candidates())
+    complete = set(evaluations) if run.data.estimated else set(run.data.full_candidates())  # races leave partial ones
     table = run.trials().set_index("candidate")
     for candidate in run.data.candidates():
         number = candidate.number
-        if number not in evaluations or number not in table.index:
+        if number not in evaluations or number not in table.index:  # pending, or finished between the two reads
             continue
         row = {str(key): plain(value) for key, value in table.loc[number].to_dict().items()}
         yield _trial(run, candidate, evaluations[number], row, times.get(number), number in complete)
@@ -98,9 +98,10 @@ def _trial(
         for gene, coordinate in zip(run.space.genes, candidate.genotype, strict=True)
         if row.get(f"gene.{gene.name}") is not None
     ]
-    failed = evaluation.fitness(run.objectives) is None
+    failed = evaluation.fitness(run.objectives) is None  # a score that is NaN counts as a failure too
     values = [evaluation.scores[o.name].value for o in run.objectives] if complete and not failed else None
     state = TrialState.FAIL if failed else TrialState.COMPLETE if complete else TrialState.PRUNED
+    # a duplicate has no evaluation of its own
     start, end = times or (datetime.fromtimestamp(0), datetime.fromtimestamp(0))
     shown = ("digest", "worker", "seconds", "failure")
     attributes = {key: row[key] for key in shown if row.get(key) not in (None, "")}
@@ -128,7 +129,7 @@ def _distribution(gene: Gene) -> optuna.distributions.BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if gene.kind == "choice":
-        return CategoricalDistribution(gene.choices)
+        return CategoricalDistribution(gene.choices)  # Optuna shows choices in this order
     if gene.kind == "int":
         return IntDistribution(int(gene.low), int(gene.high), log=gene.log)
     return FloatDistribution(gene.low, gene.high, log=gene.log)
@@ -158,7 +159,7 @@ def _quiet() -> Iterator[None]:
     import optuna
 
     logger = logging.getLogger("optuna")
-    level = logger.level
+    level = logger.level  # restored below: the logger is the user's
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():

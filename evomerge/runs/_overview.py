@@ -1,4 +1,4 @@
-"""A run in a notebook: state, what was asked, the best, and the verdict on held-out items. No script, all escaped."""
+"""A run in a notebook: state, parents and best candidates, and the held-out comparison. No script, all escaped."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def _scores(run: RunData) -> str:
         for _, row in parents.iterrows()
     ]
     front = front_frame(run)
+    # only outstanding points: a front may have hundreds
     for number, marks in front.marks().items() if len(front) else ():
         row = front[front["candidate"] == number].iloc[0]
         cells = (f"{row[f'score.{n}']:.4g} ± {row[f'stderr.{n}']:.2g}" for n in names)
@@ -43,7 +44,7 @@ def _scores(run: RunData) -> str:
 
 
 def _verdict(run: RunData) -> str:
-    finals = [final for final in finals_of(run) if final.gain is not None]
+    finals = [final for final in finals_of(run) if final.gain is not None]  # parents have no gain over themselves
     if not finals:
         return joined([])
     return element("ul", {}, *(element("li", {}, f"held-out items: {f.name} is {verdict(f)}") for f in finals))

@@ -1,4 +1,4 @@
-"""The state of a search in one line, for the search itself and for those who watch its run folder."""
+"""The state of a search in one line, for the search itself and for `evomerge watch`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def progress_line(
         best: objective -> score of the best, in the metric's units.
         front: candidates on the Pareto front; shown where there are several objectives.
         failures: candidates that failed.
-        busy: share of the workers' time that went into jobs.
+        busy: fraction of the workers' time that went into jobs.
         seconds: active time.
         left: seconds left.
         state: running, finished, ...
@@ -42,11 +42,11 @@ def progress_line(
     """
     parts = [
         state,
-        f"{parents} parent{'s' * (parents > 1)} to answer first" if parents else "",
+        f"{parents} parent{'s' * (parents > 1)} to score first" if parents else "",
         f"{candidates}{'' if budget is None else f'/{budget}'} candidates",
     ]
     if best:
-        errors = {name: f"±{error:.2f}" for name, error in (stderr or {}).items()}
+        errors = {name: f"±{error:.2f}" for name, error in (stderr or {}).items()}  # two decimals keep the line short
         parts.append("best " + " ".join(f"{name} {value:.3f}{errors.get(name, '')}" for name, value in best.items()))
     parts += [
         f"front {front}" if len(best) > 1 else "",
@@ -56,4 +56,4 @@ def progress_line(
         clock(seconds),
         "" if left is None else f"{clock(left)} left",
     ]
-    return "  ".join(part for part in parts if part)
+    return "  ".join(part for part in parts if part)  # empty parts are unknown, not zero

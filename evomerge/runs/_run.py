@@ -43,8 +43,8 @@ def open_run(folder: str | Path) -> Run:
     """
     path = Path(folder)
     if not (path / FILE_NAME).is_file():
-        if path.is_file():
-            raise RunError(f"expected the folder of a run, got the file {str(folder)!r}; its search said where that is")
+        if path.is_file():  # a search file, most likely
+            raise RunError(f"expected a run folder, got the file {str(folder)!r}")
         found = "the folder does not exist" if not path.is_dir() else f"it holds no {FILE_NAME}"
         raise RunError(f"no run in {str(folder)!r}: {found}. Start one with: evomerge search FILE --out {folder}")
     return Run(path)
@@ -247,7 +247,7 @@ class Run:
         >>> run.export("best.yaml", form="mergekit")
         'wrote candidate 6 as a mergekit file: best.yaml'
         """
-        from evomerge.runs._export import export_candidate
+        from evomerge.runs._export import export_candidate  # imported when used, as are the weights behind it
 
         return export_candidate(self.data, to, pick=str(pick), form=form, rank=rank)
 

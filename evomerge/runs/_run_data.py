@@ -73,14 +73,15 @@ class RunData:
         with self.open_archive() as archive:
             whole = answered_everything(archive.events("told")) if racing else set()
             for number, outcome in finished.items():
-                if outcome.failure is not None:
+                if outcome.failure is not None:  # a failure may be retried on resume: replaced every time
                     self._known[number] = Evaluation(number, {}, outcome.failure)
-                elif self.estimated and number >= 0:
+                elif self.estimated and number >= 0:  # `_estimates` below, all together
                     continue
                 elif number not in self._known or self._known[number].failure or self._known[number].partial:
                     found = evaluation_of(number, archive.responses("search", number), self.objectives)
                     self._known[number] = replace(found, partial=racing and number >= 0 and number not in whole)
             if self.estimated and kind == "search":
+                # never cached: finalists' answers replace estimates later
                 self._known.update(self._estimates(archive, finished))
         return {number: self._known[number] for number in sorted(finished) if number in self._known}
 
@@ -94,6 +95,7 @@ class RunData:
                 number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items
             )
             for number, outcome in finished.items()
+            # a finished job may still be unknown to the controller
             if outcome.done and (number in observed or number >= FIRST_REMEASURED)
         }
 
@@ -123,7 +125,7 @@ class RunData:
         scores = parent_scores(self.candidates("parent"), self.evaluations("parent")) if texts else {}
         try:
             return read_constraints(texts, self.objectives, scores)
-        except InputError:
+        except InputError:  # a parent is not scored yet
             return None
 
     def feasible(self) -> dict[int, Evaluation]:
@@ -151,6 +153,7 @@ class RunData:
     def outcomes(self, split: Split = "search") -> list[Outcome]:
         """Return the last outcome of every finished candidate and parent on the items of `split`, by number."""
         with self.open_archive() as archive:
+            # a later outcome, from a resumed run, replaces an earlier one
             last = {outcome.number: outcome for outcome in archive.outcomes() if outcome.split == split}
         return [last[number] for number in sorted(last)]
 
@@ -199,20 +202,20 @@ class RunData:
             return {number: archive.responses(split, number) for number in numbers}
 
     def answer_flags(self) -> dict[int, dict[tuple[str, str], float]]:
-        """Return candidate or parent -> (kind, objective) -> share of its search answers; kinds: `ANSWER_FLAGS`."""
+        """Return candidate or parent -> (kind, objective) -> fraction of its search answers; kinds: `ANSWER_FLAGS`."""
         wanted = flag_metrics(self.objectives)
         with self.open_archive() as archive:
             means = archive.means("search", sorted({metric for _, metric in wanted}))
         found: dict[int, dict[tuple[str, str], float]] = {}
-        for (number, task, metric), share in means.items():
+        for (number, task, metric), fraction in means.items():
             if (task, metric) in wanted:
-                found.setdefault(number, {})[wanted[task, metric]] = share
+                found.setdefault(number, {})[wanted[task, metric]] = fraction
         return found
 
     @property
     def state(self) -> str:
         """One of running, finished, interrupted (by Ctrl-C), stopped (its process is gone)."""
-        if holder_of(self.folder):
+        if holder_of(self.folder):  # the lock's holder is a live process
             return "running"
         with self.open_archive() as archive:
             last = [event.kind for event in archive.events("asked", "submitted", "resumed", "interrupted", "ended")][
@@ -236,7 +239,7 @@ class RunData:
             return asdict(self.config.budget.after(event.payload for event in archive.events("resumed")))
 
     def usage(self) -> dict[str, Any]:
-        """Return where the time went: busy share, seconds by stage, candidates per hour, and what it cost."""
+        """Return where the time went: busy fraction, seconds by stage, candidates per hour, and what it cost."""
         with self.open_archive() as archive:
             return usage_summary(archive, self.budget().get("price"))
 

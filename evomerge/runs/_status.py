@@ -20,8 +20,8 @@ def status_of(run: RunData) -> dict[str, Any]:
     """Return state, counts, best, front size, hypervolume, seconds and the last failures of a run."""
     outcomes = run.outcomes()
     numbers = front_numbers(run.feasible(), run.objectives)
-    last = [outcome for outcome in outcomes if outcome.failure][-SHOWN_FAILURES:]
-    searched = [outcome for outcome in outcomes if outcome.number >= 0]
+    last = [outcome for outcome in outcomes if outcome.failure][-SHOWN_FAILURES:]  # the newest are the ones to act on
+    searched = [outcome for outcome in outcomes if outcome.number >= 0]  # without parents
     return {
         "state": run.state,
         "candidates": run.count(),

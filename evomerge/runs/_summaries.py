@@ -1,4 +1,4 @@
-"""What a run says to people in a terminal: the front, the verdict on held-out items, and what to type next."""
+"""Texts of a run for the terminal: status, front, held-out comparison, and the next commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evomerge.runs._status import status_of
 from evomerge.runs._tables import RunTables
 from evomerge.scoring import SHORTENED, TRUNCATED, UNEXTRACTED, Difference
 
-WORTH_SAYING = 0.05  # share of answers that went wrong, above which it is said
+WORTH_SAYING = 0.05  # fraction of flagged answers above which a note is printed
 SHOWN_POINTS = 12  # points of the front; `evomerge front` shows all
 
 
@@ -42,27 +42,28 @@ def status_text(run: RunData) -> str:
     for failure in status["last_failures"]:
         lines.append(f"  failed      candidate {failure['candidate']} ({failure['kind']}): {failure['message']}")
     if status["state"] in ("interrupted", "stopped"):
-        lines.append(f"  go on with: evomerge resume {run.folder}")
+        lines.append(f"  continue with: evomerge resume {run.folder}")
     return "\n".join(lines)
 
 
 def use_line(status: Mapping[str, Any]) -> str:
-    """Return speed, busy share, the stages by their share of the workers' time, and the cost where there is a price."""
+    """Return speed, busy fraction, each stage's fraction of the workers' time, and the cost where there is a price."""
     parts = []
-    if status["candidates_per_hour"]:
+    if status["candidates_per_hour"]:  # None before the first active second
         parts.append(f"{status['candidates_per_hour']:.4g} candidates/h")
     if status["busy_share"] is not None:
-        # the share counts all work, which is more than the candidates' own time
+        # the fraction counts all work, which is more than the candidates' own time
         parts.append(f"workers busy {100 * status['busy_share']:.0f}% (loading, parents and held-out items included)")
     total = sum(status["stages"].values())
-    shares = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
+    # the longest stage first
+    fractions = sorted(((seconds, stage) for stage, seconds in status["stages"].items()), reverse=True)
     if total:
-        parts.append(" ".join(f"{stage} {100 * seconds / total:.0f}%" for seconds, stage in shares if seconds))
+        parts.append(" ".join(f"{stage} {100 * seconds / total:.0f}%" for seconds, stage in fractions if seconds))
     if status.get("layers_shared"):
-        share = status["layers_shared"] / (status["layers_run"] + status["layers_shared"])
-        parts.append(f"{100 * share:.0f}% of layer evaluations shared between routes")
+        fraction = status["layers_shared"] / (status["layers_run"] + status["layers_shared"])
+        parts.append(f"{100 * fraction:.0f}% of layer evaluations shared between routes")
     if status["lost_seconds"]:
-        parts.append(f"{clock(status['lost_seconds'])} of work lost")
+        parts.append(f"{clock(status['lost_seconds'])} of lost work")
     if status["cost"] is not None:
         parts.append(f"cost {status['cost']:.4g}")
     return ", ".join(parts) or "nothing yet"
@@ -74,8 +75,8 @@ def summary_text(run: RunData) -> str:
     status = status_of(run)
     best = best_candidate(run)
     if best is None:
-        if (why := run.infeasible()) is not None:
-            return "\n".join([status_text(run), why, f"All that was measured: evomerge trials {run.folder}"])
+        if (why := run.infeasible()) is not None:  # scores exist, and the constraints exclude all of them
+            return "\n".join([status_text(run), why, f"All results: evomerge trials {run.folder}"])
         return "\n".join([status_text(run), "no candidate could be scored; see: evomerge trials " + str(run.folder)])
     lines = [
         f"{status['done']} candidates scored, {status['failed']} failed, in {clock(status['seconds'])}.",
@@ -89,7 +90,7 @@ def summary_text(run: RunData) -> str:
         lines += [*warnings, ""]
     if state == "interrupted":
         return "\n".join(
-            [*lines, "interrupted; everything measured is saved. Go on with:", f"  evomerge resume {run.folder}"]
+            [*lines, "interrupted; all results are saved. Continue with:", f"  evomerge resume {run.folder}"]
         )
     if finals := finals_of(run):
         lines += [*finals_lines(finals, best.number), ""]
@@ -100,7 +101,7 @@ def front_lines(run: RunData) -> list[str]:
     """Return the measured front as a table, with the parents above for comparison (search items)."""
     names = [objective.name for objective in run.objectives]
     front, parents = front_frame(run), RunTables(run).parents()
-    label = max([12, *(len(f"parent {name}") for name in parents["name"])])
+    label = max([12, *(len(f"parent {name}") for name in parents["name"])])  # 12: room for 'candidate 99'
     what = "search items; ~ estimated from few of them" if run.estimated else "search items"
     lines = [
         f"Pareto front, {len(front)} candidates ({what}; mean ± standard error):",
@@ -109,6 +110,7 @@ def front_lines(run: RunData) -> list[str]:
     for _, row in parents.iterrows():
         lines.append(f"  {'parent ' + row['name']:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     for _, row in front.head(SHOWN_POINTS).iterrows():
+        # ~ marks an estimate from few items
         shown = f"{row['candidate']}" if row["measured"] else f"{row['candidate']} ~"
         lines.append(f"  {shown:<{label}}" + "  ".join(f"{_cell(row, name):>13}" for name in names))
     if len(front) > SHOWN_POINTS:
@@ -124,12 +126,12 @@ def front_text(run: RunData, request: FrontRequest = MEASURED) -> str:
         volume = status_of(run)["hypervolume"]
         lines.append(f"knee: candidate {answer.knee}; hypervolume above the worst parents: {volume:.4g}")
     if answer.errors is not None:
-        held = answer.candidates.count(None)
-        lines += ["", f"{held} predicted points (measured: False; nothing of them was evaluated), by surrogates:"]
+        held = answer.candidates.count(None)  # predicted points are the rows without a candidate
+        lines += ["", f"{held} points predicted by surrogates (measured: False; not evaluated):"]
         shown = ["objective", "complexity", "candidates", "r2", "left_out_r2", "left_out_error", "noise", "coverage"]
         lines.append(table_text(answer.errors[shown]))
     lines += [f"warning: {text}" for text in answer.warnings]
-    if None in answer.candidates and not request.where:
+    if None in answer.candidates and not request.where:  # re-measuring chooses points without --where
         lines.append(f"score them: evomerge front {run.folder} --predicted {request.predicted} --remeasure")
     return "\n".join([*lines, *remeasured_lines(run)])
 
@@ -139,7 +141,7 @@ def estimate_lines(estimates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, found in estimates.items():
         text = f"estimates   {name}: from {found['items']} items"
-        if found["compared"]:
+        if found["compared"]:  # finalists only, so that nothing can be compared before the end
             text += (
                 f"; off by {100 * found['mean_absolute_error']:.1f} points on average over {found['compared']} "
                 f"candidates answered in full (mean {100 * found['mean_error']:+.1f}), "
@@ -153,45 +155,52 @@ def answer_flag_lines(run: RunData, number: int) -> list[str]:
     """Return a warning per objective in which many of a candidate's answers were cut off or held no answer."""
     what = {
         TRUNCATED: "were cut off by the limit of tokens; raise max_gen_toks if they should be longer",
-        UNEXTRACTED: "held nothing that the task's filter takes for an answer",
-        SHORTENED: "are to questions that lost their beginning to fit the context; ask for fewer examples",
+        UNEXTRACTED: "could not be parsed by the task's filter",
+        SHORTENED: "belong to prompts that were truncated to fit the context; use fewer few-shot examples",
     }
-    shares = run.answer_flags().get(number, {})
+    fractions = run.answer_flags().get(number, {})
     return [
-        f"note: {name}: {100 * share:.0f}% of the answers of candidate {number} {what[kind]}"
-        for (kind, name), share in sorted(shares.items())
-        if share > WORTH_SAYING
+        f"note: {name}: {100 * fraction:.0f}% of the answers of candidate {number} {what[kind]}"
+        for (kind, name), fraction in sorted(fractions.items())
+        if fraction > WORTH_SAYING
     ]
 
 
 def finals_lines(finals: list[Final], best: int) -> list[str]:
     """Return finalists and parents on held-out items; then the verdict on `best`, the winner by search items.
 
-    The winner is named by the items that chose it; naming it by the held-out items would flatter it.
+    The winner is the best by search items; choosing it by held-out items would bias its score upward.
     """
     label = max(len(final.name) for final in finals)
     in_points = all(final.in_points for final in finals)
+    # a mean with layers or seconds has no unit
     sizes = [name for name in finals[0].scores if name not in finals[0].averaged]
     what = (
         "mean over the objectives, in points" + (f"; {', '.join(sizes)} left out" if sizes else "")
         if in_points
-        else "gains: mean over objectives in their own units, a perplexity's in nats per token, sizes left out"
+        else "gains: mean over objectives in their own units (perplexity: nats per token), without sizes"
     )
-    lines = [f"Held-out items, which the search never saw ({what}):"]
+    lines = [f"Held-out items, not used in the search ({what}):"]
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
         if not in_points:  # a mean over different units says nothing, so each objective stands for itself
             scores = (f"{name} {_with_error(score)}" for name, score in final.scores.items())
             line = f"  {final.name:<{label}}  {', '.join(scores)}"
         elif sizes:
+            # sizes are exact, and shown beside the mean
             line += "".join(f", {name} {_with_error(final.scores[name])}" for name in sizes)
         if final.gain is not None:
             line += f"   {verdict(final, final.joint)}"
         lines.append(line)
-    if sum(final.joint is not None for final in finals) > 1:
-        lines.append("  (95% intervals that hold for all finalists together)")
+    if sum(final.joint is not None for final in finals) > 1:  # a single finalist needs no correction
+        lines.append("  (simultaneous 95% intervals over all finalists)")
+    # chosen by search items alone: no selection bias
     winner = next((final for final in finals if final.number == best and final.gain is not None), None)
-    return lines if winner is None else [*lines, "", f"The best by the search items, {winner.name}: {verdict(winner)}."]
+    return (
+        lines
+        if winner is None
+        else [*lines, "", (f"Best candidate by search items, {winner.name}: {verdict(winner)}.")]
+    )
 
 
 def verdict(final: Final, joint: Difference | None = None) -> str:
@@ -199,18 +208,18 @@ def verdict(final: Final, joint: Difference | None = None) -> str:
 
     Args:
         final: the finalist.
-        joint: the gain with an interval for all finalists together, in the place of its own.
+        joint: the gain with a simultaneous interval for all finalists, instead of its own.
     """
-    gain = joint or final.gain
+    gain = joint or final.gain  # the wider interval where several finalists are shown
     if gain is None:
         return "a parent"
     shown = _points if final.in_points else _plain
     interval = f"95% interval [{shown(gain.low)}, {shown(gain.high)}]"
     unit = " points" if final.in_points else ""
-    if not gain.has_interval:
+    if not gain.has_interval:  # one value per model, as for perplexity of a whole text
         way = "above" if gain.value > 0 else "below"
         return (
-            f"{shown(abs(gain.value))}{unit} {way} {final.against}, no interval: an objective is one number per model"
+            f"{shown(abs(gain.value))}{unit} {way} {final.against}, no interval: an objective has one value per model"
         )
     if gain.low > 0:
         return f"better than {final.against} by {shown(gain.value)}{unit}, {interval}"
@@ -220,8 +229,8 @@ def verdict(final: Final, joint: Difference | None = None) -> str:
     return f"not distinguishable from {final.against} ({sign}{shown(gain.value)}{unit}, {interval})"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
 
 
 def _with_error(score: Score) -> str:
@@ -240,6 +249,7 @@ def next_lines(run: RunData) -> list[str]:
         f"  evomerge front {run.folder} --plot front.png",
     ]
     if len(run.objectives) > 1:
+        # an example that can be typed as it is
         preference = ",".join(f"{o.name}={2 if i == 0 else 1}" for i, o in enumerate(run.objectives[:2]))
         lines.append(f'  evomerge export {run.folder} --to {run.folder}-mine --pick "{preference}"')
     return lines
@@ -261,6 +271,6 @@ def clock(seconds: float) -> str:
 
 def _cell(row: object, name: str) -> str:
     value, error = row[f"score.{name}"], row[f"stderr.{name}"]  # type: ignore[index]
-    if abs(value) < 10:
+    if abs(value) < 10:  # accuracies; other metrics can have five digits before the point
         return f"{value:>6.3f} ± {error:<4.2g}"[:13].rjust(13)
     return f"{value:.5g} ± {error:.2g}" if error < 100 else f"{value:.5g} ± {error:.0f}"  # a perplexity, or a length

@@ -32,6 +32,7 @@ class RunTables:
         evaluations, outcomes = run.evaluations(), {outcome.number: outcome for outcome in run.outcomes()}
         with run.open_archive() as archive:
             candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
+            # a stopped run's submitted jobs are not running
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(run.folder) else set()
             staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
         return trials_frame(

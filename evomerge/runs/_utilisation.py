@@ -1,4 +1,4 @@
-"""Where the time of a run went, by worker and stage, what it cost, and which worker was busy when."""
+"""Utilisation of the workers: time by worker and stage, cost, and the intervals in which each was busy."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def worker_times(archive: Archive) -> list[WorkerTime]:
             continue
         time = of(outcome.worker)
         time.done, time.failed = time.done + outcome.done, time.failed + (not outcome.done)
-        time.busy += outcome.seconds + outcome.stages.get("load", 0.0)
+        time.busy += outcome.seconds + outcome.stages.get("load", 0.0)  # `seconds` excludes loading, see `Outcome`
         for stage, seconds in outcome.timed.items():
-            time.stages[stage.partition(".")[0]] += seconds
+            time.stages[stage.partition(".")[0]] += seconds  # 'prefill.add' -> 'prefill'
     _follow(archive.events("worker", "retry", "resumed", "interrupted", "ended"), of, archive.seconds())
     total = archive.seconds()
     for time in found.values():
-        if time.present is None:
+        if time.present is None:  # the driver's own worker never joins
             time.present = total
     return sorted(found.values(), key=lambda one: one.worker)
 
@@ -73,7 +73,7 @@ def utilisation_frame(archive: Archive) -> pd.DataFrame:
                 "busy": min(1.0, time.busy / present) if present else 0.0,
                 "seconds.present": present,
                 "seconds.busy": time.busy,
-                "seconds.wait": max(0.0, present - time.busy),
+                "seconds.wait": max(0.0, present - time.busy),  # clocks of two machines can disagree by a little
                 "seconds.lost": time.lost,
                 **{f"seconds.{stage}": time.stages.get(stage, 0.0) for stage in STAGES},
                 "seconds.other": max(0.0, time.busy - time.lost - explained),
@@ -93,6 +93,7 @@ def usage_summary(archive: Archive, price: float | None = None) -> dict[str, Any
     """
     workers = worker_times(archive)
     present = sum(time.present or 0.0 for time in workers)
+    # GPU-hours: idle time is paid for as well
     devices = sum((time.present or 0.0) * (time.gpus or 1.0) for time in workers) / 3600.0
     stages: dict[str, float] = defaultdict(float)
     for time in workers:
@@ -127,11 +128,11 @@ def work_frame(archive: Archive) -> pd.DataFrame:
         moments[event.candidate, event.payload["split"]].append(event.seconds)
     rows = []
     for outcome in archive.outcomes():
-        ends = moments[outcome.number, outcome.split]
+        ends = moments[outcome.number, outcome.split]  # a resumed run can finish a candidate twice: first in, first out
         if not ends:  # recorded after the events were read: a search may go on beside us
             continue
         end = ends.pop(0)
-        if outcome.seconds > 0:
+        if outcome.seconds > 0:  # duplicates took no time
             start = max(0.0, end - outcome.seconds)
             rows.append((outcome.number, outcome.split, outcome.worker, start, end, outcome.failure is not None))
     return pd.DataFrame(rows, columns=list(WORK_COLUMNS))
@@ -139,7 +140,7 @@ def work_frame(archive: Archive) -> pd.DataFrame:
 
 def _follow(events: Iterable[Event], of: Callable[[str], WorkerTime], end: float) -> None:
     """Add up when workers were there, and what was lost; who is there at a session's end leaves with it."""
-    since: dict[str, float] = {}
+    since: dict[str, float] = {}  # worker -> active second at which it joined
 
     def leave(worker: str, seconds: float) -> None:
         if worker in since:
@@ -148,6 +149,7 @@ def _follow(events: Iterable[Event], of: Callable[[str], WorkerTime], end: float
     for event in events:
         if event.kind == "retry":
             seconds = float(event.payload.get("seconds", 0.0))
+            # `worked`: measured by the worker
             of(event.payload["worker"]).busy += max(seconds, float(event.payload.get("worked", 0.0)))
             of(event.payload["worker"]).lost += seconds
         elif event.kind == "worker":
@@ -160,7 +162,7 @@ def _follow(events: Iterable[Event], of: Callable[[str], WorkerTime], end: float
             elif what == "wasted":
                 of(worker).busy += float(event.payload["seconds"])
                 of(worker).lost += float(event.payload["seconds"])
-        else:
+        else:  # the session ended: all workers left with it
             for worker in list(since):
                 leave(worker, event.seconds)
     for worker in list(since):

@@ -139,7 +139,7 @@ class _Builder:
         name = site.parameter
         if site.methods and not any(definition(method, name).per_model for method in site.methods):
             known = sorted({p.name for method in self.methods for p in method.parameters if p.per_model})
-            advice = f"per model there are: {', '.join(known)}" if known else "remove model from per"
+            advice = f"per-model parameters: {', '.join(known)}" if known else "remove model from per"
             self.report(Problem(site.place, f"{name} is one value for all models; {advice}"))
         elif self._depth_is_known(setting, site):
             for model in models:

@@ -15,10 +15,10 @@ from evomerge.space._problems import Place, Problem
 MODULES = ("attention", "mlp", "other")  # other: embeddings, norms, heads, and all other tensors
 MARKER_KEYS = {
     "search": "[low, high] for a range, a list of names, or {choices: [...]}",
-    "per": "a gene of its own per model, layer, {blocks: N}, {knots: N}, {modules: [...]} or {filters: [...]}",
-    "scale": "log: equal steps multiply the value",
+    "per": "one gene per model, layer, {blocks: N}, {knots: N}, {modules: [...]} or {filters: [...]}",
+    "scale": "log: uniform on a log scale",
     "integer": "true: whole numbers only",
-    "start": "where the search begins, in the parameter's units",
+    "start": "value of the first candidate, in the parameter's units",
 }
 _HUGE = 2**63  # larger ints come from typing errors, and float() of the largest raises OverflowError
 PER_WORDS = ("model", "layer", "blocks", "knots", "modules", "filters")

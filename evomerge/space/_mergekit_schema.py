@@ -16,22 +16,22 @@ from evomerge.tokenizer import BASE, UNION, problems_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGE_KEYS = {
-    "merge_method": "how tensors are combined: " + ", ".join(CATALOGUE),
+    "merge_method": "merge method: " + ", ".join(CATALOGUE),
     "base_model": "the common ancestor; folder, hub id, hub id@revision, or model+adapter",
     "models": "the models to merge, each {model: ..., parameters: {...}}",
     "slices": "instead of models: runs of layers, each {sources: [{model: ..., layer_range: [first, end]}]}",
-    "parameters": "of the method, for all models unless a model or slice says otherwise",
-    "dtype": "of the arithmetic's result: " + ", ".join(DTYPES),
-    "out_dtype": "of the written weights; default: dtype",
-    "tokenizer_source": "base, union, or the model whose tokenizer the result gets",
+    "parameters": "parameters of the method; a model or slice overrides them",
+    "dtype": "dtype of the merge arithmetic: " + ", ".join(DTYPES),
+    "out_dtype": "dtype of the written weights; default: dtype",
+    "tokenizer_source": "tokenizer of the result: base, union, or a model",
     "tokenizer": "instead of tokenizer_source: {source: ..., tokens: {...}, pad_to_multiple_of: ...}",
-    "chat_template": "of the written tokenizer",
-    "mask_seed": "keys the random masks of methods that drop entries; evomerge's own key",
+    "chat_template": "chat template of the written tokenizer",
+    "mask_seed": "seed of the random masks (DARE, DELLA); evomerge's own key",
 }
 RECIPE_KEYS = {
     **MERGE_KEYS,
     "revisions": "content or commit id per model; evomerge's own key",
-    "route": "the layers that run, in order, each [source, layer, scale on entering it]; evomerge's own key",
+    "route": "layers in order, each [source, layer, input scale]; evomerge's own key",
 }
 MODEL_KEYS = ("model", "parameters")
 SOURCE_KEYS = ("model", "layer_range", "parameters")
@@ -39,7 +39,7 @@ SLICE_KEYS = ("sources", "base_model", "parameters")
 REFUSED = {
     "modules": "parts of multi-modal models are not merged separately in this version; write models or slices",
     "residual_weight": "mergekit reads this key and ignores it; remove it",
-    "route": "the layers' order is a section of its own in a search file; move it beside merge",
+    "route": "route is a separate section of a search file; move it beside merge",
 }
 _PATHLIKE = re.compile(r"[./~]")  # a hub id cannot begin with these
 

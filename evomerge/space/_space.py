@@ -3,7 +3,7 @@
 A space is a merge with markers, expanded once for a model of known depth (see `expansion`): a template with
 placeholders, and the genes that fill them. Decoding fills the placeholders; encoding reads them off. Gene names are
 `<parameter>[.<model>][.block<i>|.layer<i>|.knot<i>][.<module or filter>]`, as in `weight.add.block2`; within slices,
-`slice<i>.` comes first. Where the layers' order is searched too, the genes of the route follow, as in
+`slice<i>.` comes first. Where search over the order of layers is searched too, the genes of the route follow, as in
 `route.keep.slot12`.
 """
 

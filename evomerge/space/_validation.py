@@ -37,7 +37,7 @@ def marker_problems(marker: Marker, site: ParameterSite, depth: str, group: str)
         group: the filter under which it stands, else empty.
     """
     if not site.methods:
-        yield Problem(site.place, f"{site.parameter} changes nothing here; give a number, or remove it")
+        yield Problem(site.place, f"{site.parameter} has no effect here; write a number, or remove it")
     # mergekit's gradients hold numbers only, no nested forms
     if depth and (marker.depth or marker.modules or marker.filters):
         yield Problem(site.place, "an entry of a gradient cannot itself vary over depth or modules; only `per: model`")

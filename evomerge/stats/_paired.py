@@ -1,7 +1,7 @@
-"""The mean of paired differences: its standard error, tests of it, and the bootstrap.
+"""Paired comparison: the mean of paired differences, its standard error, tests and bootstrap.
 
 A difference is one model's score on an item minus another's on the same item. Pairing removes the items' own
-difficulty, so that much smaller differences of means can be told apart than by two separate error bars.
+difficulty, so it resolves much smaller differences of means than two separate error bars.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 Array = NDArray[np.float64]
 Sample = tuple[float, Array]  # weight in a sum over tasks, and the task's differences per item
 
-DRAWS_AT_ONCE = 500  # of the bootstrap: bounds its memory
+DRAWS_AT_ONCE = 500  # bootstrap draws per block; bounds the memory to this many times n indices
 
 
 @dataclass(frozen=True)
 class MeanDifference:
     """Estimate of a mean difference with its squared standard error and degrees of freedom.
 
-    A variance of 0 says that the mean is known exactly, an infinite one that nothing bounds the error.
+    A variance of 0 means that the mean is known exactly, an infinite one that the error is unbounded.
     """
 
     value: float
     variance: float
-    freedom: float  # of Student's t; infinite for the normal distribution
+    freedom: float  # degrees of freedom of Student's t; infinite for the normal distribution
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the two-sided interval of this level, in (0, 1)."""
@@ -49,7 +49,7 @@ class MeanDifference:
 
         A known difference is certain: 0 for one of at least 0 (a known tie counts as above), else 1.
         """
-        if self.variance == 0.0:
+        if self.variance == 0.0:  # every item was answered: nothing is left to chance
             return 0.0 if self.value >= 0.0 else 1.0
         if math.isinf(self.variance):
             return 1.0
@@ -68,15 +68,15 @@ def is_ternary(differences: ArrayLike) -> bool:
 def paired_mean(differences: ArrayLike, population: int | None = None) -> MeanDifference:
     """Return the estimated mean of paired differences.
 
-    Where all differences are -1, 0 or 1: the adjusted Wald estimate for paired proportions, whose centre is drawn
-    towards 0 and whose variance is never 0, so that a few items on which both agree prove nothing. Otherwise the
-    sample mean and variance with n - 1 degrees of freedom (Student); a single difference has an infinite variance.
+    If all differences are -1, 0 or 1: the adjusted Wald estimate for paired proportions, whose centre is shrunk
+    towards 0 and whose variance is never 0, so that agreement on a few items is no certainty. Otherwise the sample
+    mean and variance with n - 1 degrees of freedom (Student); a single difference has an infinite variance.
 
     Args:
         differences: (n,), at least one.
         population: number of items that the mean is about, of which the n are a random sample without replacement;
             the variance then carries the finite population correction 1 - n / population, and is 0 once n reaches it.
-            None for items like these without end.
+            None for an infinite population.
 
     Source: Bonett and Price 2012, 'Adjusted Wald confidence interval for a difference of binomial proportions based on
         paired data', Journal of Educational and Behavioral Statistics 37:479.
@@ -88,6 +88,7 @@ def paired_mean(differences: ArrayLike, population: int | None = None) -> MeanDi
         return MeanDifference(mean, 0.0, math.inf)
     unseen = 1.0 if population is None else 1.0 - count / population
     if is_ternary(pairs):
+        # one pseudo-item for either sign, two in total (Bonett and Price)
         better, worse = ((int((pairs == sign).sum()) + 1) / (count + 2) for sign in (1.0, -1.0))
         variance = (better + worse - (better - worse) ** 2) / (count + 2)
         return MeanDifference(better - worse, variance * unseen, math.inf)
@@ -102,14 +103,14 @@ def weighted_sum(parts: Sequence[tuple[float, MeanDifference]]) -> MeanDifferenc
     Variances add; the degrees of freedom are those of Welch and Satterthwaite. Parts of weight 0 have no influence.
     """
     value = math.fsum(weight * one.value for weight, one in parts)
-    variances = [(weight**2 * one.variance, one.freedom) for weight, one in parts if weight]
+    variances = [(weight**2 * one.variance, one.freedom) for weight, one in parts if weight]  # 0 * inf is NaN
     variance = math.fsum(part for part, _ in variances)
     spread = math.fsum(part**2 / freedom for part, freedom in variances) if math.isfinite(variance) else 0.0
     return MeanDifference(value, variance, variance**2 / spread if spread > 0 else math.inf)
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Return McNemar's exact two-sided p value for `better` against `worse` discordant items (binomial, share 1/2).
+    """Return McNemar's exact two-sided p value for `better` against `worse` discordant items (binomial, p = 1/2).
 
     1 where no item is discordant.
 
@@ -143,7 +144,7 @@ def max_t_deviations(samples: Sequence[Sample], errors: ArrayLike, rng: np.rando
     """Return the largest studentised deviation of any model per resample of the items, (draws,).
 
     Its `level` quantile times each model's standard error gives intervals that hold for all models together. Models
-    share the resampled items, so alike models need hardly more width than one alone.
+    use the same resampled items, so similar models need hardly more width than one alone.
 
     Args:
         samples: (weight, differences (models, n)) per task.
@@ -157,6 +158,7 @@ def max_t_deviations(samples: Sequence[Sample], errors: ArrayLike, rng: np.rando
     means = np.zeros((draws, len(widths)))
     for weight, rows in samples:
         count = rows.shape[1]
+        # counts per item instead of indices: all models share one draw, and the mean is a matrix product
         drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=draws)  # (draws, n)
         means += weight * (drawn @ rows.T / count - rows.mean(axis=1))
     usable = np.isfinite(widths) & (widths > 0)

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from evomerge.surrogates._features import COMPLEXITIES, coefficient_count
     from evomerge.surrogates._gaussian_process import GaussianProcess, Hyperparameters, fit_process
     from evomerge.surrogates._importance import (
-        binned_shares,
+        binned_variance_fractions,
         partial_rank_correlation,
         path_between,
         rank_correlation,
         slice_points,
-        variance_shares,
+        sobol_indices,
     )
     from evomerge.surrogates._links import LinkName, guess_link
     from evomerge.surrogates._nested import NestedState, join, next_pair, start, tasks_of
     from evomerge.surrogates._predicted_front import PredictedFront, predicted_front
     from evomerge.surrogates._quadratic import POINTS_PER_COEFFICIENT, fit_objectives
-    from evomerge.surrogates._reliability import check_front, doubts
+    from evomerge.surrogates._reliability import check_front, reliability_warnings
     from evomerge.surrogates._surrogate import Surrogate, predict
     from evomerge.surrogates._surrogate_optimizer import evolve
 
@@ -41,13 +41,12 @@ __all__ = [
     "PredictedFront",
     "Surrogate",
     "anchor_points",
-    "binned_shares",
+    "binned_variance_fractions",
     "by_drawn_volume",
     "check_front",
     "coefficient_count",
     "d_optimal",
     "distance",
-    "doubts",
     "evolve",
     "fit_objectives",
     "fit_process",
@@ -61,12 +60,13 @@ __all__ = [
     "predict",
     "predicted_front",
     "rank_correlation",
+    "reliability_warnings",
     "slice_points",
+    "sobol_indices",
     "sobol_points",
     "start",
     "stop_reason",
     "tasks_of",
-    "variance_shares",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The rules that choose the next points from a pool; `bayesian` says when each applies."""
+"""Acquisition rules that choose the next points from a pool; `bayesian` chooses among them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evomerge.surrogates._design import sobol_points
 from evomerge.surrogates._regression import row_forms
 from evomerge.surrogates._surrogate import Surrogate, draw_coefficients, link_sd
 
-# Volume is sampled at this many points per draw; its relative error is a few percent, the same for all candidates.
+# Volume is estimated from this many samples per draw: a relative error of a few percent, equal for all candidates.
 VOLUME_SAMPLES = 512
 # A point may still be on the front if its prediction plus this many sds is not dominated.
 OPTIMISM_SDS = 2.0
@@ -57,25 +57,25 @@ def by_drawn_volume(
         at_known: (draws, n, T) metrics of what is evaluated, or being evaluated, under the same draws.
         floor: (T,) reference point.
         count: points wanted.
-        rng: places the samples by which volume is counted.
-        bounds: what misses them under a draw has no volume under it; where nothing has any under any draw, the points
-            that miss them least on average are chosen, without a gain.
+        rng: places the samples that estimate the volume.
+        bounds: points infeasible under a draw add no volume under it; if no point is feasible under any draw, the
+            points of the smallest mean violation are chosen, with gain 0.
     """
     draws = len(at_pool)
     if bounds is not None:
         misses = bounds.violation(at_pool)  # (draws, N)
         if not (misses <= 0).any():
             nearest = np.argsort(misses.mean(axis=0), kind="stable")[:count]
-            return [int(place) for place in nearest], [0.0] * len(nearest), 0.0
+            return [int(index) for index in nearest], [0.0] * len(nearest), 0.0
+        # volume below a lower bound is worthless; the slack keeps points exactly on the bound
         floor = np.where(np.isfinite(bounds.low), np.maximum(floor, np.array(bounds.low) - 1e-9), floor)
         at_pool = np.where((misses <= 0)[:, :, None], at_pool, floor - 1.0)
         at_known = np.where(bounds.met(at_known)[:, :, None], at_known, floor - 1.0)
     unit = sobol_points(VOLUME_SAMPLES, len(floor), rng)
-    reached = np.zeros(
-        (draws, VOLUME_SAMPLES, at_pool.shape[1]), dtype=np.float32
-    )  # by which candidate is a sample dominated
-    open_still = np.zeros((draws, VOLUME_SAMPLES), dtype=np.float32)  # samples that nothing evaluated dominates
-    cell = np.zeros(draws)
+    # which candidates dominate a sample; float32, not bool, so that the products below use BLAS
+    reached = np.zeros((draws, VOLUME_SAMPLES, at_pool.shape[1]), dtype=np.float32)
+    open_still = np.zeros((draws, VOLUME_SAMPLES), dtype=np.float32)  # samples that no evaluated point dominates
+    cell = np.zeros(draws)  # volume that one sample stands for
     for s in range(draws):
         ceiling = np.maximum(np.maximum(at_pool[s].max(axis=0), at_known[s].max(axis=0)), floor)
         samples = floor + unit * (ceiling - floor)
@@ -94,7 +94,7 @@ def by_drawn_volume(
             break
         chosen.append(best)
         gains.append(float(gain[best]))
-        open_still *= 1.0 - reached[:, :, best]
+        open_still *= 1.0 - reached[:, :, best]  # the next point gains only what this one leaves
     return chosen, gains, volume
 
 
@@ -113,7 +113,7 @@ def by_uncertainty(fits: Sequence[Surrogate], pool: Array, taken: list[int], cou
     sds = np.stack([link_sd(fit, basis) for basis, fit in zip(bases, fits, strict=True)], axis=1)
     sds = np.where(np.isfinite(sds), sds, 0.0)
     front = means[non_dominated(means, duplicates=False)]
-    hopeful = means + OPTIMISM_SDS * sds
+    hopeful = means + OPTIMISM_SDS * sds  # (N, T) optimistic scores, as in an upper confidence bound
     free = np.ones(len(pool), dtype=bool)
     free[taken] = False
     may_win = free & ~np.asarray(dominates(front[None], hopeful[:, None])).any(axis=1)
@@ -129,7 +129,7 @@ def by_uncertainty(fits: Sequence[Surrogate], pool: Array, taken: list[int], cou
         chosen.append(best)
         allowed[best] = False
         for t, basis in enumerate(bases):
-            # as if measured as well as the design's typical point is known by now
+            # condition on a pseudo-measurement, as precise as the typical point's current posterior
             direction = covariances[t] @ basis[best]
             noise = max(float(np.mean(variance[t])), 1e-300)
             covariances[t] = covariances[t] - np.outer(direction, direction) / (noise + basis[best] @ direction)
@@ -137,7 +137,7 @@ def by_uncertainty(fits: Sequence[Surrogate], pool: Array, taken: list[int], cou
 
 
 def by_draws(fits: Sequence[Surrogate], pool: Array, known: Array, count: int, rng: Generator) -> list[int]:
-    """Return, for one coefficient draw each, the pool index of the front's point farthest from all seen ones."""
+    """Return one pool index per coefficient draw: the point of its front farthest from all seen ones."""
     bases = [fit.basis(pool) for fit in fits]
     coefficients = [draw_coefficients(fit, rng, count) for fit in fits]
     seen, free = known, np.ones(len(pool), dtype=bool)
@@ -154,7 +154,7 @@ def by_draws(fits: Sequence[Surrogate], pool: Array, known: Array, count: int, r
 
 
 def farthest(pool: Array, known: Array, count: int) -> list[int]:
-    """Return pool indices that fill the space, each the farthest from everything known and chosen."""
+    """Return pool indices of a space-filling choice, each the farthest from all known and chosen points."""
     width = np.maximum(np.ptp(pool, axis=0), 1e-300)
     nearest = np.full(len(pool), np.inf)
     for row in known:
@@ -164,5 +164,5 @@ def farthest(pool: Array, known: Array, count: int) -> list[int]:
         best = int(np.argmax(nearest))
         chosen.append(best)
         nearest = np.minimum(nearest, (((pool - pool[best]) / width) ** 2).sum(axis=1))
-        nearest[best] = -1.0
+        nearest[best] = -1.0  # below 0, the distance of duplicates
     return chosen

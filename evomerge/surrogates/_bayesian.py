@@ -1,10 +1,10 @@
-"""Where to evaluate next, so that the front becomes better and surer (Bayesian MAP), and when to stop.
+"""Where to evaluate next to improve the front (Bayesian MAP), and when to stop.
 
 One proposal serves all objectives: every evaluation scores the merged model on all of them. Rules:
 
-- hypervolume: the expected gain over draws of all surrogates' coefficients, points chosen one after the other, each
-  knowing what the earlier ones would bring in each draw. The front under a draw is that of the evaluated points, so
-  a lucky measurement does not pass for a good point.
+- hypervolume: the expected gain over draws of all surrogates' coefficients; points are chosen greedily, each given the
+  gains of the earlier ones in each draw. The baseline is the front of the evaluated points under the draw, so a lucky
+  measurement is not mistaken for a good point.
 - uncertainty: the largest summed predictive sd among points that may still be on the front, each choice lowering the
   sd around it.
 - thompson: the front of one draw per point, the member farthest from everything evaluated.
@@ -43,7 +43,7 @@ class Proposal:
     c: Array  # (q, K), all different and none evaluated before
     gain: Array  # (q,) expected hypervolume that each adds to the ones before it, metric units; 0 if not computed
     volume: float  # expected hypervolume of the evaluated points; 0 if not computed
-    rules: tuple[str, ...]  # (q,) the rule that chose each: the one asked for, or a fallback
+    rules: tuple[str, ...]  # (q,) the rule that chose each point: the requested one, or a fallback
 
 
 def next_points(
@@ -58,11 +58,11 @@ def next_points(
     draws: int = 64,
     bounds: Bounds | None = None,
 ) -> Proposal:
-    """Return the points whose evaluation promises most.
+    """Return the points to evaluate next.
 
-    Where a rule has nothing to say, the rest of the batch falls back: hypervolume to uncertainty when no gain is
-    expected any more; every rule to 'space' (farthest from what was evaluated) when no surrogate has learned
-    anything yet, because all are constants or have no error estimate.
+    If a rule cannot rank points, the rest of the batch falls back: hypervolume to uncertainty once no gain is expected;
+    every rule to 'space' (farthest from the evaluated points) while all surrogates are constants or have no error
+    estimate.
 
     Args:
         surrogates: T, fitted to the evaluated points.
@@ -73,7 +73,7 @@ def next_points(
         reference: (T,) reference point of the hypervolume rule; default the worst fitted metric of evaluated points.
         weights: (T,) or scalar, importance of each objective in the uncertainty rule.
         draws: coefficient draws of the hypervolume rule.
-        bounds: on the fitted metrics; under the hypervolume rule only what meets them counts.
+        bounds: constraints on the fitted metrics; only feasible points add volume (hypervolume rule).
 
     Raises:
         InputError: shapes do not match, an unknown rule, or `count` below 1.
@@ -83,10 +83,11 @@ def next_points(
     at_least(count, 1, "count")
     if rule not in ("hypervolume", "uncertainty", "thompson"):
         raise InputError(f"rule must be 'hypervolume', 'uncertainty' or 'thompson', got {rule!r}")
-    share = vector(weights, len(fits), "weights")
+    importance = vector(weights, len(fits), "weights")
     pool = _pool(fits, known, rng)
     if count > len(pool):
         raise InputError(f"count must be at most {len(pool)}, the points considered at once, got {count}")
+    # a constant surface, or one without an error estimate, ranks all points alike
     learned = [fit.complexity != "constant" and fit.dof > 0 for fit in fits]
     if not any(learned):
         return Proposal(pool[farthest(pool, known, count)], np.zeros(count), 0.0, ("space",) * count)
@@ -99,7 +100,7 @@ def next_points(
         chosen, gain, volume = by_hypervolume(fits, pool, known, count, rng, reference, draws, bounds)
     by_gain = len(chosen)
     if by_gain < count:
-        chosen += by_uncertainty(fits, pool, chosen, count - by_gain, share)
+        chosen += by_uncertainty(fits, pool, chosen, count - by_gain, importance)
     return Proposal(
         c=pool[chosen],
         gain=np.array([*gain, *[0.0] * (count - by_gain)]),
@@ -116,8 +117,8 @@ def stop_reason(
     Args:
         gains: summed expected gain of each proposal so far, oldest first.
         volumes: expected hypervolume at the same moments.
-        tolerance: smallest gain, as a share of the volume, that is worth a round.
-        patience: rounds in a row that must promise less.
+        tolerance: smallest gain, as a fraction of the volume, that is worth a round.
+        patience: number of rounds in a row below it before stopping.
     """
     if len(gains) != len(volumes):
         raise InputError(f"gains and volumes must have the same length, got {len(gains)} and {len(volumes)}")
@@ -134,7 +135,7 @@ def _pool(fits: Sequence[Surrogate], known: Array, rng: Generator) -> Array:
     """Return candidate points, (N, K), none of them evaluated."""
     box = fits[0].box
     front = predicted_front(fits, rng, size=FRONT_POINTS, population=FRONT_POINTS, generations=20, trust_region=False).c
-    moved = np.repeat(front, 2, axis=0)
+    moved = np.repeat(front, 2, axis=0)  # two perturbed copies per front point explore beside the predicted front
     moved = np.clip(moved + STEP * (box[:, 1] - box[:, 0]) * rng.standard_normal(moved.shape), *box.T)
     pool = np.unique(np.vstack([sobol_points(SOBOL_POINTS, len(box), rng, box), front, moved]), axis=0)
-    return pool[distance(pool, known, box) > 1e-6] if len(known) else pool
+    return pool[distance(pool, known, box) > 1e-6] if len(known) else pool  # never propose a point twice

@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.pareto import Array, Mask
 
 MOST_SWEEPS = 500
-# A quadratic counts as concave if its largest curvature is below minus this share of the steepest one.
+# A quadratic counts as concave if its largest eigenvalue is below minus this fraction of the largest magnitude.
 CONCAVE_MARGIN = 1e-9
 
 
@@ -28,18 +28,20 @@ def box_maxima(curvature: Array, slope: Array, box: Array) -> tuple[Array, Mask]
     """
     low, high = box.T
     k = slope.shape[1]
-    values = np.linalg.eigvalsh(curvature)
+    values = np.linalg.eigvalsh(curvature)  # (q, K) ascending
     concave = values[:, -1] < -CONCAVE_MARGIN * np.abs(values).max(axis=1)
     c = np.broadcast_to((low + high) / 2, slope.shape).copy()
     if concave.any():
         c[concave] = np.clip(-np.linalg.solve(curvature[concave], slope[concave, :, None])[..., 0], low, high)
     diagonal = curvature[:, np.arange(k), np.arange(k)]
-    for _ in range(MOST_SWEEPS):
+    for _ in range(MOST_SWEEPS):  # coordinate ascent, each coordinate solved exactly
         before = c.copy()
         for j in range(k):
+            # derivative by c_j at c_j = 0
             pull = slope[:, j] + np.einsum("qk,qk->q", curvature[:, j], c) - diagonal[:, j] * c[:, j]
             bends_down = diagonal[:, j] < 0
             peak = np.divide(-pull, diagonal[:, j], out=np.zeros_like(pull), where=bends_down)
+            # without downward bend the maximum along c_j is at an end of its range
             end = np.where(_gain(diagonal[:, j], pull, high[j]) >= _gain(diagonal[:, j], pull, low[j]), high[j], low[j])
             c[:, j] = np.where(bends_down, np.clip(peak, low[j], high[j]), end)
         if np.abs(c - before).max(initial=0.0) <= 1e-10 * float((high - low).max()):

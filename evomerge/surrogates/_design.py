@@ -1,4 +1,4 @@
-"""Where to evaluate first: anchor points, scrambled Sobol points, and D-optimal subsets of them."""
+"""Initial designs: anchor points, scrambled Sobol points, and D-optimal subsets of them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ from evomerge.surrogates._regression import row_forms
 
 # Sobol points from which a D-optimal design of n points is chosen: this many per point, and at least the second number.
 POOL_PER_POINT, SMALLEST_POOL = 8, 256
-# Share of a design, beyond its anchors, that is spread evenly instead of D-optimally: the surface may not be quadratic.
-SPREAD_SHARE = 0.25
+# Fraction of a design, beyond its anchors, that fills the space instead: the surface may not be quadratic.
+SPREAD_FRACTION = 0.25
 MOST_EXCHANGES = 200
 
 
 def anchor_points(dimensions: int, box: ArrayLike | None = None) -> Array:
-    """Return the points that every design holds: equal weights 1/K, each expert alone, the base alone.
+    """Return the anchors of every design: equal weights 1/K, each expert alone, the base alone.
 
     Args:
         dimensions: K experts.
         box: (K, 2) or (2,), default [0, 1]. Anchors outside are moved to its border.
 
     Returns:
-        (K + 2, K) float64, in that order; fewer when some coincide (K = 1, or a narrow box).
+        (K + 2, K) float64, in that order; fewer if some coincide (K = 1, or a narrow box).
+
+    >>> anchor_points(2).tolist()
+    [[0.5, 0.5], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     """
     k = at_least(dimensions, 1, "dimensions")
     bounds = _box(k, box)
     points = np.vstack([np.full((1, k), 1.0 / k), np.eye(k), np.zeros((1, k))])
     points = np.clip(points, bounds[:, 0], bounds[:, 1])
     _, first = np.unique(points, axis=0, return_index=True)
-    return points[np.sort(first)]
+    return points[np.sort(first)]  # np.unique sorts rows; restore the stated order
 
 
 def sobol_points(count: int, dimensions: int, rng: Generator, box: ArrayLike | None = None) -> Array:
-    """Return scrambled Sobol points inside the box, (count, K) float64; an even but random spread.
+    """Return scrambled Sobol points inside the box, (count, K) float64: random and space-filling.
 
     Args:
         count: number of points, 0 or more.
@@ -47,7 +50,7 @@ def sobol_points(count: int, dimensions: int, rng: Generator, box: ArrayLike | N
         rng: source of the scrambling.
         box: (K, 2) or (2,), default [0, 1].
     """
-    from scipy.stats import qmc  # here: scipy.stats is slow to import and fronts do not need it
+    from scipy.stats import qmc  # a local import: scipy.stats is slow to import, and fronts do not need it
 
     k = at_least(dimensions, 1, "dimensions")
     bounds = _box(k, box)
@@ -66,10 +69,10 @@ def d_optimal(
     keep: ArrayLike | None = None,
     box: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
-    """Return which candidates, with the points kept, determine a surrogate's coefficients best.
+    """Return the D-optimal choice of candidates, given the points kept, for the coefficients of a surrogate.
 
-    Maximises det(Phi'Phi): greedily, then by exchanges while one improves. Deterministic; ties go to the earlier
-    candidate, and no candidate is chosen twice.
+    Maximises det(Phi'Phi): greedily, then by exchanges as long as one improves it. Deterministic; ties go to the
+    earlier candidate, and no candidate is chosen twice.
 
     Args:
         candidates: (q, K) points to choose from.
@@ -93,12 +96,12 @@ def d_optimal(
     basis = centred_features(points, bounds, complexity)
     fixed = np.empty((0, points.shape[1])) if keep is None else score_table(keep, "keep")
     held = centred_features(fixed, bounds, complexity)
-    # A little of the candidates' own spread keeps the first, rank-deficient steps defined.
+    # The candidates' own moments as a tiny prior: otherwise the first steps invert a singular matrix.
     moments = held.T @ held + 1e-6 * (basis.T @ basis + np.eye(basis.shape[1])) / max(len(basis), 1)
     inverse = np.linalg.inv(moments)
     free = np.ones(len(basis), dtype=bool)
     chosen: list[int] = []
-    gain = row_forms(basis, inverse)  # by how much each candidate would raise the determinant
+    gain = row_forms(basis, inverse)  # (q,) relative increase of the determinant by each candidate
     for _ in range(count):
         best = int(np.argmax(np.where(free, gain, -np.inf)))
         chosen.append(best)
@@ -136,7 +139,7 @@ def initial_design(
     if complexity is None:
         affordable = [name for name in COMPLEXITIES if count >= POINTS_PER_COEFFICIENT * coefficient_count(k, name)]
         complexity = affordable[-1] if affordable else "linear"
-    spread = int(SPREAD_SHARE * left)
+    spread = int(SPREAD_FRACTION * left)
     pool = sobol_points(max(POOL_PER_POINT * left, SMALLEST_POOL), k, rng, bounds)
     even = pool[:spread]  # the head of a Sobol sequence is itself even
     rest = pool[spread:]
@@ -164,7 +167,7 @@ def _exchanged(
         out = chosen[worst]
         without, gain_without = _with_row(inverse, gain, basis, out, -1.0)
         best = int(np.argmax(np.where(free, gain_without, -np.inf)))
-        if gain_without[best] <= gain_without[out] * (1 + 1e-9):
+        if gain_without[best] <= gain_without[out] * (1 + 1e-9):  # rounding must not swap two points for ever
             break
         free[out], free[best] = True, False
         chosen[worst] = best

@@ -1,4 +1,4 @@
-"""How far a surrogate can be trusted: errors in sample and left out, noise floor, conditioning, lack of fit."""
+"""Diagnostics of a surrogate: in-sample and leave-one-out errors, noise floor, conditioning, lack of fit."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from evomerge.surrogates._regression import RidgeFit
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What a reader should know before believing a surrogate. Sds and predictions are in the metric's unit."""
+    """Quality of a surrogate's fit. Sds and predictions are in the metric's unit."""
 
     used: Mask  # (rows given,) False where the metric was NaN
     parameters: int  # coefficients of the chosen complexity
     effective_parameters: float  # fewer with a ridge
     ridge: float  # relative to the mean weight
-    r2: float  # share of the metric's variance explained; NaN if the metric is constant
-    loo_r2: float  # the same for rows left out, against the mean of the others; NaN as above or for one row
+    r2: float  # fraction of the metric's variance explained; NaN if the metric is constant
+    loo_r2: float  # the same under leave-one-out, against the mean of the others; NaN as above or for one row
     residual_sd: float  # root mean squared residual, degrees of freedom not corrected
-    loo_sd: float  # root mean squared error of rows left out; inf if some row cannot be left out
+    loo_sd: float  # root mean squared leave-one-out error; inf if some row cannot be left out
     noise_floor: float | None  # root mean squared standard error of the measurements; None if not known
-    misfit_sd: float  # what no quadratic explains, near the middle of the metric's values; inf if not judged
+    misfit_sd: float  # sd that no quadratic explains, near the middle of the metric's values; inf if not estimable
     condition: float  # condition number of the weighted, penalised design; inf if its rank is short
     lack_of_fit: float | None  # p-value of the lack-of-fit F test; None without repeated points
     fitted: Array  # (used rows,) fitted metric
     left_out: Array  # (used rows,) metric predicted from the other rows; NaN if they cannot
-    notes: tuple[str, ...]  # decisions taken on the way, as sentences
+    notes: tuple[str, ...]  # decisions of the fit, as sentences
 
 
 def diagnose(
@@ -56,19 +56,19 @@ def diagnose(
         misfit_sd: link-scale misfit.
         notes: decisions so far.
     """
-    share = data.importance(link)
+    weight = data.importance(link)  # (n,) sum 1
     left_out_error = fit.leave_one_out
     known = np.isfinite(left_out_error)
     left_out = np.full(len(mean), np.nan)
     left_out[known] = link.inverse(working[known] - left_out_error[known])
-    average = float(share @ data.y)
-    spread = float(share @ (data.y - average) ** 2)
+    average = float(weight @ data.y)
+    spread = float(weight @ (data.y - average) ** 2)
     constant = spread <= 1e-24 * max(1.0, average**2)
-    squared = float(share @ (data.y - mean) ** 2)
-    loo_squared = float(share @ (data.y - left_out) ** 2) if known.all() else np.inf
-    # what the mean of the other rows would have predicted
-    others = np.sum(share * ((data.y - average) / np.maximum(1.0 - share, 1e-12)) ** 2)
-    noise = float(np.sqrt(share @ data.response_variance(link, mean))) if data.noise_known else None
+    squared = float(weight @ (data.y - mean) ** 2)
+    loo_squared = float(weight @ (data.y - left_out) ** 2) if known.all() else np.inf
+    # squared error of predicting each row by the mean of the other rows: the baseline of leave-one-out R2
+    others = np.sum(weight * ((data.y - average) / np.maximum(1.0 - weight, 1e-12)) ** 2)
+    noise = float(np.sqrt(weight @ data.response_variance(link, mean))) if data.noise_known else None
     return Diagnostics(
         used=data.used,
         parameters=len(fit.coefficients),

@@ -1,4 +1,4 @@
-"""The polynomial features of a merge's coefficients, in one stated order, and what their coefficients mean.
+"""Polynomial features of merge coefficients in a fixed order, and the quadratic form of their coefficients.
 
 Order for K coefficients c: squares c_1^2..c_K^2; products c_1 c_2, c_1 c_3, .., c_{K-1} c_K; c_1..c_K; 1. Simpler
 complexities leave groups out and keep the order: `diagonal` has no products, `linear` no squares either, `constant`
@@ -17,12 +17,16 @@ from evomerge.pareto import Array, score_table
 
 Complexity = Literal["constant", "linear", "diagonal", "full"]
 
-# From the simplest to the richest.
+# From the simplest to the richest; callers rely on the order.
 COMPLEXITIES: tuple[Complexity, ...] = ("constant", "linear", "diagonal", "full")
 
 
 def coefficient_count(dimensions: int, complexity: Complexity = "full") -> int:
-    """Return the number of features of K `dimensions`: 1, K+1, 2K+1, or (K+1)(K+2)/2."""
+    """Return the number of features of K `dimensions`: 1, K+1, 2K+1, or (K+1)(K+2)/2.
+
+    >>> [coefficient_count(3, complexity) for complexity in COMPLEXITIES]
+    [1, 4, 7, 10]
+    """
     counts = {
         "constant": 1,
         "linear": dimensions + 1,
@@ -44,10 +48,10 @@ def features(c: ArrayLike, complexity: Complexity = "full") -> Array:
     count = coefficient_count(points.shape[1], complexity)
     groups = []
     if complexity in ("diagonal", "full"):
-        groups.append(points**2)
+        groups.append(points**2)  # (n, K)
     if complexity == "full":
         first, second = np.triu_indices(points.shape[1], 1)
-        groups.append(points[:, first] * points[:, second])
+        groups.append(points[:, first] * points[:, second])  # (n, K (K - 1) / 2), row-major upper triangle
     if complexity != "constant":
         groups.append(points)
     groups.append(np.ones((len(points), 1)))
@@ -75,7 +79,7 @@ def unpack(coefficients: ArrayLike, dimensions: int, complexity: Complexity = "f
     curvature, slope = np.zeros((*lead, k, k)), np.zeros((*lead, k))
     position = 0
     if complexity in ("diagonal", "full"):
-        curvature[..., np.arange(k), np.arange(k)] = 2 * beta[..., :k]
+        curvature[..., np.arange(k), np.arange(k)] = 2 * beta[..., :k]  # c'A c / 2 holds half of each square's
         position = k
     if complexity == "full":
         first, second = np.triu_indices(k, 1)
@@ -91,7 +95,7 @@ def pack(curvature: ArrayLike, slope: ArrayLike, level: ArrayLike) -> Array:
     """Return full-quadratic coefficients (..., p) in feature order from (A, b, e): the inverse of `unpack`."""
     matrix, linear = np.asarray(curvature, dtype=np.float64), np.asarray(slope, dtype=np.float64)
     first, second = np.triu_indices(linear.shape[-1], 1)
-    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1) / 2
+    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1) / 2  # (..., K)
     constant = np.asarray(level, dtype=np.float64)[..., None]
     return np.concatenate([diagonal, matrix[..., first, second], linear, constant], axis=-1)
 
@@ -100,10 +104,11 @@ def uncentred(coefficients: Array, middle: Array, half: Array, complexity: Compl
     """Return coefficients in c of a surface given in u = (c - middle) / half, (p,) -> (p,) of the same complexity."""
     k = len(middle)
     curvature, slope, level = unpack(coefficients, k, complexity)
+    # substitute u = (c - middle) / half and collect the powers of c
     matrix = curvature / np.outer(half, half)
     linear = slope / half - matrix @ middle
     constant = level - (slope / half) @ middle + middle @ matrix @ middle / 2
-    full = pack(matrix, linear, constant)
+    full = pack(matrix, linear, constant)  # with zeros where the complexity has no features
     pairs = k * (k - 1) // 2
     kept = {
         "constant": [],

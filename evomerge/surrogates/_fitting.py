@@ -1,4 +1,4 @@
-"""The weighted, penalised, link-aware least squares behind one surrogate: choose, solve, and judge the noise."""
+"""The weighted, penalised, link-aware least squares behind one surrogate: selection, solution, noise."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from evomerge.surrogates._links import Link
 from evomerge.surrogates._observations import Observations
 from evomerge.surrogates._regression import RidgeFit, leave_one_out_path, ridge_fit
 
-# Known noise is believed as if this many residuals had already confirmed it.
+# Known noise counts as if this many residuals had confirmed it.
 NOISE_PRIOR_DOF = 10.0
-# Residuals this improbably small under the stated noise show that candidates share their errors.
+# Residuals with a p-value below this are too small for the stated noise: candidates share their errors.
 PAIRED_LEVEL = 0.05
-# A simpler model must lower the mean squared leave-one-out error by this share to replace a richer one. Among models
-# that the data can afford, choosing the simpler of near equals costs coverage: its intervals do not know of the choice.
+# A simpler model must lower the mean squared leave-one-out error by this fraction to replace a richer one. Choosing the
+# simpler of near equals costs coverage, because its intervals ignore the selection.
 PARSIMONY = 0.2
 # Gauss-Newton steps, each with a fresh misfit estimate; most fits settle in under ten.
 MOST_STEPS = 30
@@ -41,7 +41,7 @@ def select(
     z = link.forward(data.y, data.items)
     mean = link.inverse(z)
     weights = 1.0 / (data.response_variance(link, mean) / np.maximum(link.slope(z), 1e-12) ** 2 + misfit)
-    share = data.importance(link)
+    importance = data.importance(link)
     best: tuple[Complexity, float] = (complexities[-1], ridges[0])
     lowest = np.inf
     for complexity in reversed(complexities):  # the richest first
@@ -49,12 +49,12 @@ def select(
         left_out = leave_one_out_path(matrix, z, weights, ridges)  # (r, n)
         known = np.isfinite(left_out)
         predicted = link.inverse(z - np.where(known, left_out, 0.0))
-        # A row that nothing else informs counts as an error of the whole range, not of zero.
+        # A row that no other row informs counts as an error of the whole range; zero would reward singular fits.
         gap = np.where(known, data.y - predicted, max(float(np.ptp(data.y)), 1e-300))
-        errors = gap**2 @ share
-        place = int(np.argmin(errors))
-        if errors[place] < lowest * (1 - PARSIMONY) or lowest == np.inf:
-            lowest, best = float(errors[place]), (complexity, ridges[place])
+        errors = gap**2 @ importance  # (r,)
+        index = int(np.argmin(errors))
+        if errors[index] < lowest * (1 - PARSIMONY) or lowest == np.inf:
+            lowest, best = float(errors[index]), (complexity, ridges[index])
     return best
 
 
@@ -97,12 +97,12 @@ def _damped(
         return float(inverse_variance @ gap**2 + penalty @ beta**2)
 
     start, goal = before.fit.coefficients, proposed.fit.coefficients
-    base, share = error(start), 1.0
-    while error(start + share * (goal - start)) > base and share > 1e-6:
-        share /= 2
-    if share == 1.0:
+    base, step = error(start), 1.0
+    while error(start + step * (goal - start)) > base and step > 1e-6:
+        step /= 2
+    if step == 1.0:
         return proposed
-    beta = start + share * (goal - start)
+    beta = start + step * (goal - start)
     fit_there = replace(proposed.fit, coefficients=beta, residuals=proposed.working - matrix @ beta)
     return Solution(fit_there, proposed.weights, proposed.working)
 
@@ -122,15 +122,15 @@ def posterior(data: Observations, solution: Solution, misfit: float) -> tuple[Ar
     squares = float(solution.weights @ solution.fit.residuals**2)
     if data.noise_known and not data.shared:
         if misfit == 0 and freedom >= 1 and chdtr(freedom, squares) < PAIRED_LEVEL:
-            # Residuals too small for the stated noise: the candidates answered the same items and err together. What
-            # they share moves the whole surface and cannot be seen; the residuals may then all be misfit.
+            # The candidates answered the same items, so their errors are common: these move the whole surface and are
+            # invisible in the residuals, which may then all be misfit.
             scale = squares / freedom
             spread = np.sqrt(scale * len(data.y) / solution.weights.sum())
             return solution.fit.inverse, freedom + NOISE_PRIOR_DOF, float(spread)
         believed = 0.0 if misfit > 0 else NOISE_PRIOR_DOF
         return solution.fit.inverse, max(freedom, 1.0) + believed, float(np.sqrt(misfit))
     if freedom < 0.5 and data.noise_known:
-        return solution.fit.inverse, NOISE_PRIOR_DOF, 0.0  # nothing but the stated noise to go by
+        return solution.fit.inverse, NOISE_PRIOR_DOF, 0.0  # no residual degrees of freedom: rely on the stated noise
     if freedom < 0.5:
         return solution.fit.inverse, 0.0, float("inf")
     scale = squares / freedom

@@ -1,9 +1,9 @@
-"""Gaussian processes as surrogates of objectives: what a quadratic cannot express, where there is data for it.
+"""Gaussian processes as surrogates of objectives, for surfaces that no quadratic expresses.
 
-An objective is a smooth random surface over the unit cube on the scale of its link (logit for shares, so that
-predictions never leave [0, 1]), with one length scale per gene. Length scales, amplitude and noise are those of the
-highest posterior density, under priors that expect smoothness to grow with the number of genes; without them forty
-length scales would follow the noise of thirty points.
+An objective is a smooth random surface over the unit cube on the scale of its link (logit for fractions, so that
+predictions never leave [0, 1]), with one length scale per gene. Length scales, amplitude and noise are maximum a
+posteriori, under priors whose smoothness grows with the number of genes; without priors, forty length scales would
+overfit thirty points.
 
 Source: Rasmussen and Williams 2006, 'Gaussian Processes for Machine Learning' (Matern 5/2, eq. 4.17; gradients, eq.
 5.9); priors from Hvarfner, Hellsten and Nardi 2024, 'Vanilla Bayesian Optimization Performs Great in High Dimensions'.
@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from evomerge.pareto import Array
 from evomerge.surrogates._links import Link, guess_link, link_named
 
-# Where the items behind a share are not known, 0 and 1 are taken for shares of this many.
+# Fractions of 0 and 1 are read as fractions of this many items if the number of items is not known.
 ASSUMED_ITEMS = 100
 # Means and sds of the normal priors of log length scale (in log-widths of the cube's diagonal), of log amplitude and of
 # log noise variance, all relative to the sd of the data.
@@ -29,15 +29,15 @@ LENGTH_PRIOR = (np.sqrt(2.0), np.sqrt(3.0))
 AMPLITUDE_PRIOR = (0.0, 1.0)
 NOISE_PRIOR = (-4.0, 1.0)
 BOUNDS = {"length": (0.05, 100.0), "amplitude": (0.05, 20.0), "noise": (1e-5, 2.0)}
-MOST_STEPS = 60  # of L-BFGS; it begins where the last fit ended
-LOG_DIGITS = 2  # of a fitted logarithm: a length scale is never known to a percent
-FAR = 200.0  # length scales
+MOST_STEPS = 60  # L-BFGS iterations; few, because each fit starts where the last one ended
+LOG_DIGITS = 2  # fitted logarithms are rounded to these digits: length scales are never known to a percent
+FAR = 200.0  # distances in length scales are cut here, see `_distance`
 JITTER = 1e-8  # relative to the amplitude, until a covariance has a Cholesky factor
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a process is made of, in units of the standardised data."""
+    """Kernel and noise parameters of a process, in units of the standardised data."""
 
     length: Array  # (d,) in widths of the cube
     amplitude: float  # variance of the surface
@@ -54,8 +54,8 @@ class GaussianProcess:
 
     points: Array  # (n, d)
     link: Link
-    mean: float  # of the measurements on the link scale
-    scale: float  # their sd there, 1 where they are all equal
+    mean: float  # link-scale mean of the measurements
+    scale: float  # their link-scale sd; 1 if they are all equal
     hyper: Hyperparameters
     factor: Array  # (n, n) lower Cholesky factor of the covariance of the measurements
     solved: Array  # (n,) that covariance's inverse times the standardised measurements
@@ -68,7 +68,7 @@ class GaussianProcess:
         """Return joint draws of the noise-free metric at points (q, d), in the metric's units; (draws, q)."""
         cross = _covariance(points, self.points, self.hyper)
         half = solve_triangular(self.factor, cross.T, lower=True)
-        posterior = _covariance(points, points, self.hyper) - half.T @ half
+        posterior = _covariance(points, points, self.hyper) - half.T @ half  # (q, q)
         root = _factor(posterior, self.hyper.amplitude)
         standard = cross @ self.solved + rng.standard_normal((draws, len(points))) @ root.T
         return self.link.inverse(self.mean + self.scale * standard)
@@ -87,10 +87,10 @@ def fit_process(
 
     Args:
         points: (n, d) in the unit cube, n at least 1.
-        values: (n,) higher is better; shares in [0, 1] are fitted behind a logit.
-        items: behind each share; None: not known.
-        stderr: (n,) further noise of single measurements, in the metric's units; 0 where there is none.
-        start: hyperparameters to begin the fit from, or, without `refine`, to take as they are.
+        values: (n,) higher is better; fractions in [0, 1] are fitted behind a logit.
+        items: number of items behind each fraction; None: not known.
+        stderr: (n,) additional noise of single measurements, in the metric's units; 0 for none.
+        start: first hyperparameters of the fit; without `refine`, used unchanged.
         refine: whether to fit the hyperparameters.
     """
     link = link_named(guess_link(values))
@@ -139,7 +139,7 @@ def _most_probable(points: Array, standard: Array, extra: Array, start: Hyperpar
         method="L-BFGS-B",
         options={"maxiter": MOST_STEPS},
     ).x
-    # rounded, so that another BLAS, which sums in another order, finds the same ones and a search repeats itself
+    # rounded, so that a BLAS with another order of summation gives the same values and a search repeats itself
     return _from_logs(np.round(found, LOG_DIGITS))
 
 
@@ -153,7 +153,7 @@ def _negative_log_likelihood(logs: Array, points: Array, standard: Array, extra:
     factor = _factor(surface + np.diag(hyper.noise + extra), hyper.amplitude)
     solved = cho_solve((factor, True), standard)
     value = 0.5 * standard @ solved + np.log(np.diag(factor)).sum() + 0.5 * n * np.log(2 * np.pi)
-    weight = cho_solve((factor, True), np.eye(n)) - np.outer(solved, solved)  # of half the derivative's trace
+    weight = cho_solve((factor, True), np.eye(n)) - np.outer(solved, solved)  # (n, n); derivatives are half its traces
     # d k / d log length_i = slope * (x_i - x'_i)^2 / length_i^2; summed over all pairs without their differences
     slope = weight * (5.0 / 3.0 * hyper.amplitude * (1.0 + np.sqrt(5.0) * distance) * decay)
     by_gene = 2.0 * (slope.sum(axis=1) @ scaled**2 - np.einsum("ni,ni->i", scaled, slope @ scaled))
@@ -174,7 +174,7 @@ def _covariance(left: Array, right: Array, hyper: Hyperparameters) -> Array:
 
 def _distance(left: Array, right: Array) -> Array:
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2.0 * left @ right.T
-    # beyond `FAR` the covariance is 0 to the last bit, and its exponential a denormal number, which takes ages
+    # beyond `FAR` the covariance is exactly 0, and its exponential a denormal number, which is very slow
     return np.sqrt(np.clip(squares, 0.0, FAR**2))
 
 

@@ -1,7 +1,7 @@
-"""Which genes mattered, and what the landscape looks like along them.
+"""Gene importance, and slices through the fitness landscape.
 
-From a surrogate, shares of variance in closed form; from points and scores alone, rank correlations and binned
-variances. All of it describes the region that was sampled, not cause and effect elsewhere.
+From a surrogate, Sobol indices in closed form; from points and scores alone, rank correlations and binned variances.
+All of them describe the sampled region, not cause and effect elsewhere.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from evomerge.surrogates._surrogate import Surrogate
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of a surrogate's variance over its box, on the link scale. K genes."""
+    """Fractions of a surrogate's variance over its box, on the link scale. K genes."""
 
-    first: Array  # (K,) share due to each gene alone
-    total: Array  # (K,) share that involves the gene, alone or with another; total >= first
-    pairs: Array  # (K, K) symmetric share of each pair's interaction; zero diagonal
-    sd: float  # sd of the link-scale surface over the box; shares are zero if this is
+    first: Array  # (K,) first-order index: fraction due to each gene alone
+    total: Array  # (K,) total index: fraction that involves the gene, alone or with another; total >= first
+    pairs: Array  # (K, K) symmetric fraction of each pair's interaction; zero diagonal
+    sd: float  # sd of the link-scale surface over the box; all fractions are 0 if this is 0
 
 
-def variance_shares(surrogate: Surrogate) -> Importance:
+def sobol_indices(surrogate: Surrogate) -> Importance:
     """Return Sobol indices of the surrogate for points uniform in its box, exactly.
 
     On the box scaled to [-1, 1], u, u^2 - 1/3 and u v are orthogonal with variances 1/3, 4/45 and 1/9, so that the
-    quadratic's own coefficients are its functional ANOVA. First-order shares and pair shares sum to 1.
+    quadratic's own coefficients are its functional ANOVA. First-order and pair indices sum to 1.
 
     Source: Sobol 1993, 'Sensitivity estimates for nonlinear mathematical models'.
     """
@@ -52,7 +52,7 @@ def rank_correlation(genes: ArrayLike, scores: ArrayLike) -> Array:
         scores: (n, m); rows with a NaN are left out.
 
     Returns:
-        Zero where a gene or an objective does not vary, or fewer than three rows are left.
+        Correlations; 0 if a gene or an objective does not vary, or fewer than three rows are left.
     """
     points, table = _usable(genes, scores)
     if len(points) < 3:
@@ -64,7 +64,7 @@ def rank_correlation(genes: ArrayLike, scores: ArrayLike) -> Array:
 def partial_rank_correlation(genes: ArrayLike, scores: ArrayLike) -> Array:
     """Return the rank correlation of each gene with each objective, all other genes held fixed linearly, (d, m).
 
-    Arguments as `rank_correlation`. Zero for all where there are no more rows than genes plus 2.
+    Arguments as for `rank_correlation`. All 0 unless there are more rows than genes plus 2.
 
     Source: Iman and Conover 1980 (PRCC).
     """
@@ -76,7 +76,7 @@ def partial_rank_correlation(genes: ArrayLike, scores: ArrayLike) -> Array:
     left, right = _standardised(_ranks(points)), _standardised(_ranks(table))
     for gene in range(d):
         others = np.column_stack([np.delete(left, gene, axis=1), np.ones(n)])
-        projection = others @ np.linalg.pinv(others)
+        projection = others @ np.linalg.pinv(others)  # (n, n); pinv because constant genes are zero columns
         alone = left[:, gene] - projection @ left[:, gene]
         rest = right - projection @ right
         norm = np.linalg.norm(alone) * np.linalg.norm(rest, axis=0)
@@ -84,11 +84,11 @@ def partial_rank_correlation(genes: ArrayLike, scores: ArrayLike) -> Array:
     return result
 
 
-def binned_shares(genes: ArrayLike, scores: ArrayLike, *, bins: int = 4) -> Array:
-    """Return the share of each objective's variance between groups of similar values of one gene, (d, m) in [0, 1].
+def binned_variance_fractions(genes: ArrayLike, scores: ArrayLike, *, bins: int = 4) -> Array:
+    """Return the fraction of each objective's variance between groups of similar values of a gene, (d, m) in [0, 1].
 
-    Finds influence of any shape, and works for categories. A gene with at most `bins` different values is grouped by
-    value, others into equally filled bins. Corrected for the share that chance would give (epsilon squared).
+    Detects influence of any shape, also of categories. A gene with at most `bins` different values is grouped by
+    value, others into equally filled bins. Corrected for the fraction expected by chance (epsilon squared).
 
     Args:
         genes: (n, d).
@@ -105,16 +105,16 @@ def binned_shares(genes: ArrayLike, scores: ArrayLike, *, bins: int = 4) -> Arra
         group = group.reshape(-1)
         if len(values) > bins:
             group = (_ranks(column[:, None])[:, 0] * bins / n).astype(np.int64).clip(0, bins - 1)
-            group = np.unique(group, return_inverse=True)[1].reshape(-1)
+            group = np.unique(group, return_inverse=True)[1].reshape(-1)  # ties may leave bins empty
         groups = int(group.max(initial=0)) + 1
         if groups < 2 or n <= groups:
             continue
         counts = np.bincount(group)
         means = np.stack([np.bincount(group, column) for column in table.T], axis=1) / counts[:, None]
         within = ((table - means[group]) ** 2).sum(axis=0)
-        chance = (groups - 1) * within / (n - groups)
-        share = np.divide(total - within - chance, total, out=np.zeros_like(total), where=total > 0)
-        result[gene] = np.clip(share, 0.0, 1.0)
+        chance = (groups - 1) * within / (n - groups)  # expected between-group sum of squares without influence
+        fraction = np.divide(total - within - chance, total, out=np.zeros_like(total), where=total > 0)
+        result[gene] = np.clip(fraction, 0.0, 1.0)
     return result
 
 
@@ -133,8 +133,8 @@ def path_between(start: ArrayLike, end: ArrayLike, steps: int = 21) -> Array:
     """Return evenly spaced points on the straight line from `start` to `end`, both included, (steps, K)."""
     a = vector(start, np.size(start), "start", "one value per gene")
     b = vector(end, len(a), "end", "one value per gene, as in start")
-    share = np.linspace(0.0, 1.0, at_least(steps, 2, "steps"))[:, None]
-    return np.asarray((1 - share) * a + share * b)
+    t = np.linspace(0.0, 1.0, at_least(steps, 2, "steps"))[:, None]  # (steps, 1)
+    return np.asarray((1 - t) * a + t * b)
 
 
 def _usable(genes: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
@@ -150,11 +150,12 @@ def _ranks(table: Array) -> Array:
     ranks = np.empty_like(table)
     for column, out in zip(table.T, ranks.T, strict=True):
         _, group, counts = np.unique(column, return_inverse=True, return_counts=True)
-        out[:] = (np.cumsum(counts) - (counts + 1) / 2)[group.reshape(-1)]
+        out[:] = (np.cumsum(counts) - (counts + 1) / 2)[group.reshape(-1)]  # mean of the ranks a group occupies
     return ranks
 
 
 def _standardised(table: Array) -> Array:
     centred = table - table.mean(axis=0)
     sd = centred.std(axis=0)
+    # constant columns become 0, so that they correlate with nothing
     return np.asarray(np.where(sd > 0, centred / np.where(sd > 0, sd, 1.0), 0.0))

@@ -1,4 +1,4 @@
-"""Links between a metric and the scale on which it is quadratic: logit for shares, softplus for losses, identity.
+"""Links between a metric and the scale on which it is quadratic: logit for fractions, softplus for losses, identity.
 
 A link maps a metric y to z, where the surrogate is a polynomial and may take any value; its inverse maps back into
 the metric's range, so a predicted accuracy never leaves [0, 1]. All three rise with y: dominance is the same on
@@ -19,8 +19,8 @@ from evomerge.pareto import Array, same_shape
 
 LinkName = Literal["logit", "softplus", "identity"]
 
-# A share known exactly (no number of items) is kept this far from 0 and 1, where the logit is infinite.
-SHARE_MARGIN = 1e-9
+# An exact fraction (no number of items) is kept this far from 0 and 1, where the logit is infinite.
+MARGIN = 1e-9
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Link:
         if self.name == "logit":
             return np.asarray(expit(z))
         if self.name == "softplus":
-            return np.logaddexp(0.0, z)
+            return np.logaddexp(0.0, z)  # log(1 + exp(z)) without overflow
         return z.copy()
 
     def slope(self, z: ArrayLike) -> Array:
         """Return the derivative of `inverse` at `z`, same shape; positive except where it underflows."""
         z = np.asarray(z, dtype=np.float64)
         if self.name == "logit":
-            return np.asarray(expit(z) * expit(-z))
+            return np.asarray(expit(z) * expit(-z))  # 1 - expit(z) would cancel to 0 for large z
         if self.name == "softplus":
             return np.asarray(expit(z))
         return np.ones_like(z)
@@ -51,10 +51,10 @@ class Link:
         """Return link-scale values of metrics `y`.
 
         Args:
-            y: any shape; shares in [0, 1] for logit, positive for softplus. NaN stays NaN.
-            items: number of items behind each share (logit only). With it, y is drawn towards one half as
-                (y n + 1/2) / (n + 1), so that 0 and 1 are finite; without it, y is taken as exact and only kept
-                `SHARE_MARGIN` away from 0 and 1.
+            y: any shape; fractions in [0, 1] for logit, positive for softplus. NaN stays NaN.
+            items: number of items behind each fraction (logit only). With it, y is shrunk towards one half as
+                (y n + 1/2) / (n + 1), so that 0 and 1 are finite; without it, y counts as exact and is only kept
+                `MARGIN` away from 0 and 1.
 
         Raises:
             InputError: a metric outside the link's range.
@@ -62,9 +62,9 @@ class Link:
         values = self.check(y)
         if self.name == "logit":
             if items is not None:
-                n = same_shape(items, values, "items", "y")
+                n = same_shape(items, values, "items", "y")  # inf marks an exact fraction
                 values = np.where(np.isinf(n), values, (values * np.where(np.isinf(n), 1.0, n) + 0.5) / (n + 1.0))
-            return np.asarray(logit(np.clip(values, SHARE_MARGIN, 1 - SHARE_MARGIN)))
+            return np.asarray(logit(np.clip(values, MARGIN, 1 - MARGIN)))
         if self.name == "softplus":
             # log(exp(y) - 1), written so that a large y does not overflow
             return values + np.log(-np.expm1(-values))
@@ -104,7 +104,10 @@ def link_named(name: str) -> Link:
 def guess_link(y: ArrayLike) -> LinkName:
     """Return 'logit' if every metric lies in [0, 1], else 'identity'; NaN is ignored.
 
-    Losses turned for maximisation are negative and get the identity; softplus has to be asked for by name.
+    Losses turned for maximisation are negative and get the identity; softplus is never guessed.
+
+    >>> guess_link([0.2, float("nan"), 1.0]), guess_link([-1.3, 0.4])
+    ('logit', 'identity')
     """
     values = np.asarray(y, dtype=np.float64)
     values = values[~np.isnan(values)]

@@ -1,8 +1,8 @@
-"""Nested MAP: many experts, merged two at a time, for one preference. The tree is a value; callers evaluate.
+"""Nested MAP: merge many experts two at a time, for a single preference. The tree is a value; callers evaluate.
 
-Repeat until one is left: take the two most alike, find their front with a two-expert MAP, choose a point by the
-preference, and let the merged model stand for both. Every node is a linear combination of the original task vectors,
-so the final model is written once, from the experts, and no merged checkpoint is ever loaded again.
+Repeat until one node is left: take the two most similar nodes, find their front with a two-expert MAP, choose a point
+by the preference, and replace both by the merged node. Every node is a linear combination of the original task vectors,
+so the final model is written once, from the experts, and no merged checkpoint is loaded again.
 
     state = start(metrics, preference)
     while (pair := next_pair(state)) is not None:
@@ -26,10 +26,10 @@ from evomerge.pareto import Array, at_least, preference_weights, vector
 
 
 @dataclass(frozen=True)
-class Node:
-    """One model of the tree: an expert (a leaf), or two nodes merged."""
+class MergeNode:
+    """A node of the merge tree: an expert (a leaf), or two merged nodes."""
 
-    members: tuple[int, ...]  # original experts, also tasks, that it stands for, ascending
+    members: tuple[int, ...]  # original experts, and with them tasks, that it combines, ascending
     coefficients: Array  # (N,) of the original task vectors
     metric: float  # the recorded metric by which nodes are paired
     parents: tuple[int, int] | None  # indices into the state's nodes; None for an expert
@@ -38,22 +38,22 @@ class Node:
 
 @dataclass(frozen=True)
 class NestedState:
-    """The tree so far. Nodes are appended and never change; `open` are those not yet merged further."""
+    """State of the merge tree. Nodes are appended and never change; `open` nodes are not merged further yet."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[MergeNode, ...]
     open: tuple[int, ...]
     preference: Array  # (N,) over the original tasks, sum 1
     similarity: Array | None  # (N, N) of the experts, or None to pair by metric
 
 
 def start(metrics: ArrayLike, preference: ArrayLike = 1.0, similarity: ArrayLike | None = None) -> NestedState:
-    """Return the state in which every expert is alone.
+    """Return the initial state: every expert is an open leaf.
 
     Args:
         metrics: (N,) each expert's metric on its own task; any scale shared by the tasks.
         preference: (N,) or scalar, importance of each task.
-        similarity: (N, N) symmetric, for instance cosines of task vectors; larger is more alike. If given, pairs
-            are taken by it instead of by closeness of the metric.
+        similarity: (N, N) symmetric, for instance cosines of task vectors; larger is more similar. If given, it
+            chooses the pairs instead of the closeness of the metric.
 
     Raises:
         InputError: shapes do not match, NaN, no experts, or the similarity is not symmetric.
@@ -67,7 +67,8 @@ def start(metrics: ArrayLike, preference: ArrayLike = 1.0, similarity: ArrayLike
         if table.shape != (n, n) or not np.allclose(table, table.T, equal_nan=False):
             raise InputError(f"similarity must be ({n}, {n}), symmetric and not NaN; got shape {table.shape}")
     weights = preference_weights(np.broadcast_to(np.asarray(preference, dtype=np.float64), (n,)), n)
-    leaves = tuple(Node((i,), np.eye(n)[i], float(values[i]), None, None) for i in range(n))
+    # a leaf's coefficients are its unit vector, so that `join` stays linear in the experts
+    leaves = tuple(MergeNode((i,), np.eye(n)[i], float(values[i]), None, None) for i in range(n))
     return NestedState(leaves, tuple(range(n)), weights, table)
 
 
@@ -78,14 +79,14 @@ def next_pair(state: NestedState) -> tuple[int, int] | None:
     """
     best: tuple[int, int] | None = None
     highest = -np.inf
-    for place, left in enumerate(state.open):
-        for right in state.open[place + 1 :]:
+    for position, left in enumerate(state.open):
+        for right in state.open[position + 1 :]:
             a, b = state.nodes[left], state.nodes[right]
             if state.similarity is None:
                 closeness = -abs(a.metric - b.metric)
             else:
                 closeness = float(state.similarity[np.ix_(a.members, b.members)].mean())
-            if closeness > highest + 1e-12:  # rounding does not break ties
+            if closeness > highest + 1e-12:  # the margin keeps rounding from breaking ties
                 best, highest = (left, right), closeness
     return best
 
@@ -112,11 +113,10 @@ def join(
         raise InputError(f"coefficients must be finite, got {local.tolist()}")
     a, b = state.nodes[left], state.nodes[right]
     if metric is None:
-        share = pair_preference(state, pair)
-        metric = float(share @ [a.metric, b.metric])
+        metric = float(pair_preference(state, pair) @ [a.metric, b.metric])
     if not np.isfinite(metric):
         raise InputError(f"metric must be finite, got {metric}")
-    node = Node(
+    node = MergeNode(
         members=tuple(sorted((*a.members, *b.members))),
         coefficients=local[0] * a.coefficients + local[1] * b.coefficients,
         metric=float(metric),
@@ -128,7 +128,7 @@ def join(
 
 
 def pair_preference(state: NestedState, pair: tuple[int, int]) -> Array:
-    """Return the preference between two nodes, (2,) with sum 1: each counts for its members.
+    """Return the preference between two nodes, (2,) with sum 1: the summed preference of their members.
 
     Two nodes whose tasks all have preference 0 count equally.
     """

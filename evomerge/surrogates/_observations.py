@@ -1,4 +1,4 @@
-"""What was measured at which coefficients, and how noisy it was: the checked input of a surrogate."""
+"""Validated input of a surrogate: metrics at merge coefficients, with their noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evomerge.errors import InputError
 from evomerge.pareto import Array, Mask, same_shape, score_table, vector
 from evomerge.surrogates._links import Link
 
-# A score stated as exact among noisy ones weighs at most this many times the typical one.
+# A score with standard error 0 among noisy ones weighs at most this many times the typical one.
 LARGEST_WEIGHT_RATIO = 1e6
 
 
@@ -23,12 +23,12 @@ class Observations:
     y: Array  # (n,) metric
     items: Array | None  # (n,) number (or effective number) of items behind y
     variance: Array | None  # (n,) squared standard error of y, where it does not follow from items
-    noise_known: bool  # whether the noise is known in size, not only relative to the other rows
+    noise_known: bool  # whether the noise is known absolutely, not only relative to the other rows
     shared: bool  # whether all rows answered the same items, so that their errors are largely common
     used: Mask  # (rows given,) which of them these are
 
     def response_variance(self, link: Link, mean: Array) -> Array:
-        """Return the variance of y around `mean`, (n,): known in size, or relative if `noise_known` is false."""
+        """Return the variance of y around `mean`, (n,): absolute, or only relative if `noise_known` is False."""
         if link.name == "logit":
             n = np.full(len(self.y), np.inf) if self.items is None else self.items
             n = np.where(np.isinf(n), 1e9, n)
@@ -39,12 +39,12 @@ class Observations:
         return np.ones(len(self.y)) if self.items is None else 1.0 / self.items
 
     def importance(self, link: Link) -> Array:
-        """Return each row's share in error sums on the metric's scale, (n,), sum 1."""
+        """Return the weight of each row in error sums on the metric's scale, (n,), sum 1."""
         if link.name == "logit":
-            share = np.ones(len(self.y)) if self.items is None else self.items
+            weight = np.ones(len(self.y)) if self.items is None else self.items
         else:
-            share = 1.0 / self.response_variance(link, self.y)
-        return np.asarray(share / share.sum())
+            weight = 1.0 / self.response_variance(link, self.y)
+        return np.asarray(weight / weight.sum())
 
     @property
     def distinct(self) -> int:
@@ -68,8 +68,8 @@ def observations(
         c: (n, K) merge coefficients, finite.
         y: (n,) metric; NaN marks a failed evaluation, which is left out.
         link: the link that will be used.
-        items: (n,) or scalar, number of items behind each metric. Fixes the noise of a share; for other links it
-            only says which rows are surer.
+        items: (n,) or scalar, number of items behind each metric. Determines the noise of a fraction; for other
+            links it only gives relative weights.
         stderr: (n,) or scalar standard errors. Zeros everywhere mean that the noise is not known.
         shared_items: whether every row answered the same items.
         name: what to call `y` in messages.
@@ -96,7 +96,7 @@ def observations(
     count = _positive(items, points, used, "items") if items is not None else None
     errors = _errors(stderr, points, used) if stderr is not None else None
     if errors is not None and (errors == 0).all():
-        errors = None  # 'exact' everywhere: what is left over is misfit, its size is learned from the residuals
+        errors = None  # exact everywhere: residuals are then misfit, and its size is estimated from them
     variance = None
     if errors is not None and link.name == "logit":
         count = _effective_items(metric, errors)
@@ -144,13 +144,13 @@ def _errors(stderr: ArrayLike, points: Array, used: Mask) -> Array:
 
 
 def _effective_items(y: Array, errors: Array) -> Array:
-    """Return the number of yes/no items whose share would have these standard errors."""
+    """Return the numbers of binary items, (n,), whose fraction has these standard errors."""
     noisy = errors > 0
     reach = np.minimum(np.where(noisy, errors, 0.0), 0.5)
-    inner = np.clip(y, reach, 1 - reach)  # a share of 0 or 1 with an error is not exact
+    inner = np.clip(y, reach, 1 - reach)  # a fraction of 0 or 1 with an error is not exact
     items = np.divide(inner * (1 - inner), errors**2, out=np.full(len(y), np.nan), where=noisy)
     typical = float(np.nanmedian(items))
-    # An error of 0 is usually a share of 0 or 1 whose error was computed from itself: as sure as the others are.
+    # An error of 0 is usually computed from a fraction of 0 or 1 itself: such a row is as certain as the others.
     at_bound = (y <= 0) | (y >= 1)
     items = np.where(noisy, items, np.where(at_bound, typical, typical * LARGEST_WEIGHT_RATIO))
     return np.maximum(items, 1e-3)

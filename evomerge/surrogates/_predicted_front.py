@@ -1,7 +1,7 @@
-"""The front that surrogates predict, found without evaluating a model, and how far to believe it.
+"""The front that surrogates predict, found without evaluating a model (amortized Pareto front).
 
-Links rise with the metric, so a point dominates another on the metrics exactly when it does on the link scale, where
-every objective is a quadratic: there the supported points have a closed form, and evolution fills in the rest.
+Links are increasing, so dominance on the metrics equals dominance on the link scale, where every objective is a
+quadratic: supported points have a closed form there, and evolution fills in the rest.
 
 Source: Li et al. 2024 (MAP). Ours: the search stays inside the box, and by default within the leverage of the
 design; closed-form points start it.
@@ -34,8 +34,8 @@ class PredictedFront:
     sd: Array  # (f, T) of the true metrics around them
     low: Array  # (f, T) ends of each metric's interval
     high: Array  # (f, T)
-    extrapolates: Mask  # (f,) farther from the design than any evaluated point; not to be presented as predicted
-    level: float  # probability of each interval
+    extrapolates: Mask  # (f,) more leverage than any evaluated point; never present these as predictions
+    level: float  # coverage probability of each interval
 
 
 def predicted_front(
@@ -54,17 +54,17 @@ def predicted_front(
 
     Args:
         surrogates: T of them, one per objective, in the same K coefficients.
-        rng: source of the search's chance.
-        size: most points to return, spread evenly over all that were found.
+        rng: Sobol scrambling and evolution.
+        size: most points to return, spread evenly over the front found.
         population: survivors of each generation, and the number of Sobol and of closed-form points at the start.
-        generations: rounds of evolution; 0 leaves it at the start.
+        generations: rounds of evolution; 0 returns the front of the first points.
         box: (K, 2) region, default the surrogates' own.
         trust_region: leave out points with more leverage than any evaluated point, for any objective.
         start: (s, K) further points to start from, for instance the evaluated ones.
-        level: of the intervals.
+        level: coverage of the intervals, in (0, 1).
 
     Returns:
-        The front, sorted by the first objective, falling. One point only means that no trade-off is predicted.
+        The front, sorted by falling first objective. A single point means that no trade-off is predicted.
 
     Raises:
         InputError: no surrogates, or they differ in dimensions.
@@ -81,12 +81,13 @@ def predicted_front(
         basis_scores = np.stack([fit.basis(points) @ fit.centred for fit in fits], axis=1)
         if not trust_region:
             return basis_scores, np.zeros(len(points))
+        # a violation, not a filter: infeasible points may still lead evolution towards the region
         excess = [leverage(fit, points) / (fit.max_leverage * (1 + LEVERAGE_SLACK)) - 1 for fit in fits]
         return basis_scores, np.maximum(np.max(excess, axis=0), 0.0)
 
     points = evolve(evaluate, np.vstack(first), bounds, rng, survivors=population, generations=generations)
     front = describe(fits, points, level=level)
-    order = np.lexsort((*front.scores.T[::-1][:-1], -front.scores[:, 0]))
+    order = np.lexsort((*front.scores.T[::-1][:-1], -front.scores[:, 0]))  # last key first: falling first objective
     kept = order[non_dominated(front.scores[order], duplicates=False)]
     kept = kept[representatives(front.scores[kept], size)]
     return describe(fits, points[kept], level=level)
@@ -115,7 +116,7 @@ def supported_points(
 
     Args:
         surrogates: T of them.
-        weights: (q, T), at least 0; objectives are first scaled by their sd over the box, so that equal weights are.
+        weights: (q, T), at least 0, applied to objectives scaled by their sd over the box.
         box: (K, 2), default the surrogates' own.
 
     Returns:
@@ -129,9 +130,9 @@ def supported_points(
     bounds = fits[0].box if box is None else box_around(np.empty((0, fits[0].dimensions)), box)
     parts = [fit.parts for fit in fits]
     scale = np.array([_spread(part[0], part[1], bounds) for part in parts])
-    share = mix / np.where(scale > 0, scale, 1.0)
-    curvature = np.einsum("qt,tkl->qkl", share, np.stack([part[0] for part in parts]))
-    slope = np.einsum("qt,tk->qk", share, np.stack([part[1] for part in parts]))
+    scaled = mix / np.where(scale > 0, scale, 1.0)  # (q, T)
+    curvature = np.einsum("qt,tkl->qkl", scaled, np.stack([part[0] for part in parts]))
+    slope = np.einsum("qt,tk->qk", scaled, np.stack([part[1] for part in parts]))
     return box_maxima(curvature, slope, bounds)
 
 

@@ -1,8 +1,8 @@
 """Quadratic surrogates of an objective in the merge coefficients (MAP), with honest errors.
 
-Around the base model, and often far from it, a metric of a merged model is close to a quadratic in the merge
-coefficients, on the scale of a link (`links`). One surrogate is fitted per objective. How rich it may be grows with
-the data, and leave-one-out error decides whether the richness pays.
+Near the base model, and often far from it, a metric of a merged model is close to a quadratic in the merge
+coefficients, on the scale of a link (`links`). One surrogate is fitted per objective. Its complexity may grow with the
+data, and leave-one-out error selects it.
 
 Source: Li et al. 2024, 'MAP: Low-compute Model Merging with Amortized Pareto Fronts via Quadratic
 Approximation'. Ours: closed-form weighted ridge with the noise of each measurement, instead of an unweighted
@@ -80,12 +80,12 @@ def fit(
     candidates, notes = _complexities(data, bounds, complexity, ridge, name)
     ridges = RIDGES if ridge == "auto" else (float(ridge),)
     misfit = 0.0
-    for _ in range(2):  # the choice depends on the misfit, the misfit on the choice
+    for _ in range(2):  # selection depends on the misfit and the misfit on the selection: two passes settle them
         best, penalty = select(data, chosen_link, bounds, candidates, ridges, misfit)
         solution, misfit, mean = solve(data, chosen_link, bounds, best, penalty, refine)
     matrix = centred_features(data.c, bounds, best)
     covariance, dof, misfit_sd = posterior(data, solution, misfit)
-    geometry, max_leverage = _geometry(matrix)
+    geometry, max_leverage = _geometry(matrix)  # unweighted: leverage is about where points lie, not how sure they are
     return Surrogate(
         complexity=best,
         link=chosen_link,
@@ -117,7 +117,7 @@ def fit_objectives(
 
     Args:
         c: (n, K) merge coefficients.
-        scores: (n, T), higher is better; NaN marks what failed, per objective.
+        scores: (n, T), higher is better; NaN marks a failure, per objective.
         links: one link for all objectives or T of them.
         items: items behind each score, broadcast to (n, T); or
         stderr: standard errors, broadcast to (n, T).
@@ -136,7 +136,7 @@ def fit_objectives(
     labels = [f"objective {t}" for t in range(count)] if names is None else [str(name) for name in names]
     if len(each) != count or len(labels) != count:
         raise InputError(f"links and names must have one entry per objective, {count}; got {len(each)}, {len(labels)}")
-    bounds = box_around(c, box)
+    bounds = box_around(c, box)  # shared, so that points and leverages of the surrogates are comparable
     counts = None if items is None else same_shape(items, table, "items")
     errors = None if stderr is None else same_shape(stderr, table, "stderr")
     return tuple(
@@ -157,21 +157,22 @@ def fit_objectives(
 
 
 def _complexities(
-    data: Observations, box: Array, asked: str, ridge: float | str, name: str
+    data: Observations, box: Array, requested: str, ridge: float | str, name: str
 ) -> tuple[list[Complexity], tuple[str, ...]]:
-    """Return the complexities to try and notes on what was left out."""
+    """Return the complexities to try, and notes on excluded rows and complexities."""
     k, distinct, rows = len(box), data.distinct, len(data.y)
-    notes = [f"{len(data.used) - rows} of {len(data.used)} evaluations failed and were left out"]
+    notes = [f"{len(data.used) - rows} of {len(data.used)} evaluations failed and were excluded"]
     notes = notes if rows < len(data.used) else []
     if distinct < rows:
         notes.append(f"{rows} evaluations of {distinct} distinct points")
-    if asked != "auto":
-        explicit = next((known for known in COMPLEXITIES if known == asked), None)
-        count = coefficient_count(k, explicit if explicit is not None else asked)  # type: ignore[arg-type]
+    if requested != "auto":
+        explicit = next((known for known in COMPLEXITIES if known == requested), None)
+        count = coefficient_count(k, explicit if explicit is not None else requested)  # type: ignore[arg-type]
         assert explicit is not None
+        # repeated points inform about noise, not about coefficients
         if distinct < count and (ridge == "auto" or ridge == 0):
             raise InputError(
-                f"complexity {asked!r} of {name} has {count} coefficients and needs as many distinct points, "
+                f"complexity {requested!r} of {name} has {count} coefficients and needs as many distinct points, "
                 f"got {distinct}. Evaluate more points, use complexity 'auto', or give a ridge above 0"
             )
         return [explicit], tuple(notes)
@@ -193,6 +194,6 @@ def _complexities(
 
 def _geometry(matrix: Array) -> tuple[Array, float]:
     """Return the inverse moment matrix of the design, barely regularised, and its largest leverage."""
-    moments = matrix.T @ matrix
+    moments = matrix.T @ matrix  # (p, p)
     inverse = np.linalg.inv(moments + 1e-9 * np.trace(moments) / len(moments) * np.eye(len(moments)))
     return inverse, float(row_forms(matrix, inverse).max())

@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.pareto import Array
 
-# Singular values below this share of the largest count as zero: the direction is left at the smallest norm.
+# Singular values below this fraction of the largest count as zero: the minimum-norm solution leaves them out.
 RANK_TOLERANCE = 1e-10
 
 
@@ -27,7 +27,7 @@ class RidgeFit:
     def leave_one_out(self) -> Array:
         """(n,) error of each row under the fit to all other rows, e / (1 - h); infinite where h is 1."""
         left = 1.0 - self.hat
-        alone = left < 1e-10  # nothing else informs this row's direction
+        alone = left < 1e-10  # no other row informs this row's direction
         return np.where(alone, np.inf, self.residuals / np.where(alone, 1.0, left))
 
     @property
@@ -57,7 +57,7 @@ def ridge_fit(matrix: Array, z: Array, weights: Array, penalty: Array) -> RidgeF
     n, p = matrix.shape
     root = np.sqrt(weights)
     penalised = penalty > 0
-    # The ridge as extra observations of zero: one least-squares problem, no squared condition number.
+    # The ridge as extra rows with target 0: one least-squares problem without squaring the condition number.
     extra = np.zeros((int(penalised.sum()), p))
     extra[np.arange(len(extra)), np.flatnonzero(penalised)] = np.sqrt(penalty[penalised])
     stacked = np.vstack([root[:, None] * matrix, extra])
@@ -95,17 +95,17 @@ def leave_one_out_path(matrix: Array, z: Array, weights: Array, ridges: tuple[fl
         weights: (n,), above 0.
         ridges: r penalties, at least 0.
     """
-    share = weights / weights.sum()
+    relative = weights / weights.sum()  # (n,)
     root = np.sqrt(weights)
-    # Centring by the weighted means takes the free constant out; its own leverage is the share.
-    centred = root[:, None] * (matrix[:, :-1] - share @ matrix[:, :-1])
-    target = root * (z - share @ z)
+    # Centring by the weighted means removes the free constant; its own leverage is the relative weight.
+    centred = root[:, None] * (matrix[:, :-1] - relative @ matrix[:, :-1])
+    target = root * (z - relative @ z)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     kept = singular > RANK_TOLERANCE * max(float(singular.max(initial=0.0)), 1e-300)
     left, squared = left[:, kept], singular[kept] ** 2
     shrink = squared / (squared + np.asarray(ridges)[:, None] * weights.sum())  # (r, k)
     fitted = (shrink * (left.T @ target)) @ left.T  # (r, n), still times root
-    alone = 1.0 - np.minimum(shrink @ (left**2).T + share, 1.0)
+    alone = 1.0 - np.minimum(shrink @ (left**2).T + relative, 1.0)
     error = (target - fitted) / root
     return np.where(alone < 1e-10, np.inf, error / np.where(alone < 1e-10, 1.0, alone))
 

@@ -1,4 +1,4 @@
-"""A fitted quadratic surrogate as a value, and what can be asked of it: predictions, intervals, leverage, draws."""
+"""A fitted quadratic surrogate as a value, with its predictions, intervals, leverage and posterior draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evomerge.surrogates._features import Complexity, centred_features, uncentre
 from evomerge.surrogates._links import Link
 from evomerge.surrogates._regression import row_forms
 
-# Leverage above the design's largest by more than this share counts as extrapolation.
+# Leverage above the design's largest by more than this fraction counts as extrapolation.
 LEVERAGE_SLACK = 1e-6
 
 
@@ -24,7 +24,7 @@ LEVERAGE_SLACK = 1e-6
 class Surrogate:
     """One objective as link^-1(quadratic in c), with the posterior of its coefficients. Frozen; made by `fit`.
 
-    Works inside on u = (c - middle) / half, the box scaled to [-1, 1].
+    Internally it works on u = (c - middle) / half, the box scaled to [-1, 1].
     """
 
     complexity: Complexity
@@ -32,8 +32,8 @@ class Surrogate:
     box: Array  # (K, 2) lows and highs
     centred: Array  # (p,) coefficients in u, in feature order
     covariance: Array  # (p, p) of `centred`, link scale
-    dof: float  # degrees of freedom behind the covariance's scale; 0 if nothing is left to judge it by
-    misfit_sd: float  # link-scale sd of what no quadratic explains; inf if it cannot be judged
+    dof: float  # degrees of freedom behind the covariance's scale; 0 if there are no residuals to estimate it
+    misfit_sd: float  # link-scale sd that no quadratic explains; inf if it cannot be estimated
     geometry: Array  # (p, p) inverse of the design's moment matrix, for leverage
     max_leverage: float  # largest leverage among the design's points
     diagnostics: Diagnostics
@@ -91,18 +91,19 @@ def predict(
         surrogate: from `quadratic.fit`.
         c: (n, K) points.
         level: in (0, 1).
-        items: items of a new measurement of a share (logit link only).
+        items: number of items of a new measurement of a fraction (logit link only).
         stderr: standard error of a new measurement instead, in the metric's unit.
 
     Returns:
-        Predictions; sd and interval are infinite (the whole range, for bounded links) where too few points were
-        evaluated to judge any error.
+        Predictions; sd and interval are infinite (the whole range, for bounded links) if too few points were
+        evaluated to estimate an error.
 
     Raises:
-        InputError: `c` has another number of coefficients, the level is no fraction, both or unsuitable noise.
+        InputError: `c` has another number of coefficients, the level is not in (0, 1), or the noise is given twice or
+            does not fit the link.
     """
     if items is not None and (stderr is not None or surrogate.link.name != "logit"):
-        raise InputError("items describes a share: give it for the logit link and without stderr, or give stderr")
+        raise InputError("items describes a fraction: give it for the logit link and without stderr, or give stderr")
     fraction(level, "level")
     basis = surrogate.basis(c)
     eta = basis @ surrogate.centred
@@ -130,7 +131,7 @@ def link_sd(surrogate: Surrogate, basis: Array) -> Array:
 
 
 def leverage(surrogate: Surrogate, c: ArrayLike) -> Array:
-    """Return phi'(Phi'Phi)^-1 phi of points, (n, K) -> (n,): the distance from the design that its features see."""
+    """Return phi'(Phi'Phi)^-1 phi of points, (n, K) -> (n,): a distance from the design in feature space."""
     basis = surrogate.basis(c)
     return row_forms(basis, surrogate.geometry)
 
@@ -147,12 +148,12 @@ def extrapolates(surrogate: Surrogate, c: ArrayLike) -> Mask:
 def draw_coefficients(surrogate: Surrogate, rng: Generator, draws: int) -> Array:
     """Return draws of the centred coefficients from their posterior, (draws, p): a Student t with `dof`.
 
-    Where nothing is left to judge the error by (`dof` 0), the covariance is taken as it is, with unit noise.
+    With `dof` 0 there is no error estimate, and the covariance is used as it is, with unit noise.
     """
     at_least(draws, 1, "draws")
     p = len(surrogate.centred)
     values, vectors = np.linalg.eigh(surrogate.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    root = vectors * np.sqrt(np.maximum(values, 0.0))  # eigenvalues of a rank-deficient fit may round below 0
     normal = rng.standard_normal((draws, p)) @ root.T
     if surrogate.dof > 0:
         normal *= np.sqrt(surrogate.dof / rng.chisquare(surrogate.dof, size=(draws, 1)))

@@ -1,7 +1,7 @@
 """A small evolutionary optimiser for cheap, vectorised objectives: it finds the front of a surrogate.
 
 Elitist and generational. Offspring come from simulated binary crossover and polynomial mutation; survivors are the
-best fronts, the last one thinned to an even spread. Not for expensive candidates: those have controllers.
+best fronts, the last one thinned to an even spread. Expensive candidates are the job of controllers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from evomerge.pareto import Array, front_ranks, non_dominated, representatives
 
 CROSSOVER_ETA, CROSSOVER_PROBABILITY = 20.0, 0.9
 MUTATION_ETA = 20.0
-# Share of offspring that a parent's neighbourhood alone makes: smooth surfaces reward short steps.
-LOCAL_SHARE, LOCAL_STEP = 0.3, 0.02
+# Fraction of offspring made by a short step from one parent, and its sd in widths: smooth surfaces reward short steps.
+LOCAL_FRACTION, LOCAL_STEP = 0.3, 0.02
 
 Objectives = Callable[[Array], tuple[Array, Array]]
 
@@ -24,13 +24,13 @@ Objectives = Callable[[Array], tuple[Array, Array]]
 def evolve(
     evaluate: Objectives, start: Array, box: Array, rng: Generator, *, survivors: int, generations: int
 ) -> Array:
-    """Return all points seen that no feasible point seen dominates, (f, K); the least violating if none is feasible.
+    """Return the front of all feasible points evaluated, (f, K); of the least violating ones if none is feasible.
 
     Args:
         evaluate: points (n, K) -> scores (n, m), higher is better, and violations (n,), 0 where feasible.
         start: (s, K) first points inside the box, s at least 2.
         box: (K, 2).
-        rng: source of chance.
+        rng: parents, crossover and mutation.
         survivors: size of the population.
         generations: number of rounds of `survivors` offspring.
 
@@ -55,11 +55,11 @@ def evolve(
 
 def _survivors(scores: Array, violation: Array, count: int) -> np.ndarray:
     feasible = np.flatnonzero(violation <= 0)
-    if len(feasible) < count:  # the least violating fill up
+    if len(feasible) < count:  # fill up with the least violating points
         order = np.argsort(violation, kind="stable")
         return order[:count]
     ranks = front_ranks(scores[feasible])
-    last = int(np.sort(ranks)[count - 1])  # the front that does not fit as a whole
+    last = int(np.sort(ranks)[count - 1])  # the first front that may not fit as a whole
     kept, border = feasible[ranks < last], feasible[ranks == last]
     return np.concatenate([kept, border[representatives(scores[border], count - len(kept))]])
 
@@ -68,7 +68,7 @@ def _offspring(parents: Array, box: Array, rng: Generator, count: int) -> Array:
     low, high = box.T
     first = parents[rng.integers(len(parents), size=count)]
     second = parents[rng.integers(len(parents), size=count)]
-    # simulated binary crossover; the spread factor is 1 where a gene or a pair is not crossed
+    # simulated binary crossover; a spread factor of 1 leaves a gene, or a whole pair, uncrossed
     u = rng.random(first.shape)
     spread = np.where(u < 0.5, 2 * u, 1 / (2 * (1 - u))) ** (1 / (CROSSOVER_ETA + 1))
     crossed = (rng.random(first.shape) < 0.5) & (rng.random((count, 1)) < CROSSOVER_PROBABILITY)
@@ -80,6 +80,6 @@ def _offspring(parents: Array, box: Array, rng: Generator, count: int) -> Array:
     shift = np.where(u < 0.5, (2 * u) ** power - 1, 1 - (2 * (1 - u)) ** power)
     mutated = rng.random(children.shape) < 1 / children.shape[1]
     children = children + np.where(mutated, shift, 0.0) * (high - low)
-    local = rng.random((count, 1)) < LOCAL_SHARE
+    local = rng.random((count, 1)) < LOCAL_FRACTION
     near = first + LOCAL_STEP * (high - low) * rng.standard_normal(first.shape)
     return np.clip(np.where(local, near, children), low, high)

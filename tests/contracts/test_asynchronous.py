@@ -1,4 +1,4 @@
-"""What every controller promises when it is told on arrival, run over all of them."""
+"""What every controller promises in asynchronous searches, run over all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def eager(name: str, staleness: int | None = None) -> Controller:
 
 
 def drive(controller: Controller, count: int, workers: int = 5, seed: int = 0) -> list[list[float]]:
-    """Keep `workers` proposals under way; they are told in a random order. Returns the proposals."""
+    """Keep `workers` proposals under way; they are observed in random order. Returns the proposals."""
     chance, points, running = random.Random(seed), list[np.ndarray](), list[int]()
     while len(points) < count:
         while len(running) < workers and (batch := controller.ask()):

@@ -34,7 +34,7 @@ def length(name: str) -> int:
     return {"gp": 12, "quadratic": 24, "nehvi": 24, "greedy-soup": 5, "kinship": 6}.get(name, 36)
 
 
-Told = Callable[[int, np.ndarray], Sequence[float] | None]
+Observed = Callable[[int, np.ndarray], Sequence[float] | None]
 
 
 def sphere(index: int, point: np.ndarray) -> list[float]:
@@ -63,7 +63,7 @@ def model_weights(d: int) -> ModelWeights:
 
 
 def drive(
-    controller: Controller, count: int, told: Told, disturb: Callable[[], None] | None = None
+    controller: Controller, count: int, observed: Observed, disturb: Callable[[], None] | None = None
 ) -> list[np.ndarray]:
     """Ask and tell, in order, until `count` proposals have been made."""
     points: list[np.ndarray] = []
@@ -72,7 +72,7 @@ def drive(
         for point in batch:
             if disturb is not None:
                 disturb()
-            controller.tell(len(points), told(len(points), point))
+            controller.tell(len(points), observed(len(points), point))
             points.append(point)
     return points[:count]
 
@@ -233,7 +233,7 @@ def test_learning_beats_random_on_a_sphere(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "told",
+    "observed",
     [
         pytest.param(lambda index, point: [0.5], id="all equal"),
         pytest.param(lambda index, point: None, id="all failed"),
@@ -241,9 +241,9 @@ def test_learning_beats_random_on_a_sphere(name: str) -> None:
         pytest.param(lambda index, point: [5e-324 * (index % 2)], id="denormal"),
     ],
 )
-def test_degenerate_fitness(name: str, told: Told) -> None:
+def test_degenerate_fitness(name: str, observed: Observed) -> None:
     controller = fresh(name, 2)
-    points = drive(controller, length(name), told)
+    points = drive(controller, length(name), observed)
     assert len(points) == length(name) or (name in SOUPS and controller.stop())
     assert all(((point >= 0) & (point <= 1)).all() for point in points)
 

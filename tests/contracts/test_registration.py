@@ -42,8 +42,8 @@ class Line:
 
     def ask(self) -> list[np.ndarray]:
         (index,) = self._proposals.hand_out(1)
-        place = min(1.0, index * self._options.step)
-        return [np.full(self._dimensions, 1.0 - place if self._options.backwards else place)]
+        position = min(1.0, index * self._options.step)
+        return [np.full(self._dimensions, 1.0 - position if self._options.backwards else position)]
 
     def tell(self, index: int, fitness: Sequence[float] | None) -> None:
         self._proposals.take_back(index, fitness)

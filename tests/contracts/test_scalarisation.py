@@ -44,8 +44,8 @@ def test_controller_and_report_rank_alike(weight: float | None, best: int) -> No
     assert numbers == pytest.approx([Objectives(objectives).scalarise(row) for row in fitness_of(objectives)])
     assert int(np.argmax(numbers)) == best
     evaluations = {
-        number: Evaluation(number, {"left": Score(share, 0.0, 10), "layers": Score(depth, 0.0, 1)})
-        for number, (share, depth) in ROWS.items()
+        number: Evaluation(number, {"left": Score(fraction, 0.0, 10), "layers": Score(depth, 0.0, 1)})
+        for number, (fraction, depth) in ROWS.items()
     }
     assert best_number(evaluations, objectives) == best
 

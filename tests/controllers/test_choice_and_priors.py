@@ -16,7 +16,7 @@ from tests.contracts.test_controllers import drive, sphere
         (SearchProblem(3, objectives=2, budget=5), "sobol", "a budget of 5 candidates: too few"),
         (SearchProblem(3, objectives=3, budget=40), "quadratic", "3 genes, 3 objectives, a budget of 40"),
         (SearchProblem(24, objectives=3, budget=40), "nsga-ii", "24 genes"),
-        (SearchProblem(12, objectives=3, budget=300), "nehvi", "enough for Gaussian processes"),
+        (SearchProblem(12, objectives=3, budget=300), "nehvi", "enough candidates for Gaussian processes"),
         (SearchProblem(24, objectives=3, budget=95), "quadratic", "from 38 candidates on"),
         (SearchProblem(3, objectives=2, budget=64), "nehvi", "3 genes, 2 objectives, a budget of 64"),
         (SearchProblem(24, objectives=3, budget=600), "quadratic", "say where the front is uncertain"),
@@ -26,7 +26,7 @@ from tests.contracts.test_controllers import drive, sphere
         (SearchProblem(24), "cma-es", "no limit of candidates"),
         (SearchProblem(3, objectives=2, budget=5000), "nsga-ii", "too many genes or candidates"),
         (SearchProblem(3, budget=100, choices=(0, 0, 4)), "tpe", "3 genes, 1 of them choosing among names"),
-        (SearchProblem(3, objectives=5, budget=5000, choices=(0, 0, 4)), "nsga-iii", "names have no order"),
+        (SearchProblem(3, objectives=5, budget=5000, choices=(0, 0, 4)), "nsga-iii", "choices are unordered"),
     ],
 )
 def test_auto_chooses_by_the_search_and_says_why(problem: SearchProblem, name: str, why: str) -> None:
@@ -94,14 +94,14 @@ def test_nsga_proposes_the_front_of_the_results_first(name: str) -> None:
 def test_with_priors_replay_is_exact_and_failures_are_survived(name: str) -> None:
     problem = SearchProblem(3, 5, prior=near(0.6, 4))
     options = {"cma-es": {"population": 6}}.get(name, {})
-    told = lambda index, point: None if index % 4 == 1 else sphere(index, point)  # noqa: E731
+    observed = lambda index, point: None if index % 4 == 1 else sphere(index, point)  # noqa: E731
     assert np.array_equal(
-        drive(build(name, problem, options), 14, told), drive(build(name, problem, options), 14, told)
+        drive(build(name, problem, options), 14, observed), drive(build(name, problem, options), 14, observed)
     )
 
 
 def test_what_cannot_learn_from_others_refuses_them() -> None:
-    with pytest.raises(InputError, match="controller 'sobol' cannot start from other results; those that can: cma-es"):
+    with pytest.raises(InputError, match=("controller 'sobol' does not support warm_start; supported: cma-es")):
         build("sobol", SearchProblem(3, prior=near(0.6, 1)))
 
 

@@ -43,18 +43,18 @@ def test_results_of_another_run_are_judged_by_the_bounds_too(name: str) -> None:
     known = drive(build("sobol", SearchProblem(2, 5, 2)), 40, opposed)
     prior = tuple(WarmStartPoint(tuple(point), tuple(opposed(0, point))) for point in known)
     problem = SearchProblem(2, 1, 2, (3.0, 1.0), budget=60, prior=prior, bounds=BOUNDS)
-    asked = drive(build(name, problem, OPTIONS.get(name)), 8, opposed)
-    assert np.mean([point[0] for point in asked]) < 0.3
+    proposed = drive(build(name, problem, OPTIONS.get(name)), 8, opposed)
+    assert np.mean([point[0] for point in proposed]) < 0.3
 
 
 def test_what_misses_a_bound_ranks_below_all_that_meets_it_and_the_nearer_higher() -> None:
     proposals = Proposals(2, BOUNDS)
     proposals.hand_out(4)
-    told = [proposals.take_back(i, row) for i, row in enumerate([(0.1, 0.8), (9.0, 0.7), (9.0, 0.4), (-1e9, 0.9)])]
-    assert told[0] == (0.1, 0.8)
-    assert told[3] == (-1e9, 0.9)
-    assert told[1] == pytest.approx((MISSED * 1.125,) * 2)
-    assert told[2] == pytest.approx((MISSED * 1.5,) * 2)
+    observed = [proposals.take_back(i, row) for i, row in enumerate([(0.1, 0.8), (9.0, 0.7), (9.0, 0.4), (-1e9, 0.9)])]
+    assert observed[0] == (0.1, 0.8)
+    assert observed[3] == (-1e9, 0.9)
+    assert observed[1] == pytest.approx((MISSED * 1.125,) * 2)
+    assert observed[2] == pytest.approx((MISSED * 1.5,) * 2)
 
 
 def test_violations_are_shares_of_bounds_and_add_up() -> None:

@@ -75,13 +75,13 @@ def test_cma_ranks_failures_last_and_ties_them() -> None:
 def test_cma_restarts_with_twice_the_population_and_says_why_it_ends() -> None:
     controller = cma_es(SearchProblem(2, seed=5), CmaEsOptions(population=5, restarts=2))
     sizes: list[int] = []
-    asked = 0
+    proposed = 0
     while not controller.stop():
         batch = controller.ask()
         sizes.append(len(batch))
-        for index, point in enumerate(batch, start=asked):
+        for index, point in enumerate(batch, start=proposed):
             controller.tell(index, sphere(index, point))
-        asked += len(batch)
+        proposed += len(batch)
     assert list(dict.fromkeys(sizes)) == [5, 10, 20]
     assert controller.stop() == {"tolx": "tolx reached 1e-05"}
     assert controller.ask() == []

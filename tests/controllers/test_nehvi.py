@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.controllers import Replayable, SearchProblem, WarmStartPoint, build
-from evomerge.controllers._nehvi import improving, spread_size
+from evomerge.controllers._nehvi import design_points, improving
 from evomerge.errors import InputError
 from evomerge.pareto import Bounds, hypervolume
 from evomerge.surrogates import by_drawn_volume, fit_process
@@ -39,16 +39,16 @@ def test_it_finds_more_of_a_front_than_peers_with_as_many_candidates() -> None:
 def test_the_even_spread_grows_with_the_genes_and_leaves_most_of_the_budget(
     d: int, budget: int | None, size: int
 ) -> None:
-    assert spread_size(d, budget) == size
+    assert design_points(d, budget) == size
 
 
 def test_results_of_another_run_replace_the_even_spread() -> None:
     points = drive(build("sobol", SearchProblem(4, 5, 2)), 20, two)
     prior = tuple(WarmStartPoint(tuple(point), tuple(two(0, point))) for point in points)
-    asked = build("nehvi", SearchProblem(4, 1, 2, budget=64, prior=prior)).ask()
-    assert len(asked) == 4  # a round at once, no design
-    assert not any(np.array_equal(a, b) for a in asked for b in points)
-    assert np.mean([sum(two(0, a)) for a in asked]) > np.mean([sum(two(0, b)) for b in points])
+    proposed = build("nehvi", SearchProblem(4, 1, 2, budget=64, prior=prior)).ask()
+    assert len(proposed) == 4  # a round at once, no design
+    assert not any(np.array_equal(a, b) for a in proposed for b in points)
+    assert np.mean([sum(two(0, a)) for a in proposed]) > np.mean([sum(two(0, b)) for b in points])
 
 
 def test_points_under_way_are_not_proposed_again_nor_their_neighbours() -> None:
@@ -86,21 +86,21 @@ def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposal
     """Thirty candidates, stored and repeated; then both propose the same, and length scales come from the same fits."""
     problem = SearchProblem(4, 3, 2, budget=64, items=(100, 100))
     first, second = build("nehvi", problem), build("nehvi", problem)
-    batches, told = [], 0
-    while told < 30:
+    batches, observed = [], 0
+    while observed < 30:
         batches.append(first.ask())
         for point in batches[-1]:
-            first.tell(told, None if told % 7 == 5 else two(told, point))
-            told += 1
-    told = 0
+            first.tell(observed, None if observed % 7 == 5 else two(observed, point))
+            observed += 1
+    observed = 0
     with monkeypatch.context() as patch:
         patch.setattr("evomerge.controllers._nehvi.improving", None)  # to call it would be an error
         for batch in batches:
             assert isinstance(second, Replayable)
             assert second.repeat(batch)
             for point in batch:
-                second.tell(told, None if told % 7 == 5 else two(told, point))
-                told += 1
+                second.tell(observed, None if observed % 7 == 5 else two(observed, point))
+                observed += 1
     assert np.array_equal(first.ask(), second.ask())
     eager = build("nehvi", SearchProblem(4, 3, 2, budget=64, asynchronous=True))
     assert isinstance(eager, Replayable)

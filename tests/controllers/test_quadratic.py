@@ -124,10 +124,10 @@ def test_scores_on_few_items_weigh_less() -> None:
     wrong[::2] += 0.2  # half of the rows are off, and say so
     errors = np.zeros_like(wrong)
     errors[::2] = 0.2
-    told = fits_to(points, wrong, (400,), errors)[0]
+    observed = fits_to(points, wrong, (400,), errors)[0]
     plain = fits_to(points, wrong, (400,))[0]
     middle = np.array([[0.5]])
-    off = [abs(float(fit.link.inverse(fit.basis(middle) @ fit.centred)[0]) - 0.5) for fit in (told, plain)]
+    off = [abs(float(fit.link.inverse(fit.basis(middle) @ fit.centred)[0]) - 0.5) for fit in (observed, plain)]
     assert off[0] < 0.02
     assert off[1] > 0.08
 
@@ -170,8 +170,8 @@ def test_nested_merges_all_models_two_at_a_time_for_one_preference(products: boo
     batches: list[np.ndarray] = []
     while len(batches) < 6:  # the models, four pairs, and the mixture of all
         batch = controller.ask()
-        asked = sum(map(len, batches))
-        for index, point in enumerate(batch, start=asked):
+        proposed = sum(map(len, batches))
+        for index, point in enumerate(batch, start=proposed):
             controller.tell(index, tasks(0, point))
         batches.append(np.array(batch))
     assert np.array_equal(batches[0], np.eye(n))

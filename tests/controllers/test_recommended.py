@@ -13,17 +13,17 @@ OPTIMUM = np.array([0.35, 0.6, 0.5, 0.4, 0.55, 0.45])
 GENERATIONS, POPULATION = 12, 10
 
 
-def climbed(
+def optimised(
     seed: int, noise: float, asynchronous: bool = False
 ) -> tuple[CmaEs | AsynchronousCmaEs, list[np.ndarray], list[float]]:
     controller = cma_es(SearchProblem(6, seed, asynchronous=asynchronous), CmaEsOptions(population=POPULATION))
-    rng, points, told = np.random.default_rng(seed), list[np.ndarray](), list[float]()
+    rng, points, observed = np.random.default_rng(seed), list[np.ndarray](), list[float]()
     while len(points) < GENERATIONS * POPULATION:
         for point in controller.ask():
             points.append(point)
-            told.append(-float(((point - OPTIMUM) ** 2).sum()) + noise * float(rng.standard_normal()))
-            controller.tell(len(points) - 1, (told[-1],))
-    return controller, points, told
+            observed.append(-float(((point - OPTIMUM) ** 2).sum()) + noise * float(rng.standard_normal()))
+            controller.tell(len(points) - 1, (observed[-1],))
+    return controller, points, observed
 
 
 def loss(point: np.ndarray) -> float:
@@ -33,9 +33,9 @@ def loss(point: np.ndarray) -> float:
 def test_under_noise_the_centres_are_better_than_the_best_told() -> None:
     recommended, best = [], []
     for seed in range(20):
-        controller, points, told = climbed(seed, noise=0.3)
+        controller, points, observed = optimised(seed, noise=0.3)
         recommended.append([loss(point) for point in controller.recommended()])
-        best.append(loss(points[int(np.argmax(told))]))
+        best.append(loss(points[int(np.argmax(observed))]))
     last, third, two_thirds = np.mean(recommended, axis=0)
     assert two_thirds < third < last < np.mean(best)
     assert two_thirds < 0.6 * np.mean(best)
@@ -43,7 +43,7 @@ def test_under_noise_the_centres_are_better_than_the_best_told() -> None:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_without_noise_the_last_centre_is_where_it_converged(asynchronous: bool) -> None:
-    controller, points, _ = climbed(3, noise=0.0, asynchronous=asynchronous)
+    controller, points, _ = optimised(3, noise=0.0, asynchronous=asynchronous)
     assert isinstance(controller, Recommender)
     found = controller.recommended()
     assert [point.shape for point in found] == [(6,)] * 3
@@ -65,7 +65,7 @@ def test_before_the_first_generation_there_is_nothing_and_after_it_one_point() -
 
 
 def test_after_a_restart_the_longer_way_counts() -> None:
-    controller, _, _ = climbed(1, noise=0.0)
+    controller, _, _ = optimised(1, noise=0.0)
     before = controller.recommended()
     controller._distribution._restart({"tolx": "reached"})
     points = controller.ask()

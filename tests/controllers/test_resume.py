@@ -25,8 +25,12 @@ def test_resume_goes_on_as_if_nothing_had_happened(tmp_path: Path, controller: s
     whole = trace(tmp_path / "whole")
     assert len(whole["told"]) == 22
     cut = world("cut")
-    for share in (0.3, 0.5, 0.8):  # in the design, after it, and in a late round: each resume replays the ones before
-        left = int(share * len(moments)) - cut_moments(cut, moments)
+    for fraction in (
+        0.3,
+        0.5,
+        0.8,
+    ):  # in the design, after it, and in a late round: each resume replays the ones before
+        left = int(fraction * len(moments)) - cut_moments(cut, moments)
         seen = 0
 
         def watch(moment: str, left: int = left) -> None:

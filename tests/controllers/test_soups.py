@@ -27,12 +27,12 @@ def test_a_greedy_soup_keeps_what_helps_in_the_order_of_the_scores() -> None:
         (1 / 3, 1 / 3, 1 / 3, 0): 3.4,
     }
 
-    def told(index: int, point: np.ndarray) -> list[float] | None:
+    def observed(index: int, point: np.ndarray) -> list[float] | None:
         value = next((v for k, v in scores.items() if np.allclose(k, point)), None)
         return None if value is None else [value]
 
     controller = build("greedy-soup", SearchProblem(4, model_weights=parts(n=4)))
-    points = drive(controller, 99, told)
+    points = drive(controller, 99, observed)
     assert np.allclose(points, [*np.eye(4), [0.5, 0.5, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
     assert controller.stop() == {"soup": "every model was tried; kept: a, b"}
     assert controller.ask() == []
@@ -44,28 +44,28 @@ def test_a_soup_of_failures_says_so() -> None:
     assert controller.stop() == {"soup": "every model was tried; kept: none, for all failed"}
 
 
-def test_kinship_merges_pairs_of_the_best_and_explores_the_least_akin() -> None:
-    """a, b, c, d score 4, 3, 2, 1. With top 2: the pair a b, and a with the one least akin to it, d."""
+def test_kinship_merges_pairs_of_the_best_and_explores_the_least_similar() -> None:
+    """a, b, c, d score 4, 3, 2, 1. With top 2: the pair a b, and a with the one least similar to it, d."""
     products = [[1.0, 0.5, 0.4, 0.1], [0.5, 1.0, 0.3, 0.3], [0.4, 0.3, 1.0, 0.3], [0.1, 0.3, 0.3, 1.0]]
     best = np.array([0.6, 0.4, 0.0, 0.0])
     order = np.array([4.0, 3.0, 2.0, 1.0])
 
-    def told(index: int, point: np.ndarray) -> list[float]:
+    def observed(index: int, point: np.ndarray) -> list[float]:
         return [float(point @ order) / 10 - float(((point - best) ** 2).sum())]
 
     controller = build("kinship", SearchProblem(4, model_weights=parts(products, 4)), {"top": 2})
-    points = drive(controller, 99, told)
+    points = drive(controller, 99, observed)
     assert np.allclose(points[:6], [*np.eye(4), [0.5, 0.5, 0, 0], [0.5, 0, 0, 0.5]])
     (name,) = controller.stop()
     assert name in ("gain", "kinship")
-    assert max(told(0, point)[0] for point in points) > told(0, points[0])[0]
+    assert max(observed(0, point)[0] for point in points) > observed(0, points[0])[0]
 
 
 def test_kinship_ends_where_the_best_are_alike() -> None:
     same = [[1.0, 0.99, 0.99], [0.99, 1.0, 0.99], [0.99, 0.99, 1.0]]
     controller = build("kinship", SearchProblem(3, model_weights=parts(same)))
     assert len(drive(controller, 99, lambda index, point: [float(index)])) == 3
-    assert controller.stop() == {"kinship": "the best 3 are alike: mean kinship 0.990"}
+    assert controller.stop() == {"kinship": "the best 3 are too similar: mean kinship 0.990"}
 
 
 def test_kinship_is_the_correlation_of_mixtures() -> None:

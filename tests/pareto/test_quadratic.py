@@ -400,7 +400,7 @@ def test_bad_shapes():
     found = fit([[0.1], [0.9]], [0.2, 0.1])
     with pytest.raises(InputError, match="c must have 1 columns"):
         predict(found, [[0.1, 0.2]])
-    with pytest.raises(InputError, match="items describes a share"):
+    with pytest.raises(InputError, match="items describes a fraction"):
         predict(found, [[0.1]], items=10)
     with pytest.raises(InputError, match="one entry per objective"):
         fit_objectives([[0.1], [0.9]], [[0.2], [0.1]], links=["logit", "logit"])

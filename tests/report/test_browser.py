@@ -166,7 +166,7 @@ def test_estimated_points_are_hollow_and_say_so(shown: Any, runs: dict[str, Run]
 def test_the_keyboard_is_enough(shown: Any, runs: dict[str, Run]) -> None:
     page = shown("two")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.locator("#choices input:checked").focus()
     before = chosen(page)
     page.keyboard.press("ArrowDown")

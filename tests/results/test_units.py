@@ -50,7 +50,7 @@ def test_held_out_gains_are_points_where_only_the_size_is_something_else(tmp_pat
     assert "mean over the objectives, in points; layers left out" in text
     assert "90.00 ± 3.91, layers 24 " in text
     found = run.compare(2, "left")
-    assert "layers  +12, no interval: one number per model" in found.text()
+    assert "layers  +12, no interval: one value per model" in found.text()
     assert "left    +10 points, 95% interval" in found.text()
 
 
@@ -92,8 +92,8 @@ def test_a_run_with_such_numbers_is_told_without_nan(tmp_path: Path) -> None:
     run = mixed_run(tmp_path / "run")
     assert [final.gain.has_interval for final in run.finals() if final.gain is not None] == [False] * 3
     summary, page, compared = run.summary(), report_html(run), run.compare("best", "left").text()
-    assert "no interval: an objective is one number per model" in summary
-    assert "how sure that is cannot be said" in page
+    assert "no interval: an objective has one value per model" in summary
+    assert "no interval is available" in page
     assert "poise  " in compared
     assert "no interval" in compared
     for text in (summary, compared, run.status_text(), run.front()._repr_html_(), run._repr_html_()):

@@ -80,7 +80,7 @@ def test_constraints_that_nothing_meets_are_a_clear_outcome(never: Run, capsys: 
     assert why in never.summary()
     assert why in never.status_text()
     assert never.status()["best"] is None
-    assert main(["trials", str(never.folder)]) == 0  # what was measured is there all the same
+    assert main(["trials", str(never.folder)]) == 0  # what was measured is there identical
     capsys.readouterr()
 
 
@@ -102,7 +102,7 @@ def test_a_constraint_that_names_nothing_is_found_before_anybody_has_scores() ->
     assert sorted(found) == [1, 2, 3, 4]
     assert "unknown objective 'wrong'" in found[1]
     assert "constraint 'left > 0.5': expected" in found[2]
-    assert "'nobody' is no number and no parent" in found[3]
+    assert "'nobody' is neither a number nor a parent" in found[3]
     assert "write 3 points" in found[4]
 
 

@@ -127,8 +127,8 @@ def test_conditions_mean_what_people_write(text: str, bound: float, at_least: bo
     [
         ("add > 0.5", "expected an objective, >= or <=, and a bound"),
         ("ad >= 0.5", "unknown objective 'ad'. Near: add"),
-        ("add >= bass - 1 point", "'bass' is no number and no parent. Near: base"),
-        ("add >= base - 1", "a share between 0 and 1, so 1 is all of it or more; write 1 point, or 0.01"),
+        ("add >= bass - 1 point", "'bass' is neither a number nor a parent. Near: base"),
+        ("add >= base - 1", "add is between 0 and 1, so 1 is out of range; write 1 point, or 0.01"),
         ("add >= 60", "write 60 points, or 0.6"),
     ],
 )
@@ -233,7 +233,7 @@ def test_one_two_or_only_failed_candidates(tmp_path: Path, count: int, troubles:
 def test_the_screen_shows_both_fronts_and_the_surrogates_errors(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["front", str(run.folder)]) == 0
     out = capsys.readouterr().out
-    assert "predicted points (measured: False" in out
+    assert "points predicted by surrogates (measured: False" in out
     assert "left_out_r2" in out
     assert main(["front", str(run.folder), "--json", "--where", "left >= 99%"]) == 2
     assert "no candidate meets all constraints" in capsys.readouterr().err

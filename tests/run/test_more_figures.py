@@ -48,8 +48,8 @@ def svg(chart: Any, folder: Path) -> str:
         ("hypervolume", ["Hypervolume of made", "above the worst parent"]),
         ("utilisation", ["Utilisation of made", "held-out items", "failed"]),
         ("recipe", ["Recipe of candidate", "math", "code", "layer"]),
-        ("item_matrix", ["Who solves what: add", "parent math"]),
-        ("held_out", ["Did it hold up?", "held-out items", "mean"]),
+        ("item_matrix", ["Item matrix: add", "parent math"]),
+        ("held_out", ["Search against held-out scores", "held-out items", "mean"]),
         ("front", ["Pareto front of made", "parent"]),
     ],
 )
@@ -137,8 +137,8 @@ def test_the_course_is_drawn_by_place_and_not_by_the_numbers_of_remeasured_point
     scored = len(run.tables.history())
     for chart in (figures.hypervolume(run).to_dict(), figures.progress(run).to_dict()):
         rows = next(iter(chart["datasets"].values()))
-        assert [row["place"] for row in rows] == list(range(1, scored + 1))
-        assert '"place"' in _x_of(chart)
+        assert [row["order"] for row in rows] == list(range(1, scored + 1))
+        assert '"order"' in _x_of(chart)
         assert '"candidate"' not in _x_of(chart)
 
 
@@ -151,7 +151,7 @@ def test_item_matrix_orders_models_and_items_by_who_solves_more(run: Run) -> Non
     ranks = frame.drop_duplicates("model").set_index("model")["rank"].sort_values()
     assert list(means[ranks.index]) == sorted(means, reverse=True)
     solved = frame.groupby("item")["value"].mean()
-    places = frame.drop_duplicates("item").set_index("item")["place"].sort_values()
+    places = frame.drop_duplicates("item").set_index("item")["position"].sort_values()
     assert list(solved[places.index]) == sorted(solved, reverse=True)
     with pytest.raises(InputError, match="no objective 'srot'"):
         item_matrix_frame(run, "srot")

@@ -136,7 +136,7 @@ def test_finals_compare_item_by_item_with_the_best_parent(run: Run) -> None:
         assert final.joint is not None
         assert final.joint.value == final.gain.value
         assert final.joint.low < final.gain.low < final.gain.high < final.joint.high
-    assert "hold for all finalists together" in run.summary()
+    assert "simultaneous 95% intervals" in run.summary()
 
 
 def test_status_counts_and_state(run: Run) -> None:
@@ -167,7 +167,7 @@ def test_summary_prints_front_verdict_and_the_next_command(run: Run) -> None:
     finalists = {final.number: final for final in run.finals() if final.gain is not None}
     best = run.best()
     assert best is not None
-    assert (f"The best by the search items, candidate {best.number}" in text) == (best.number in finalists)
+    assert (f"Best candidate by search items, candidate {best.number}" in text) == (best.number in finalists)
 
 
 def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ def test_the_written_file_loads_and_says_what_differs(write, name):
 def test_differences_that_depend_on_the_configuration_are_named():
     common = set(differences(configuration()))
     listed = set(differences(configuration(models=["o/b", "o/x"]))) - common
-    assert listed == {"The base model has no genes; there it had some without effect."}
-    assert "Tasks of weight 0 are left out." in differences({**configuration(), "tasks": [{"name": "a", "weight": 0}]})
+    assert listed == {"The base model has no genes; in mergekit-evolve it has genes without effect."}
+    assert "Tasks with weight 0 are omitted." in differences({**configuration(), "tasks": [{"name": "a", "weight": 0}]})
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_what_cannot_be_converted_is_named(document, message):
 
 
 def test_groups_of_layers_need_the_number_of_layers():
-    with pytest.raises(InputError, match="how many layers the models have must be known"):
+    with pytest.raises(InputError, match="requires the number of layers"):
         convert(configuration(layer_granularity=2))
 
 

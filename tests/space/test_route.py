@@ -347,7 +347,7 @@ def test_many_points_of_every_space_survive(name: str) -> None:
 @pytest.mark.parametrize(
     ("route", "message"),
     [
-        ([("org/z", 0, 1.0)], "it has no source 'org/z'"),
+        ([("org/z", 0, 1.0)], "unknown source 'org/z'"),
         ([(A, 0, 0.5)], "must begin with a hop of scale 1"),
         ([(A, 1, 1.0), (A, 0, 1.0)], "preset indicators cannot run these 2 layers in this order"),
         ([(A, 0, 1.0), (A, 1, 0.9)], "must be 1 in this search space, got 0.9"),
@@ -409,7 +409,7 @@ def test_sources_may_be_written_as_in_the_merge_section_or_shortly(write, folder
 
 def test_there_is_no_merged_model_of_several_that_only_lend(write) -> None:
     (found,) = problems(write(FILE.replace("ROUTED", "merged")))
-    assert "line 4, route.sources[0]: with passthrough of several models there is no merged model" in found
+    assert "line 4, route.sources[0]: passthrough of several models has no merged model" in found
 
 
 def test_several_models_of_a_passthrough_need_a_route(write) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evomerge.runs import Run
 
-KINDS = ("front", "estimated", "dominated", "parent", "predicted")
+KINDS = ("front", "estimated", "dominated", "parent", "predicted")  # the legend's order
 COLOURS = (ORANGE, PURPLE, GREY, BLUE, GREEN)
 SHAPES = ("circle", "square", "cross", "diamond", "triangle-up")
 ON_FRONT = ("front", "estimated")
@@ -78,29 +78,30 @@ def front_frame(run: Run, predicted: int = 0) -> pd.DataFrame:
     trials = run.trials()
     scored = trials[trials["status"] == "done"]
     front = run.front(predicted=predicted)
-    known = front[front["candidate"].notna()]
-    kinds = {
+    known = front[front["candidate"].notna()]  # predicted points have no candidate number
+    kinds = {  # candidate -> kind; all others are dominated
         int(n): "front" if seen else "estimated" for n, seen in zip(known["candidate"], known["measured"], strict=True)
     }
     columns = [f"{kind}.{o.name}" for kind in ("score", "stderr") for o in run.objectives]
-    people = scored[columns].assign(
+    shown = scored[columns].assign(
         name=[f"candidate {n}" for n in scored["candidate"]],
         kind=[kinds.get(n, "dominated") for n in scored["candidate"]],
     )
-    guessed = front[front["candidate"].isna()]
-    guessed = guessed[columns].assign(name="predicted", kind="predicted")
+    predicted_points = front[front["candidate"].isna()]
+    predicted_points = predicted_points[columns].assign(name="predicted", kind="predicted")
     parents = run.tables.parents()
     parents = parents[columns].assign(name=parents["name"], kind="parent")
-    return pd.concat([frame for frame in (people, parents, guessed) if len(frame)], ignore_index=True)[
+    # pandas warns when it concatenates empty frames
+    return pd.concat([frame for frame in (shown, parents, predicted_points) if len(frame)], ignore_index=True)[
         ["name", "kind", *columns]
     ]
 
 
 def _looks(frame: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    """Return the kinds that a frame has, with their colours and shapes: a legend of what is not there misleads."""
+    """Return the kinds in a frame with their colours and shapes; the legend shows no others."""
     found = [kind for kind in KINDS if (frame["kind"] == kind).any()]
-    places = [KINDS.index(kind) for kind in found]
-    return found, [COLOURS[place] for place in places], [SHAPES[place] for place in places]
+    indices = [KINDS.index(kind) for kind in found]
+    return found, [COLOURS[index] for index in indices], [SHAPES[index] for index in indices]
 
 
 def _kinds(library: Any, frame: pd.DataFrame) -> Any:
@@ -115,9 +116,9 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
     plain = frame.rename(columns={f"score.{x}": "x", f"score.{y}": "y"})
     for axis, name in (("x", x), ("y", y)):
         error = frame[f"stderr.{name}"]
-        plain[f"{axis}_low"], plain[f"{axis}_high"] = plain[axis] - error, plain[axis] + error
-    shown = plain[plain["kind"] != "dominated"]
-    zero = library.Scale(zero=False)
+        plain[f"{axis}_low"], plain[f"{axis}_high"] = plain[axis] - error, plain[axis] + error  # one standard error
+    shown = plain[plain["kind"] != "dominated"]  # bars of all dominated points would hide the front
+    zero = library.Scale(zero=False)  # scores lie close together and far from 0
     plain["label"] = [shown_name(str(name)) for name in plain["name"]]
     base = library.Chart(plain)
     points = base.mark_point(filled=True, size=70).encode(
@@ -138,7 +139,7 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
     upright = bars.encode(x="x:Q", y="y_low:Q", y2="y_high:Q")
     staircase = (
         library.Chart(plain[plain["kind"].isin(ON_FRONT)].sort_values("x"))
-        .mark_line(interpolate="step-before", color=ORANGE, opacity=0.5)
+        .mark_line(interpolate="step-before", color=ORANGE, opacity=0.5)  # the boundary of the dominated region
         .encode(x="x:Q", y="y:Q", order="x:Q")
     )
     names_of_parents = (
@@ -146,7 +147,7 @@ def _plane(frame: pd.DataFrame, names: list[str], steps: bool = True) -> Any:
         .mark_text(align="left", dx=9, dy=-7, color=INK)
         .encode(x="x:Q", y="y:Q", text="label:N")
     )
-    # with three or more objectives, the projection of a front on a plane is no staircase
+    # a front of three or more objectives projects onto a plane as a cloud, not as a staircase
     return library.layer(*([staircase] if steps else []), across, upright, points, names_of_parents)
 
 
@@ -159,8 +160,9 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
         value_name="score",
     )
     long["objective"] = long["objective"].str.removeprefix("score.")
+    # each axis has its own range: units differ
     low, high = long.groupby("objective")["score"].min(), long.groupby("objective")["score"].max()
-    span = (high - low).where(high > low, 1.0)
+    span = (high - low).where(high > low, 1.0)  # equal scores: the bottom, without dividing by zero
     long["height"] = (long["score"] - long["objective"].map(low)) / long["objective"].map(span)
     ends = [f"{name} ({low[name]:.2g} to {high[name]:.2g})" for name in names]
     long["axis"] = long["objective"].map(dict(zip(names, ends, strict=True)))
@@ -168,7 +170,7 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
         "x": library.X("axis:N", sort=ends, title=None, axis=library.Axis(labelAngle=-20)),
         "y": library.Y("height:Q", axis=None),
         "color": _kinds(library, frame),
-        "detail": "name:N",
+        "detail": "name:N",  # one line per model
         "tooltip": ["name", "kind", "objective", library.Tooltip("score:Q", format=".4f")],
     }
     # a front of a hundred lines would hide its own shape
@@ -181,7 +183,7 @@ def _parallel(frame: pd.DataFrame, names: list[str]) -> Any:
         library.Chart(long[long["kind"] == kind])
         .mark_line(point=True, opacity=opacity, strokeDash=dash)
         .encode(**encoding)
-        for kind, opacity, dash in looks
+        for kind, opacity, dash in looks  # drawn in this order: parents end on top
         if (long["kind"] == kind).any()
     ]
     return library.layer(*layers)
@@ -191,15 +193,15 @@ def _single(frame: pd.DataFrame, name: str) -> Any:
     """Return one objective over the candidates' order, parents as lines across."""
     library = altair()
     plain = frame.rename(columns={f"score.{name}": "y", f"stderr.{name}": "stderr"}).reset_index(names="order")
-    people, parents = plain[plain["kind"] != "parent"], plain[plain["kind"] == "parent"]
+    candidates, parents = plain[plain["kind"] != "parent"], plain[plain["kind"] == "parent"]
     y = library.Y("y:Q", title=name, scale=library.Scale(zero=False))
     points = (
-        library.Chart(people)
+        library.Chart(candidates)
         .mark_point(filled=True, size=50)
         .encode(
             x=library.X("order:Q", title="candidate"),
             y=y,
-            color=_kinds(library, people),
+            color=_kinds(library, candidates),
             tooltip=["name", "kind", library.Tooltip("y:Q", title=name, format=".4f")],
         )
     )

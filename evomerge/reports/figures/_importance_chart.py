@@ -1,4 +1,4 @@
-"""Which genes mattered, and what the landscape looks like through a candidate."""
+"""Figures of gene importance, and of slices of the landscape through a candidate."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SHOWN_GENES = 20
 SHOWN_SLICES = 9
 
 
-def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.Chart:
-    """Return which genes mattered most for each objective, of `run.tables.importance()`.
+def importance(frame: pd.DataFrame, title: str = "Gene importance") -> alt.Chart:
+    """Return the importance of genes for each objective, from `run.tables.importance()`.
 
-    Bars are the share of the fitness' variance between candidates with similar values of the gene; their colour says
-    whether more of it was better.
+    Bars are the fraction of the fitness variance that the gene explains; their colour says whether larger values are
+    better.
 
     Args:
         frame: gene, objective, share_of_variance (of 1), rank_correlation; further numbers go into the tooltips.
@@ -36,24 +36,27 @@ def importance(frame: pd.DataFrame, title: str = "Which genes mattered") -> alt.
     library = altair()
     if not len(frame):
         raise InputError("the importance frame is empty, so there is nothing to draw")
+    # the largest effect on any objective
     order = frame.groupby("gene")["share_of_variance"].max().sort_values(ascending=False).index[:SHOWN_GENES]
     shown = frame[frame["gene"].isin(order)]
     shown = shown.assign(direction=["more is better" if r > 0 else "less is better" for r in shown["rank_correlation"]])
+    # blue and orange as in the report
     colours = library.Scale(domain=["more is better", "less is better"], range=[BLUE, ORANGE])
     bars = (
         library.Chart()
         .mark_bar()
         .encode(
-            x=library.X("share_of_variance:Q", title="share of variance", scale=library.Scale(domainMin=0)),
+            x=library.X("share_of_variance:Q", title="fraction of variance", scale=library.Scale(domainMin=0)),
             y=library.Y("gene:N", sort=list(order), title=None, axis=library.Axis(labelLimit=220)),
             color=library.Color("direction:N", scale=colours, title=None),
             tooltip=["gene", "objective", *(library.Tooltip(f"{c}:Q", format=".3f") for c in _numbers(shown))],
         )
+        # all objectives side by side fit a page
         .properties(width=max(130, 460 // frame["objective"].nunique()), height=17 * len(order))
     )
     hidden = frame["gene"].nunique() - len(order)
-    subtitle = "in the region that was searched; correlation, not cause" + (
-        f"; {hidden} lesser genes left out" if hidden else ""
+    subtitle = "within the searched region; correlation, not causation" + (
+        f"; {hidden} less important genes omitted" if hidden else ""
     )
     chart = library.layer(bars, data=shown).facet(column=library.Column("objective:N", title=None))
     return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
@@ -81,11 +84,14 @@ def landscape(
     """
     library = altair()
     slices = frame[frame["kind"] == "slice"]
+    # range of the prediction along each gene
     spans = slices.groupby(["line", "objective"])["score"].agg(lambda values: values.max() - values.min())
     order = list(genes) or list(spans.groupby("line").max().sort_values(ascending=False).index[:SHOWN_SLICES])
+    # a wrong name would give an empty figure
     if unknown := [gene for gene in order if gene not in set(slices["line"])]:
         raise InputError(f"the landscape has no gene {unknown[0]!r}; it has {', '.join(sorted(set(slices['line'])))}")
     shown = slices[slices["line"].isin(order)]
+    # the data comes with the layer: facets need one source
     base = library.Chart().encode(x=library.X("position:Q", title="gene, low to high"))
     if not len(slices):
         raise InputError("the landscape frame has no slice, so there is nothing to draw")
@@ -96,12 +102,12 @@ def landscape(
     line = base.mark_line(strokeWidth=2).encode(y=library.Y("score:Q", title="predicted score"), color=colour)
     far = (
         base.transform_filter("datum.extrapolates")
-        .mark_point(size=14, color=GREY, filled=True, opacity=1)
+        .mark_point(size=14, color=GREY, filled=True, opacity=1)  # dots over the line where it extrapolates
         .encode(y="score:Q", detail="objective:N")
     )
     facet = library.Facet("line:N", sort=order, title=None)
     chart = library.layer(around, line, far, data=shown).properties(width=170, height=120).facet(facet, columns=3)
-    subtitle = "bands: 90% intervals; grey dots: farther out than any candidate, not to be believed"
+    subtitle = "bands: 90% intervals; grey dots: extrapolation, unreliable"
     return styled(chart.properties(title={"text": title, "subtitle": subtitle}))
 
 

@@ -1,4 +1,4 @@
-"""Item response theory in pictures: where a bank's items lie, and what few answers tell about candidates."""
+"""Figures of item response theory: a bank's items and abilities, and score estimates against full scores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def item_map(bank: Bank) -> alt.Chart:
     """Return a bank's items by difficulty and discrimination, over the abilities of the models that calibrated it.
 
-    `item_map_frame` and `ability_frame` are the frames behind it. Items tell most about models whose ability is near
-    their difficulty: where models have no items above them, few items cannot tell them apart.
+    `item_map_frame` and `ability_frame` are the frames behind it. Items are most informative about models whose
+    ability is near their difficulty; without items at that ability, few items cannot rank models.
 
     Args:
         bank: of one task, as `evomerge calibrate` writes it; read with `irt.bank`.
     """
     library, items, models = altair(), item_map_frame(bank), ability_frame(bank)
-    ends = [items["difficulty"], models["ability"]]
+    ends = [items["difficulty"], models["ability"]]  # both panels share one axis
+    # extreme items would squeeze all others
     low, high = min(float(e.quantile(0.005)) for e in ends) - 0.2, max(float(e.quantile(0.995)) for e in ends) + 0.2
     scale = library.Scale(domain=[low, high], nice=False, clamp=True)
     x = library.X("difficulty:Q", scale=scale, title="difficulty (ability at which half the models solve it)")
@@ -58,19 +59,22 @@ def item_map(bank: Bank) -> alt.Chart:
 
 
 def item_map_frame(bank: Bank) -> pd.DataFrame:
-    """Return one row per item: item, difficulty, discrimination, solved (share of 1), weight (in the score, sum 1).
+    """Return one row per item: item, difficulty, discrimination, solved (fraction), weight (in the score, sum 1).
 
     Difficulty is on the scale of abilities: where P(correct) is one half. With several dimensions it is the distance
-    from the origin to that place along the direction in which the item discriminates, and discrimination is the
+    from the origin to that point along the direction in which the item discriminates, and discrimination is the
     steepness there (MDIFF and MDISC: Reckase 2009, Multidimensional Item Response Theory, ch. 5). An item that
     discriminates negatively is solved less often by better models; it deserves a look.
     """
     import pandas as pd
 
-    a, b = bank.parameters.a, bank.parameters.b
+    a, b = bank.parameters.a, bank.parameters.b  # (n, D), (n,)
+    # (n,) MDISC; with one dimension the sign stays
     slope = a[:, 0] if bank.parameters.d == 1 else np.sqrt((a**2).sum(axis=1))
+    # (n,) NaN for items that do not discriminate
     difficulty = np.divide(b, slope, out=np.full_like(b, np.nan), where=slope != 0)
     responses = bank.table.responses
+    # (n,) over the models that answered
     solved = np.nansum(responses, axis=0) / np.maximum(1, (~np.isnan(responses)).sum(axis=0))
     return pd.DataFrame(
         {
@@ -91,11 +95,12 @@ def ability_frame(bank: Bank) -> pd.DataFrame:
     import pandas as pd
 
     parameters = bank.parameters
-    mean = bank.weights @ parameters.a
+    mean = bank.weights @ parameters.a  # (D,)
     length = float(np.linalg.norm(mean))
     direction = mean / length if length > 0 and parameters.d > 1 else np.eye(parameters.d)[0]
+    # (n_models,) along the direction
     variance = np.einsum("i,nij,j->n", direction, parameters.theta_covariance, direction)
-    models = bank.table.models[: len(parameters.theta)]
+    models = bank.table.models[: len(parameters.theta)]  # abilities are fitted for the first models of the table
     return pd.DataFrame({"model": models, "ability": parameters.theta @ direction, "stderr": np.sqrt(variance)})
 
 
@@ -110,10 +115,11 @@ def estimates(frame: pd.DataFrame, title: str = "Estimates from few items") -> a
         InputError: no candidate has both an estimate and full answers.
     """
     library = altair()
-    both = frame.dropna(subset=["full"])
+    both = frame.dropna(subset=["full"])  # only finalists answer everything
     if not len(both):
         raise InputError("no candidate has both an estimate and full answers, so there is nothing to compare")
     error = (both["estimate"] - both["full"]).abs().mean()
+    # observed coverage of the 95% intervals
     inside = ((both["low"] <= both["full"]) & (both["full"] <= both["high"])).mean()
     panels = [_panel(library, part, str(name)) for name, part in both.groupby("objective", sort=False)]
     subtitle = (
@@ -125,6 +131,7 @@ def estimates(frame: pd.DataFrame, title: str = "Estimates from few items") -> a
 def _panel(library: Any, part: pd.DataFrame, name: str) -> Any:
     import pandas as pd
 
+    # one range on both axes: the diagonal means agreement
     ends = [float(part[["low", "full"]].min().min()), float(part[["high", "full"]].max().max())]
     scale = library.Scale(domain=ends, nice=False)
     chart = library.Chart(part)

@@ -1,4 +1,4 @@
-"""Question by question: who solves what, and whether search scores held up on held-out items."""
+"""Figures of responses by item, and of search scores against held-out scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_ITEMS = 1200
 
 
 def item_matrix(run: Run, objective: str | None = None, *, split: Split = "search") -> alt.Chart:
-    """Return who solves what: models from the best down, items from the easiest on.
+    """Return the matrix of responses: models from the best down, items from the easiest on.
 
     `item_matrix_frame` is the frame behind it.
 
@@ -39,13 +39,14 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
     library, frame = altair(), item_matrix_frame(run, objective, split=split)
     name = objective or run.objectives[0].name
     models = list(dict.fromkeys(frame.sort_values("rank")["model"]))
+    # perplexities and lengths have their own range
     ends = [0.0, 1.0] if frame["value"].between(0, 1).all() else [frame["value"].min(), frame["value"].max()]
     colours = library.Scale(domain=ends, range=["#F4F4F4", BLUE])
     cells = (
         library.Chart(frame)
         .mark_rect()
         .encode(
-            x=library.X("place:O", title=f"{frame['item'].nunique()} items, the easiest first", axis=None),
+            x=library.X("position:O", title=f"{frame['item'].nunique()} items, the easiest first", axis=None),
             y=library.Y("model:N", sort=models, title=None, axis=library.Axis(labelFontSize=10)),
             color=library.Color(
                 "value:Q",
@@ -55,15 +56,15 @@ def item_matrix(run: Run, objective: str | None = None, *, split: Split = "searc
             tooltip=["model", "item", library.Tooltip("value:Q", format=".3g")],
         )
     )
-    subtitle = "dark: solved. A column that few rows share is what a merge may gain; a white one is solved by none"
-    return titled(cells, f"Who solves what: {name}", subtitle, 640, 13 * len(models))
+    subtitle = "dark: solved. Items that only some models solve are the potential gain of a merge"
+    return titled(cells, f"Item matrix: {name}", subtitle, 640, 13 * len(models))
 
 
 def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = "search") -> pd.DataFrame:
-    """Return one row per model and item: model, kind (front, candidate, parent), item, value, place, rank.
+    """Return one row per model and item: model, kind (front, candidate, parent), item, value, position, rank.
 
-    `place` is the item's from the easiest (0) on, `rank` the model's from the best (0) down. Parents and the front come
-    first; other candidates fill up to `SHOWN_MODELS`, evenly over their order.
+    `position` counts items from the easiest (0), `rank` models from the best (0). Parents and the front come first;
+    other candidates fill up to `SHOWN_MODELS`, evenly over their order.
     """
     import pandas as pd
 
@@ -72,36 +73,37 @@ def item_matrix_frame(run: Run, objective: str | None = None, *, split: Split = 
         raise InputError(f"no objective {objective!r}; known: {', '.join(o.name for o in run.objectives)}")
     one = wanted[0]
     task = run.config.items.stands_in.get(one.task, one.task) if split == "holdout" else one.task
-    people = _shown_people(run, split)
+    shown = _shown_models(run, split)
     key = metric_key(one.metric, one.filter)
     rows = [
         (name, kind, r.item, r.value)
-        for (name, kind), answers in zip(people.values(), run.data.answers_of(people, split).values(), strict=True)
+        for (name, kind), answers in zip(shown.values(), run.data.answers_of(shown, split).values(), strict=True)
         for r in answers
         if r.task == task and r.metric == key
     ]
     if not rows:
         raise InputError(f"no model has answered {split} items of {one.name!r} yet")
     frame = pd.DataFrame(rows, columns=["model", "kind", "item", "value"])
-    solved = one.fitness(1.0) * frame.groupby("item")["value"].mean()
-    ability = one.fitness(1.0) * frame.groupby("model")["value"].mean()
+    solved = one.fitness(1.0) * frame.groupby("item")["value"].mean()  # the sign makes higher better
+    ability = one.fitness(1.0) * frame.groupby("model")["value"].mean()  # mean score: no IRT ability
     items = {
-        item: place for place, item in enumerate(solved.sort_values(ascending=False, kind="stable").index[:SHOWN_ITEMS])
+        item: position
+        for position, item in enumerate(solved.sort_values(ascending=False, kind="stable").index[:SHOWN_ITEMS])
     }
     models = {name: rank for rank, name in enumerate(ability.sort_values(ascending=False, kind="stable").index)}
-    frame = frame[frame["item"].isin(items)]
-    return frame.assign(place=frame["item"].map(items), rank=frame["model"].map(models)).reset_index(drop=True)
+    frame = frame[frame["item"].isin(items)]  # the hardest are dropped where there are too many
+    return frame.assign(position=frame["item"].map(items), rank=frame["model"].map(models)).reset_index(drop=True)
 
 
-def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
+def _shown_models(run: Run, split: Split) -> dict[int, tuple[str, str]]:
     """Return number -> (name, kind) of the models whose answers are shown."""
     if split == "holdout":
         return {f.number: (f.name, "parent" if f.number < 0 else "candidate") for f in run.finals()}
     found = {p.number: (f"parent {p.name}", "parent") for p in run.data.candidates("parent")}
-    front = [int(number) for number in run.front()["candidate"]]
+    front = [int(number) for number in run.front()["candidate"]]  # best overall first
     done = [n for n, evaluation in run.data.evaluations().items() if evaluation.failure is None and n not in set(front)]
-    room = max(0, SHOWN_MODELS - len(found) - len(front))
-    step = max(1, -(-len(done) // room)) if room else len(done) + 1
+    room = max(0, SHOWN_MODELS - len(found) - len(front))  # rows left for dominated candidates
+    step = max(1, -(-len(done) // room)) if room else len(done) + 1  # ceiling division: evenly over the search
     for number in front[:SHOWN_MODELS]:
         found[number] = (f"candidate {number} (front)", "front")
     for number in done[::step][:room]:
@@ -110,12 +112,12 @@ def _shown_people(run: Run, split: Split) -> dict[int, tuple[str, str]]:
 
 
 def held_out(run: Run) -> alt.Chart:
-    """Return search scores against held-out scores of finalists and parents: below the line, luck was taken for skill.
+    """Return search scores against held-out scores of finalists and parents; below the line: selection bias.
 
     The frame behind it is `run.tables.generalisation()`.
 
     Args:
-        run: that has come to its end, with held-out items.
+        run: a finished one, with held-out items.
 
     Raises:
         InputError: no model has answered held-out items.
@@ -126,14 +128,14 @@ def held_out(run: Run) -> alt.Chart:
     """
     library, frame = altair(), run.tables.generalisation()
     if not len(frame):
-        raise InputError("no model has answered held-out items yet; a search asks them at its end")
+        raise InputError("no held-out responses yet; they are scored at the end of a search")
     for side in ("search", "holdout"):
         frame[f"{side}_low"] = frame[side] - REACH * frame[f"{side}_stderr"]
         frame[f"{side}_high"] = frame[side] + REACH * frame[f"{side}_stderr"]
     panels = [_panel(library, part, str(name)) for name, part in frame.groupby("objective", sort=False)]
     title = {
-        "text": f"Did it hold up? {run.folder.name}",
-        "subtitle": "on the line both agree; below it, search items flattered. Bars: 95% intervals",
+        "text": f"Search against held-out scores: {run.folder.name}",
+        "subtitle": "below the line: search score biased upward by selection. Bars: 95% intervals",
     }
     return styled(library.concat(*panels, columns=3).properties(title=title))
 
@@ -142,7 +144,7 @@ def _panel(library: Any, part: pd.DataFrame, name: str) -> Any:
     import pandas as pd
 
     low, high = part[["search_low", "holdout_low"]].min().min(), part[["search_high", "holdout_high"]].max().max()
-    scale = library.Scale(domain=[low, high], nice=False)
+    scale = library.Scale(domain=[low, high], nice=False)  # the same on both axes: the diagonal means agreement
     colours = library.Scale(domain=["candidate", "parent"], range=[ORANGE, BLUE])
     shapes = library.Scale(domain=["candidate", "parent"], range=["circle", "diamond"])
     chart, ends = library.Chart(part), library.Chart(pd.DataFrame({"v": [low, high]}))

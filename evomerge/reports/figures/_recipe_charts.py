@@ -1,4 +1,4 @@
-"""A recipe as a picture: which model contributes how much at which depth, and in which order layers run."""
+"""Figures of a recipe: coefficients by model and depth, and the order in which layers run."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
     number = run.pick(str(pick)).number
     panels = []
     for name, part in frame.groupby("parameter", sort=True):
-        far = float(part["value"].abs().max()) or 1.0
+        far = float(part["value"].abs().max()) or 1.0  # symmetric around 0, so that white means no contribution
         negative = bool((part["value"] < 0).any())
         scale = library.Scale(
             domain=[-far, far] if negative else [0, far], scheme="blueorange" if negative else "blues"
         )
-        if negative:
+        if negative:  # blueorange runs from blue to orange: reversed, orange is negative
             scale.reverse = True
         base = library.Chart(part).encode(
             x=library.X("layer:O", title="layer", axis=library.Axis(labelAngle=0, labelOverlap=True)),
+            # the recipe's order, not the alphabet's
             y=library.Y("source:N", title=None, sort=list(dict.fromkeys(part["source"]))),
         )
         cells = base.mark_rect(stroke="white", strokeWidth=0.6).encode(
@@ -53,7 +54,7 @@ def recipe(run: Run, pick: int | str = "best") -> alt.Chart:
             tooltip=["source", "layer", library.Tooltip("value:Q", title=str(name), format=".4g")],
         )
         size = {"width": 560, "height": max(40, 26 * part["source"].nunique())}
-        panels.append(cells.properties(title=str(name), **size))
+        panels.append(cells.properties(title=str(name), **size))  # a panel per parameter: units differ
     method = run.pick(str(pick)).recipe.method
     title = {
         "text": f"Recipe of candidate {number} ({method})",
@@ -72,9 +73,11 @@ def recipe_frame(run: Run, pick: int | str = "best") -> pd.DataFrame:
     import pandas as pd
 
     table = run.tables.coefficients(pick)
-    table = table[(table["layer"] != OUTSIDE) & (table["model"] != "")]
+    table = table[(table["layer"] != OUTSIDE) & (table["model"] != "")]  # parameters of the whole merge have no model
+    # words have no colour scale
     table = table[[isinstance(v, (int, float)) and not isinstance(v, bool) for v in table["value"]]]
     table = table.assign(value=pd.to_numeric(table["value"]))
+    # a constant is one number, not a picture
     varied = [name for name, part in table.groupby("parameter") if part["value"].nunique() > 1]
     table = table[table["parameter"].isin(varied)]
     if not len(table):
@@ -97,6 +100,7 @@ def route(run: Run, pick: int | str = "best") -> alt.Chart:
         InputError: there is no such candidate, or the run searched no routes.
     """
     candidate = run.pick(str(pick))
+    # a run that searched routes may still pick the plain stack
     layers = None if run.space.route is None else run.config.models.layers
     return route_chart(route_frame(candidate.recipe, layers), f"Route of candidate {candidate.number}")
 
@@ -116,7 +120,7 @@ def route_frame(recipe: Recipe, layers: int | None = None) -> pd.DataFrame:
     names = short_names(list(recipe.references()))
     hops = recipe.route
     if not hops and layers is not None:
-        hops = tuple((MERGED, layer, 1.0) for layer in range(layers))
+        hops = tuple((MERGED, layer, 1.0) for layer in range(layers))  # the plain stack
     if not hops:
         raise InputError("this recipe has no route: its layers run in their own order, once each")
     rows = [(step, names.get(source, source), layer, scale) for step, (source, layer, scale) in enumerate(hops)]
@@ -130,13 +134,15 @@ def route_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
         x=library.X("step:Q", title="step", axis=library.Axis(tickMinStep=1)),
         y=library.Y("layer:Q", title="layer of the source", axis=library.Axis(tickMinStep=1)),
     )
+    # else sorted by x within a source
     line = base.mark_line(color=INK, opacity=0.35, strokeWidth=1.2).encode(order="step:Q")
     marks = base.mark_point(filled=True, opacity=1).encode(
         color=library.Color("source:N", scale=library.Scale(range=SERIES), title=None),
         shape=library.Shape("source:N", title=None),
+        # a scale of 1 has the middle size in every figure
         size=library.Size("scale:Q", scale=library.Scale(domain=[0, 2], range=[20, 200]), legend=None),
         tooltip=["step", "source", "layer", library.Tooltip("scale:Q", format=".3g")],
     )
     hops, layers = len(frame), frame.groupby("source")["layer"].nunique().sum()
-    subtitle = f"{hops} steps over {layers} different layers; a mark's size is the scale on entering"
+    subtitle = f"{hops} steps over {layers} different layers; mark size: input scale"
     return titled(library.layer(line, marks), title, subtitle, 560, 300)

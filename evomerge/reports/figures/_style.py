@@ -15,8 +15,8 @@ INK, ORANGE, BLUE, GREEN, GREY = "#222222", "#D55E00", "#0072B2", "#009E73", "#A
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#E69F00"
 SERIES = [BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK]  # colours of categories without a fixed colour
 LEVEL = 0.95  # level of the intervals in figures, unless the caption says otherwise
-REACH = 1.959964  # standard errors
-ENDINGS = ("png", "svg", "pdf", "html", "json")
+REACH = 1.959964  # standard errors from the mean to the ends of a 95% normal interval
+ENDINGS = ("png", "svg", "pdf", "html", "json")  # forms that vl-convert and Altair write without a browser
 
 
 def altair() -> Any:
@@ -47,10 +47,11 @@ def shown_name(text: str, most: int = 28) -> str:
 def styled(chart: alt.Chart) -> alt.Chart:
     """Return `chart` in the house's look."""
     return (
-        chart.configure_view(stroke=None)
+        chart.configure_view(stroke=None)  # no frame: the grid is enough
         .configure_axis(
             grid=True, gridColor="#ECECEC", domainColor=INK, labelFontSize=12, titleFontSize=13, titleColor=INK
         )
+        # below, so that the plot keeps its width
         .configure_legend(labelFontSize=12, titleFontSize=12, symbolSize=80, symbolOpacity=1, orient="bottom")
         .configure_title(fontSize=15, anchor="start", color=INK, subtitleColor="#555555", subtitleFontSize=12)
     )
@@ -73,15 +74,15 @@ def save(chart: alt.Chart, path: str | Path) -> None:
         raise InputError(
             f"figure {str(path)!r} must end in one of {', '.join('.' + e for e in ENDINGS)}, got {target.suffix!r}"
         )
-    if not target.resolve().parent.is_dir():
+    if not target.resolve().parent.is_dir():  # checked before drawing, which can take seconds
         raise InputError(f"figure {str(path)!r}: the folder {target.resolve().parent} does not exist; create it first")
     try:
         import vl_convert  # noqa: F401
     except ImportError as error:
         raise ExtraMissing("vl-convert-python", "figures") from error
     if ending == "html":
-        chart.save(str(target), inline=True)
+        chart.save(str(target), inline=True)  # Vega's code goes inside: opens without network
     elif ending == "png":
-        chart.save(str(target), scale_factor=2)
+        chart.save(str(target), scale_factor=2)  # twice the pixels: sharp in print
     else:
         chart.save(str(target))

@@ -1,4 +1,4 @@
-"""How a search went: the best so far, the front's hypervolume, and who was busy when."""
+"""Figures of a search's progress: incumbent, hypervolume of the front, and utilisation of the workers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def progress(run: Run) -> alt.Chart:
-    """Return the best candidate so far with its 95% interval, over all candidates, beside the best parent.
+    """Return the incumbent with its 95% interval over the candidates, beside the best parent.
 
-    The frame behind it is `run.tables.history()`. Scores are on the search items, which flatter the best of many;
+    The frame behind it is `run.tables.history()`. Scores are on the search items, biased upward by selection;
     `held_out` shows by how much.
 
     Args:
@@ -33,11 +33,12 @@ def progress(run: Run) -> alt.Chart:
     """
     library, history = altair(), _history(run)
     zero = library.Scale(zero=False)
-    base = library.Chart(history).encode(x=library.X("place:Q", title="candidates scored"))
+    base = library.Chart(history).encode(x=library.X("order:Q", title="candidates scored"))
     dots = base.mark_circle(color=GREY, size=16, opacity=0.6).encode(
         y=library.Y("overall:Q", scale=zero, title="overall fitness (weighted mean)"),
         tooltip=["candidate", library.Tooltip("overall:Q", format=".4f"), library.Tooltip("stderr:Q", format=".2g")],
     )
+    # the incumbent holds until the next one
     around = base.mark_area(color=ORANGE, opacity=0.18, interpolate="step-after").encode(
         y="best_low:Q", y2="best_high:Q"
     )
@@ -45,7 +46,7 @@ def progress(run: Run) -> alt.Chart:
         y="best:Q", tooltip=["incumbent", library.Tooltip("best:Q", format=".4f")]
     )
     layers = [around, dots, line, *_parent(library, run)]
-    subtitle = "line: best so far, with its 95% interval; dots: candidates; dashed: the best parent (search items)"
+    subtitle = "line: incumbent, with its 95% interval; dots: candidates; dashed: the best parent (search items)"
     return titled(library.layer(*layers), f"Progress of {run.folder.name}", subtitle, 560, 320)
 
 
@@ -64,12 +65,12 @@ def hypervolume(run: Run) -> alt.Chart:
     >>> run = open_run("runs/quickstart")
     >>> chart = figures.hypervolume(run)
     """
-    library, history = altair(), _history(run).dropna(subset=["hypervolume"])
+    library, history = altair(), _history(run).dropna(subset=["hypervolume"])  # rows without a volume
     line = (
         library.Chart(history)
         .mark_line(color=BLUE, strokeWidth=2.4, interpolate="step-after")
         .encode(
-            x=library.X("place:Q", title="candidates scored"),
+            x=library.X("order:Q", title="candidates scored"),
             y=library.Y("hypervolume:Q", title="hypervolume above the worst parent"),
             tooltip=["candidate", library.Tooltip("hypervolume:Q", format=".5g"), "front_size"],
         )
@@ -79,7 +80,7 @@ def hypervolume(run: Run) -> alt.Chart:
 
 
 def utilisation(run: Run) -> alt.Chart:
-    """Return who was busy when, one row per worker, on the clock of the run's active time.
+    """Return when each worker was busy, a row per worker, in seconds of the run's active time.
 
     The frame behind it is `run.tables.work()`; where the time went by stage is in `run.tables.utilisation()`.
 
@@ -92,10 +93,11 @@ def utilisation(run: Run) -> alt.Chart:
     library, frame = altair(), utilisation_frame(run)
     if not len(frame):
         raise InputError("no evaluation is finished yet, so there is nothing to draw")
+    # fixed colours: the same in every run's figure
     colours = library.Scale(domain=["search items", "held-out items", "failed"], range=[BLUE, GREEN, ORANGE])
     bars = (
         library.Chart(frame)
-        .mark_bar(height={"band": 0.8})
+        .mark_bar(height={"band": 0.8})  # gaps between rows keep workers apart
         .encode(
             x=library.X("start:Q", title="seconds of active time", scale=library.Scale(nice=False)),
             x2="end:Q",
@@ -104,8 +106,10 @@ def utilisation(run: Run) -> alt.Chart:
             tooltip=["candidate", "worker", "kind", library.Tooltip("seconds:Q", format=".3g")],
         )
     )
-    share = run.status()["busy_share"]
-    subtitle = "gaps are idle time" + (f"; workers busy {100 * share:.0f}% of the time" if share is not None else "")
+    fraction = run.status()["busy_share"]
+    subtitle = "gaps are idle time" + (
+        f"; workers busy {100 * fraction:.0f}% of the time" if fraction is not None else ""
+    )
     height = max(60, 24 * frame["worker"].nunique())
     return titled(bars, f"Utilisation of {run.folder.name}", subtitle, 620, height)
 
@@ -122,7 +126,7 @@ def _history(run: Run) -> pd.DataFrame:
     if not len(history):
         raise InputError("no candidate has scores yet, so there is no progress to draw")
     # not by number: predicted points that were measured after the search have numbers from a million on
-    return history.assign(place=range(1, len(history) + 1))
+    return history.assign(order=range(1, len(history) + 1))
 
 
 def _parent(library: Any, run: Run) -> list[Any]:

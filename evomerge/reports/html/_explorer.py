@@ -40,11 +40,14 @@ def explorer(findings: Findings) -> Html:
     if findings.best is None:
         return element("p", {}, "No candidate has scores yet, so there is no front to explore.")
     data = _data(findings)
+    # NaN is no JSON: a browser would refuse the whole page
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # nothing in it can end the script
+    # a `</script>` in a name would end the script element
+    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         text = text.replace(sign, code)
     block = element("script", {"type": "application/json", "id": "front-data"}, Html(text))
     picture = element("div", {"class": "stage"}, _views(findings), _canvas(), _legend(findings, data))
+    # aria-live: screen readers announce a new choice
     chosen = element("section", {"id": "chosen", "aria-live": "polite", "aria-label": "Chosen candidate"})
     return joined(
         [
@@ -62,8 +65,8 @@ def explorer(findings: Findings) -> Html:
 def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
     count = len(findings.front)
     text = (
-        f"{count} candidate{'s are' if count != 1 else ' is'} on the front: no other is as good in everything and "
-        "better in something. Scores are on the search items, bars are one standard error. "
+        f"{count} candidate{'s are' if count != 1 else ' is'} on the front (non-dominated). Scores are on "
+        "the search items, bars are one standard error. "
     )
     if data["predicted"]:
         text += "Open squares are predicted, not measured. "
@@ -72,14 +75,17 @@ def _note(findings: Findings, data: Mapping[str, Any]) -> Html:
     if data["hidden"]:
         text += f"Of the dominated candidates, {len(data['dots'])} of {len(data['dots']) + data['hidden']} are drawn. "
     return element(
-        "p", {}, text, element("span", {"class": "script-only"}, "Choose by pointing, by preference, or in the table.")
+        "p",
+        {},
+        text,
+        element("span", {"class": "script-only"}, "Select a point in the plot, by preference, or in the table."),
     )
 
 
 def _views(findings: Findings) -> Html:
     count = len(findings.objectives)
     predicted = _toggle() if predicted_points(findings) else None
-    if count < 3:
+    if count < 3:  # the plane is the only view
         return element("div", {"class": "views script-only"}, predicted)
     options = [element("option", {"value": i}, o.name) for i, o in enumerate(findings.objectives)]
     second = [element("option", {"value": i, "selected": i == 1}, o.name) for i, o in enumerate(findings.objectives)]
@@ -107,11 +113,13 @@ def _toggle() -> Html:
 
 
 def _canvas() -> Html:
-    hint = "The picture needs a script; the table below says the same."
+    hint = "The plot needs JavaScript; the table below has the same data."
     return element(
         "div",
         {"class": "canvas"},
-        element("svg", {"id": "picture", "role": "img", "aria-label": "Pareto front; the table below says the same"}),
+        element(
+            "svg", {"id": "picture", "role": "img", "aria-label": "Pareto front; the table below has the same data"}
+        ),
         element("div", {"id": "tip", "hidden": True}),
         element("noscript", {}, element("p", {}, hint)),
     )
@@ -130,7 +138,7 @@ def _legend(findings: Findings, data: Mapping[str, Any]) -> Html:
 
 def _controls(findings: Findings) -> Html:
     """Return shortcuts, and a slider per objective that says how much it matters."""
-    marks: dict[str, int] = {}
+    marks: dict[str, int] = {}  # text -> candidate: the first of several in one role
     for number, texts in findings.marks.items():
         for text in texts:
             marks.setdefault(text, number)
@@ -139,30 +147,30 @@ def _controls(findings: Findings) -> Html:
     if len(findings.objectives) < 2:
         return element("div", {"class": "controls script-only"}, shortcuts)
     sliders = []
-    for place, objective in enumerate(findings.objectives):
-        name = f"weight-{place}"
-        control = {"type": "range", "id": name, "min": 0, "max": 10, "step": 1, "value": 5, "data-objective": place}
+    for index, objective in enumerate(findings.objectives):
+        name = f"weight-{index}"
+        control = {"type": "range", "id": name, "min": 0, "max": 10, "step": 1, "value": 5, "data-objective": index}
         sliders += [
             element("label", {"for": name}, objective.name),
             element("input", control),
-            element("output", {"for": name, "id": f"shown-{place}"}, "5"),
+            element("output", {"for": name, "id": f"shown-{index}"}, "5"),
         ]
     preference = element(
         "fieldset",
         {"class": "preference"},
-        element("legend", {}, "How much does each objective matter to you?"),
+        element("legend", {}, "Weight of each objective"),
         element("div", {"class": "sliders"}, *sliders),
     )
     return element("div", {"class": "controls script-only"}, shortcuts, preference)
 
 
 def _choices(findings: Findings, choices: Sequence[int]) -> Html:
-    """Return the table of all that can be chosen; its radio buttons are the keyboard's way."""
+    """Return the table of selectable candidates; its radio buttons make it usable with the keyboard."""
     head = [element("th", {"scope": "col"}, "candidate"), element("th", {"scope": "col"}, "outstanding in")]
     head += [element("th", {"scope": "col", "class": "n"}, o.name) for o in findings.objectives]
     rows = [_choice(findings, number) for number in choices]
-    hidden = len(findings.front) - len(choices)
-    text = "What to choose from, best overall first" + (f"; {hidden} more: evomerge front" if hidden > 0 else "")
+    hidden = len(findings.front) - len(choices)  # negative with one objective, whose table has more than the front
+    text = "Candidates, best overall first" + (f"; {hidden} more: evomerge front" if hidden > 0 else "")
     body = element(
         "table",
         {"id": "choices"},
@@ -170,7 +178,7 @@ def _choices(findings: Findings, choices: Sequence[int]) -> Html:
         element("thead", {}, element("tr", {}, *head)),
         element("tbody", {}, *rows),
     )
-    return element("div", {"class": "choices"}, scrolling(body, "Candidates to choose from"))
+    return element("div", {"class": "choices"}, scrolling(body, "Candidates"))
 
 
 def _choice(findings: Findings, number: int) -> Html:
@@ -193,8 +201,8 @@ def _choice(findings: Findings, number: int) -> Html:
 def _data(findings: Findings) -> dict[str, Any]:
     """Return what the script draws; numbers as short as they stay distinct."""
     numbers, fitness, errors = fitness_table(findings.evaluations, findings.objectives)
-    signs = np.array([o.fitness(1.0) for o in findings.objectives])
-    rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}
+    signs = np.array([o.fitness(1.0) for o in findings.objectives])  # (m,) fitness -> the metrics' units
+    rows = {n: (fitness[i], errors[i]) for i, n in enumerate(numbers)}  # number -> ((m,), (m,))
     if len(findings.objectives) == 1:
         ranked = sorted(numbers, key=lambda n: (-Objectives(findings.objectives).scalarise(rows[n][0]), n))
         choices = ranked[:BEST_OF_ONE]
@@ -202,6 +210,7 @@ def _data(findings: Findings) -> dict[str, Any]:
         choices = list(findings.front[:SHOWN_CHOICES])
     front = set(findings.front)
     rest = [n for n in numbers if n not in front]
+    # evenly over the search: early candidates stay visible
     kept = [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), SHOWN_DOTS)).astype(int))]
     # the first candidate shown was measured in full, even where estimated points dominate it
     first = [findings.best] if findings.best is not None and findings.best not in front else []
@@ -227,7 +236,7 @@ def _data(findings: Findings) -> dict[str, Any]:
         "choices": choices,
         "first": findings.best,
         "marks": {str(n): texts for n, texts in findings.marks.items()},
-        "folder": shlex.quote(str(findings.run.folder)),
+        "folder": shlex.quote(str(findings.run.folder)),  # the page shows commands to paste into a shell
         "details": _details(findings, list(dict.fromkeys([*first, *choices]))),
     }
 
@@ -235,7 +244,7 @@ def _data(findings: Findings) -> dict[str, Any]:
 def _parents(findings: Findings) -> list[dict[str, Any]]:
     found = []
     for number, evaluation in sorted(findings.parents.items(), reverse=True):
-        if evaluation.fitness(findings.objectives) is None:
+        if evaluation.fitness(findings.objectives) is None:  # a failed parent has no point
             continue
         scores = [evaluation.scores[o.name] for o in findings.objectives]
         name = findings.candidates[number].name
@@ -247,16 +256,16 @@ def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
     """Return recipe, command and comparison of each choice, as many as fit."""
     parent = findings.best_parent()
     by_name = {findings.candidates[n].name: n for n in findings.parents}
-    against = by_name[parent[0]] if parent else None
+    against = by_name[parent[0]] if parent else None  # the parent's number
     finals = {final.number: final for final in findings.finals}
     answers = findings.run.data.answers_of([*choices, *([against] if against is not None else [])])
     details: dict[str, Any] = {}
-    spent = 0
+    spent = 0  # bytes so far
     for number in choices:
         recipe = findings.candidates[number].recipe
         final = finals.get(number)
         entry = {
-            # mergekit has no words for a route
+            # mergekit's format cannot express a route
             "yaml": yaml_text(recipe.to_mergekit() if recipe.route is None else recipe.to_mapping()),
             "digest": recipe.digest,
             "map": _map(coefficients_frame(recipe, findings.config.models.layers, findings.config.models.modules)),
@@ -267,7 +276,7 @@ def _details(findings: Findings, choices: Sequence[int]) -> dict[str, Any]:
             else _short([part for o in findings.objectives for part in _pair(final.scores[o.name])]),
         }
         spent += len(json.dumps(entry))
-        if spent > DETAIL_BYTES:
+        if spent > DETAIL_BYTES:  # the last candidates of the table go without details
             break
         details[str(number)] = entry
     return details
@@ -285,7 +294,7 @@ def _gain(
         return None
     try:
         gain = paired_difference(mine, theirs, Objectives(findings.objectives).scores())
-    except TaskError:  # a race: they did not answer the same items
+    except TaskError:  # racing: the two have no common items
         return None
     unit = " points" if findings.in_points else ""
     low, high = points(gain.low, findings.in_points), points(gain.high, findings.in_points)
@@ -293,25 +302,25 @@ def _gain(
     if not gain.has_interval:
         return f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall"
     return (
-        f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best overall "
-        f"(95% interval [{low}, {high}], paired on the search items that also chose it)"
+        f"{sign}{points(gain.value, findings.in_points)}{unit} against parent {parent[0]}, the best "
+        f"overall (95% interval [{low}, {high}], paired on the search items, biased by selection)"
     )
 
 
 def _map(table: pd.DataFrame) -> dict[str, Any]:
     """Return parameters with a row of values over the layers per model and module, and those of the whole merge."""
-    inside, whole, maps = table[table["layer"] >= 0], [], []
+    inside, whole, maps = table[table["layer"] >= 0], [], []  # -1: embedding and head, which have no layer
     layers = int(inside["layer"].max()) + 1 if len(inside) else 0
     for parameter, found in inside.groupby("parameter", sort=True):
         values = found["value"].unique()
         numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-        if len(values) == 1 or not numeric:
+        if len(values) == 1 or not numeric:  # a heat map of one value, or of words, shows nothing
             whole.append([str(parameter), ", ".join(_value(v) for v in values)])
             continue
         rows = []
         for (model, module), row in found.groupby(["model", "module"], sort=False):
-            label = f"{model} {module}".strip() if module != "all" else str(model)
-            cells = dict(zip(row["layer"], row["value"], strict=True))
+            label = f"{model} {module}".strip() if module != "all" else str(model)  # 'all' is no module to name
+            cells = dict(zip(row["layer"], row["value"], strict=True))  # slices may leave a model out of some layers
             rows.append({"label": label, "values": [_number(cells.get(n)) for n in range(layers)]})
         maps.append({"name": str(parameter), "rows": rows})
     return {"maps": maps, "whole": whole}
@@ -326,5 +335,5 @@ def _number(value: Any) -> float | None:
 
 
 def _short(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    # eight digits: enough to choose as Python does, and half the size
+    # eight digits: the page ranks as Python does, at half the size
     return [float(f"{float(v):.8g}") if math.isfinite(float(v)) else None for v in values]

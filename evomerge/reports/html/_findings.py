@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from evomerge.runs import Run
 
-FEWEST, MOST = 20, 500  # candidates between which surrogates are fitted for the report where it does not
-BELIEVABLE = 0.5  # left-out R2 of every objective, below which their front is not shown unasked
+FEWEST, MOST = 20, 500  # numbers of candidates between which the report fits surrogates of its own
+BELIEVABLE = 0.5  # cross-validated R2 that every objective needs for its predicted front to be shown
 SHOWN_PREDICTED = 8  # points
 
 
@@ -71,12 +71,12 @@ class Findings:
 
     @property
     def busy(self) -> float:
-        """Share of the workers' time that was spent on evaluations, in [0, 1]."""
+        """Fraction of the workers' time that was spent on evaluations, in [0, 1]."""
         return float(self.status["busy_share"] or 0.0)
 
     @property
     def winner(self) -> Final | None:
-        """The best candidate by search items, as it did on held-out items; None where it was not asked them."""
+        """The best candidate by search items, with its held-out scores; None without them."""
         found = [final for final in self.finals if final.number == self.best and final.gain is not None]
         return found[0] if found else None
 
@@ -88,28 +88,28 @@ class Findings:
         }
         if not values:
             return None
-        number = max(values, key=lambda n: values[n])
+        number = max(values, key=lambda n: values[n])  # max takes the first of equal parents
         return self.candidates[number].name, values[number]
 
     def name(self, number: int) -> str:
-        """Return what a candidate or parent is called."""
+        """Return the display name of a candidate or parent."""
         return f"candidate {number}" if number >= 0 else f"parent {self.candidates[number].name}"
 
 
 def findings_of(run: Run) -> Findings:
-    """Return all that there is to tell about `run` now."""
+    """Return the contents of the report of `run` at this moment."""
     evaluations, objectives = run.data.evaluations(), run.objectives
     parents, finals = run.data.evaluations(kind="parent"), tuple(run.finals())
     numbers, best = front_numbers(run.data.feasible(), objectives), run.best()
     events = run.tables.events()
     moment = events["time"].iloc[-1].strftime("%Y-%m-%d %H:%M UTC") if len(events) else ""
-    people = [*run.data.candidates("parent"), *run.data.candidates("search")]
+    models = [*run.data.candidates("parent"), *run.data.candidates("search")]
     return Findings(
         run=run,
         config=run.config,
         objectives=objectives,
         status=run.status(),
-        candidates={person.number: person for person in people},
+        candidates={model.number: model for model in models},
         evaluations=evaluations,
         parents=parents,
         front=tuple(numbers),
@@ -136,14 +136,15 @@ def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
         scored: how many candidates have scores.
     """
     info = CONTROLLERS.get(run.config.controller.name)  # one that is registered elsewhere may be unknown here
-    own = info is not None and info.predicts_front
+    own = info is not None and info.predicts_front  # its surrogates drove the search, so that they are shown
+    # one objective has no front to predict
     if len(run.objectives) < 2 or (not own and not FEWEST <= scored <= MOST) or not scored:
         return None
     try:
         errors = errors_of(surrogates_of(run.data))
     except InputError:  # too few candidates, or no gene that varies
         return None
-    if not own and not float(errors["left_out_r2"].min()) >= BELIEVABLE:
+    if not own and not float(errors["left_out_r2"].min()) >= BELIEVABLE:  # `not >=` is also true for NaN
         return None
     return run.front_answer(FrontRequest(predicted=SHOWN_PREDICTED))
 
@@ -159,12 +160,12 @@ def with_error(score: Score, in_points: bool) -> str:
 
 
 def points(value: float, in_points: bool, digits: int = 1) -> str:
-    """Return a score or difference for people: in points of 100 where it is a share of items.
+    """Return a score or difference for people: in points of 100 where it is a fraction of items.
 
     >>> points(0.1234, True), points(12.3456, False)
     ('12.3', '12.35')
     """
     if not np.isfinite(value):
         return "–"
-    # half a unit goes away from zero, as in the page's script, so that a number is the same wherever it stands
+    # a half is rounded away from zero, as in the page's script: both show the same digits
     return f"{100 * value + math.copysign(1e-9, value):.{digits}f}" if in_points else f"{value:.4g}"

@@ -46,10 +46,10 @@ def write_report(run: Run, to: str | Path | None = None) -> Path:
         raise InputError(
             f"report {str(target)!r}: the folder {target.resolve().parent} does not exist; create it first"
         )
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f"{target.name}.partial")  # same folder: os.replace is atomic within one file system
     try:
         partial.write_text(report_html(run), encoding="utf-8")
-        os.replace(partial, target)
+        os.replace(partial, target)  # a reader sees the old report or the new one, never half of it
     except OSError as error:
         raise InputError(f"report {str(target)!r} cannot be written: {error.strerror}") from error
     return target
@@ -61,13 +61,14 @@ def report_html(run: Run) -> str:
     Args:
         run: finished, interrupted or running.
     """
-    findings = findings_of(run)
+    findings = findings_of(run)  # read once: all sections show the same moment
     name = run.folder.resolve().name
     style, script = _asset("page.css"), _asset("page.js")
     head = element(
         "head",
         {},
         element("meta", {"charset": "utf-8"}),
+        # before style and script, which it governs
         element("meta", {"http-equiv": "Content-Security-Policy", "content": _policy(script)}),
         element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         element("meta", {"name": "color-scheme", "content": "light dark"}),
@@ -81,11 +82,11 @@ def report_html(run: Run) -> str:
 
 
 def _header(findings: Findings, name: str) -> Html:
-    links = [element("li", {}, element("a", {"href": f"#{place}"}, title)) for place, title, _ in _SECTIONS]
+    links = [element("li", {}, element("a", {"href": f"#{anchor}"}, title)) for anchor, title, _ in _SECTIONS]
     toggle = {"type": "button", "id": "theme", "class": "script-only", "aria-label": "Colours: as the system says"}
     return joined(
         [
-            element("a", {"href": "#main", "class": "skip"}, "Skip to the content"),
+            element("a", {"href": "#main", "class": "skip"}, "Skip to content"),
             element(
                 "header",
                 {},
@@ -104,27 +105,32 @@ def _header(findings: Findings, name: str) -> Html:
 
 
 def _main(findings: Findings) -> Html:
-    parts = [element("section", {"id": "verdict", "aria-label": "What was found"}, headline(findings))]
-    for place, title, content in _SECTIONS:
-        heading = element("h2", {"id": f"{place}-title"}, title)
-        parts.append(element("section", {"id": place, "aria-labelledby": f"{place}-title"}, heading, content(findings)))
-    return element("main", {"id": "main", "tabindex": -1}, *parts)
+    parts = [element("section", {"id": "verdict", "aria-label": "Result"}, headline(findings))]
+    for anchor, title, content in _SECTIONS:
+        heading = element("h2", {"id": f"{anchor}-title"}, title)
+        parts.append(
+            # anchors are linked from outside: they stay
+            element("section", {"id": anchor, "aria-labelledby": f"{anchor}-title"}, heading, content(findings))
+        )
+    return element("main", {"id": "main", "tabindex": -1}, *parts)  # -1: the skip link can move the focus here
 
 
 def _footer(findings: Findings) -> Html:
-    text = f"Written by evomerge from {findings.run.folder}, as of {findings.moment}. One file that loads nothing."
+    text = (
+        f"Written by evomerge from {findings.run.folder}, as of {findings.moment}. One file without external resources."
+    )
     return element("footer", {}, element("p", {}, text))
 
 
 _SECTIONS = (
     ("front", "The front", explorer),
     ("finalists", "Finalists on held-out items", finals),
-    ("progress", "How the search went", progress),
-    ("genes", "Which genes mattered", genes),
+    ("progress", "Progress", progress),
+    ("genes", "Gene importance", genes),
     ("items", "Answers item by item", items),
     ("failures", "Failures", failures),
     ("workers", "Utilisation", utilisation),
-    ("asked", "What was asked", asked),
+    ("asked", "Search definition", asked),
     ("provenance", "Provenance", provenance),
 )
 

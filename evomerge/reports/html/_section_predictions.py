@@ -1,4 +1,4 @@
-"""What surrogates predict beyond what was measured: shown apart, with reasons to doubt it, and how to measure it."""
+"""Points predicted by surrogates: shown apart, with the reasons to doubt them and the command to measure them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ def predicted_points(findings: Findings) -> list[dict[str, Any]]:
     if findings.predicted is None:
         return []
     names = [objective.name for objective in findings.objectives]
+    # the measured ones are drawn already
     rows = [row for row in findings.predicted.points() if row["candidate"] is None]
     return [
         {
-            "predicted": place + 1,
+            "predicted": index + 1,  # numbered from 1: they have no candidate number
             "s": [row["score"][name] for name in names],
             "e": [row["stderr"][name] for name in names],
             "low": [row["interval"][name][0] for name in names],
             "high": [row["interval"][name][1] for name in names],
         }
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
 
 
@@ -37,9 +38,9 @@ def predictions(findings: Findings) -> Html | None:
     rows = []
     for point in predicted_points(findings):
         cells = []
-        for place, objective in enumerate(findings.objectives):
-            share = objective.kind == "task"
-            value, low, high = (points(point[part][place], share) for part in ("s", "low", "high"))
+        for index, objective in enumerate(findings.objectives):
+            fraction = objective.kind == "task"
+            value, low, high = (points(point[part][index], fraction) for part in ("s", "low", "high"))
             cells.append(f"{value} ({low} to {high})")
         rows.append((str(point["predicted"]), *cells))
     names = [objective.name for objective in findings.objectives]
@@ -48,10 +49,9 @@ def predictions(findings: Findings) -> Html | None:
         for row in answer.errors.itertuples()
     )
     summary = (
-        f"Quadratic surrogates of {int(answer.errors['candidates'].max())} candidates. Their R² on candidates left "
-        f"out: {errors}."
+        f"Quadratic surrogates of {int(answer.errors['candidates'].max())} candidates. Cross-validated R²: {errors}."
     )
-    caption = f"Predicted scores with their {LEVEL:.0%} interval, on the search items; nothing of this was evaluated"
+    caption = f"Predicted scores with their {LEVEL:.0%} interval, on the search items; not evaluated"
     shown = scrolling(table(("point", *names), rows, caption=caption, numeric=range(1, 1 + len(names))), "Predicted")
     command = f"evomerge front {shlex.quote(str(findings.run.folder))} --predicted {SHOWN_PREDICTED} --remeasure"
     doubts = [element("li", {}, text) for text in answer.warnings]
@@ -62,7 +62,7 @@ def predictions(findings: Findings) -> Html | None:
         element("p", {}, summary),
         element("ul", {"class": "doubts"}, *doubts) if doubts else None,
         shown if rows else None,
-        element("p", {}, "To measure them, which puts them beside the others: ") if rows else None,
+        element("p", {}, "To measure them and add them to the archive: ") if rows else None,
         element("p", {"class": "command"}, command) if rows else None,
         *(element("p", {}, line) for line in remeasured_lines(findings.run.data)),
     )

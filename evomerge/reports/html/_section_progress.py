@@ -1,4 +1,4 @@
-"""How the search went: the best so far, the hypervolume, who was busy, and what failed."""
+"""Progress of the search: incumbent, hypervolume, utilisation of the workers, and failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_DOTS = 1500  # candidates in the drawing of progress
 
 
 def progress(findings: Findings) -> Html:
-    """Return the section on how the search went."""
+    """Return the progress section: incumbent and hypervolume."""
     if not len(findings.history):
         return element("p", {}, "No candidate has scores yet.")
     drawings = [best_so_far(findings), growth(findings)]
@@ -27,7 +27,7 @@ def progress(findings: Findings) -> Html:
 
 
 def best_so_far(findings: Findings) -> Html:
-    """Return the best so far with its interval, over all candidates, beside the best parent."""
+    """Return the incumbent with its interval over the candidates, beside the best parent."""
     history = findings.history
     parent = findings.best_parent()
     values = [*history["overall"], *history["best_low"], *history["best_high"], *([parent[1]] if parent else [])]
@@ -35,13 +35,13 @@ def best_so_far(findings: Findings) -> Html:
     plot = Plot(
         WIDTH, HEIGHT, Scale(0.0, max(last, 1.0), LEFT, WIDTH - 12), scale_of([float(v) for v in values], BOTTOM, TOP)
     )
-    # many dots say no more than some of them
+    # thousands of dots make the file slow and show no more
     shown = history.iloc[np.unique(np.linspace(0, len(history) - 1, min(len(history), SHOWN_DOTS)).astype(int))]
     dots = [
         element("circle", {"cx": plot.x(float(c)), "cy": plot.y(float(v)), "r": 2.2, "class": "dominated"})
         for c, v in zip(shown["candidate"], shown["overall"], strict=True)
     ]
-    changes = history[history["incumbent"].ne(history["incumbent"].shift())]
+    changes = history[history["incumbent"].ne(history["incumbent"].shift())]  # a step per new incumbent
     rows = [
         (plot.x(float(r.candidate)), plot.y(r.best), plot.y(r.best_low), plot.y(r.best_high))
         for r in changes.itertuples()
@@ -49,11 +49,11 @@ def best_so_far(findings: Findings) -> Html:
     around = element("path", {"d": band([(x, low, high) for x, _, low, high in rows], plot.x(last)), "class": "band"})
     line = element("path", {"d": steps([(x, y) for x, y, _, _ in rows], plot.x(last)), "class": "line front"})
     marks = [around, *dots, line, *(_parent_line(plot, *parent) if parent else [])]
-    label = f"Best so far over {len(history)} candidates, ending at {history['best'].iloc[-1]:.4g}"
+    label = f"Incumbent over {len(history)} candidates, ending at {history['best'].iloc[-1]:.4g}"
     unit = "mean score, points" if findings.in_points else "overall fitness"
     drawn = plot.drawn(label, "candidate", unit, *marks, percent=findings.in_points)
-    note = "Line: best so far with its 95% interval. Dots: candidates. Dashed: best parent. All on search items."
-    return figure("Best so far", drawn, note, label)
+    note = "Line: incumbent with its 95% interval. Dots: candidates. Dashed: best parent. All on search items."
+    return figure("Incumbent", drawn, note, label)
 
 
 def growth(findings: Findings) -> Html:
@@ -71,17 +71,17 @@ def growth(findings: Findings) -> Html:
     ]
     line = element("path", {"d": steps(rows, relative.x(last)), "class": "line parent"})
     label = f"Hypervolume of the front, ending at {top:.4g}"
-    drawn = relative.drawn(label, "candidate", "share of the final hypervolume", line)
+    drawn = relative.drawn(label, "candidate", "fraction of the final hypervolume", line)
     note = (
         f"Volume that the front dominates above the worst parent; {top:.4g} at the end, with "
-        f"{_candidates(int(findings.history['front_size'].iloc[-1]))} on the front. A flat end says that more of the "
-        "same search will bring little."
+        f"{_candidates(int(findings.history['front_size'].iloc[-1]))} on the front. A flat end means that "
+        "a longer search would gain little."
     )
     return figure("Hypervolume", drawn, note, label)
 
 
 def utilisation(findings: Findings) -> Html:
-    """Return who was busy when."""
+    """Return when each worker was busy, and its time by stage."""
     work = findings.work
     if not len(work):
         return element("p", {}, "No evaluation is finished yet.")
@@ -110,50 +110,49 @@ def _stages(findings: Findings) -> Html:
         ("cost", status["cost"]),
     ]
     rows += [(name, f"{value:.4g}", "") for name, value in known if value]
-    caption = "Where the workers' time went, over all sessions"
-    shown = table(("stage", "time", "share"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
-    return scrolling(shown, "Where the time went")
+    caption = "Workers' time by stage, over all sessions"
+    shown = table(("stage", "time", "fraction"), rows, caption=caption, numeric=[1, 2], attributes={"class": "narrow"})
+    return scrolling(shown, "Time by stage")
 
 
 def failures(findings: Findings) -> Html:
-    """Return what went wrong, alike messages together, and shares of answers that were cut off or held none."""
+    """Return the failures, equal messages together, and the fractions of answers that were cut off or not parsed."""
     found = findings.failures
     parts: list[Html] = []
     if not len(found):
         parts.append(element("p", {}, "No evaluation failed."))
     else:
+        # messages that differ in numbers only are one kind
         alike = found.assign(alike=[re.sub(r"\d+", "#", message) for message in found["message"]])
         rows = []
         for (kind, _), group in list(alike.groupby(["kind", "alike"], sort=False))[:SHOWN_FAILURES]:
             numbers = ", ".join(str(n) for n in group["candidate"][:8]) + (" …" if len(group) > 8 else "")
             rows.append((kind, len(group), group["message"].iloc[0], numbers))
-        caption = f"{len(found)} evaluations failed. A failed candidate is recorded, and never counts as a number."
+        caption = f"{len(found)} evaluations failed. A failed candidate is recorded without fitness."
         shown = table(("kind", "how often", "message", "candidates"), rows, caption=caption, numeric=[1])
         parts.append(scrolling(shown, "Failed evaluations"))
-    if (shares := _answer_flags(findings)) is not None:
-        parts.append(shares)
+    if (fractions := _answer_flags(findings)) is not None:
+        parts.append(fractions)
     return element("div", {}, *parts)
 
 
 def _answer_flags(findings: Findings) -> Html | None:
-    """Return the share of written answers that were cut off, or in which no answer was found."""
-    people = [
+    """Return the fraction of generated answers that were cut off, or in which the filter found no answer."""
+    models = [
         *sorted((n for n in findings.answer_flags if n < 0), reverse=True),
         *([findings.best] if findings.best is not None else []),
     ]
-    keys = sorted({key for shares in findings.answer_flags.values() for key in shares})
+    keys = sorted({key for fractions in findings.answer_flags.values() for key in fractions})
     rows = [
         (findings.name(n), *(f"{100 * findings.answer_flags.get(n, {}).get(key, 0.0):.0f}%" for key in keys))
-        for n in people
+        for n in models
     ]
     if not keys:
         return None
     words = {"truncated": "cut off", "unextracted": "no answer found", "shortened": "question cut"}
     head = ("model", *(f"{name}: {words.get(kind, kind)}" for kind, name in keys))
-    caption = "Written answers on search items: a low score with many of these speaks about format, not skill."
-    return scrolling(
-        table(head, rows, caption=caption, numeric=range(1, len(head))), "Answers that were cut off or held none"
-    )
+    caption = "Generated answers on search items. A low score with many of these indicates a formatting problem."
+    return scrolling(table(head, rows, caption=caption, numeric=range(1, len(head))), "Truncated or unparsed answers")
 
 
 def _lanes(findings: Findings) -> Html:
@@ -165,16 +164,17 @@ def _lanes(findings: Findings) -> Html:
     parts = []
     for value in x.ticks(8):
         parts.append(element("line", {"x1": x(value), "x2": x(value), "y1": 4, "y2": height - 22, "class": "grid"}))
-        place = {"x": x(value), "y": height - 6, "class": "tick", "text-anchor": "middle"}
-        parts.append(element("text", place, clock(value)))
+        position = {"x": x(value), "y": height - 6, "class": "tick", "text-anchor": "middle"}
+        parts.append(element("text", position, clock(value)))
     for row, name in enumerate(names):
         y = 6 + lane * row
-        place = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
-        parts.append(element("text", place, name if len(name) < 16 else "…" + name[-14:]))
+        position = {"x": left - 8, "y": y + 13, "class": "tick", "text-anchor": "end"}
+        parts.append(element("text", position, name if len(name) < 16 else "…" + name[-14:]))
+        # gaps below a pixel are closed: thousands of rectangles fewer
         for kind, first, end in _stretches(work[work["worker"] == name], (x.high - x.low) / 900):
             size = {"x": x(first), "y": y, "width": max(x(end) - x(first), 0.6), "height": lane - 6}
             parts.append(element("rect", {**size, "class": f"busy {kind}"}))
-    label = f"When each of {len(names)} workers was busy"
+    label = f"Busy time of {len(names)} workers"
     drawn = element(
         "svg", {"viewBox": f"0 0 1100 {height}", "role": "img", "aria-label": label, "class": "plot"}, *parts
     )
@@ -190,6 +190,7 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
     found: list[tuple[str, float, float]] = []
     for row in work.sort_values("start").itertuples():
         kind = "failed" if row.failed else str(row.split)
+        # each failure stays visible
         if found and found[-1][0] == kind and row.start - found[-1][2] <= gap and kind != "failed":
             found[-1] = (kind, found[-1][1], max(found[-1][2], row.end))
         else:
@@ -200,8 +201,8 @@ def _stretches(work: pd.DataFrame, gap: float) -> list[tuple[str, float, float]]
 def _parent_line(plot: Plot, name: str, value: float) -> list[Html]:
     y = plot.y(value)
     rule = element("line", {"x1": plot.x.start, "x2": plot.x.end, "y1": y, "y2": y, "class": "line parent dashed"})
-    place = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
-    return [rule, element("text", place, f"parent {name}")]
+    position = {"x": plot.x.end, "y": y - 7, "class": "name parent", "text-anchor": "end"}
+    return [rule, element("text", position, f"parent {name}")]
 
 
 def _candidates(count: int) -> str:

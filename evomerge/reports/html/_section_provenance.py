@@ -1,4 +1,4 @@
-"""What was asked, and where all of it comes from: objectives, models, controller, budget, versions, digests."""
+"""Definition and provenance of a search: objectives, models, controller, budget, versions, digests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ WIDE = ("Models", "Digests")  # tables of long names
 
 
 def question(findings: Findings) -> Html:
-    """Return in one paragraph what the search was asked."""
+    """Return the definition of the search in one sentence."""
     config = findings.config
     names = short_names(list(config.models.names))
     base = config.merge.get("base_model")
     others = [names[model] for model in config.models.names if model != base]
     method = config.merge.get("merge_method")
+    # a searched method is a marker, no text
     methods = f"{method} merges" if isinstance(method, str) else "merges by several methods"
     onto = f" onto {names[base]}" if base in names else ""
     wanted = _listed([objective.name for objective in findings.objectives])
     text = (
-        f"A search over {methods} of {_listed(others)}{onto}, good at {wanted}: "
-        f"{findings.run.space.dimension} numbers, moved by {config.controller.name}."
+        f"A search over {methods} of {_listed(others)}{onto} for {wanted}: {findings.run.space.dimension} "
+        f"genes, controller {config.controller.name}."
     )
     return element("p", {"class": "lead"}, text)
 
@@ -40,13 +41,14 @@ def asked(findings: Findings) -> Html:
             "higher" if o.goal == "maximize" else "lower",
             f"{o.weight:g}",
             len(search.get(o.task, ())),
-            len(held.get(stands_in.get(o.task, o.task), ())),
+            len(held.get(stands_in.get(o.task, o.task), ())),  # held-out items may come from another task
         )
         for o in findings.objectives
     ]
     head = ("objective", "metric", "better is", "weight", "search items", "held-out items")
     shown = table(head, rows, caption="Objectives", numeric=range(3, 6))
     controller = config.controller
+    # defaults are in the documentation
     given = ", ".join(f"{key} {value}" for key, value in controller.options.items() if value is not None)
     budget = findings.status["budget"]
     limits = [f"{budget['candidates']} candidates"] if budget.get("candidates") else []
@@ -64,17 +66,17 @@ def asked(findings: Findings) -> Html:
 
 
 def provenance(findings: Findings) -> Html:
-    """Return versions, models with their revisions, and the digests by which everything can be checked."""
+    """Return versions, models with their revisions, and digests for checking them."""
     config = findings.config
     names = short_names(list(config.models.names))
     versions = list(config.versions.items())
     models = [(names[m], m, config.models.revisions.get(m, "")) for m in config.models.names]
     tasks = [*config.tasks.versions.items(), *config.measure_versions.items()]
-    people = list(
+    models_shown = list(
         dict.fromkeys([*([findings.best] if findings.best is not None else []), *(f.number for f in findings.finals)])
     )
     digests = [
-        (findings.name(n), findings.candidates[n].recipe.digest, findings.run.data.fingerprint(n)) for n in people
+        (findings.name(n), findings.candidates[n].recipe.digest, findings.run.data.fingerprint(n)) for n in models_shown
     ]
     run = [
         ("run folder", str(findings.run.folder)),

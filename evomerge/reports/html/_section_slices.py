@@ -1,4 +1,4 @@
-"""The landscape through the best candidate: what surrogates predict along the genes that mattered most."""
+"""Slices of the landscape through the best candidate: surrogate predictions along the most important genes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
         importance: `run.tables.importance()`.
         genes: names, the one that mattered most first.
     """
-    trusted = importance[importance["left_out_r2"] >= BELIEVABLE]
+    trusted = importance[importance["left_out_r2"] >= BELIEVABLE]  # NaN compares false: no surrogate, no slice
     names = [o.name for o in findings.objectives if (trusted["objective"] == o.name).any()][:SHOWN_OBJECTIVES]
     if not names or findings.best is None:
         return None
@@ -47,27 +47,28 @@ def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -
     if not rows:
         return None
     note = (
-        f"What quadratic surrogates predict when one gene changes and all others stay as in candidate {findings.best} "
-        f"(the dot is its measured score), with the {LEVEL:.0%} interval. Dashed: beyond all candidates, not to be "
-        "believed. Objectives whose surrogate fails on candidates left out are not drawn."
+        "Predictions of quadratic surrogates along one gene, with the others fixed at candidate "
+        f"{findings.best} (the dot is its measured score), with the {LEVEL:.0%} interval. Dashed: "
+        "extrapolation, unreliable. Objectives with a poor cross-validated surrogate are omitted."
     )
     return element(
         "div",
         {"id": "slices"},
-        element("h3", {}, "Through the best candidate, gene by gene"),
+        element("h3", {}, "Slices through the best candidate"),
         element("p", {}, note),
         *rows,
     )
 
 
 def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Html:
-    share = next(o.kind == "task" for o in findings.objectives if o.name == name)
+    fraction = next(o.kind == "task" for o in findings.objectives if o.name == name)
     values = [float(value) for value in part["value"]]
     score = findings.evaluations[findings.best or 0].scores[name]
-    heights = scale_of([*part["low"], *part["high"], score.value], HEIGHT - 38, 30)
+    heights = scale_of([*part["low"], *part["high"], score.value], HEIGHT - 38, 30)  # keeps the measured score in view
     plot = Plot(WIDTH, HEIGHT, Scale(min(values), max(values), 44, WIDTH - 10), heights)
     xs = [plot.x(value) for value in values]
     lows, highs, middle = ([plot.y(float(v)) for v in part[key]] for key in ("low", "high", "score"))
+    # along the upper edge, back along the lower one
     around = _path([*zip(xs, highs, strict=True), *reversed(list(zip(xs, lows, strict=True)))]) + "Z"
     marks = [element("path", {"d": around, "class": "band cool"})]
     beyond = [bool(value) for value in part["extrapolates"]]
@@ -76,16 +77,17 @@ def _drawing(findings: Findings, gene: str, name: str, part: pd.DataFrame) -> Ht
         marks.append(
             element("path", {"d": _path(list(zip(xs, middle, strict=True))[start : start + 2]), "class": kind})
         )
+    # the user's units, as the axis
     at = findings.run.space.phenotype(np.array(findings.candidates[findings.best or 0].genotype))[gene]
     marks.append(
         element("circle", {"cx": plot.x(float(str(at))), "cy": plot.y(score.value), "r": 4.5, "class": "front"})
     )
     best = part.loc[part["score"].idxmax() if _higher(findings, name) else part["score"].idxmin()]
-    said = [points(float(best[key]), share) for key in ("score", "low", "high")]
+    said = [points(float(best[key]), fraction) for key in ("score", "low", "high")]
     label = (
         f"{name} along {gene}: best predicted at {number(float(best['value']), 3)}, {said[0]} ({said[1]} to {said[2]})"
     )
-    drawn = plot.drawn(label, gene, name + (", points" if share else ""), *marks, percent=share)
+    drawn = plot.drawn(label, gene, name + (", points" if fraction else ""), *marks, percent=fraction)
     return scrolling(drawn, label)
 
 

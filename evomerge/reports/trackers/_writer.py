@@ -114,7 +114,7 @@ class _Writer:
             before = self._first
             self._join(self._thread, PATIENCE)
         if self._thread.is_alive():
-            self._complain(f"no progress for {PATIENCE:.0f} seconds at the end; what is missing is in the run folder")
+            self._complain(f"no progress for {PATIENCE:.0f} seconds at the end; the run folder has all results")
         return self._trouble
 
     def _follow(self) -> None:
@@ -149,6 +149,6 @@ class _Writer:
 
     def _complain(self, what: str) -> None:
         if not self._trouble:
-            self._trouble = hide(f"logging to {self._target.text} does not work; the search goes on. {what}")
+            self._trouble = hide(f"logging to {self._target.text} fails; the search continues. {what}")
             with suppress(OSError, ValueError):  # the terminal is gone
                 self._say(self._trouble)

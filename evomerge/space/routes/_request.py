@@ -112,7 +112,7 @@ def named_sources(
         if name in words:
             return words[name]
         if name == MERGED:
-            text = "with passthrough of several models there is no merged model; name the models, or merge by a method"
+            text = "passthrough of several models has no merged model; name the models, or set a merge method"
         else:
             shown = [*([MERGED] if MERGED in known else []), *([BASE] if BASE in words else [])]
             text = f"unknown source {name!r}. {near(name, dict.fromkeys([*shown, *short_names(models).values()]))}"
@@ -155,7 +155,7 @@ def form_problems(route: Mapping[str, Any], merge: Mapping[str, Any], place: Pla
         yield Problem((*place, "max_layers"), text)
     yield from _scale_problems(route, preset, place)
     if only_lends(merge) and any("parameters" in part for part in (merge, *merge["models"])):
-        text = "passthrough of several models lends their layers as they are; remove parameters"
+        text = "passthrough of several models takes no parameters; remove them"
         yield Problem((*place[:-1], "merge"), text)
     if any(is_marker(b) for p in merge.get("slices") or () for s in p["sources"] for b in s["layer_range"]):
         yield Problem(place, "a route needs a merge of fixed depth; write numbers in layer_range, or use slices alone")

@@ -68,7 +68,7 @@ class RouteSpace:
         layers = [(self._read(source), layer) for source, layer, _ in wanted]
         unknown = next((source for source, _ in layers if source not in self.request.sources), None)
         if unknown is not None:
-            raise InputError(f"the route lies outside this search space: it has no source {unknown!r}")
+            raise InputError(f"the route lies outside this search space: unknown source {unknown!r}")
         if not wanted or next(iter(wanted))[2] != 1.0:  # nothing precedes the first hop, so that no gene scales it
             raise InputError("the route lies outside this search space: it must begin with a hop of scale 1")
         found = self.paths.point(layers)
