@@ -1,4 +1,4 @@
-"""The search space: a merge with markers, and the way between points of the unit cube and recipes."""
+"""The search space: a merge with markers, and the map between points of the unit cube and recipes."""
 
 from evomerge.space.genes import Gene
 from evomerge.space.space import SearchSpace, build_space
