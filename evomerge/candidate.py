@@ -141,7 +141,7 @@ class Outcome:
 
     @property
     def timed(self) -> dict[str, float]:
-        """Seconds per stage: load, merge, sanity_checks, and per task prefill, decode and score (the rest of what it takes)."""
+        """Seconds per stage: load, merge, sanity_checks, and per task prefill, decode and score (the rest)."""
         return {name: value for name, value in self.stages.items() if name not in (LAYERS_RUN, LAYERS_SHARED)}
 
     @property

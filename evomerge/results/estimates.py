@@ -170,8 +170,8 @@ def estimates_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         table: `estimates_frame`.
 
     Returns:
-        objective -> items per estimate, candidates compared, mean absolute and mean error (both in the metric's units), and
-        the fraction of 95% intervals that hold the full answers' mean; the last three are None before there is one.
+        objective -> items per estimate, candidates compared, mean absolute and mean error (both in the metric's units),
+        and the fraction of 95% intervals that hold the full answers' mean; the last three are None before there is one.
     """
     found = {}
     for name, rows in table.groupby("objective", sort=False):
