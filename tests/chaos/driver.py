@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evomerge.pool.ray_pool import start_ray_pool
-from evomerge.scoring.synthetic import SyntheticSpec
-from tests.search.world import OPTIMA, PARENTS, World
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers import start_ray_pool
+from tests.loop.world import OPTIMA, PARENTS, World
 
 
 def world(folder: Path, candidates: int) -> World:

@@ -14,11 +14,9 @@ import pytest
 import yaml
 
 from evomerge.cli import build_parser, main
+from evomerge.commands import check
+from evomerge.config import METHODS, Draft, draft_text, load_search_file, search_file_schema
 from evomerge.errors import InputError
-from evomerge.run.check import check
-from evomerge.searchfile import load_search_file
-from evomerge.searchfile.draft import METHODS, Draft, draft_text
-from evomerge.searchfile.schema import search_file_schema
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
