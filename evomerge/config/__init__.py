@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from evomerge.config._mergekit_evolve import search_file_text
     from evomerge.config._objective_sections import ObjectiveRequest
     from evomerge.config._search_file import load_plain, load_recipe, load_search_file
+    from evomerge.config._section_base import wrong_moment
     from evomerge.config._sections import BudgetRequest, ControllerRequest, ScoringRequest, SearchFile
-    from evomerge.config._validation import wrong_moment
 
 __all__ = [
     "METHODS",

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, Field
 
-from evomerge.config._validation import (
+from evomerge.config._section_base import (
     AtLeastOne,
     Context,
     Section,

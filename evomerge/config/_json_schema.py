@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from evomerge.config._section_base import Schema, json_schema
 from evomerge.config._sections import search_file_model
-from evomerge.config._validation import Schema, json_schema
 from evomerge.merge import CATALOGUE
 from evomerge.space import DTYPES, MARKER_KEYS, MERGE_KEYS, MODULES
 

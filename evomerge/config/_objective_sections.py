@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, create_model
 
-from evomerge.config._validation import (
+from evomerge.config._section_base import (
     MAPPING,
     TEXT,
     AtLeastOne,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from evomerge.config._objective_sections import metric_models
+from evomerge.config._section_base import Schema, bare, example, form, json_schema
 from evomerge.config._sections import search_file_model
-from evomerge.config._validation import Schema, bare, example, form, json_schema
 from evomerge.space import MARKER_KEYS, MERGE_KEYS
 
 

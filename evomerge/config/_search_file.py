@@ -12,6 +12,7 @@ from copy import deepcopy
 from typing import Any
 
 from evomerge.config._objective_sections import repeats
+from evomerge.config._section_base import read_section
 from evomerge.config._sections import (
     DEFAULT_CONTROLLER,
     BudgetRequest,
@@ -21,7 +22,6 @@ from evomerge.config._sections import (
     SearchFile,
     search_file_model,
 )
-from evomerge.config._validation import read_section
 from evomerge.config._yaml_lines import Document, read_document, read_text
 from evomerge.controllers import CONTROLLERS
 from evomerge.errors import SearchFileError

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, create_model
 
 from evomerge.config._objective_sections import ObjectiveRequest, objective_model
-from evomerge.config._validation import (
+from evomerge.config._section_base import (
     LIST,
     MAPPING,
     NUMBER,
