@@ -30,8 +30,14 @@ FLOORS = [
     ["run", "figures", "report"],
     ["cli"],
 ]
-# On one floor, yet one may read the other: space and candidate are made of recipes.
-ALLOWED_NEIGHBOURS = {("options", "errors"), ("space", "recipe"), ("candidate", "recipe"), ("objectives", "candidate")}
+# On one floor, yet one may read the other: space and candidate are made of recipes, and irt compares with normal quantiles.
+ALLOWED_NEIGHBOURS = {
+    ("options", "errors"),
+    ("irt", "stats"),
+    ("space", "recipe"),
+    ("candidate", "recipe"),
+    ("objectives", "candidate"),
+}
 
 # outside package -> the only places that import it, relative to evomerge/
 DOORS = {

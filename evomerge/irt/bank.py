@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, listed
 from evomerge.irt.calibrate import ItemParameters
 from evomerge.irt.curves import Array
 from evomerge.irt.ladder import IRTModelSpec, candidate_specs, select_irt_model
 from evomerge.irt.performance import normalised
 from evomerge.irt.readings import Calibration, fit_calibration
-from evomerge.irt.table import ResponseTable, listed
+from evomerge.irt.table import ResponseTable
 
 FORMAT = 1  # of bank files; raise it when a reader of the old format would misread the new one
 

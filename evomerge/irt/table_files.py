@@ -8,9 +8,9 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from evomerge.errors import ExtraMissing, InputError
+from evomerge.errors import ExtraMissing, InputError, listed
 from evomerge.irt.curves import Array
-from evomerge.irt.table import ResponseTable, listed
+from evomerge.irt.table import ResponseTable
 
 MISSING = -1  # integers have no NaN
 SUFFIXES = (".npz", ".csv", ".parquet")

@@ -9,11 +9,11 @@ from pathlib import Path
 from evomerge.errors import InputError
 from evomerge.irt.bank import Bank
 from evomerge.irt.bank_files import read_bank
+from evomerge.irt.calibration_data import match_bank
 from evomerge.run.problems import Problems
 from evomerge.run_config import BankConfig
 from evomerge.scoring.harness import TaskSet
 from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.knowledge import match_bank
 from evomerge.searchfile import SearchFile
 
 ItemHashes = dict[str, dict[str, tuple[str, ...]]]  # task -> item -> hashes of its text, ours first

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from evomerge.archive import FILE_NAME
-from evomerge.errors import InputError, near
+from evomerge.errors import InputError, listed, near
 from evomerge.irt.bank import Bank, calibrate_table
 from evomerge.irt.bank_files import writable, write_bank
 from evomerge.irt.lm_eval_logs import read_lm_eval_samples
-from evomerge.irt.table import ResponseTable, listed
+from evomerge.irt.table import ResponseTable
 from evomerge.irt.table_files import read_table
 from evomerge.irt.tiny_benchmarks import bank_from_parameters, import_tiny_benchmarks
 from evomerge.results import Run, open_run

@@ -6,14 +6,14 @@ The `merge` section's own keys stand in `space.form.MERGE_KEYS`, and those of a 
 from __future__ import annotations
 
 from evomerge.controllers.registry import CONTROLLERS
+from evomerge.irt.performance import FEW_ITEM_METHODS
 from evomerge.options import options_of
-from evomerge.scoring.estimate import METHODS
 from evomerge.searchfile.grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
 from evomerge.searchfile.objectives import objective_section
 from evomerge.searchfile.option_forms import option_form
 from evomerge.space.route_request import PRESETS, SCALE_FORMS
 
-ESTIMATORS = ("mean", *METHODS)
+ESTIMATORS = ("mean", *FEW_ITEM_METHODS)
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
 SANITY_CHECKS = Section(

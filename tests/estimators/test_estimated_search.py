@@ -13,9 +13,9 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
 from evomerge.controllers.protocol import Recommender
+from evomerge.irt.performance import FEW_ITEM_METHODS
 from evomerge.results import open_run
 from evomerge.run import session
-from evomerge.scoring.estimate import METHODS
 from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth
 
 
@@ -174,7 +174,7 @@ def test_workers_and_their_speed_do_not_change_what_is_told(tmp_path: Path, whol
     assert decisions(tmp_path / "run")["told"] == decisions(whole)["told"]
 
 
-@pytest.mark.parametrize("estimator", METHODS)
+@pytest.mark.parametrize("estimator", FEW_ITEM_METHODS)
 def test_every_method_runs_from_parents_alone_and_says_what_it_did_instead(tmp_path: Path, estimator: str) -> None:
     search(tmp_path / "run", prepared(estimator=estimator, candidates=7, full_every=3))
     used = set(open_run(tmp_path / "run").tables.estimates()["method"])
