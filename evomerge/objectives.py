@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.candidate import Objective
-from evomerge.metrics import is_size
+from evomerge.metric_kinds import is_size
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from evomerge.references import MODEL_KEYS, parse, plain_models
+from evomerge.model_reference import MODEL_KEYS, parse, plain_models
 from evomerge.tokenizer import TokenizerChoice, choice_of
 
 Scalar = bool | int | float | str

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import Bank, calibrate_table
-from evomerge.irt.calibration_data import BankPart, CalibrationData, complete_row, match_bank
-from evomerge.irt.few_items import FewItemEstimator, answers_of
-from evomerge.irt.performance import FEW_ITEM_METHODS
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import (
+    FEW_ITEM_METHODS,
+    Bank,
+    BankPart,
+    CalibrationData,
+    FewItemEstimator,
+    ResponseTable,
+    answers_of,
+    calibrate_table,
+    complete_row,
+    match_bank,
+)
 
 ITEMS = 80
 NAMES = tuple(f"item {j}" for j in range(ITEMS))

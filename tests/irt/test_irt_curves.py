@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.special import expit
 
-from evomerge.irt.curves import expected_probabilities, log_likelihood, logits, probabilities
+from evomerge.irt._curves import expected_probabilities, log_likelihood, logits, probabilities
 
 
 def test_logits_are_a_theta_minus_b():

@@ -1,7 +1,7 @@
 import numpy as np
 from irt_worlds import simulate
 
-from evomerge.irt.judge import (
+from evomerge.irt._cross_validation import (
     ADAPTIVE,
     FOLDS,
     SINGLE_SPLIT_MODELS,
@@ -12,8 +12,8 @@ from evomerge.irt.judge import (
     folds,
     variants,
 )
-from evomerge.irt.ladder import HALF_RASCH_SPEC, WIDE_SPEC
-from evomerge.irt.readings import GP_GREEDY, LINEAR, P_GREEDY, RAW, fit_calibration, mix
+from evomerge.irt._estimators import GP_GREEDY, LINEAR, P_GREEDY, RAW, fit_calibration, mix
+from evomerge.irt._model_selection import HALF_RASCH_SPEC, WIDE_SPEC
 
 
 def verdict(spec, errors):

@@ -2,15 +2,18 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.amortized import describe, predicted_front, supported_points
-from evomerge.pareto.belief import check_front, reliability_warnings
-from evomerge.pareto.design_points import initial_design
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.features import coefficient_count, features, pack
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pareto.quadratic import fit_objectives
-from evomerge.pareto.spread import simplex_weights
-from evomerge.pareto.surrogate import leverage
+from evomerge.pareto import hypervolume, non_dominated, simplex_weights
+from evomerge.surrogates import (
+    check_front,
+    coefficient_count,
+    fit_objectives,
+    initial_design,
+    predicted_front,
+    reliability_warnings,
+)
+from evomerge.surrogates._features import features, pack
+from evomerge.surrogates._predicted_front import describe, supported_points
+from evomerge.surrogates._surrogate import leverage
 
 from . import tiny_merges
 

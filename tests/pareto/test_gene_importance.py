@@ -3,8 +3,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from evomerge.errors import InputError
-from evomerge.pareto.features import features
-from evomerge.pareto.importance import (
+from evomerge.surrogates import (
     binned_variance_fractions,
     partial_rank_correlation,
     path_between,
@@ -12,7 +11,8 @@ from evomerge.pareto.importance import (
     slice_points,
     sobol_indices,
 )
-from evomerge.pareto.quadratic import fit
+from evomerge.surrogates._features import features
+from evomerge.surrogates._quadratic import fit
 
 
 def test_variance_shares_equal_simulated_sobol_indices():

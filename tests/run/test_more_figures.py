@@ -11,15 +11,14 @@ import pytest
 
 from evomerge import figures
 from evomerge.errors import InputError
-from evomerge.figures.front import front_frame
-from evomerge.figures.irt import ability_frame, item_map_frame
-from evomerge.figures.items import item_matrix_frame
-from evomerge.figures.progress import utilisation_frame
-from evomerge.figures.recipes import recipe_frame, route_chart, route_frame
-from evomerge.irt.bank import calibrate_table
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import ResponseTable, calibrate_table
 from evomerge.recipe import recipe_from_mapping
-from evomerge.results import Run, open_run
+from evomerge.reports.figures._front_chart import front_frame
+from evomerge.reports.figures._irt_charts import ability_frame, item_map_frame
+from evomerge.reports.figures._item_matrix import item_matrix_frame
+from evomerge.reports.figures._recipe_charts import recipe_frame, route_chart, route_frame
+from evomerge.reports.figures._trajectory import utilisation_frame
+from evomerge.runs import Run, open_run
 from tests.estimators.worlds import prepared
 from tests.estimators.worlds import search as estimated_search
 from tests.report.worlds import HOSTILE, make_world

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.checkpoints import _memory as plan
+from evomerge.checkpoints import _shards as shards
+from evomerge.checkpoints import read_layout
+from evomerge.engine import Resident, export
 from evomerge.errors import InputError, MergeError, WeightsError
 from evomerge.recipe import Recipe, recipe_from_mapping
-from evomerge.weights import plan, shards
-from evomerge.weights.export import export
-from evomerge.weights.layout import read_layout
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of, make_model
 
 UP = "model.layers.1.mlp.up_proj.weight"

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.weights.licences import licence_of, licence_warnings
-from evomerge.weights.lint import lint_folder
+from evomerge.checkpoints import licence_of, licence_warnings, lint_folder
 
 
 @pytest.mark.parametrize(
