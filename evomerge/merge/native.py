@@ -1,4 +1,4 @@
-"""The door to the compiled loops: there where numba is installed and tensors lie in main memory, else None."""
+"""Dispatch to the compiled loops: available where numba is installed and tensors lie in main memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXPONENTS = {
     torch.bfloat16: _exponents(0x7F80, 16),
     torch.float16: _exponents(0x7C00, 16),
 }
-_KEPT_ROWS = 8  # of SERIAL_CHUNK float32 each: half a mebibyte of scratch
+_KEPT_ROWS = 8  # rows of SERIAL_CHUNK float32: half a mebibyte of scratch
 _DOUBLE = _exponents(0x7FF0000000000000, 64)
 
 Fill = Callable[[Tensor, int], None]  # writes the stretch of a result whose first element has this index
@@ -43,10 +43,10 @@ def compiled() -> ModuleType | None:
     """Return the module of compiled loops, or None without numba or where torch rounds in another way than they do."""
     # torch multiplies and adds in one rounding only where it was built for these instructions; so do the loops
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return None
+        return None  # older processors lack fused multiply-add
     try:
         from evomerge.merge import compiled as module
-    except ImportError:
+    except ImportError:  # numba is an optional package
         return None
     return module
 
@@ -110,7 +110,7 @@ def kept_sum(base: Tensor, source: Tensor, density: float, key: int) -> float:
     rows = torch.empty(_KEPT_ROWS, SERIAL_CHUNK)
     count, total = source.numel(), 0.0
     for part in chunks(count, rows.numel()):
-        stretch = rows.view(-1)[: part.stop - part.start]
+        stretch = rows.view(-1)[: part.stop - part.start]  # the last chunk is shorter
         loop(stretch.numpy(), *places, part.start, stretch.numel(), np.float32(density), np.uint64(key))
         whole = stretch.numel() // SERIAL_CHUNK
         sums = rows[:whole].sum(1, dtype=torch.float64).tolist()  # each row as if it were summed alone
@@ -133,12 +133,14 @@ def thin_by_rank(
 ) -> None:
     """Write what `row_ranks.Chances.thin` writes; `source`, `base` and float32 `out` are stretches from `start` on."""
     places = (*_place(source), *_place(base), out.numel(), start)
+    # the loop reads 2 or 4 bytes per rank
     rank = (ranks.data_ptr(), ranks.element_size(), np.float32(length - 1), *(np.float32(value) for value in spread))
     _loops().thin_by_rank(out.data_ptr(), *places, *rank, np.uint64(key), own)
 
 
 def variances(out: Tensor, sources: Sequence[Tensor], base: Tensor) -> None:
     """Write `selective.variance_over_models` of the flat task vectors source - base into float32 `out`."""
+    # numba takes arrays, not lists of tensors
     addresses, kinds = zip(*(_place(tensor) for tensor in sources), strict=True)
     every = (np.array(addresses, np.int64), np.array(kinds, np.int64))
     _loops().variances(out.data_ptr(), *_place(base), *every, base.numel())
@@ -193,8 +195,8 @@ def _singles(values: Sequence[float]) -> npt.NDArray[np.float32]:
 
 
 def _filled_up(weight: Sequence[float]) -> npt.NDArray[np.float32]:
-    return _singles([*weight, *[0.0] * (4 - len(weight))])
+    return _singles([*weight, *[0.0] * (4 - len(weight))])  # the loops work on four models at a time
 
 
 def _single(divisor: float | None) -> np.float32:
-    return np.float32(1 if divisor is None else divisor)
+    return np.float32(1 if divisor is None else divisor)  # dividing by one leaves the bits as they are

@@ -98,8 +98,8 @@ def _joined_homes(
         )
         if home is None:
             raise WeightsError(
-                f"tensor '{name}': {type(model).__name__} takes it apart or reorders it while loading, so it cannot be "
-                "written in place; such a model can be merged to a folder (evomerge merge) and scored from there"
+                f"tensor '{name}': {type(model).__name__} splits or reorders it while loading, so it "
+                "cannot be written in place; merge to a folder (evomerge merge) and score the folder"
             )
         homes[name] = home
     return homes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from evomerge.weights.headers import WIDTHS
 from evomerge.weights.layout import Layout
 
-# What an item is taken to be long where nobody has counted: question, examples and answers.
+# Assumed tokens per item without a measurement: question, examples and answers.
 TOKENS_PER_ITEM = 200
 _COPY_BYTES = 1 << 25
 _MATRIX = 768

@@ -33,7 +33,7 @@ def appearing(target: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         _sync_folder(partial)
-        check_free(target)  # again: somebody else may have made it meanwhile
+        check_free(target)  # checked again, because another process may have created it meanwhile
         os.rename(partial, target)
         _sync_folder(target.parent)
     except BaseException as error:
@@ -43,8 +43,8 @@ def appearing(target: Path) -> Iterator[Path]:
                 parent.rmdir()
         if isinstance(error, OSError):
             raise WeightsError(
-                f"cannot write '{target}': {error.strerror or error}; nothing was left behind. "
-                "Free space or choose a folder that can be written"
+                f"cannot write '{target}': {error.strerror or error}; no partial output remains. Free "
+                "space or choose a writable folder"
             ) from error
         raise
 

@@ -36,7 +36,7 @@ def task_vector_products(models: Sequence[str], base: str | None) -> list[list[f
         shapes = [{name: tuple(info.shape) for name, info in reader.layout.tensors.items()} for reader in everyone]
         common = [name for name, shape in shapes[0].items() if all(other.get(name) == shape for other in shapes)]
         if not common:
-            raise WeightsError(f"no tensor has one shape in all of {', '.join(models)}; they are no relatives")
+            raise WeightsError(f"no tensor has one shape in all of {', '.join(models)}; the models are unrelated")
         products = torch.zeros(len(models), len(models), dtype=torch.float64)
         sums = torch.zeros(len(models), dtype=torch.float64)
         count = 0

@@ -60,18 +60,18 @@ def licence_warnings(licences: Mapping[str, str | None]) -> list[str]:
         unknown = ", ".join(model for model in licences if model not in known)
         warnings.append(f"no licence found for {unknown}; look it up before passing the result on")
     for pattern, meaning in (
-        (_NO_DERIVATIVES, "does not allow changed versions to be passed on, and a merge is one"),
-        (_NOT_COMMERCIAL, "does not allow commercial use, so neither does the merge"),
+        (_NO_DERIVATIVES, "forbids distribution of modified versions, and a merge is one"),
+        (_NOT_COMMERCIAL, "forbids commercial use, also of the merge"),
     ):
         warnings += [f"licence {text} of {model} {meaning}" for model, text in known.items() if pattern.search(text)]
     bound = {text: model for model, text in known.items() if _SHARE_ALIKE.search(text)}
     special = {text: model for model, text in known.items() if not _FREE.search(text) and not _SHARE_ALIKE.search(text)}
     if len(bound) > 1 or (bound and special):
         pairs = ", ".join(f"{text} ({model})" for text, model in {**bound, **special}.items())
-        warnings.append(f"incompatible licences: each of {pairs} asks that the result be under itself")
+        warnings.append(f"incompatible licences: each of {pairs} requires the result to be under the same licence")
     elif len(special) > 1:
         pairs = ", ".join(f"{text} ({model})" for text, model in special.items())
-        warnings.append(f"the terms of {pairs} apply together; check that they can be met at once")
+        warnings.append(f"the terms of {pairs} all apply; check their compatibility")
     return warnings
 
 

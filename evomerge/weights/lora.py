@@ -251,7 +251,8 @@ def _base_of(recipe: Recipe, parents: Parents) -> str:
     difference = structure_difference(recipe, parents, base)
     if difference is not None:
         raise WeightsError(
-            f"the result is another network than '{base}' ({difference}), so it is no adapter of it; export it whole"
+            f"the result's architecture differs from '{base}' ({difference}), so it cannot be an adapter; "
+            "export the whole model"
         )
     return base
 
@@ -290,7 +291,7 @@ def _write(
     from safetensors.torch import save_file
 
     if not made.ranks:
-        raise WeightsError(f"the merge changes no matrix of '{base}', so there is nothing to put into factors")
+        raise WeightsError(f"the merge changes no matrix of '{base}', so the adapter would be empty")
     weights = made.all_weights()
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     report = LoraReport(target, size, tuple(made.report))

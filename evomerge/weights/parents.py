@@ -61,8 +61,8 @@ class Parents:
             return
         if wanted is None or loaded is None or not wanted.same_as(loaded):
             raise WeightsError(
-                "this recipe brings the vocabularies of its models together in another way than the resident model "
-                "does (other models, base_model or tokenizer); export it (evomerge merge) and score the folder"
+                "this recipe aligns vocabularies differently from the resident model (other models, "
+                "base_model or tokenizer); export it (evomerge merge) and score the folder"
             )
 
     def _vocabulary(self, recipe: Recipe) -> tuple[Alignment | None, Mapping[str, Layout]]:

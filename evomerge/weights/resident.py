@@ -111,8 +111,8 @@ class Resident:
         difference = structure_difference(body, self.parents, self.base, self._layout)
         if difference is not None:
             raise WeightsError(
-                f"this recipe's result is another network than '{self.base}' ({difference}) and cannot be written into "
-                "the resident model; export it (evomerge merge) and score the folder"
+                f"the recipe's architecture differs from '{self.base}' ({difference}) and cannot be "
+                "written into the resident model; export it (evomerge merge) and score the folder"
             )
         self.parents.check_alignment(recipe, self._home)
         self.written = None

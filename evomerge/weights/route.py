@@ -189,8 +189,8 @@ def _check_routable(home: Layout) -> None:
     strange = sorted(_types(home) - set(ROUTED_TYPES))
     if strange:
         raise WeightsError(
-            f"route: '{home.reference}' has layers of type {', '.join(strange)}, which keep a state that a route "
-            f"cannot give to each visit; layers of type {' and '.join(ROUTED_TYPES)} can be routed"
+            f"route: '{home.reference}' has layers of type {', '.join(strange)}, which keep a state per "
+            f"position in the stack; layers of type {' and '.join(ROUTED_TYPES)} can be routed"
         )
     for name, harmless in _PLACED.items():
         if config.get(name) not in harmless:

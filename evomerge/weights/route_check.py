@@ -48,8 +48,9 @@ def check_structure(folder: Path) -> None:
         place_tensors(model, read_layout(str(folder)))
     except WeightsError as error:
         raise WeightsError(
-            f"route: a {config.model_type} configuration cannot say what this order of layers needs ({error}). Keep "
-            "layers of each make where the configuration expects them, or take the recipe away (--as recipe)"
+            f"route: a {config.model_type} configuration cannot express this order of layers ({error}). "
+            "Keep each type of layer where the configuration expects it, or export the recipe (--as "
+            "recipe)"
         ) from error
 
 
@@ -93,10 +94,10 @@ def check_fold(
     if not error <= bound:
         scales = [hop.scale for hop in hops]
         raise WeightsError(
-            f"route: with its entry scales ({min(scales):g} to {max(scales):g}) folded into the weights, log "
-            f"likelihoods in {layout.dtype} differ by up to {error:.2g} nats, more than {bound:g}: the epsilon of the "
-            "norms or the rounding of the weights is not small beside the hidden states. Use scales nearer 1 or a "
-            "wider dtype, or take the recipe away (--as recipe)"
+            f"route: with its entry scales ({min(scales):g} to {max(scales):g}) folded into the weights, "
+            f"log likelihoods in {layout.dtype} differ by up to {error:.2g} nats, more than {bound:g}: the "
+            "epsilon of the norms or the rounding of the weights is not small beside the hidden states. "
+            "Use scales nearer 1 or a wider dtype, or export the recipe (--as recipe)"
         )
     return FoldReport(error, exported.numel(), hashes)
 

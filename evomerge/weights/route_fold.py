@@ -62,11 +62,15 @@ def cumulative(hops: Sequence[Hop]) -> list[float]:
     found, product = [], 1.0
     for place, hop in enumerate(hops):
         if hop.scale <= 0:
-            what = "cuts the stream off" if hop.scale == 0 else "turns the stream's sign, which the norms would keep"
+            what = (
+                "zeroes the hidden state"
+                if hop.scale == 0
+                else ("flips the sign of the hidden state, which norms preserve")
+            )
             raise WeightsError(
-                f"route, hop {place}: an entry scale of {hop.scale:g} {what}; only positive scales can be folded into "
-                "the weights of an ordinary checkpoint. Search with positive scales, or take the recipe away instead "
-                "(--as recipe)"
+                f"route, hop {place}: an entry scale of {hop.scale:g} {what}; only positive scales can be "
+                "folded into the weights of an ordinary checkpoint. Search with positive scales, or "
+                "export the recipe (--as recipe)"
             )
         product *= hop.scale
         found.append(product)
@@ -90,8 +94,9 @@ def folded(steps: Sequence[Step], hops: Sequence[Hop], layout: Layout) -> list[S
     family = str(text_config(layout.config).get("model_type") or layout.config.get("model_type"))
     if family not in FAMILIES:
         raise WeightsError(
-            f"route: entry scales cannot be folded into a {family} model, whose layers are not known to be scale "
-            f"invariant. {near(family, FAMILIES)}. Search without scales, or take the recipe away (--as recipe)"
+            f"route: entry scales cannot be folded into a {family} model, whose layers are not known to be "
+            f"scale invariant. {near(family, FAMILIES)}. Search without scales, or export the recipe (--as "
+            "recipe)"
         )
     found = []
     for step in steps:

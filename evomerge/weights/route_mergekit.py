@@ -12,7 +12,7 @@ from evomerge.weights.route import MERGED, Hop, merged_origins, read_route
 from evomerge.weights.route_fold import FAMILIES, cumulative
 from evomerge.weights.steps import donor_of, merged_part
 
-_ELSEWHERE = "Take it away as a folder (--as hf) or a recipe (--as recipe) instead"
+_ELSEWHERE = "Export a folder (--as hf) or a recipe (--as recipe) instead"
 
 
 def route_to_mergekit(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Visit:
         key = None if flow.place is None else self._key(flow.place, cache, args, kwargs)
         kept = None if key is None or flow.store is None else flow.store.find(key)
         layer = None if cache is None else _cache_layer(cache, self._slot, make=key is not None)
-        written = None if cache is None or _is_transient(cache) else layer  # None: nobody reads what comes into it
+        written = None if cache is None or _is_transient(cache) else layer  # None: its input is not read
         if kept is None:
             output = self._computed(hidden_states, args, kwargs)
             flow.work.run += tokens
@@ -128,7 +128,7 @@ class RouteStack:
         names |= {name for name, value in lists.items() if per_layer(name, value, layout.layers)}
         self._lists = {name: list(getattr(self._config, name)) for name in sorted(names)}
         self._visits: dict[tuple[int, int], Any] = {}  # (layer, slot) -> module
-        # whoever times a pass says so, see scoring.resident_cache.computed_alone
+        # a timed pass sets this attribute, see scoring.resident_cache.computed_alone
         self.flow = Flow(store, alone=lambda: bool(getattr(model, "computed_alone", False)))
         self.pointed = False
 
@@ -206,7 +206,7 @@ def _restore(layer: Any, kept: Kept) -> None:
 
 
 def _is_transient(cache: Any) -> bool:
-    # whoever asks may say that nobody reads what this pass writes into the cache, see scoring.resident_cache.fork
+    # the caller marks a cache that is not read after this pass, see scoring.resident_cache.fork
     return bool(getattr(cache, "transient", False))
 
 

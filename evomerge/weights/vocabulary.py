@@ -200,8 +200,7 @@ def _to_base(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
         difference = vocabulary_difference(home, other)
         if difference is not None:
             raise WeightsError(
-                f"{difference}. Say whose tokenizer the result gets, and its rows are put into one order: "
-                "tokenizer_source: base (or union, or one of the models)"
+                f"{difference}. Set tokenizer_source: base (or union, or a model) to align the vocabularies"
             )
         theirs = other.vocabulary()
         if other.embedding is None or not ours or theirs is None:
@@ -322,7 +321,7 @@ def _tokens(layout: Layout, fallback: Layout) -> Mapping[str, int]:
             found = dict(_load_tokenizer(one).get_vocab())
         if found is not None:
             return found
-    raise WeightsError(f"model '{layout.reference}': a tokenizer is asked for, but '{layout.folder}' holds none")
+    raise WeightsError(f"model '{layout.reference}': a tokenizer is required, but '{layout.folder}' holds none")
 
 
 def _load_tokenizer(layout: Layout) -> Any:

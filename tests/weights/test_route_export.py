@@ -134,7 +134,7 @@ def test_lists_about_layers_follow_the_route(families: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("scale", "words"), [(0.0, "0 cuts the stream off"), (-0.5, "-0.5 turns the stream's sign, which the norms")]
+    ("scale", "words"), [(0.0, "0 zeroes the hidden state"), (-0.5, "-0.5 turns the stream's sign, which the norms")]
 )
 def test_scales_that_are_not_positive_are_refused(scale: float, words: str, llama: Any, tmp_path: Path) -> None:
     base = str(llama.base)
@@ -199,7 +199,7 @@ def test_mergekit_makes_the_same_checkpoint(llama: Any, tmp_path: Path) -> None:
         ([("one", 0, 1.0), ("base", 1, 1.0)], "embeddings of the first slice's model"),
         ([("base", 0, 1.0), ("one", 1, 1.0)], "final norm and head of the last slice's model"),
         ([("merged", 0, 1.0), ("base", 1, 1.0)], r"cannot name the result of another merge \(ties\)"),
-        ([("base", 0, 1.0), ("base", 1, -1.0)], "turns the stream's sign"),
+        ([("base", 0, 1.0), ("base", 1, -1.0)], "flips the sign of the hidden state"),
     ],
 )
 def test_what_mergekit_cannot_express_is_refused(route: list[Hop], words: str, llama: Any) -> None:
