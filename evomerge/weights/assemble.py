@@ -37,13 +37,13 @@ def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
         MergeError: a parameter does not fit the method.
         WeightsError: a buffer differs between the parents.
     """
-    if not step.method:
+    if not step.method:  # integers and tables are copied, not merged
         return _buffer(step, read)
     entry = method(step.method)
     base = None if step.base is None else read(step.base.model, step.base.tensor)
     inputs = [read(source.model, source.tensor) for source in step.inputs]
     if entry.inputs == "deltas" and base is not None:
-        start = _wide(base)
+        start = _wide(base)  # subtracted here, so that no task vector outlives its tensor
         inputs = [_wide(tensor) - start for tensor in inputs]
     keys = [mask_key(step.mask_seed, revisions[s.model], s.tensor) for s in step.inputs] if entry.random else []
     merged = merge(step.method, base, inputs, step.parameters, keys=keys, role=step.role)
@@ -51,7 +51,7 @@ def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
         # float64, so that folding rounds no more than the dtype in which the tensor is stored
         merged = (merged.double() + step.fold.offset) * step.fold.scale - step.fold.offset
     if step.via is not None:
-        merged = merged.to(getattr(torch, step.via))
+        merged = merged.to(getattr(torch, step.via))  # mergekit rounds to `dtype` first, then to `out_dtype`
     merged = merged.to(getattr(torch, step.dtype))
     refuse_nonfinite(step, count_nonfinite(merged))
     return merged
@@ -81,4 +81,4 @@ def _buffer(step: Step, read: Read) -> Tensor:
                 f"buffer '{step.name}' differs between '{first.model}' and '{source.model}'; buffers are copied, "
                 "not merged, and must be equal"
             )
-    return tensor.clone()
+    return tensor.clone()  # the caller may write into it, and the parent must stay as it is

@@ -1,4 +1,4 @@
-"""Where transformers puts a checkpoint's tensors when it renames, stacks or joins them on loading.
+"""Map from a checkpoint's tensors to model parameters, as transformers renames, stacks or joins them on loading.
 
 The checkpoint of a Mixtral holds three matrices per expert; the model that transformers 5 builds holds two stacks per
 layer. A merge works on the checkpoint's tensors, each under its own name (as mergekit does), so every one of them must
@@ -51,7 +51,7 @@ def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict
     joined: dict[str, list[tuple[str, str]]] = {}  # first target -> [(pattern, name)], in the order of loading
     for name in sorted(shapes, key=dot_natural_key):
         target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
-        if target not in parameters and name in parameters:
+        if target not in parameters and name in parameters:  # a renaming for old checkpoints may catch a new name
             target, pattern = name, None
         if target in parameters and pattern is None:
             homes[name] = Home(target)
@@ -59,7 +59,7 @@ def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict
             joined.setdefault(target, []).append((str(pattern), name))
     by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
     for target, sources in joined.items():
-        rule = copy.deepcopy(by_pattern[sources[0][0]])
+        rule = copy.deepcopy(by_pattern[sources[0][0]])  # a rule collects tensors, so each target needs a fresh one
         homes |= _joined_homes(model, target, sources, rule, shapes, parameters)
     return homes
 
@@ -113,7 +113,7 @@ def _find(values: Tensor, number: int, size: int, parameter: str) -> Home | None
     if len(places) != 1:
         return None
     start = int(places[0, 0])
-    expected = torch.arange(number, number + size)
+    expected = torch.arange(number, number + size)  # consecutive numbers prove that the order was kept
     return Home(parameter, start, joined=True) if torch.equal(values[start : start + size], expected) else None
 
 

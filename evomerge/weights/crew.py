@@ -1,4 +1,4 @@
-"""Steps carried out by several threads, block by block; each block is checked and hashed while it is in the cache."""
+"""Merge plans run by several threads, block by block; each block is checked and hashed while it is in the cache."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _WORTH_THREADS = 1 << 20
 
 
 class Target(Protocol):
-    """Where the result of one step goes."""
+    """Memory or file that receives the result of one step."""
 
     def block(self, start: int, stop: int) -> Tensor:
         """Return flat memory for the elements from `start` to `stop` of the result, in the step's dtype."""
 
     def filled(self, start: int, block: Tensor) -> None:
-        """Take notice that the memory given for `start` holds its final values; called by any thread."""
+        """Accept the block at `start`, flat, as final; called by any thread."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is known of a stretch that was written."""
+    """Hash sums and non-finite count of a stretch that was written."""
 
-    sums: Tensor  # of the fingerprint's rows
+    sums: Tensor  # (rows,) int64, see `fingerprint.row_sums`
     bad: int  # values that are NaN or infinite
 
 
@@ -65,7 +65,7 @@ Work = Sequence[tuple[Step, Target]]
 
 
 class Crew:
-    """Threads that carry out the steps of merges over the same parents. Holds measurements, no weights."""
+    """Threads that run merge plans over the same parents. Holds measurements, no weights."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Crew:
         threads: int | None = None,
         block: int | None = None,
     ) -> None:
-        """Get ready.
+        """Set up without starting threads.
 
         Args:
             read: gives a parent's tensor (model, name), in its stored dtype; called from several threads.
@@ -108,10 +108,11 @@ class Crew:
             CandidateError: a result holds NaN or infinity.
             MergeError: a parameter does not fit the method.
         """
-        total = sum(math.prod(step.shape) for step, _ in work)
+        total = sum(math.prod(step.shape) for step, _ in work)  # elements of the whole merge
         threads = 1 if not self._cpu or total < _WORTH_THREADS else self._threads or torch.get_num_threads()
         size = self._block or self._size(threads)
         hashes: dict[str, str] = {}
+        # a generator: each result is checked at once
         for step, parts in self._alone(work, size) if threads == 1 else self._together(work, size, threads):
             refuse_nonfinite(step, sum(part.bad for part in parts))
             hashes[step.name] = description(step.dtype, step.shape, torch.cat([part.sums for part in parts]))
@@ -131,6 +132,7 @@ class Crew:
 
     def _together(self, work: Work, size: int, threads: int) -> Iterator[tuple[Step, list[_Part]]]:
         """Yield each step when its result is complete: large tensors piece by piece, then small ones side by side."""
+        # first: a large tensor at the end would leave threads idle
         large = [pair for pair in work if math.prod(pair[0].shape) > _SHARED]
         small = [pair for pair in work if math.prod(pair[0].shape) <= _SHARED]
         pool = ThreadPoolExecutor(threads, "merge")
@@ -142,7 +144,9 @@ class Crew:
                 else:
                     stretch = partial(_stretch, target=target, fill=fill, size=size)
                     yield step, list(pool.map(stretch, chunks(math.prod(step.shape), _SHARED // 4)))
-            results = pool.map(lambda pair: self._whole(pair[0], pair[1], size), small)
+            results = pool.map(
+                lambda pair: self._whole(pair[0], pair[1], size), small
+            )  # results come in the order of the work
             for (step, _), part in zip(small, results, strict=True):
                 yield step, [part]
         finally:
@@ -159,7 +163,7 @@ class Crew:
         block = target.block(0, merged.numel())
         block.copy_(merged)
         target.filled(0, block)
-        return _Part(row_sums(block), 0)
+        return _Part(row_sums(block), 0)  # `assemble` has refused values that are not finite
 
 
 def _stretch(stretch: slice, target: Target, fill: Fill, size: int) -> _Part:

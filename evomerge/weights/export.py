@@ -1,4 +1,4 @@
-"""Writes a recipe's model as a folder in Hugging Face layout, streaming, all or nothing."""
+"""Export: a recipe's model as a folder in Hugging Face layout, streamed, all or nothing."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class ExportReport:
     """What was written."""
 
     folder: Path
-    fingerprint: str  # of the weights; equal to the resident model's after writing the same recipe
-    bytes: int  # of the weights files
+    fingerprint: str  # hash of the weights; equal to the resident model's after writing the same recipe
+    bytes: int  # size of the weights files
     tensors: int
-    findings: tuple[str, ...] = ()  # what is odd about the folder or worth knowing, one sentence each
+    findings: tuple[str, ...] = ()  # inconsistencies of the folder and notes, one sentence each
     resident_fingerprint: str = ""  # where it is another: of the resident model, which applies a route's scales itself
 
 
@@ -96,15 +96,16 @@ def export(
     target = Path(out)
     extra = dict(extra_files or {})
     for name in extra:
-        if Path(name).name != name:
+        if Path(name).name != name:  # a name with a separator could leave the folder
             raise WeightsError(f"extra_files: expected plain file names, got {name!r}")
-    check_free(target)
+    check_free(target)  # before any work; checked again when the folder is renamed
     choice = recipe.tokenizer_choice
     parents = find_parents((*recipe.references(), *(choice.models() if choice else ())), dict(recipe.revisions))
     steps = parents.steps(recipe)
     texts = {**_own_files(recipe, parents), **extra, **({CARD_FILE: card} if card is not None else {})}
     alignment = parents.alignment(recipe)
     companions = _companions(recipe, parents, replaced=texts)
+    # known before any weight is read, so the disk is checked first
     infos = {step.name: TensorInfo(step.shape, step.dtype, "") for step in steps}
     with appearing(target) as folder:
         check_disk(folder, sum(info.bytes for info in infos.values()))
@@ -129,7 +130,7 @@ def export(
     )
     hops = enumerate(read_route(recipe, parents.layouts))
     scales = {scale_name(slot): repr(hop.scale) for slot, hop in hops if hop.scale != 1.0}
-    own = merged.fingerprint({**fold.hashes, **scales})
+    own = merged.fingerprint({**fold.hashes, **scales})  # the resident model keeps weights unscaled and scales apart
     return ExportReport(target, merged.fingerprint(), size, len(steps), (*findings, note), own)
 
 
@@ -165,7 +166,7 @@ class _Merge:
         self._progress = progress
         self._hashes: dict[str, str] = {}
         self._done = 0
-        self._bytes = 0  # of the results since the parents' files were last let go
+        self._bytes = 0  # result bytes since the parents' files were last unmapped
 
     def fill(self, slots: Sequence[Slot]) -> None:
         """Merge the tensors of these slots."""
@@ -177,7 +178,7 @@ class _Merge:
             if step.method:
                 work.append((step, slot))
             else:
-                slot.filled(0, assemble(step, self.read, self._revisions))
+                slot.filled(0, assemble(step, self.read, self._revisions))  # buffers are small: written whole
                 self._finished(step)
         self._hashes |= self._crew.carry_out(work, self._finished)
 
@@ -225,7 +226,7 @@ def _companions(recipe: Recipe, parents: Parents, replaced: Mapping[str, str]) -
     """Return the files that are copied: the tokenizer's from its model, the others from the donor."""
     alignment, choice = parents.alignment(recipe), recipe.tokenizer_choice
     donor = parents.donor(recipe).folder
-    source = donor
+    source = donor  # without an alignment every tokenizer of the merge is the donor's
     if alignment is not None:
         source = parents.layouts[alignment.donor].folder
     elif choice is not None and choice.source in parents.layouts:

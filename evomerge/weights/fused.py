@@ -1,6 +1,6 @@
-"""Steps merged block by block into memory that is there already: the fast way, equal to `assemble` in every bit.
+"""Fast merging, block by block into existing memory, equal to `assemble` in every bit.
 
-A method has a fast way if a block of its result needs that block of the parents and a few numbers about whole tensors
+A method has a kernel if a block of its result needs that block of the parents and a few statistics of whole tensors
 (`measures`). The others are merged whole, by their plain function.
 """
 
@@ -27,7 +27,7 @@ from evomerge.weights.steps import Step
 
 
 def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measures, chunk: int) -> Fill | None:
-    """Return what writes any stretch of a step's result, or None where only the plain way merges it.
+    """Return a function that writes any flat stretch of a step's result, or None where only `assemble` can merge it.
 
     Whole tensors are read here, once per candidate at most, where the method needs new numbers about them.
 
@@ -46,18 +46,18 @@ def filler(step: Step, read: Read, revisions: Mapping[str, str], measures: Measu
         return None
     base = None if step.base is None else read(step.base)
     inputs = [read(source) for source in step.inputs]
-    if not _fits(step, base, inputs):
+    if not _fits(step, base, inputs):  # left to `assemble`, whose error messages are complete
         return None
     values = {word: value for word, value in step.parameters.items() if word not in entry.ignored}
     arguments = checked(entry.name, entry.parameters, values, len(inputs))
     keys = tuple(mask_key(step.mask_seed, revisions[s.model], s.tensor) for s in step.inputs) if entry.random else ()
-    flat = tuple(tensor.reshape(-1) for tensor in inputs)
+    flat = tuple(tensor.reshape(-1) for tensor in inputs)  # views: parents are contiguous
     task = Task(step, None if base is None else base.reshape(-1), flat, arguments, keys, read, measures, chunk)
     return _WAYS.get(entry.name, _plainly)(task)
 
 
 def _fits(step: Step, base: Tensor | None, inputs: list[Tensor]) -> bool:
-    """Return whether kernels may take a step; what they may not (errors included) is left to the plain way."""
+    """Return whether kernels can merge a step; anything else (errors included) is left to `assemble`."""
     entry = method(step.method)
     fewest, most = entry.models
     every = inputs if base is None else [base, *inputs]
@@ -65,7 +65,7 @@ def _fits(step: Step, base: Tensor | None, inputs: list[Tensor]) -> bool:
         fewest <= len(inputs) <= (most or len(inputs))
         and (base is not None or entry.base != "required")
         and all(tensor.dtype in (torch.float32, torch.bfloat16, torch.float16) for tensor in every)
-        and step.dtype != "float64"
+        and step.dtype != "float64"  # kernels compute in float32
         and step.via in (None, "float32", step.dtype)  # another one would round twice
         and inputs[0].numel() > 0
         and (entry.blockwise or step.role != "experts" or len(step.shape) < 3)  # stacked experts: slice by slice
@@ -73,7 +73,7 @@ def _fits(step: Step, base: Tensor | None, inputs: list[Tensor]) -> bool:
 
 
 def _plainly(task: Task) -> Fill:
-    """Blockwise methods: the plain function, given a block of each tensor, gives that block of the result."""
+    """Return the kernel of a blockwise method: its plain function, applied to a flat block of each tensor."""
     step = task.step
     subtract = method(step.method).inputs == "deltas"
 
@@ -82,7 +82,7 @@ def _plainly(task: Task) -> Fill:
         if subtract and base is not None:
             origin = base.float()
             inputs = [tensor.float() - origin for tensor in inputs]
-        out.copy_(merge(step.method, base, inputs, step.parameters))
+        out.copy_(merge(step.method, base, inputs, step.parameters))  # rounds once, to the dtype of `out`
 
     return fill
 
@@ -107,6 +107,7 @@ def _passthrough(task: Task) -> Fill:
     def fill(out: Tensor, start: int) -> None:
         (tensor,) = task.parts(out, start)[1]
         if scale == 1 or tensor.dtype == out.dtype == torch.float32:
+            # one pass; no float32 copy is needed
             torch.mul(tensor, scale, out=out) if scale != 1 else out.copy_(tensor)
         else:
             out.copy_(tensor.float() * scale)
@@ -116,6 +117,7 @@ def _passthrough(task: Task) -> Fill:
 
 def _slerp(task: Task) -> Fill:
     source, origin = task.step.inputs[0], task.origin
+    # the cosine is known from earlier candidates
     shares = slerp_shares(task.arguments["t"], *task.measures.cosine(task.read, origin, source))
 
     if task.compiled and task.base is not None:
@@ -124,6 +126,7 @@ def _slerp(task: Task) -> Fill:
     def fill(out: Tensor, start: int) -> None:
         base, (other,) = task.parts(out, start)
         assert base is not None
+        # a block of the formula is the formula of a block
         out.copy_(weighted_sum((base.float(), other.float()), shares))
 
     return fill
@@ -136,6 +139,7 @@ def _negation(task: Task) -> Fill | None:
 
 def _metagpt(task: Task) -> Fill:
     known = zip(task.step.inputs, task.arguments["squared_norm"], strict=True)
+    # per tensor, remembered between candidates
     norms = [task.measures.squared_norm(task.read, task.origin, s) if n < 0 else n for s, n in known]
     return _summed(task, metagpt_weights(task.inputs, norms), False, task.arguments["lambda_"])
 
@@ -160,9 +164,10 @@ def _summed(task: Task, weight: Sequence[float], normalize: bool, lambda_: float
 
 def _ties(task: Task) -> Fill | None:
     values = task.arguments
-    if values["rescale"] or values["variant"] != "mergekit":
+    if values["rescale"] or values["variant"] != "mergekit":  # these need the whole trimmed delta
         return None
     places = zip(task.step.inputs, values["density"], strict=True)
+    # one (value, last index) per model
     cuts = [task.measures.cut(task.read, task.origin, source, density) for source, density in places]
     if task.compiled and task.base is not None:
         more = (values["weight"], values["normalize"], values["lambda_"])
@@ -198,7 +203,7 @@ def _dare_ties(task: Task) -> Fill:
 def _dare(task: Task, *, elect: bool) -> Fill:
     values = task.arguments
     norm = values["rescale_norm"] if values["rescale"] else "none"
-    factors = [
+    factors = [  # L1 norms before and after the drop are whole-tensor sums
         kernels.dare_factor(
             tensor,
             density,
@@ -215,6 +220,7 @@ def _dare(task: Task, *, elect: bool) -> Fill:
         weight, normalize = values["weight"], values["normalize"]
         divisor = weight_divisor(weight, torch.float32) if normalize and not elect else None
         thinning = (values["density"], factors, task.keys)
+        # drops, elects and adds in one pass
         return native.dropper(task.base, task.inputs, weight, *thinning, elect, normalize, divisor, values["lambda_"])
 
     return dare_fill(task, factors, elect)

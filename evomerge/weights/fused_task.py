@@ -1,4 +1,4 @@
-"""One step of a merge with its tensors at hand: what every fast way starts from."""
+"""Input of the kernels: one step of a merge with its tensors at hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evomerge.weights.steps import Input, Step
 
 @dataclass(frozen=True)
 class Task:
-    """One step with its tensors at hand, flattened, in their stored dtypes."""
+    """One step with its tensors at hand, each (elements,), in their stored dtypes."""
 
     step: Step
     base: Tensor | None
@@ -31,7 +31,9 @@ class Task:
     def compiled(self) -> bool:
         """Whether the compiled loops can merge this."""
         every = self.inputs if self.base is None else (self.base, *self.inputs)
-        return self.step.dtype in ("float32", "bfloat16") and native.taken(*every)
+        return self.step.dtype in ("float32", "bfloat16") and native.taken(
+            *every
+        )  # the compiled loops know no other dtype
 
     @property
     def origin(self) -> Input:
@@ -40,13 +42,13 @@ class Task:
         return self.step.base
 
     def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
-        """Return the stretches of base and inputs that belong to a stretch of the result."""
-        place = slice(start, start + out.numel())
+        """Return views of base and inputs, each (n,), for the stretch `out`, (n,), of the result from `start` on."""
+        place = slice(start, start + out.numel())  # views, not copies
         return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
 
 
 def dare_fill(task: Task, factors: Sequence[float], elect: bool, thin: Sequence[kernels.Thin] | None = None) -> Fill:
-    """Return what writes stretches of a DARE or DELLA merge by torch.
+    """Return the torch kernel of a DARE or DELLA merge.
 
     Args:
         task: the step.
@@ -71,7 +73,7 @@ def dare_fill(task: Task, factors: Sequence[float], elect: bool, thin: Sequence[
             normalize=values["normalize"],
             lambda_=values["lambda_"],
             start=start,
-            subtract=thin is None,
+            subtract=thin is None,  # a thinning subtracts the base itself
             thin=thin,
             chunk=task.chunk,
         )

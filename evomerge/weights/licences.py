@@ -45,7 +45,7 @@ def licence_of(folder: Path) -> str | None:
 
     Its README's front matter comes first, then config.json, then the text of its licence file.
     """
-    return _of_readme(folder) or _of_config(folder) or _of_text(folder)
+    return _of_readme(folder) or _of_config(folder) or _of_text(folder)  # the most explicit statement first
 
 
 def licence_warnings(licences: Mapping[str, str | None]) -> list[str]:
@@ -64,7 +64,9 @@ def licence_warnings(licences: Mapping[str, str | None]) -> list[str]:
         (_NOT_COMMERCIAL, "forbids commercial use, also of the merge"),
     ):
         warnings += [f"licence {text} of {model} {meaning}" for model, text in known.items() if pattern.search(text)]
+    # copyleft: the result keeps the licence
     bound = {text: model for model, text in known.items() if _SHARE_ALIKE.search(text)}
+    # use restrictions of vendors: neither free nor copyleft
     special = {text: model for model, text in known.items() if not _FREE.search(text) and not _SHARE_ALIKE.search(text)}
     if len(bound) > 1 or (bound and special):
         pairs = ", ".join(f"{text} ({model})" for text, model in {**bound, **special}.items())
@@ -101,7 +103,7 @@ def _of_text(folder: Path) -> str | None:
     for name in _FILES:
         if (folder / name).is_file():
             head = (folder / name).read_text(encoding="utf-8", errors="replace")[:_HEAD]
-            flat = re.sub(r"\s+", " ", head)
+            flat = re.sub(r"\s+", " ", head)  # licence texts are wrapped at different columns
             return next((licence for pattern, licence in _TEXTS if re.search(pattern, flat, re.IGNORECASE)), None)
     return None
 

@@ -28,7 +28,7 @@ from evomerge.weights.steps import Step, donor_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-# 'auto' keeps, per matrix, the fewest singular values that hold this share of the sum of their squares.
+# 'auto' keeps, per matrix, the fewest singular values that hold this fraction of the sum of their squares.
 AUTO_ENERGY = 0.99
 REPORT_FILE = "reconstruction.json"
 _PREFIX = "base_model.model."
@@ -56,8 +56,8 @@ class LoraReport:
     """What was written."""
 
     folder: Path
-    bytes: int  # of the adapter's weights
-    tensors: tuple[Reconstruction, ...]  # that the merge changed
+    bytes: int  # size of the adapter's weights
+    tensors: tuple[Reconstruction, ...]  # one per tensor that the merge changed
 
     @property
     def relative_error(self) -> float:
@@ -114,7 +114,7 @@ def export_lora(
     parents = find_parents(recipe.references(), dict(recipe.revisions))
     base = _base_of(recipe, parents)
     made = _Extraction(parents.layouts[base], rank)
-    steps = [step for step in parents.steps(recipe) if step.method]
+    steps = [step for step in parents.steps(recipe) if step.method]  # buffers are equal in base and merge
     readers = parents.readers(recipe)
     try:
         for number, step in enumerate(steps):
@@ -228,11 +228,11 @@ def _factors(delta: Tensor, rank: int | Literal["auto"]) -> tuple[Tensor, Tensor
     else:
         u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     if rank == "auto":
-        energy = torch.cumsum(s.double() ** 2, 0)
+        energy = torch.cumsum(s.double() ** 2, 0)  # (singular values,), ascending
         kept = int((energy < AUTO_ENERGY * energy[-1]).sum()) + 1
     else:
         kept = min(rank, narrow)
-    root = s[:kept].sqrt()
+    root = s[:kept].sqrt()  # split evenly, so that both factors have like norms
     return u[:, :kept] * root, vt[:kept] * root[:, None]
 
 

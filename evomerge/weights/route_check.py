@@ -1,4 +1,4 @@
-"""Whether a checkpoint into which entry scales were folded computes what the route computes, measured."""
+"""Check by measurement that a checkpoint with folded entry scales computes what its route computes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class FoldReport:
     """How a folded checkpoint compares with its route."""
 
     error: float  # largest difference of a token's log likelihood, nats
-    tokens: int  # that were compared
-    hashes: Mapping[str, str]  # of the tensors as the route has them, by name: `describe` texts
+    tokens: int  # log likelihoods compared
+    hashes: Mapping[str, str]  # tensor name -> `describe` text before folding
 
 
 def check_structure(folder: Path) -> None:
-    """Refuse a checkpoint whose tensors are not those of the network that its configuration describes.
+    """Refuse a checkpoint whose tensors do not match the network that its configuration describes.
 
     Raises:
         WeightsError: names the first tensor without a place, or the place without a tensor.
@@ -41,7 +41,7 @@ def check_structure(folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes only: no memory is allocated
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.tie_weights()
     try:
@@ -78,11 +78,11 @@ def check_fold(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, layout.dtype), trust_remote_code=False)
     model.eval().requires_grad_(False)
     tokens = _tokens(model)
-    exported = _scores(model, tokens)
+    exported = _scores(model, tokens)  # (texts, tokens - 1, 2), with the scales inside the weights
     places, hashes = place_tensors(model, layout), {}
     for step in steps:
         if step.fold is not None:
-            plain = assemble(replace(step, fold=None), read, revisions)
+            plain = assemble(replace(step, fold=None), read, revisions)  # the resident model's own bits
             places[step.name].copy_(plain)
             hashes[step.name] = describe(plain)
     for module, hop in zip(stack_of(model, layout)[0], hops, strict=True):
@@ -91,7 +91,7 @@ def check_fold(
     routed = _scores(model, tokens)
     error = float((exported - routed).abs().max())
     bound = TOLERANCE[layout.dtype]
-    if not error <= bound:
+    if not error <= bound:  # `not <=` refuses NaN too
         scales = [hop.scale for hop in hops]
         raise WeightsError(
             f"route: with its entry scales ({min(scales):g} to {max(scales):g}) folded into the weights, "
@@ -111,13 +111,13 @@ def _tokens(model: Any) -> torch.Tensor:
 
 
 def _scores(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Return log likelihoods (texts, tokens - 1, 2), float64: of the token that follows, and of the first choice."""
+    """Return log likelihoods (texts, tokens - 1, 2), float64: of the next token, and of the most likely one."""
     with torch.inference_mode():
-        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].double()
+        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].double()  # (texts, tokens - 1, vocabulary)
     scores = torch.log_softmax(logits, dim=-1)
-    following = scores.gather(-1, tokens[:, 1:].unsqueeze(-1))
+    following = scores.gather(-1, tokens[:, 1:].unsqueeze(-1))  # (texts, tokens - 1, 1)
     return torch.cat([following, scores.max(dim=-1, keepdim=True).values], dim=-1)
 
 
 def _scaling(scale: float) -> Any:
-    return lambda module, given: (given[0] * scale, *given[1:])
+    return lambda module, given: (given[0] * scale, *given[1:])  # hidden states are a layer's first argument

@@ -1,4 +1,4 @@
-"""The layers that a route runs through: modules that share the parameters of a model in memory, one per visit."""
+"""Layers of a route: modules that share the parameters of a model in memory, one per layer call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SourceLayer:
 
 
 def share(module: nn.Module, slot: int | None = None) -> Any:
-    """Return a module of its own that computes with the very parameters of `module`; nothing is copied.
+    """Return a new module with the very parameters of `module`; nothing is copied.
 
     Args:
         module: a layer or a part of one.
@@ -37,14 +37,14 @@ def share(module: nn.Module, slot: int | None = None) -> Any:
     from torch import nn
 
     twin: Any = nn.Module.__new__(type(module))
-    twin.__dict__.update(module.__dict__)
-    twin.__dict__.pop("forward", None)
+    twin.__dict__.update(module.__dict__)  # parameters and buffers are shared by reference
+    twin.__dict__.pop("forward", None)  # the original may stand in a route with a replaced forward
     for hooks in _HOOKS:
         if hooks in twin.__dict__:
-            twin.__dict__[hooks] = type(twin.__dict__[hooks])()
+            twin.__dict__[hooks] = type(twin.__dict__[hooks])()  # hooks of the original must not fire here
     twin._modules = {name: None if child is None else share(child, slot) for name, child in module._modules.items()}
     if slot is not None and isinstance(twin.__dict__.get("layer_idx"), int):
-        twin.__dict__["layer_idx"] = slot
+        twin.__dict__["layer_idx"] = slot  # attention finds its cache by this number
     return twin
 
 
@@ -56,7 +56,7 @@ def stack_of(model: Any, layout: Layout) -> tuple[Any, str]:
     """
     from torch import nn
 
-    homes = homes_in(model, layout)
+    homes = homes_in(model, layout)  # asked of transformers, so that no family is named here
     first = next(name for name in layout.by_layer[0] if name in homes)
     match = _NUMBERED.match(homes[first].parameter)
     name = match.group(1) if match else ""
@@ -79,6 +79,7 @@ class _Renamed(Mapping[str, "torch.Tensor"]):
     """The tensors of one layer under the names that they would have in layer 0, looked up anew each time."""
 
     def __init__(self, layout: Layout, layer: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        # name in layer 0 -> own name
         self._names = {layout.in_layer(name, 0): name for name in layout.by_layer[layer] if name in layout.tensors}
         self._tensors = tensors
 
@@ -95,7 +96,7 @@ class _Renamed(Mapping[str, "torch.Tensor"]):
 def layers_of_parent(
     layout: Layout, tensors: dict[str, torch.Tensor], skeleton: Any, dtype: torch.dtype
 ) -> list[SourceLayer]:
-    """Return a parent's layers as modules whose parameters are the parent's tensors as they lie in memory.
+    """Return a parent's layers as modules whose parameters are the parent's own tensors.
 
     Where the network computes with several tensors in one (stacked experts), or in another dtype than theirs, the
     joined memory is made here, once; if the dtype is the same it takes the place of the tensors in `tensors`.
@@ -136,7 +137,7 @@ def _parameters_of(
     made: dict[int, _Placed] = {layer: {} for layer in range(layout.layers)}
     for target, members in parts.items():
         first = tensors[members[0][1]]
-        if len(members) == 1 and first.shape == shapes[target] and first.dtype == dtype:
+        if len(members) == 1 and first.shape == shapes[target] and first.dtype == dtype:  # used as it lies
             data, views = first, {members[0][1]: first}
         else:
             data = torch.empty(shapes[target], dtype=dtype, device=first.device)
@@ -145,14 +146,14 @@ def _parameters_of(
                 views[name] = data.view(-1)[start : start + tensors[name].numel()].view(tensors[name].shape)
                 views[name].copy_(tensors[name])
                 if tensors[name].dtype == dtype:
-                    tensors[name] = views[name]
+                    tensors[name] = views[name]  # frees the parent's own copy
         layer, path = target.removeprefix(stack).split(".", 1)
         made[int(layer)][path] = (torch.nn.Parameter(data, requires_grad=False), views)
     return made
 
 
 def _unshared(module: nn.Module) -> Any:
-    """Return a twin with dictionaries of parameters of its own, to be filled."""
+    """Return a shared copy with parameter dictionaries of its own, to be filled."""
     twin = share(module)
     _each(twin, lambda part: part.__dict__.update(_parameters=dict(part._parameters)))
     return twin

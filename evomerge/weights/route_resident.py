@@ -1,4 +1,4 @@
-"""Routes through the models of a resident: their layers as they lie in memory, and the stack pointed at them."""
+"""Routes over the models of a resident: their layers in memory, and the stack that is pointed at them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from evomerge.weights.route_activations import ActivationStore
 from evomerge.weights.route_layers import SourceLayer, layers_in_place, layers_of_parent
 from evomerge.weights.route_stack import RouteStack, Stop, Work
 
-Hashes = Mapping[str, str]  # by the tensor's name in layer 0: its `describe` text
+Hashes = Mapping[str, str]  # tensor name in layer 0 -> `describe` text
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What a resident's routes are made of."""
+    """The resident model, its layout and its parameter map."""
 
     model: Any
-    layout: Layout  # that the model was built from
+    layout: Layout  # the layout from which the model was built
     places: Places
     empty_model: Callable[[Layout], Any]  # builds a model of another depth
 
@@ -53,7 +53,7 @@ class Routes:
         self.stack = RouteStack(skeleton.model, skeleton.layout, self.store)
         self._merged = layers_in_place(skeleton.model, skeleton.layout, skeleton.places)
         self._parents: dict[tuple[str, torch.dtype], list[SourceLayer]] = {}
-        self._loaded: dict[tuple[str, int, torch.dtype], Hashes] = {}  # as they were when first used
+        self._loaded: dict[tuple[str, int, torch.dtype], Hashes] = {}  # hashes at first use
         self._hops: tuple[Hop, ...] = ()
         self._dtype: torch.dtype = skeleton.model.dtype
 
@@ -89,12 +89,14 @@ class Routes:
             InfrastructureError: a parent's layer is no longer what was loaded.
         """
         for source in dict.fromkeys(hop.source for hop in hops if hop.source != MERGED):
-            self._prepare(source, dtype)
+            self._prepare(source, dtype)  # once per source and dtype
         self._hops, self._dtype = tuple(hops), dtype
         hashes = self._layer_hashes(merged)
         stops = []
         for hop in hops:
+            # the model that gives the per-layer configuration
             model, layer = origins[hop.layer] if hop.source == MERGED else (hop.source, hop.layer)
+            # the kind counts too: equal weights may have other masks
             facts = [*hashes[hop.source, hop.layer].items(), ("kind", kind_of(self._layouts[model], layer))]
             module = self._layers(hop.source)[hop.layer].module
             stops.append(Stop(module, hop.scale, combine(facts), self._entries(model, layer)))
@@ -107,7 +109,7 @@ class Routes:
 
     def _parts(self, merged: Mapping[str, str], hashes: Mapping[tuple[str, int], Hashes]) -> dict[str, str]:
         layout = self._skeleton.layout
-        parts = {name: text for name, text in merged.items() if layout.layer_of(name) is None}
+        parts = {name: text for name, text in merged.items() if layout.layer_of(name) is None}  # embeddings, norm, head
         for slot, hop in enumerate(self._hops):
             parts |= {layout.in_layer(name, slot): text for name, text in hashes[hop.source, hop.layer].items()}
             if hop.scale != 1.0:
@@ -133,7 +135,7 @@ class Routes:
         layout, home = self._layouts[source], self._skeleton.layout
         kinds = [[kind_of(one, layer) for layer in range(one.layers)] for one in (layout, home)]
         alike = layout.layers == home.layers and kinds[0] == kinds[1]
-        # of the model's own depth and vocabulary, so that its modules can be shared: only the layers are used
+        # only layers are used, so a parent with the model's own layer kinds can share its modules
         skeleton = self._skeleton.model if alike else self._skeleton.empty_model(layout)
         shaped = replace(layout, tensors={**layout.tensors, **_outside(home)}) if alike else layout
         self._parents[source, dtype] = layers_of_parent(shaped, self._tensors[source], skeleton, dtype)
@@ -156,7 +158,7 @@ class Routes:
         config = text_config(layout.config)
         written = {name: config[name][layer] for name in config if per_layer(name, config[name], layout.layers)}
         own = self.stack.entries(layer) if layer < len(self.stack.home) else {}
-        return {**own, **written}
+        return {**own, **written}  # the file's word comes before the architecture's default
 
 
 def _outside(layout: Layout) -> dict[str, Any]:

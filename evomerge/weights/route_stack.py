@@ -1,6 +1,6 @@
-"""The stack of the resident model, pointed at the layers of a route.
+"""Stack of the resident model, pointed at the layers of a route.
 
-A visit is a layer under another place in the stack: it shares the layer's parameters and has its own slot in the
+A visit is a layer at another index of the stack: it shares the layer's parameters and has its own slot in the
 cache. Pointing the stack at a route copies no weights; it fills a list with visits and adapts what the configuration
 says about each layer.
 """
@@ -21,17 +21,17 @@ from evomerge.weights.route_layers import share, stack_of
 
 @dataclass(frozen=True)
 class Stop:
-    """One hop with its layer at hand."""
+    """One hop bound to its layer."""
 
     module: Any  # the layer, nn.Module; visits share its parameters
     scale: float
-    digest: str  # of the layer's weights and kind
+    digest: str  # hash of the layer's weights and kind
     entries: Mapping[str, Any]  # what per-layer lists of the configuration say about it
 
 
 @dataclass
 class Work:
-    """How many layer evaluations (tokens times layers) passes needed, and how many of them were shared."""
+    """Layer evaluations (tokens times layers) computed, and taken from the store."""
 
     run: int = 0
     shared: int = 0
@@ -39,42 +39,42 @@ class Work:
 
 @dataclass
 class Flow:
-    """What the visits of one stack share: the store, and where the pass under way stands in the trie."""
+    """State that the layers of one stack share: the store, and the current node of the trie."""
 
     store: ActivationStore | None
     work: Work = field(default_factory=Work)
     digests: Digests = field(default_factory=Digests)
-    place: str | None = None  # key of the place before the next layer; None: not to be shared
+    node: str | None = None  # key of the trie node before the next layer; None: not shared
     path: list[str] = field(default_factory=list)
     alone: Callable[[], bool] = lambda: False  # whether the pass under way is to be computed in any case
 
     def enter(self, hidden: torch.Tensor) -> None:
         """Begin a pass."""
         self.digests.begin_pass()
-        self.path = []
+        self.path = []  # keys of this pass
         shared = self.store is not None and self.store.limit > 0 and not self.alone()
-        self.place = self.digests.of(hidden) if shared and not hidden.requires_grad else None
+        self.node = self.digests.of(hidden) if shared and not hidden.requires_grad else None
 
     def leave(self) -> None:
-        """End a pass. Deep places leave the store first: without the shallow ones they could not be reached."""
+        """End a pass. Deep nodes leave the store first: without the shallow ones they could not be reached."""
         if self.store is not None:
             self.store.touch(reversed(self.path))
 
 
 class Visit:
-    """Stands in for the forward of a layer at one place of the stack."""
+    """Replaces the forward of a layer at one index of the stack."""
 
     def __init__(self, forward: Any, slot: int, last: bool, stop: Stop, flow: Flow) -> None:
         self._forward, self._slot, self._last, self._stop, self._flow = forward, slot, last, stop, flow
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the layer makes of the scaled hidden states (..., tokens, width), or made of them before."""
+        """Return the layer's output for the scaled hidden states (..., tokens, width), computed or from the store."""
         flow = self._flow
         if self._slot == 0:
             flow.enter(hidden_states)
         tokens = hidden_states.numel() // hidden_states.shape[-1]
         cache = next((value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")), None)
-        key = None if flow.place is None else self._key(flow.place, cache, args, kwargs)
+        key = None if flow.node is None else self._key(flow.node, cache, args, kwargs)
         kept = None if key is None or flow.store is None else flow.store.find(key)
         layer = None if cache is None else _cache_layer(cache, self._slot, make=key is not None)
         written = None if cache is None or _is_transient(cache) else layer  # None: its input is not read
@@ -89,7 +89,7 @@ class Visit:
             _restore(layer, kept)
         if key is not None and written is not None:
             flow.digests.name_cache(written, key)
-        flow.place = key
+        flow.node = key
         if key is not None:
             flow.path.append(key)
         if self._last:
@@ -97,6 +97,7 @@ class Visit:
         return output
 
     def _computed(self, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # no multiplication: the bits of an ordinary stack
         entered = hidden if self._stop.scale == 1.0 else hidden * self._stop.scale
         return self._forward(entered, *args, **kwargs)
 
@@ -147,7 +148,7 @@ class RouteStack:
             )
             modules.append(module)
         self._fill(modules)
-        setattr(self._config, self._key, len(stops))
+        setattr(self._config, self._key, len(stops))  # caches and masks are sized from the configuration
         for name in self._lists:
             setattr(self._config, name, [stop.entries[name] for stop in stops])
         if self.flow.store is not None:

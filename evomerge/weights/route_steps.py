@@ -1,4 +1,4 @@
-"""The steps that materialise a route: every visit of a layer becomes a layer of its own, under the ordinary names."""
+"""Merge plan of a route: every layer call becomes a layer of its own, under the ordinary names."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[
         CandidateError, WeightsError: see route.read_route and route_fold.folded.
     """
     home = layouts[donor_of(recipe)]
-    by_layer: dict[int | None, list[Step]] = {}
+    by_layer: dict[int | None, list[Step]] = {}  # None: outside the layers
     for step in merged:
         by_layer.setdefault(home.layer_of(step.name), []).append(step)
     dtype = recipe.out_dtype or recipe.dtype or home.dtype
     steps = [step for step in by_layer[None] if home.before_layers(step.name)]
     hops = read_route(recipe, layouts)
     for slot, hop in enumerate(hops):
+        # an unmerged source is copied
         own = by_layer[hop.layer] if hop.source == MERGED else _of_parent(hop, layouts, dtype, recipe)
+        # a layer visited twice is stored twice
         steps += [replace(step, name=home.in_layer(step.name, slot)) for step in own]
     steps += [step for step in by_layer[None] if not home.before_layers(step.name)]
-    return folded(steps, hops, home)
+    return folded(steps, hops, home)  # a checkpoint has no entry scales, so weights take them
 
 
 def _of_parent(hop: Hop, layouts: Mapping[str, Layout], dtype: str, recipe: Recipe) -> list[Step]:
