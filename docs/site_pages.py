@@ -23,14 +23,14 @@ SPACES = ROOT / "search_spaces"
 GALLERY = ROOT / "benchmarks" / "gallery" / "results.md"
 # Documented from their docstrings, in this order.
 PUBLIC = (
-    ("evomerge.run.session", ("search", "resume")),
-    ("evomerge.run.check", ("check", "CheckReport")),
-    ("evomerge.results", ("open_run", "Run")),
-    ("evomerge.run.verbs", ("score", "replay", "merge_recipe")),
+    ("evomerge.commands", ("search", "resume")),
+    ("evomerge.commands", ("check", "CheckReport")),
+    ("evomerge.runs", ("open_run", "Run")),
+    ("evomerge.commands", ("score", "replay", "merge_recipe")),
     ("evomerge.recipe", ("Recipe",)),
-    ("evomerge.controllers.protocol", ("SearchProblem", "Controller", "WarmStartPoint")),
-    ("evomerge.scoring.python_function", ("Asked",)),
-    ("evomerge.merge.catalogue", ("Method", "Parameter")),
+    ("evomerge.controllers", ("SearchProblem", "Controller", "WarmStartPoint")),
+    ("evomerge.scoring", ("Asked",)),
+    ("evomerge.merge", ("Method", "Parameter")),
     ("evomerge.errors", ()),
 )
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -39,8 +39,8 @@ _FENCE = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 
 def generated() -> dict[str, str]:
     """Return every generated page: its path below docs/, and its Markdown."""
-    from evomerge.results.columns import markdown as frames
-    from evomerge.searchfile.reference import markdown as search_file
+    from evomerge.config._reference import markdown as search_file
+    from evomerge.runs import markdown as frames
 
     schema = "Editors take the [JSON Schema](../searchfile.schema.json), which `evomerge schema` prints."
     return {
@@ -74,7 +74,7 @@ class _Wide(argparse.RawDescriptionHelpFormatter):
 
 
 def _methods() -> str:
-    from evomerge.merge.catalogue import CATALOGUE
+    from evomerge.merge import CATALOGUE
 
     lines = [
         "# Merge methods",
@@ -93,7 +93,7 @@ def _python() -> str:
     lines = ["# Python", "", "`import evomerge` imports nothing else: each name is loaded on first use.", ""]
     for module, names in PUBLIC:
         lines += [f"::: {module}.{name}\n" for name in names] or [f"::: {module}\n"]
-        if module == "evomerge.run.session":
+        if "search" in names:
             lines += _options()
     return "\n".join(lines)
 
@@ -102,13 +102,13 @@ def _options() -> list[str]:
     """Return a table of the keyword arguments that `search` and `resume` share with the command line."""
     from dataclasses import fields
 
-    from evomerge.run.options import ResumeOptions, SearchOptions
+    from evomerge.commands import ResumeOptions, SearchOptions
 
     resumed = {part.name for part in fields(ResumeOptions)}
     lines = ["", "Keyword arguments of `search` and `resume`, as on the command line:", ""]
     lines += ["| keyword | default | meaning | in `resume` |", "|---|---|---|---|"]
     for part in fields(SearchOptions):
-        about = part.metadata.get("help", "receives the progress; see `evomerge.run.options.Reporter`")
+        about = part.metadata.get("help", "receives the progress; see `evomerge.commands.Reporter`")
         lines.append(f"| `{part.name}` | `{part.default}` | {about} | {'yes' if part.name in resumed else ''} |")
     return [*lines, ""]
 

@@ -16,41 +16,17 @@ the package costs nothing and needs none of torch, ray or lm-eval.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from evomerge._facade import lazy_names
 from evomerge.version import __version__
 
-if TYPE_CHECKING:  # what editors and type checkers see; `_LAZY` is what happens
-    from evomerge import figures as figures
-    from evomerge.errors import EvomergeError as EvomergeError
-    from evomerge.recipe import Recipe as Recipe
-    from evomerge.report import write_report as write_report
-    from evomerge.results import Run as Run
-    from evomerge.results import open_run as open_run
-    from evomerge.run.calibration import calibrate as calibrate
-    from evomerge.run.check import check as check
-    from evomerge.run.session import resume as resume
-    from evomerge.run.session import search as search
-    from evomerge.run.verbs import merge_recipe as merge_recipe
-    from evomerge.run.verbs import replay as replay
-    from evomerge.run.verbs import score as score
-
-# public name -> the module that holds it, and its name there where it has another
-_LAZY = {
-    "EvomergeError": "evomerge.errors",
-    "Recipe": "evomerge.recipe",
-    "Run": "evomerge.results",
-    "calibrate": "evomerge.run.calibration",
-    "check": "evomerge.run.check",
-    "merge_recipe": "evomerge.run.verbs",
-    "open_run": "evomerge.results",
-    "replay": "evomerge.run.verbs",
-    "resume": "evomerge.run.session",
-    "score": "evomerge.run.verbs",
-    "search": "evomerge.run.session",
-    "write_report": "evomerge.report",
-}
+if TYPE_CHECKING:  # what editors and type checkers see, and where `lazy_names` finds each name
+    from evomerge.commands import calibrate, check, merge_recipe, replay, resume, score, search
+    from evomerge.errors import EvomergeError
+    from evomerge.recipe import Recipe
+    from evomerge.reports import figures, write_report
+    from evomerge.runs import Run, open_run
 
 __all__ = [
     "EvomergeError",
@@ -69,15 +45,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "figures":
-        return importlib.import_module("evomerge.figures")
-    if name in _LAZY:
-        module, _, there = _LAZY[name].partition(":")
-        return getattr(importlib.import_module(module), there or name)
-    raise AttributeError(f"module 'evomerge' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What was proposed and what came of it: frozen values shared by the loop, the pools and the archive."""
+"""Proposals and their results: frozen values shared by search, workers and archive."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from evomerge.recipe import Recipe
 from evomerge.stats import normal_interval
 
 # Parents are scored beside the search, and so are points of the predicted front that are measured on demand and those
-# that a controller recommends at its end; none is counted in its budget or told to its controller.
+# that a controller recommends at its end; none is counted in its budget or observed by its controller.
 Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
-# rest: search items that a finalist answers at the end, beside those that every candidate was asked
+# rest: search items that finalists answer at the end, beside the anchor items of all candidates
 Split = Literal["search", "rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
 
@@ -23,14 +23,14 @@ FailureKind = Literal["infrastructure", "candidate", "configuration"]
 class Objective:
     """One thing that is wanted: a metric of a task, with its direction already known.
 
-    Responses and scores are kept in the metric's own units; `fitness` turns them so that higher is better.
+    Responses and scores are kept in the metric's own units; `fitness` changes their sign where lower is better.
     """
 
     name: str  # the task's name, or task:metric where two objectives share a task
     task: str  # or the name of another measure, which takes a task's place among items and responses
     metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
-    goal: Literal["maximize", "minimize"] = "maximize"  # which direction of the metric is better
-    weight: float = 1.0  # in the weighted mean, see `objectives`; 0 leaves it out
+    goal: Literal["maximize", "minimize"] = "maximize"  # the better direction of the metric
+    weight: float = 1.0  # relative weight in the scalarised objective, see `objectives`; 0 leaves it out
     filter: str = "none"  # lm-eval's filter name, as in 'exact_match,strict-match'
     kind: str = "task"  # other kinds are measured without lm-eval's tasks; their rows are in `metrics`
 
@@ -46,7 +46,7 @@ class Candidate:
     number: int  # 0, 1, 2 ... for the search; -1, -2 ... for parents; from FIRST_REMEASURED on for what is remeasured
     recipe: Recipe  # what its genotype decodes to
     genotype: tuple[float, ...] = ()  # (d,) in [0, 1]
-    kind: Kind = "search"  # who proposed it
+    kind: Kind = "search"  # origin: proposed by the controller, a parent, or remeasured
     name: str = ""  # a parent's display name
 
     def _repr_html_(self) -> str:
@@ -62,7 +62,7 @@ class Response:
 
     task: str
     item: str  # the document's id, see scoring.items
-    metric: str  # with filter where it is not 'none': 'exact_match' or 'exact_match,strict-match'
+    metric: str  # the metric, and its filter where it is not 'none': 'exact_match,strict-match'
     value: float  # the score, finite; in [0, 1] for most metrics
     answer: str = ""  # the model's answer, shortened; for people, never for scores
 
@@ -71,7 +71,7 @@ class Response:
 class Score:
     """An estimate of a task's metric over all its items, with its standard error in the same units."""
 
-    value: float  # in the metric's units
+    value: float  # score, in the metric's units
     stderr: float  # standard error; 0 for what is exact, such as a count of layers
     items: int  # how many answers it rests on
 
@@ -79,7 +79,7 @@ class Score:
         """Return the normal-theory interval of this level.
 
         Args:
-            level: share of intervals that hold the truth, in (0, 1).
+            level: coverage: fraction of intervals that hold the true value, in (0, 1).
         """
         return normal_interval(self.value, self.stderr, level)
 
@@ -88,7 +88,7 @@ class Score:
 class Failure:
     """Why a candidate has no score: a kind with its policy, one sentence, and the traceback traceback."""
 
-    kind: FailureKind  # whose fault it is, which decides what happens next
+    kind: FailureKind  # decides on retries: another worker, none, or the end of the search
     message: str  # for people
     traceback: str = ""  # '' where there is none
 
@@ -98,23 +98,23 @@ class Job:
     """One evaluation to do: this candidate, on these pinned items."""
 
     candidate: Candidate  # what is to be evaluated
-    split: Split  # which items are asked
+    split: Split  # the split that the items belong to
     items: Mapping[str, tuple[str, ...]]  # task -> item ids still to answer; tasks already answered are absent
     # Task -> the items that were asked together at first, where some of them are answered since. What is put into one
     # batch follows from them, not from what is left: a batch of other questions rounds differently.
     together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    memory: float = 1.0  # of what batches may take; halved each time that a worker of this job ran out of it
+    memory: float = 1.0  # fraction of the batch memory; halved each time a worker of this job runs out of it
 
 
 @dataclass(frozen=True)
 class Answers:
     """Responses of one candidate to the job's items of one task: all, or in a long task those of finished batches."""
 
-    number: int  # of the candidate
-    split: Split  # which items were asked
+    number: int  # number of the candidate
+    split: Split  # the split of the items
     task: str
     responses: tuple[Response, ...]  # one per item and metric
-    left: int = 0  # items of the job's in this task whose responses are still to come
+    left: int = 0  # the job's items in this task that have no response yet
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -131,13 +131,13 @@ LAYERS_RUN, LAYERS_SHARED = "layers.run", "layers.shared"
 class Outcome:
     """The end of one job: nothing, or the failure; worker, how long each stage took, and on which weights."""
 
-    number: int  # of the candidate
-    split: Split  # which items were asked
+    number: int  # number of the candidate
+    split: Split  # the split of the items
     failure: Failure | None = None  # None: every item was answered
     worker: str = ""  # its name
-    seconds: float = 0.0  # that it took, loading left out
+    seconds: float = 0.0  # duration, without loading
     stages: Mapping[str, float] = field(default_factory=dict)  # see `timed` and `layer_evaluations`
-    fingerprint: str = ""  # of the weights that were scored, see weights.fingerprint
+    fingerprint: str = ""  # fingerprint of the scored weights, see weights.fingerprint
 
     @property
     def timed(self) -> dict[str, float]:
@@ -169,4 +169,5 @@ class Evaluation:
         if self.failure is not None or any(objective.name not in self.scores for objective in objectives):
             return None
         values = tuple(objective.fitness(self.scores[objective.name].value) for objective in objectives)
+        # NaN cannot be ranked: it counts as a failure
         return values if all(math.isfinite(value) for value in values) else None

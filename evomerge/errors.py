@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class EvomergeError(Exception):
-    """Everything that evomerge raises on purpose."""
+    """Base of all exceptions that evomerge raises."""
 
 
 class InputError(EvomergeError, ValueError):
@@ -84,6 +84,7 @@ def out_of_memory(error: BaseException | str) -> bool:
         return any(words in error.lower() for words in _MEMORY)
     if isinstance(error, MemoryError):
         return True
+    # torch has no type of its own on the CPU
     return isinstance(error, (RuntimeError, InfrastructureError)) and out_of_memory(str(error))
 
 
@@ -94,5 +95,5 @@ def near(name: str, known: Iterable[str]) -> str:
     'Near: ties. Known: linear, ties.'
     """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)  # 0.5 still finds a word with its middle missing
     return (f"Near: {', '.join(close)}. " if close else "") + f"Known: {', '.join(names)}."

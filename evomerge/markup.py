@@ -1,4 +1,4 @@
-"""HTML and SVG as text, escaped by construction: what is not marked as markup becomes harmless text."""
+"""HTML and SVG as text, escaped by construction: everything that is not `Html` is escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Attributes = Mapping[str, object]
 
 
 class Html(str):
-    """Text that is markup already. Only `element`, `joined` and literals of this package make it."""
+    """Markup that needs no escaping. Only `element`, `joined` and literals of this package make it."""
 
     __slots__ = ()
 
@@ -58,8 +58,8 @@ def table(
     """
     right = set(numeric)
 
-    def kind(place: int) -> Attributes:
-        return {"class": "n"} if place in right else {}
+    def kind(position: int) -> Attributes:
+        return {"class": "n"} if position in right else {}
 
     titles = [element("th", {"scope": "col", **kind(i)}, cell) for i, cell in enumerate(head)]
     body = [
@@ -104,8 +104,8 @@ def tree(node: Any) -> Html:
 
 def strip(values: Sequence[float], width: int = 80, height: int = 16) -> Html:
     """Return numbers as a row of bars on one scale from 0 (or the lowest) to the highest, without any script."""
-    low, high = min(0.0, *values), max(0.0, *values)
-    span, step = (high - low) or 1.0, width / len(values)
+    low, high = min(0.0, *values), max(0.0, *values)  # 0 is on the scale, so that bars can be compared
+    span, step = (high - low) or 1.0, width / len(values)  # all zeros: no bar, and no division by zero
     bars = [
         element(
             "rect",
@@ -132,7 +132,7 @@ def number(value: float, digits: int = 2) -> str:
     ('3', '0.12', '0')
     """
     text = f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
-    return "0" if text in ("-0", "") else text
+    return "0" if text in ("-0", "") else text  # -0.001 rounds to '-0'
 
 
 def _attribute(key: str, value: object) -> str:

@@ -1,6 +1,6 @@
-"""One scalarisation: how several objectives become the number that controllers, races and reports rank by.
+"""The scalarised objective: a weighted mean of fitness, by which controllers, races and reports rank.
 
-The number is the weighted mean of fitness. A size of the model (layers, parameters, seconds) has units of its own: it
+A size of the model (layers, parameters, seconds) has units of its own: it
 counts with the weight that the search file gives it, which states what a layer or a second is worth in units of the
 scores, and is left out everywhere where the file gives none.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.candidate import Objective
-from evomerge.metrics import is_size
+from evomerge.metric_kinds import is_size
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Objectives:
     @property
     def scalarisation(self) -> Scalarisation:
         """The weighted mean of these objectives; of equal weights where all weights are 0, as of sizes alone."""
-        relative = tuple(objective.weight for objective in self.entries)
+        relative = tuple(objective.weight for objective in self.entries)  # (m,)
         return Scalarisation(relative if any(relative) else (1.0,) * len(relative))
 
     def weights(self) -> np.ndarray:
@@ -58,7 +58,7 @@ class Objectives:
         return self.scalarisation.weights
 
     def scalarise(self, fitness: Sequence[float] | np.ndarray) -> float:
-        """Return the number that ranks a candidate: the weighted mean of its fitness (m,), higher is better."""
+        """Return the scalarised fitness: the weighted mean of a candidate's fitness (m,), higher is better."""
         return self.scalarisation.scalarise(fitness)
 
     def scores(self) -> list[Objective]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from evomerge.references import MODEL_KEYS, parse, plain_models
+from evomerge.model_reference import MODEL_KEYS, parse, plain_models
 from evomerge.tokenizer import TokenizerChoice, choice_of
 
 Scalar = bool | int | float | str
@@ -60,12 +60,12 @@ class Recipe:
     """
 
     method: str  # merge method, by its name in `merge.catalogue`
-    models: tuple[Source, ...] = ()  # the sources, where all layers share them
-    slices: tuple[Slice, ...] = ()  # or stretches of layers, each with its own
+    models: tuple[Source, ...] = ()  # the sources, where they are the same for all layers
+    slices: tuple[Slice, ...] = ()  # alternatively runs of layers, each with its own sources
     base: str | None = None  # the common ancestor; None where the method has none
-    parameters: Parameters = ()  # of the whole merge: (name, number or a list over depth)
-    dtype: str | None = None  # of the arithmetic's result; None: the base tensor's own
-    out_dtype: str | None = None  # of the written weights; None: dtype
+    parameters: Parameters = ()  # parameters of the whole merge: (name, number or a list over depth)
+    dtype: str | None = None  # dtype of the merged tensors; None: the base tensor's own
+    out_dtype: str | None = None  # dtype of the written weights; None: dtype
     tokenizer_source: str | None = None  # base, union, or a model of the merge: whose tokenizer the merged model has
     tokenizer: TokenizerChoice | None = None  # instead of tokenizer_source
     chat_template: str | None = None  # a template, or one of mergekit's words; None: the tokenizer's own
@@ -81,7 +81,7 @@ class Recipe:
 
     @property
     def tokenizer_choice(self) -> TokenizerChoice | None:
-        """The tokenizer asked for by `tokenizer` or `tokenizer_source`; None: the donor's, as it is."""
+        """The tokenizer chosen by `tokenizer` or `tokenizer_source`; None: the donor's, as it is."""
         return TokenizerChoice(self.tokenizer_source) if self.tokenizer_source is not None else self.tokenizer
 
     def with_revisions(self, revisions: Mapping[str, str]) -> Recipe:
@@ -102,7 +102,8 @@ class Recipe:
         document = _rename_models(self.to_mapping(), revisions)
         document.pop("revisions", None)
         for hop in document.get("route", ()):
-            hop[0] = revisions.get(hop[0], hop[0])
+            hop[0] = revisions.get(hop[0], hop[0])  # a route names its sources outside MODEL_KEYS
+        # canonical JSON: the digest must not depend on key order
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -167,16 +168,17 @@ def evaluate_setting(setting: Setting, tensor: str, t: float) -> Scalar | None:
     if isinstance(setting[0], Conditional):
         for condition in setting:
             assert isinstance(condition, Conditional)
+            # a substring, as in mergekit; no pattern
             if condition.filter in (None, "*") or str(condition.filter) in tensor:
                 return evaluate_setting(condition.value, tensor, t)
         return None
-    scaled = t * (len(setting) - 1)
+    scaled = t * (len(setting) - 1)  # index into the list, with a fraction between two entries
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in setting):
-        return setting[int(scaled)]
+        return setting[int(scaled)]  # rounds down: mergekit's rule for names
     below = int(scaled)
-    above = min(len(setting) - 1, below + 1)
-    share = scaled - below
-    return (1 - share) * setting[below] + share * setting[above]  # type: ignore[operator]
+    above = min(len(setting) - 1, below + 1)  # t = 1 is the last entry itself
+    fraction = scaled - below
+    return (1 - fraction) * setting[below] + fraction * setting[above]  # type: ignore[operator]
 
 
 def freeze_setting(value: Any) -> Setting:

@@ -15,9 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from evomerge.candidate import Objective
 from evomerge.errors import RunError
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.measures import Measure
-from evomerge.scoring.sanity_checks import SanityChecks
+from evomerge.scoring import ItemPlan, Measure, SanityChecks
 from evomerge.space import SearchSpace, build_space
 
 

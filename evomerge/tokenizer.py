@@ -11,10 +11,10 @@ UNION, BASE = "union", "base"
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Where the embedding of one token comes from in the models that lack it, or in all of them if `force`."""
+    """The source of a token's embedding in the models that lack the token, or in all of them if `force`."""
 
     token: str
-    model: str | None = None  # whose row is taken
+    model: str | None = None  # the model that gives the row
     like: str | int | None = None  # another token of that model, or its id; None: the token itself
     zero: bool = False  # a row of zeros instead
     force: bool = False
@@ -36,7 +36,7 @@ class TokenizerChoice:
 
     source: str  # 'base', 'union', or a model
     rows: tuple[TokenRow, ...] = ()
-    pad_to_multiple_of: int | None = None
+    pad_to_multiple_of: int | None = None  # None = None | rows of the embedding; unused rows are padding
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the choice in mergekit's form; `choice_of` turns it back."""
@@ -65,7 +65,7 @@ def problems_of(document: Any) -> list[tuple[tuple[str, ...], str]]:
     """Return what is wrong with the form of a `tokenizer` block: (place below the block, what was expected)."""
     if not isinstance(document, Mapping):
         return [((), f"must be {{source: base, union or a model}}, got {document!r}")]
-    known = ("source", "tokens", "pad_to_multiple_of")
+    known = ("source", "tokens", "pad_to_multiple_of")  # mergekit's keys
     found: list[tuple[tuple[str, ...], str]] = [
         ((str(key),), f"unknown key. Known: {', '.join(known)}.") for key in document if key not in known
     ]
@@ -108,7 +108,7 @@ def _row_problem(entry: Any) -> str | None:
     if source.get("kind") != "model_token" or not isinstance(source.get("model"), str):
         return wrong
     rest = {key: value for key, value in source.items() if key not in ("kind", "model") and value is not None}
-    types = {"token": str, "token_id": int}
+    types = {"token": str, "token_id": int}  # exactly one of the two names the row
     return None if len(rest) == 1 and all(isinstance(v, types.get(k, ())) for k, v in rest.items()) else wrong
 
 

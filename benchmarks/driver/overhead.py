@@ -27,12 +27,11 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Evaluation, Job, Objective, Outcome, Response, Score
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
-from evomerge.pool.protocol import Pool
-from evomerge.pool.runner import LocalPool, SafeEvaluator
-from evomerge.scoring.synthetic import synthetic_recipe
+from evomerge.scoring._synthetic import synthetic_recipe
+from evomerge.workers import LocalPool, Pool
+from evomerge.workers._runner import SafeEvaluator
 
 TASKS = ("add", "sort")
 GENES = 24

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.irt.bank import Bank
-from evomerge.irt.judge import best_result, cross_validate, estimate_each, variants
-from evomerge.irt.readings import MIXTURES, mix
-from evomerge.irt.table import ResponseTable
-from evomerge.irt.uncertainty import conformal_factor, interval
+from evomerge.irt import Bank, ResponseTable, conformal_factor, cross_validate, interval, mix
+from evomerge.irt._cross_validation import best_result, estimate_each, variants
+from evomerge.irt._estimators import MIXTURES
 
 
 def measure(bank: Bank, answers: ResponseTable, n: int, methods: Sequence[str], seed: int) -> dict[str, dict]:

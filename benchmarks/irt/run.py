@@ -27,9 +27,9 @@ from tables import (  # noqa: E402
     take,
 )
 
-from evomerge.irt.replay import calibrate, estimate  # noqa: E402
-from evomerge.irt.table import ResponseTable  # noqa: E402
-from evomerge.irt.table_files import read_parents, read_table  # noqa: E402
+from evomerge.irt import ResponseTable, estimate, read_table  # noqa: E402
+from evomerge.irt._backtest import calibrate  # noqa: E402
+from evomerge.irt._table_files import read_parents  # noqa: E402
 
 STATIC_METHODS = ("raw", "anchor", "p-irt", "gp-irt", "difference", "linear", "adaptive", "auto")
 FEW = (3, 4, 5, 6, 8)

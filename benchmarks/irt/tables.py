@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.irt.table import ResponseTable
-from evomerge.irt.table_files import read_table
+from evomerge.irt import ResponseTable, read_table
 
 ITEMS = (10, 20, 50, 100)
 # Best static row and best adaptive (CAT) row of BASELINE.md at each number of items, mean absolute error in points.

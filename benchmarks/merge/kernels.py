@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from evomerge.merge import kernels, thresholds
-from evomerge.merge.catalogue import merge
+from evomerge.merge import merge
+from evomerge.merge.kernels import _thresholds as thresholds
+from evomerge.merge.kernels import _torch_loops as kernels
 
 
 def seconds(

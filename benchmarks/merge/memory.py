@@ -16,8 +16,8 @@ import made
 import torch
 from exports import memory
 
+from evomerge.engine import Resident
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.resident import Resident
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
 

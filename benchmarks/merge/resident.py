@@ -21,10 +21,10 @@ from pathlib import Path
 import made
 import torch
 
-from evomerge.merge import native
+from evomerge.engine import Resident
+from evomerge.engine import _parallel as crew
+from evomerge.merge.kernels import _dispatch as native
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights import crew
-from evomerge.weights.resident import Resident
 
 READ = {"linear": 3, "slerp": 2}  # tensors read per tensor written; others read the base too
 

@@ -28,11 +28,9 @@ from typing import Any
 import made
 import torch
 
+from evomerge.engine import Resident
 from evomerge.recipe import recipe_from_mapping
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
-from evomerge.weights.resident import Resident
+from evomerge.scoring import ModelScorer, TaskSet, TaskSettings
 
 TASK = """
 task: choices{number}

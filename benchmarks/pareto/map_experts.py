@@ -17,13 +17,13 @@ import numpy as np
 
 from benchmarks.pareto.map_front import EVALUATIONS, searched
 from evomerge.candidate import Answers, Candidate, Job, Response
-from evomerge.controllers.quadratic_front import fits_to
-from evomerge.pareto.amortized import describe, predicted_front
-from evomerge.pareto.belief import check_front
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.results.evaluations import evaluation_of
-from evomerge.run.preparation import prepare
-from evomerge.searchfile import load_search_file
+from evomerge.commands._prepare import prepare
+from evomerge.config import load_search_file
+from evomerge.controllers._quadratic_front import fits_to
+from evomerge.pareto import hypervolume
+from evomerge.runs import evaluation_of
+from evomerge.surrogates import check_front, predicted_front
+from evomerge.surrogates._predicted_front import describe
 
 FILE = Path(__file__).with_name("map_experts.yaml")
 OTHERS = ("sobol", "nsga-ii", "tpe", "cma-es")

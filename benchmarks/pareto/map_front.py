@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.quadratic_front import fits_to
-from evomerge.controllers.registry import build
-from evomerge.pareto.amortized import describe, predicted_front
-from evomerge.pareto.belief import check_front, doubts
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.controllers import SearchProblem, build
+from evomerge.controllers._quadratic_front import fits_to
+from evomerge.pareto import hypervolume
+from evomerge.surrogates import check_front, predicted_front, reliability_warnings
+from evomerge.surrogates._predicted_front import describe
 
 Scores = Callable[[np.ndarray], np.ndarray]  # points (n, d) -> scores (n, m)
 EVALUATIONS, LARGE, FRONT = 40, 2000, 500
@@ -108,7 +107,7 @@ def one(world: str, experts: int, seed: int) -> dict[str, Any]:
         "coverage": None if believed is None else float(believed.coverage.mean()),
         "bias": None if believed is None else float(believed.bias.mean()),
         "loo_r2": [float(fit.diagnostics.loo_r2) for fit in fits],
-        "doubts": doubts(fits, front),
+        "doubts": reliability_warnings(fits, front),
         "ask_seconds": seconds,
     }
     for other in OTHERS:

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import yaml
 
 import evomerge
-from evomerge.results import Run
-from evomerge.scoring.comparison import Difference, paired_difference
+from evomerge.runs import Run
+from evomerge.scoring import Difference, paired_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERTS = ("add", "sort", "reverse", "spell")

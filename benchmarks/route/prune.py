@@ -26,15 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from evomerge.candidate import Answers, Candidate, Job
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pool.worker import WorkerSpec
-from evomerge.scoring.estimate import metric_key
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import split
-from evomerge.scoring.settings import TaskSettings
+from evomerge.controllers import SearchProblem, build
+from evomerge.pareto import hypervolume
+from evomerge.scoring import TaskSet, TaskSettings, metric_key, split
 from evomerge.space import SearchSpace, build_space
+from evomerge.workers import WorkerSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS, FEWEST = 8, 3

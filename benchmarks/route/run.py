@@ -35,10 +35,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "merge"))
 import made
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.pool.worker import Worker, WorkerSpec
+from evomerge.engine import Resident
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.weights.resident import Resident
+from evomerge.scoring import TaskSet, TaskSettings
+from evomerge.workers import WorkerSpec
+from evomerge.workers._worker import Worker
 
 Hop = tuple[str, int, float]
 Route = tuple[Hop, ...]

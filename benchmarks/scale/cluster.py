@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.scale.world import Shares, World
 from evomerge.candidate import Answers, Failure, Job, Outcome, Response
-from evomerge.pool.cluster import (
+from evomerge.workers._cluster import (
     JobStarted,
     Metric,
     ModelsLoaded,

@@ -20,9 +20,8 @@ import numpy as np
 from benchmarks.scale.simulate import GENES, ITEMS, TASKS
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Outcome, Response
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
-from evomerge.scoring.synthetic import synthetic_recipe
+from evomerge.controllers import SearchProblem, build
+from evomerge.scoring._synthetic import synthetic_recipe
 
 
 def spread(values: list[float], unit: float = 1e3) -> str:

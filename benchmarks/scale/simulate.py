@@ -33,15 +33,14 @@ from benchmarks.scale.cluster import Killed, SimulatedCluster
 from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, SearchProblem
-from evomerge.controllers.registry import build, controller_info
+from evomerge.controllers import Controller, SearchProblem, build, controller_info
 from evomerge.loop import Budget, Rules, replay, run_search
-from evomerge.pool.cluster import Resources
-from evomerge.pool.protocol import Arrival, PoolEvent, Retry
-from evomerge.pool.scheduler import Scheduler
-from evomerge.pool.worker_set import PoolSize
 from evomerge.recipe import Recipe
-from evomerge.scoring.synthetic import synthetic_recipe
+from evomerge.scoring._synthetic import synthetic_recipe
+from evomerge.workers import Arrival, PoolEvent, Retry
+from evomerge.workers._cluster import Resources
+from evomerge.workers._scheduler import Scheduler
+from evomerge.workers._worker_set import PoolSize
 
 TASKS = ("add", "sort", "reverse", "spell")
 ITEMS = 25  # per task

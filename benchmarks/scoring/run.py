@@ -38,10 +38,9 @@ from lm_eval import evaluate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from evomerge.scoring import harness
-from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import ModelScorer, TaskSettings
+from evomerge.scoring.batched._likelihood import PackedBatches
+from evomerge.scoring.lm_eval import _adapter as harness
 from tests.scoring.worlds import make_model, make_tokenizer
 
 SEED = 0

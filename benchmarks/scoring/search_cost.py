@@ -22,7 +22,7 @@ from scipy import stats  # noqa: E402
 
 import evomerge  # noqa: E402
 from evomerge.archive import Archive  # noqa: E402
-from evomerge.results import Run, open_run  # noqa: E402
+from evomerge.runs import Run, open_run  # noqa: E402
 
 TASKS = ("add", "sort", "reverse")
 ITEMS = 100

@@ -23,11 +23,10 @@ from scipy import stats
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, Rules, run_search
-from evomerge.scoring.estimate import estimate
-from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, synthetic_recipe
+from evomerge.scoring import estimate
+from evomerge.scoring._synthetic import SyntheticEvaluator, SyntheticSpec, synthetic_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from virtual import VirtualPool, four_fold

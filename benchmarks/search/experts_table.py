@@ -61,8 +61,8 @@ def grid() -> np.ndarray:
 def fill(part: int, parts: int, minutes: float) -> int:
     """Answer the rows of one part that are still unknown; return how many are left."""
     from evomerge.candidate import Answers, Candidate, Job, Outcome
-    from evomerge.run.preparation import prepare
-    from evomerge.searchfile import load_search_file
+    from evomerge.commands._prepare import prepare
+    from evomerge.config import load_search_file
 
     preparation = prepare(load_search_file(HERE / "experts.yaml"))
     tasks = tuple(preparation.plan.search)
@@ -88,8 +88,8 @@ def fill(part: int, parts: int, minutes: float) -> int:
 
 def pack(parts: int) -> None:
     """Write the table of complete scratch files."""
-    from evomerge.run.preparation import prepare
-    from evomerge.searchfile import load_search_file
+    from evomerge.commands._prepare import prepare
+    from evomerge.config import load_search_file
 
     tasks = tuple(prepare(load_search_file(HERE / "experts.yaml")).plan.search)
     whole = np.full((len(grid()), len(tasks), 2 * HELD_OUT), UNKNOWN, dtype=np.uint8)
@@ -118,7 +118,7 @@ def _scratch(part: int, parts: int, rows: int, tasks: int, width: int) -> Any:
 
 
 def _bits(result: Any, items: tuple[str, ...], preparation: Any) -> np.ndarray:
-    from evomerge.scoring.estimate import values_of
+    from evomerge.scoring import values_of
 
     objective = next(one for one in preparation.objectives if one.task == result.task)
     values = values_of(result.responses, objective)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import CONTROLLERS, build
+from evomerge.controllers import CONTROLLERS, SearchProblem, build
 from evomerge.errors import ExtraMissing
 
 Evaluate = Callable[[np.ndarray], np.ndarray]  # genotype (d,) -> fitness (m,), maximised

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from scipy.special import expit
 
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 
 sys.path.insert(0, str(Path(__file__).parent))
 from experts_table import GENES, ExpertsTable
@@ -117,8 +117,8 @@ class LiveExperts:
     quick = False
 
     def __init__(self, name: str, seed: int) -> None:
-        from evomerge.run.preparation import prepare
-        from evomerge.searchfile import load_search_file
+        from evomerge.commands._prepare import prepare
+        from evomerge.config import load_search_file
 
         self.name = name
         file, self.reference = LIVE[name]
@@ -139,7 +139,7 @@ class LiveExperts:
 
     def _answered(self, genotype: np.ndarray, split: Literal["search", "holdout"]) -> np.ndarray:
         from evomerge.candidate import Answers, Candidate, Job
-        from evomerge.scoring.estimate import values_of
+        from evomerge.scoring import values_of
 
         key = (split, np.ascontiguousarray(genotype, dtype=float).tobytes())
         if key not in self._known:

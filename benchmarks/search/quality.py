@@ -23,10 +23,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from evomerge.controllers.auto import choose
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.controllers import SearchProblem, choose
+from evomerge.pareto import hypervolume, non_dominated
 
 sys.path.insert(0, str(Path(__file__).parent))
 import methods

@@ -22,11 +22,10 @@ from scipy import stats
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Job
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, Racing, Rules, run_search
 from evomerge.recipe import passthrough
-from evomerge.scoring.synthetic import SyntheticEvaluator
+from evomerge.scoring._synthetic import SyntheticEvaluator
 
 sys.path.insert(0, str(Path(__file__).parent))
 from asynchronous import GENES, OBJECTIVES, TASKS, Space, landscape, mean_fitness

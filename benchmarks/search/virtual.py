@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.protocol import EvaluatorSpec
-from evomerge.pool.runner import SafeEvaluator
+from evomerge.workers._pool_protocol import EvaluatorSpec
+from evomerge.workers._runner import SafeEvaluator
 
 Duration = Callable[[Job], float]  # virtual seconds
 

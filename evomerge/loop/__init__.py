@@ -1,10 +1,20 @@
-"""The search loop, from the controller's proposals to its observations; it resumes after an end of any kind."""
+"""The search loop: ask, record, dispatch, collect, record, tell, until there is a reason to stop.
 
-from evomerge.loop.budget import Budget, BudgetMeter, Reserve, StopReason
-from evomerge.loop.dispatcher import Dispatcher, Items, Plan
-from evomerge.loop.loop import Progress, Rules, Space, evaluate, run_search
-from evomerge.loop.racing import Fitness, Racing
-from evomerge.loop.replay import replay
+The tell queue fixes the order of results, racing decides who answers more items, replay resumes from the archive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge._facade import lazy_names
+
+if TYPE_CHECKING:
+    from evomerge.loop._budget import Budget, BudgetMeter, Reserve, StopReason
+    from evomerge.loop._dispatcher import Dispatcher, Items, Plan
+    from evomerge.loop._racing import Fitness, Racing
+    from evomerge.loop._replay import replay
+    from evomerge.loop._search_loop import Progress, Rules, Space, evaluate, run_search
 
 __all__ = [
     "Budget",
@@ -23,3 +33,5 @@ __all__ = [
     "replay",
     "run_search",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -15,7 +15,7 @@ from evomerge.archive import FILE_NAME, Archive
 from evomerge.candidate import Answers, Candidate, Failure, Outcome, Response
 from evomerge.errors import RunError
 from evomerge.recipe import Conditional, Recipe, Source, passthrough
-from evomerge.scoring.synthetic import synthetic_recipe
+from evomerge.scoring._synthetic import synthetic_recipe
 
 AWKWARD = (0.1 + 0.2, 1 / 3, 5e-324, 1.0 - 2**-53, 0.0, 1.0)  # floats that lose bits when written shortly
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.archive import Archive
-from evomerge.archive.schema import on_network
+from evomerge.archive import Archive, on_network
 from evomerge.candidate import Answers, Response
 from evomerge.errors import RunError
 from tests.archive.test_archive import candidate, filled

@@ -9,11 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from evomerge.archive import FILE_NAME, Archive
-from evomerge.archive.mirror import Beside, Keeper, Mirror, mirror_of, restore
-from evomerge.archive.snapshot import last_event, snapshot
+from evomerge.archive import FILE_NAME, Archive, Beside, Keeper, Mirror, mirror_of, restore
+from evomerge.archive._snapshot import last_event, snapshot
+from evomerge.commands._execution import kept, reopened
 from evomerge.errors import InputError, RunError
-from evomerge.run.places import kept, reopened
 from tests.archive.test_archive import filled
 from tests.clock import BACKSTOP
 from tests.search.conftest import folder

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.archive import FILE_NAME, Archive
-from evomerge.archive.mirror import BACKUP_NAMES, Beside, Mirror
-from evomerge.archive.recovery import Restored, restore_newest
+from evomerge.archive import FILE_NAME, Archive, Beside, Mirror, restore_newest
+from evomerge.archive._backup import BACKUP_NAMES
+from evomerge.archive._recovery import Restored
+from evomerge.commands._execution import reopened
 from evomerge.errors import RunError
-from evomerge.run.places import reopened
 from tests.pool.fakes import ShuffledPool
 from tests.search.conftest import folder
 from tests.search.world import World, trace

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evomerge.pool.ray_pool import start_ray_pool
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers import start_ray_pool
 from tests.search.world import OPTIMA, PARENTS, World
 
 

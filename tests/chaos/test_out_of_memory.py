@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import pytest
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.protocol import Evaluator
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers._pool_protocol import Evaluator
 from tests.pool.test_pools import OPTIMA, expected, run_all
 
 pytest.importorskip("ray")
-from evomerge.pool.private_ray import PrivateRay, quiet_ray
-from evomerge.pool.ray_pool import start_ray_pool
+from evomerge.workers import start_ray_pool
+from evomerge.workers.ray._local_cluster import PrivateRay, quiet_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 

@@ -131,7 +131,7 @@ def test_export_as_mergekit_and_recipe(capsys: pytest.CaptureFixture[str], folde
     import yaml
 
     from evomerge import open_run
-    from evomerge.searchfile import load_recipe
+    from evomerge.config import load_recipe
 
     status, out, _ = run(capsys, "export", folder, "--to", "-", "--as", "mergekit")
     assert status == 0
@@ -161,7 +161,7 @@ def test_a_taken_run_folder_is_refused_with_the_command_to_type(
 
 
 def test_convert_writes_a_search_file_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from evomerge.searchfile import load_search_file
+    from evomerge.config import load_search_file
 
     evolve = tmp_path / "evolve.yaml"
     evolve.write_text(

@@ -13,8 +13,9 @@ import pytest
 
 import evomerge
 from evomerge.cli import build_parser
-from evomerge.cli.options import given
-from evomerge.run.options import ResumeOptions, SearchOptions, SubmitOptions, command_line
+from evomerge.cli._argparse_options import given
+from evomerge.commands import ResumeOptions, SearchOptions, SubmitOptions
+from evomerge.commands._search_options import command_line
 
 ROOT = Path(__file__).parents[2]
 # Options that only the command line has: in Python they are another call or another argument.

@@ -14,12 +14,11 @@ import pytest
 import yaml
 
 from evomerge.cli import build_parser, main
+from evomerge.commands import check
+from evomerge.config import METHODS, Draft, draft_text, load_search_file, search_file_schema
+from evomerge.config._grammar import Flag
+from evomerge.config._json_schema import schema_of
 from evomerge.errors import InputError
-from evomerge.run.check import check
-from evomerge.searchfile import load_search_file
-from evomerge.searchfile.draft import METHODS, Draft, draft_text
-from evomerge.searchfile.grammar import Flag
-from evomerge.searchfile.schema import schema_of, search_file_schema
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))

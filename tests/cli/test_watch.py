@@ -12,8 +12,8 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.cli import main
-from evomerge.cli.watch import seconds_left, status_line, watch
-from evomerge.results import open_run
+from evomerge.cli._watch import seconds_left, status_line, watch
+from evomerge.runs import open_run
 from tests.clock import BACKSTOP
 from tests.run.made import make_run
 
@@ -102,7 +102,7 @@ def test_a_status_without_a_best_is_a_line_too() -> None:
 def test_a_watcher_in_a_process_of_its_own_ends_with_the_run(folder: str) -> None:
     root = str(Path(__file__).parents[2])
     with Archive.open(folder, read_only=False):
-        code = f"import sys; sys.path.insert(0, {root!r}); from evomerge.cli.watch import watch; "
+        code = f"import sys; sys.path.insert(0, {root!r}); from evomerge.cli._watch import watch; "
         code += f"watch({folder!r}, seconds=0.05)"
         watcher = Popen([sys.executable, "-c", code], stdout=PIPE, text=True)
         assert watcher.stdout is not None

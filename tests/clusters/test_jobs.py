@@ -17,7 +17,7 @@ import pytest
 
 from evomerge import search as evomerge_search
 from evomerge.errors import EvomergeError
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from tests.clock import BACKSTOP
 from tests.end_to_end.conftest import EXPERTS, TASKS, command, environment, evomerge
 

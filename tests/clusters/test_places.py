@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from evomerge.cli import build_parser
-from evomerge.searchfile.cluster_file import load_cluster_file
+from evomerge.config import load_cluster_file
 from tests.clock import BACKSTOP
 
 ROOT = Path(__file__).parent.parent.parent
@@ -114,7 +114,7 @@ def test_entrypoints_are_commands_of_this_version() -> None:
 
 
 def test_the_example_in_the_manifest_is_a_search_file(tmp_path: Path) -> None:
-    from evomerge.searchfile import load_search_file
+    from evomerge.config import load_search_file
 
     config, _ = documents("kuberay.yaml")
     (tmp_path / "search.yaml").write_text(config["data"]["search.yaml"])

@@ -11,12 +11,11 @@ import pytest
 import yaml
 
 from evomerge.cli import main
+from evomerge.commands import SubmitOptions, parcel, run_of_file, search
+from evomerge.commands._submit import search_command
+from evomerge.commands._upload_bundle import MOST_BYTES, pack
+from evomerge.config import ClusterFile, load_cluster_file
 from evomerge.errors import InputError, RunError, SearchFileError
-from evomerge.run.options import SubmitOptions
-from evomerge.run.session import run_of_file, search
-from evomerge.run.submit import parcel, search_command
-from evomerge.run.upload_bundle import MOST_BYTES, pack
-from evomerge.searchfile.cluster_file import ClusterFile, load_cluster_file
 from tests.clusters.test_places import CLUSTERS, SCHEMA, understood
 from tests.end_to_end.conftest import EXPERTS, TASKS
 

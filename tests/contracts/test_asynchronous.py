@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from evomerge.controllers.protocol import Controller, CountsUpdates, NoiseAware, SearchProblem, tell
-from evomerge.controllers.registry import AUTO, CONTROLLERS, build
+from evomerge.controllers import AUTO, CONTROLLERS, Controller, CountsUpdates, SearchProblem, build, tell
+from evomerge.controllers._protocol import NoiseAware
 from evomerge.errors import InputError
 from tests.contracts.test_controllers import OPTIONS, SOUPS, sphere
 

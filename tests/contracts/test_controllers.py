@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from evomerge.controllers.model_weights import ModelWeights
-from evomerge.controllers.protocol import Controller, SearchProblem
-from evomerge.controllers.registry import AUTO, CONTROLLERS, build
+from evomerge.controllers import AUTO, CONTROLLERS, Controller, SearchProblem, build
+from evomerge.controllers._model_weights import ModelWeights
 from evomerge.errors import InputError
 
 NAMES = sorted(CONTROLLERS)

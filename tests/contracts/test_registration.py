@@ -13,16 +13,16 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Response
-from evomerge.controllers.proposals import Proposals
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import CONTROLLERS, ControllerInfo, register_controller
+from evomerge.config import load_search_file, search_file_schema
+from evomerge.config._reference import markdown
+from evomerge.controllers import CONTROLLERS, SearchProblem
+from evomerge.controllers._proposals import Proposals
+from evomerge.controllers._registry import ControllerInfo, register_controller
 from evomerge.errors import InputError, SearchFileError
-from evomerge.metrics import METRICS, MetricInfo, register_metric
-from evomerge.options import option
-from evomerge.scoring.measures import Measure, ModelInterface
-from evomerge.searchfile import load_search_file
-from evomerge.searchfile.reference import markdown
-from evomerge.searchfile.schema import search_file_schema
+from evomerge.metric_kinds import METRICS, MetricInfo, register_metric
+from evomerge.option_fields import option
+from evomerge.scoring import Measure
+from evomerge.scoring.metrics._metric import ModelInterface
 
 EXPERTS = Path(__file__).parent.parent.parent / "examples" / "experts"
 

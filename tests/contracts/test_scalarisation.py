@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Evaluation, Objective, Score
-from evomerge.controllers.cma_es import CmaEs
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
+from evomerge.controllers._cma_es import CmaEs
 from evomerge.objectives import Objectives
-from evomerge.results.evaluations import best_number
-from evomerge.scoring.measures import Measure
+from evomerge.runs import best_number
+from evomerge.scoring import Measure
 
 TASK = Objective("left", "left", "acc")
 ROWS = {0: (0.80, 24.0), 1: (0.20, 22.0)}  # accuracy, layers

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.auto import choose
-from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
-from evomerge.controllers.registry import build, warm_starting
+from evomerge.controllers import SearchProblem, WarmStartPoint, build, choose, warm_starting
 from evomerge.errors import InputError
 from tests.contracts.test_controllers import drive, sphere
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.proposals import MISSED, Proposals
-from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
-from evomerge.controllers.registry import build
-from evomerge.pareto.constraints import Bounds
+from evomerge.controllers import SearchProblem, WarmStartPoint, build
+from evomerge.controllers._proposals import MISSED, Proposals
+from evomerge.pareto import Bounds
 from tests.contracts.test_controllers import OPTIONS, drive
 
 # The first objective rises with the first gene, the second falls with it; the second must be 0.8, so the gene 0.2.

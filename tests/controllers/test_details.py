@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from evomerge.controllers.cma_es import AsynchronousCmaEs, CmaEs, cma_es
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import CONTROLLERS, CmaEsOptions, build, controller_info
+from evomerge.controllers import CONTROLLERS, SearchProblem, build, controller_info
+from evomerge.controllers._cma_es import AsynchronousCmaEs, CmaEs, cma_es
+from evomerge.controllers._registry import CmaEsOptions
 from evomerge.errors import InputError
-from evomerge.options import options_of
+from evomerge.option_fields import options_of
 from tests.contracts.test_controllers import drive, sphere
 
 
@@ -172,8 +172,8 @@ def test_weights_must_fit_the_objectives() -> None:
 def test_designs_need_no_outside_library() -> None:
     """A driver with Sobol points imports neither cma nor optuna nor torch."""
     code = (
-        "import sys; from evomerge.controllers.registry import build\n"
-        "from evomerge.controllers.protocol import SearchProblem\n"
+        "import sys; from evomerge.controllers import build\n"
+        "from evomerge.controllers import SearchProblem\n"
         "[build(name, SearchProblem(2)).ask() for name in ('random', 'sobol', 'latin')]\n"
         "print(sorted({'cma', 'optuna', 'torch', 'ray'} & set(sys.modules)))"
     )

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.gaussian_front import design_points, improving
-from evomerge.controllers.protocol import Replayable, SearchProblem, WarmStartPoint
-from evomerge.controllers.registry import build
+from evomerge.controllers import Replayable, SearchProblem, WarmStartPoint, build
+from evomerge.controllers._nehvi import design_points, improving
 from evomerge.errors import InputError
-from evomerge.pareto.acquisition import by_drawn_volume
-from evomerge.pareto.constraints import Bounds
-from evomerge.pareto.gaussian_process import fit_process
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import Bounds, hypervolume
+from evomerge.surrogates import by_drawn_volume, fit_process
 from tests.contracts.test_controllers import drive
 
 BEST = np.array([[0.2, 0.3, 0.8, 0.4], [0.8, 0.4, 0.3, 0.6]])  # of two objectives
@@ -97,7 +94,7 @@ def test_a_repeated_search_goes_on_like_the_first_without_computing_its_proposal
             observed += 1
     observed = 0
     with monkeypatch.context() as patch:
-        patch.setattr("evomerge.controllers.gaussian_front.improving", None)  # to call it would be an error
+        patch.setattr("evomerge.controllers._nehvi.improving", None)  # to call it would be an error
         for batch in batches:
             assert isinstance(second, Replayable)
             assert second.repeat(batch)

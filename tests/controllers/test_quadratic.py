@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.model_weights import ModelWeights
-from evomerge.controllers.protocol import SearchProblem, WarmStartPoint
-from evomerge.controllers.quadratic_front import design_size, fits_to
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, WarmStartPoint, build
+from evomerge.controllers._model_weights import ModelWeights
+from evomerge.controllers._quadratic_front import design_size, fits_to
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 from tests.contracts.test_controllers import drive
 
 BEST = np.array([[0.2, 0.3, 0.8], [0.8, 0.4, 0.3]])  # of two objectives

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.cma_es import AsynchronousCmaEs, CmaEs, cma_es
-from evomerge.controllers.protocol import Recommender, SearchProblem
-from evomerge.controllers.registry import CmaEsOptions
+from evomerge.controllers import Recommender, SearchProblem
+from evomerge.controllers._cma_es import AsynchronousCmaEs, CmaEs, cma_es
+from evomerge.controllers._registry import CmaEsOptions
 
 OPTIMUM = np.array([0.35, 0.6, 0.5, 0.4, 0.55, 0.45])
 GENERATIONS, POPULATION = 12, 10

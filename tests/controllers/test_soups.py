@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evomerge.controllers.model_weights import ModelWeights, model_weights_of
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
+from evomerge.controllers._model_weights import ModelWeights, model_weights_of
 from evomerge.errors import InputError
-from evomerge.space.genes import Gene
+from evomerge.space import Gene
 from tests.contracts.test_controllers import drive
 
 

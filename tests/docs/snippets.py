@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from evomerge.cli import build_parser, main
-from evomerge.searchfile import load_search_file
+from evomerge.config import load_search_file
 
 # Why a snippet is not run: what follows `<!-- not run:` before its fence.
 REASONS = {
@@ -117,7 +117,7 @@ def _yaml(text: str, workspace: Path) -> str:
     value = yaml.safe_load(text)
     name = _FILE.match(text.splitlines()[0])
     if name is None:
-        from evomerge.searchfile.schema import search_file_schema
+        from evomerge.config import search_file_schema
 
         known = search_file_schema()["properties"]
         assert set(value) <= set(known), f"no key of a search file: {set(value) - set(known)}"

@@ -13,12 +13,12 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.controllers.registry import CONTROLLERS
-from evomerge.merge.catalogue import CATALOGUE
-from evomerge.metrics import METRICS
-from evomerge.results.columns import FRAMES
-from evomerge.searchfile.reference import markdown
-from evomerge.searchfile.sections import search_file_section
+from evomerge.config._reference import markdown
+from evomerge.config._sections import search_file_section
+from evomerge.controllers import CONTROLLERS
+from evomerge.merge import CATALOGUE
+from evomerge.metric_kinds import METRICS
+from evomerge.runs._columns import FRAMES
 from tests.docs.snippets import REASONS, commands, parses, run, snippets
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_the_site_builds_with_warnings_as_errors(tmp_path: Path) -> None:
     assert "WARNING" not in built.stderr
     site = tmp_path / "site"
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert "evomerge.results.Run" in text
+    assert "evomerge.runs.Run" in text
     assert "Return one row per candidate" in text  # a docstring of a method
     assert "&gt;&gt;&gt; run = open_run" in re.sub(r"<[^>]*>", "", text)  # a doctest is code, no quotation
     assert "cma-es" in (site / "reference" / "search_file.html").read_text(encoding="utf-8")

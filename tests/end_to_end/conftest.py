@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.controllers.registry import controller_info
+from evomerge.controllers import controller_info
 from tests.clock import BACKSTOP
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.archive import Archive
 from evomerge.cli import main
-from evomerge.irt.replay import calibrate
-from evomerge.irt.table import ResponseTable
-from evomerge.results import open_run
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.settings import TaskSettings
+from evomerge.irt import ResponseTable
+from evomerge.irt._backtest import calibrate
+from evomerge.runs import open_run
+from evomerge.scoring import TaskSet, TaskSettings
 from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model
 

@@ -9,7 +9,7 @@ import pytest
 import evomerge
 from evomerge.archive import Archive
 from evomerge.cli import main
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from tests.end_to_end.conftest import EXPERTS, TASKS
 
 SEARCH = """

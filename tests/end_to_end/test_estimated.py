@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.cli import main
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from tests.end_to_end.conftest import search_text
 
 pytestmark = pytest.mark.slow

@@ -8,11 +8,9 @@ import pytest
 import yaml
 
 import evomerge
+from evomerge.commands import check, replay, score
 from evomerge.errors import SearchFileError
-from evomerge.results import Run, open_run
-from evomerge.results.fronts import front_mapping
-from evomerge.run.check import check
-from evomerge.run.verbs import replay, score
+from evomerge.runs import Run, front_mapping, open_run
 from tests.end_to_end.conftest import EXPERTS, TASKS
 from tests.pico import make_model
 

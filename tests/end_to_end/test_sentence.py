@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evomerge import resume, score, search
-from evomerge.results import open_run
+from evomerge.runs import open_run
 from tests.clock import BACKSTOP
 from tests.end_to_end.conftest import EXPERTS, TASKS, command, environment, evomerge, search_text
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from evomerge.cli import main
+from evomerge.commands import calibrate
 from evomerge.errors import InputError
-from evomerge.irt.bank_files import read_bank
-from evomerge.results import open_run
-from evomerge.results.response_table import response_table
-from evomerge.run.calibration import calibrate
+from evomerge.irt import read_bank
 from evomerge.run_config import BankConfig
+from evomerge.runs import open_run, response_table
 from tests.estimators.worlds import HASHES, ITEMS, prepared, search
 
 

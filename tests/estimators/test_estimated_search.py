@@ -12,10 +12,10 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
-from evomerge.controllers.protocol import Recommender
-from evomerge.results import open_run
-from evomerge.run import session
-from evomerge.scoring.estimate import METHODS
+from evomerge.commands import _run_search as session
+from evomerge.controllers import Recommender
+from evomerge.runs import open_run
+from evomerge.scoring import METHODS
 from tests.estimators.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth
 
 

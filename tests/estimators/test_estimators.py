@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.irt.bank import Bank, calibrate_table
-from evomerge.irt.table import ResponseTable
-from evomerge.scoring.estimators import METHODS, Estimator, answers_of
-from evomerge.scoring.knowledge import BankPart, Knowledge, complete_row, match_bank
+from evomerge.irt import Bank, ResponseTable, calibrate_table
+from evomerge.scoring import METHODS, BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank
 
 ITEMS = 80
 NAMES = tuple(f"item {j}" for j in range(ITEMS))

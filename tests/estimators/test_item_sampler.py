@@ -11,9 +11,9 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
+from evomerge.commands._item_sampler import LEAST, ItemSampler
 from evomerge.recipe import passthrough
-from evomerge.results import open_run
-from evomerge.run.item_sampler import LEAST, ItemSampler
+from evomerge.runs import open_run
 from tests.estimators.test_estimated_search import Killed, killing
 from tests.estimators.worlds import ITEMS, TASKS, Shuffled, decisions, prepared, search, truth
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
+from evomerge.commands import Reporter
+from evomerge.commands import _run_search as session
+from evomerge.commands._prepare import Preparation
+from evomerge.commands._search_options import Execution
 from evomerge.recipe import passthrough
-from evomerge.run import session
-from evomerge.run.options import Execution, Reporter
-from evomerge.run.preparation import Preparation
 from evomerge.run_config import ControllerConfig, EstimationConfig
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring import ItemPlan
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import build_space
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import MERGE, OPTIMA, PARENTS, config

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge.irt.curves import probabilities
+from evomerge.irt._curves import probabilities
 
 
 def simulate(models, items, d, seed, a_sd=1.0):

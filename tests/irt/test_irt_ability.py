@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from irt_worlds import data_folder, simulate
 
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.curves import log_likelihood, logits
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._curves import log_likelihood, logits
 
 
 def log_posterior(theta, y, a, b, precision=1.0):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from irt_worlds import simulate
 
-from evomerge.irt.adaptive import (
+from evomerge.irt._adaptive import (
     adaptive_test,
     log_posterior,
     next_items,
@@ -10,7 +10,7 @@ from evomerge.irt.adaptive import (
     posterior_weights,
     score_posterior,
 )
-from evomerge.irt.calibrate import fit_items
+from evomerge.irt._calibrate import fit_items
 
 
 @pytest.fixture(scope="module")

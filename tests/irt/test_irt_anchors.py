@@ -3,13 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.irt.anchors import (
-    cluster_anchors,
-    correctness_features,
-    parameter_features,
-    random_items,
-    stratified_items,
-)
+from evomerge.irt import random_items, stratified_items
+from evomerge.irt._anchors import cluster_anchors, correctness_features
 
 
 def test_random_items_are_distinct_and_every_item_has_its_chance():
@@ -63,7 +58,6 @@ def test_any_number_of_anchors_from_few_patterns(items, n, models, seed):
     assert shares.sum() == pytest.approx(1.0)
 
 
-def test_features_fill_missing_answers_and_keep_parameters():
+def test_features_fill_missing_answers():
     y = np.array([[1.0, np.nan], [0.0, 1.0]])
     np.testing.assert_allclose(correctness_features(y, np.random.default_rng(0)), [[1.0, 0.0], [1.0, 1.0]])
-    np.testing.assert_allclose(parameter_features(np.array([[1.0], [2.0]]), np.array([3.0, 4.0])), [[1, 3], [2, 4]])

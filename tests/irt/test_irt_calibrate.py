@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from irt_worlds import simulate
 
-from evomerge.irt.calibrate import HALF_RASCH, NEAR_RASCH, WIDE, fit_items
-from evomerge.irt.curves import probabilities
-from evomerge.irt.ladder import NEAR_RASCH_SPEC, WIDE_SPEC, IRTModelSpec, candidate_specs, select_irt_model
+from evomerge.irt import NEAR_RASCH_SPEC, IRTModelSpec, select_irt_model
+from evomerge.irt._calibrate import HALF_RASCH, NEAR_RASCH, WIDE, fit_items
+from evomerge.irt._curves import probabilities
+from evomerge.irt._model_selection import WIDE_SPEC, candidate_specs
 
 
 def test_parameters_are_recovered_in_one_dimension():
@@ -19,7 +20,7 @@ def test_probabilities_are_recovered_in_two_dimensions():
     theta, a, b, y = simulate(1500, 150, 2, 1)
     found = fit_items(y, 2, steps=150)
     # Abilities do not compare between fits, probabilities do. Errors of theta itself are in the true posterior too.
-    from evomerge.irt.ability import estimate_ability
+    from evomerge.irt._ability import estimate_ability
 
     known = estimate_ability(y, a, b)
     reference = probabilities(known.mean, a, b)

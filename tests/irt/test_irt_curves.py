@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.special import expit
 
-from evomerge.irt.curves import expected_probabilities, information, log_likelihood, logits, probabilities
+from evomerge.irt._curves import expected_probabilities, log_likelihood, logits, probabilities
 
 
 def test_logits_are_a_theta_minus_b():
@@ -28,11 +28,3 @@ def test_expected_probability_matches_simulation():
     covariance = np.array([[[0.6, 0.2], [0.2, 0.5]]])
     draws = rng.multivariate_normal(theta[0], covariance[0], 200_000)
     assert abs(expected_probabilities(theta, covariance, a, b)[0, 0] - probabilities(draws, a, b).mean()) < 0.01
-
-
-def test_information_is_the_curvature_of_the_log_likelihood():
-    a, b, theta, h = np.array([[1.3]]), np.array([0.2]), np.array([[0.7]]), 1e-4
-    # With y = p the expected curvature equals the observed one.
-    y = probabilities(theta, a, b)
-    f = [log_likelihood(y, logits(theta + s, a, b))[0, 0] for s in (-h, 0.0, h)]
-    np.testing.assert_allclose(information(theta, a, b)[0, 0, 0, 0], -(f[0] - 2 * f[1] + f[2]) / h**2, rtol=1e-4)

@@ -1,45 +1,15 @@
 import numpy as np
-import pytest
 from irt_worlds import simulate
-from scipy.optimize import minimize_scalar
 
-from evomerge.irt.ability import estimate_ability
-from evomerge.irt.calibrate import fit_items
-from evomerge.irt.curves import log_likelihood, logits, probabilities
-from evomerge.irt.parents import estimate_merges, mix_abilities
-from evomerge.irt.performance import p_irt
-
-
-def test_one_dimension_without_prior_is_p_irt_without_prior():
-    _, _, _, y = simulate(100, 40, 1, 0)
-    items = fit_items(y, 1)
-    answers, chosen = y[:10, :20], np.arange(20)
-    mixed = mix_abilities(answers, items, chosen, np.array([[0.7], [-0.2]]), prior_sd=None)
-    for row, theta in zip(answers, mixed, strict=True):
-        best = minimize_scalar(
-            lambda t, row=row: -log_likelihood(row, logits(np.array([[t]]), items.a[:20], items.b[:20])[0]).sum(),
-            bounds=(-8, 8),
-            method="bounded",
-            options={"xatol": 1e-9},
-        )
-        assert theta[0] == pytest.approx(best.x, abs=2e-3)
+from evomerge.irt import estimate_merges
+from evomerge.irt._ability import estimate_ability
+from evomerge.irt._calibrate import fit_items
+from evomerge.irt._curves import probabilities
+from evomerge.irt._performance import p_irt
 
 
-def test_prior_keeps_mixing_weights_near_the_mean_of_the_parents():
-    _, _, _, y = simulate(100, 40, 2, 1)
-    items = fit_items(y, 2)
-    endpoints = np.array([[1.0, 0.2], [1.01, 0.21]])  # near-collinear parents
-    chosen = np.arange(6)
-    free = mix_abilities(y[:30, :6], items, chosen, endpoints, prior_sd=None)
-    held = mix_abilities(y[:30, :6], items, chosen, endpoints)
-    assert np.abs(held - endpoints.mean(axis=0)).max() < 2.5
-    assert np.abs(held).max() < np.abs(free).max()
-    tight = mix_abilities(y[:30, :6], items, chosen, endpoints, prior_sd=1e-4)
-    np.testing.assert_allclose(tight, np.tile(endpoints.mean(axis=0), (30, 1)), atol=1e-3)
-
-
-def merge_world(seed, share):
-    """Merges that copy a random parent's answer on a share of the items and answer afresh elsewhere."""
+def merge_world(seed, fraction):
+    """Merges that copy a random parent's answer on a fraction of the items and answer independently elsewhere."""
     rng = np.random.default_rng(seed)
     theta, a, b, y = simulate(600, 120, 2, seed)
     parents = [y[[2 * k, 2 * k + 1]] for k in range(40)]
@@ -47,7 +17,7 @@ def merge_world(seed, share):
     for k, two in enumerate(parents):
         own = (rng.random(120) < probabilities(theta[2 * k : 2 * k + 2].mean(axis=0)[None], a, b)[0]).astype(float)
         copy = two[rng.integers(0, 2, 120), np.arange(120)]
-        merges.append(np.where(rng.random(120) < share, copy, own))
+        merges.append(np.where(rng.random(120) < fraction, copy, own))
     return fit_items(y[80:], 2), np.array(merges), parents
 
 

@@ -5,12 +5,18 @@ import pytest
 from irt_worlds import simulate
 
 from evomerge.errors import InputError
-from evomerge.irt.bank_files import read_bank, write_bank
-from evomerge.irt.judge import ADAPTIVE_MODELS
-from evomerge.irt.replay import METHODS, as_json, calibrate, estimate
-from evomerge.irt.table import ResponseTable
-from evomerge.irt.table_files import read_parents, write_table
-from evomerge.irt.tiny_benchmarks import bank_from_parameters, import_tiny_benchmarks
+from evomerge.irt import (
+    ADAPTIVE_MODELS,
+    ResponseTable,
+    as_json,
+    bank_from_parameters,
+    estimate,
+    import_tiny_benchmarks,
+    read_bank,
+    write_bank,
+)
+from evomerge.irt._backtest import METHODS, calibrate
+from evomerge.irt._table_files import read_parents, write_table
 
 ITEMS = 40
 

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.irt.lm_eval_logs import read_lm_eval_samples
-from evomerge.irt.table import ResponseTable, item_id
-from evomerge.irt.table_files import read_parents, read_table, write_table
+from evomerge.irt import ResponseTable, item_id, read_lm_eval_samples, read_table
+from evomerge.irt._table_files import read_parents, write_table
 
 BINARY = ResponseTable(np.array([[1.0, 0.0, np.nan], [0.0, 1.0, 1.0]]), ("org/one", "007"), ("q1", "q2", "3"))
 GRADED = ResponseTable(np.array([[0.25, 1.0], [np.nan, 0.1]]), ("x", "y"), ("a", "b"))

@@ -34,8 +34,7 @@ def model(tokenizer):
 
 @pytest.fixture(scope="session")
 def task_set():
-    from evomerge.scoring.harness import TaskSet
-    from evomerge.scoring.settings import TaskSettings
+    from evomerge.scoring import TaskSet, TaskSettings
 
     return TaskSet.load(["t_sums"], TaskSettings((str(TASKS),)))
 
@@ -43,7 +42,7 @@ def task_set():
 @pytest.fixture
 def answerer(model, tokenizer, task_set):
     """Return a maker: measures -> an answerer around the tiny model."""
-    from evomerge.scoring.scorer import ModelScorer
+    from evomerge.scoring import ModelScorer
 
     return lambda *measures: ModelScorer(model, tokenizer, task_set, measures)
 

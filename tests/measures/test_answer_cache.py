@@ -10,12 +10,9 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Response
-from evomerge.run.verbs import replay
-from evomerge.scoring.answer_cache import FILE_NAME, AnswerCache, digest, identity
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.measures import Measure
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
+from evomerge.commands import replay
+from evomerge.scoring import AnswerCache, Measure, ModelScorer, TaskSet, TaskSettings
+from evomerge.scoring._answer_cache import FILE_NAME, digest, identity
 from tests.end_to_end.conftest import TASKS as EXAMPLES
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model as make_pico

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.scoring.answer_flags import extraction_failed
-from evomerge.scoring.harness import make_lm
-from evomerge.scoring.scorer import ModelScorer
+from evomerge.scoring import ModelScorer
+from evomerge.scoring._answer_flags import extraction_failed
+from evomerge.scoring.lm_eval._adapter import make_lm
 from tests.scoring.worlds import make_model
 
 ITEMS = ("0", "1", "2", "3")

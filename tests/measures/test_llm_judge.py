@@ -11,10 +11,9 @@ import pytest
 import evomerge
 from evomerge.candidate import Objective
 from evomerge.errors import InfrastructureError, InputError, SearchFileError
-from evomerge.pool.runner import failure_of
-from evomerge.scoring import llm_judge
-from evomerge.scoring.estimate import estimate
-from evomerge.scoring.measures import Measure
+from evomerge.scoring import Measure, estimate
+from evomerge.scoring.metrics import _llm_judge as llm_judge
+from evomerge.workers._runner import failure_of
 from tests.clock import BACKSTOP
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model

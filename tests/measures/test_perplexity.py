@@ -10,12 +10,10 @@ import torch
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import CandidateError, TaskError
-from evomerge.scoring.comparison import paired_difference
-from evomerge.scoring.estimate import estimate
-from evomerge.scoring.measures import Measure, contents, documents, version
-from evomerge.scoring.perplexity import perplexity
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.texts import chunks
+from evomerge.scoring import Measure, ModelScorer, documents, estimate, paired_difference, version
+from evomerge.scoring.metrics._metric import contents
+from evomerge.scoring.metrics._perplexity import perplexity
+from evomerge.scoring.metrics._texts import chunks
 
 WANTED = Objective("perplexity", "perplexity", "perplexity", "minimize", kind="perplexity")
 

@@ -9,10 +9,9 @@ import pytest
 
 from evomerge.candidate import Objective
 from evomerge.errors import CandidateError, TaskError
-from evomerge.pool.runner import failure_of
-from evomerge.scoring.estimate import estimate
-from evomerge.scoring.measures import Measure, documents, version
-from evomerge.scoring.python_function import read_function
+from evomerge.scoring import Measure, documents, estimate, version
+from evomerge.scoring.metrics._python_function import read_function
+from evomerge.workers._runner import failure_of
 
 WANTED = Objective("mine", "mine", "score", kind="python")
 

@@ -6,14 +6,12 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Candidate, Job
+from evomerge.engine import Resident
 from evomerge.errors import CandidateError
-from evomerge.pool.worker import WorkerSpec
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.sanity_checks import SanityChecks, check_answers, check_norms, repetition
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
-from evomerge.weights.resident import Resident
+from evomerge.scoring import ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
+from evomerge.scoring._sanity_checks import check_answers, repetition
+from evomerge.workers import WorkerSpec
 from tests.end_to_end.conftest import TASKS
 from tests.measures.test_search import SEARCH
 from tests.pico import make_model

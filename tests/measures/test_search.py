@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import evomerge
+from evomerge.commands import check, replay
 from evomerge.errors import RunError, SearchFileError
-from evomerge.run.check import check
-from evomerge.run.verbs import replay
 from tests.end_to_end.conftest import TASKS
 from tests.pico import make_model
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from evomerge.candidate import Response
+from evomerge.engine import Resident
 from evomerge.recipe import Recipe, Source, passthrough
-from evomerge.scoring.estimate import estimate
-from evomerge.scoring.measures import Measure, documents
-from evomerge.scoring.sizes import TIMINGS, depth, forward_seconds, parameters
-from evomerge.weights.resident import Resident
+from evomerge.scoring import TIMINGS, Measure, documents, estimate
+from evomerge.scoring.metrics._sizes import depth, forward_seconds, parameters
 from tests.pico import make_model
 
 

@@ -7,9 +7,8 @@ import torch
 
 from evomerge.candidate import Objective
 from evomerge.errors import TaskError
-from evomerge.scoring.estimate import estimate
-from evomerge.scoring.measures import Measure
-from evomerge.scoring.texts import read_prompts
+from evomerge.scoring import Measure, estimate
+from evomerge.scoring.metrics._texts import read_prompts
 from tests.scoring.worlds import make_model
 
 PHRASES = [
@@ -58,7 +57,7 @@ def test_lengths_are_the_tokens_that_plain_generation_writes(answerer, model, to
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_an_answer_knows_whether_it_came_to_its_end(tokenizer, task_set, fast):
-    from evomerge.scoring.scorer import ModelScorer
+    from evomerge.scoring import ModelScorer
 
     model = make_model("llama", len(tokenizer), seed=3)
     model.lm_head.weight.data.mul_(0)  # every token equally likely: the first one, end of text, is chosen

@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from evomerge.merge.catalogue import CATALOGUE, merge
+from evomerge.merge import CATALOGUE, merge
 
 BASE = torch.tensor([[1, -1, 0.5, 2], [0, 1, -2, 0.25]], dtype=torch.float64)
 DELTAS = [

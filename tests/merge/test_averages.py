@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from evomerge.merge import averages
-from evomerge.merge.catalogue import merge
+from evomerge.merge import _averages as averages
+from evomerge.merge import merge
 
 
 def test_layer_swap_copies_at_its_ends() -> None:

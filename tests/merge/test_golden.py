@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evomerge.merge import sparsify, thinned
-from evomerge.merge.arithmetic import metagpt_weights
-from evomerge.merge.catalogue import merge
+from evomerge.merge import _sparsified as thinned
+from evomerge.merge import _sparsify as sparsify
+from evomerge.merge import merge, metagpt_weights
 
 from .fixtures import BASE, DELTAS, MASK, run, spread
 
@@ -166,7 +166,7 @@ def test_golden_sce_falls_back_to_equal_shares_on_small_deltas() -> None:
 
 
 def test_golden_tall_masks() -> None:
-    from evomerge.merge.selective import tall_mask
+    from evomerge.merge._masked import tall_mask
 
     mask = tall_mask(DELTAS[0], 0.4 * sum(DELTAS), 0.4)
     assert mask.int().flatten().tolist() == [1, 1, 0, 1, 1, 1, 0, 1]

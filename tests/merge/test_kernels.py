@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evomerge.merge import kernels, thresholds
-from evomerge.merge.catalogue import merge
-from evomerge.merge.sparsify import keep_largest
+from evomerge.merge import merge
+from evomerge.merge._sparsify import keep_largest
+from evomerge.merge.kernels import _thresholds as thresholds
+from evomerge.merge.kernels import _torch_loops as kernels
 
 SIZE = 400
 DENSITIES = [0.0, 1e-4, 0.29, 0.5, 0.57, 0.999, 1.0]

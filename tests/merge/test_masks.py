@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.merge.masks import bernoulli, draws, mask_key, slice_key, uniform
+from evomerge.merge import mask_key
+from evomerge.merge._masks import bernoulli, draws, slice_key, uniform
 
 from .fixtures import relaxed
 

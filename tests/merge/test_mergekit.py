@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merge.catalogue import CATALOGUE
-from evomerge.merge.masks import bernoulli
-from evomerge.merge.sparsify import keep_probability
+from evomerge.merge import CATALOGUE
+from evomerge.merge._masks import bernoulli
+from evomerge.merge._sparsify import keep_probability
 
 from .fixtures import run
 

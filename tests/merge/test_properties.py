@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evomerge.merge.catalogue import CATALOGUE, merge
+from evomerge.merge import CATALOGUE, merge
 
 from .fixtures import relaxed, run, spread
 from .test_catalogue import example, tensors

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from evomerge.pareto.dominance import front_ranks
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pareto.spread import simplex_weights
+from evomerge.pareto import front_ranks, hypervolume, simplex_weights
 
 pytest.importorskip("pymoo")
 

@@ -2,15 +2,18 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.amortized import describe, predicted_front, supported_points
-from evomerge.pareto.belief import check_front, doubts
-from evomerge.pareto.design_points import initial_design
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.features import coefficient_count, features, pack
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pareto.quadratic import fit_objectives
-from evomerge.pareto.spread import simplex_weights
-from evomerge.pareto.surrogate import leverage
+from evomerge.pareto import hypervolume, non_dominated, simplex_weights
+from evomerge.surrogates import (
+    check_front,
+    coefficient_count,
+    fit_objectives,
+    initial_design,
+    predicted_front,
+    reliability_warnings,
+)
+from evomerge.surrogates._features import features, pack
+from evomerge.surrogates._predicted_front import describe, supported_points
+from evomerge.surrogates._surrogate import leverage
 
 from . import tiny_merges
 
@@ -87,7 +90,7 @@ def test_trust_region_keeps_to_the_design():
     assert free.extrapolates.any()
     assert not kept.extrapolates.any()
     assert all((leverage(one, kept.c) <= one.max_leverage * 1.001).all() for one in fits)
-    assert "of the front is extrapolated" in doubts(fits, free)[-1]
+    assert "of the front is extrapolated" in reliability_warnings(fits, free)[-1]
 
 
 def test_same_generator_same_front():
@@ -106,9 +109,9 @@ def test_degenerate_objectives():
     constant = fit_objectives(c, np.stack([c[:, 0], np.full(16, 2.0)], axis=1))
     front = predicted_front(constant, rng, trust_region=False)
     assert len(front.c) == 1
-    sentences = doubts(constant, front, ["math", "safety"])
-    assert "safety: the metric is constant" in sentences[0]
-    assert "single point" in sentences[-1]
+    warnings = reliability_warnings(constant, front, ["math", "safety"])
+    assert "safety: the metric is constant" in warnings[0]
+    assert "single point" in warnings[-1]
     alone = fit_objectives(c[:1], [[0.3, 0.4]])
     assert len(predicted_front(alone, rng, generations=1).c) == 1
 
@@ -118,10 +121,10 @@ def test_doubts_about_a_noisy_and_a_weak_surrogate():
     c = initial_design(30, 2, rng)
     noise = rng.normal(size=30)
     (weak,) = fit_objectives(c, noise[:, None] / noise.std(), stderr=1.0)
-    assert any("leave-one-out R2" in sentence for sentence in doubts([weak]))
-    assert any("use more items" in sentence for sentence in doubts([weak]))
+    assert any("leave-one-out R2" in sentence for sentence in reliability_warnings([weak]))
+    assert any("use more items" in sentence for sentence in reliability_warnings([weak]))
     (good,) = fit_objectives(c, (c @ [1.0, 2.0])[:, None])
-    assert doubts([good]) == []
+    assert reliability_warnings([good]) == []
 
 
 def test_check_front_by_hand():

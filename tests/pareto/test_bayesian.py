@@ -2,13 +2,10 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.acquisition import by_hypervolume
-from evomerge.pareto.bayesian import next_points, stop_reason
-from evomerge.pareto.design_points import initial_design, sobol_points
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.features import features
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.pareto.quadratic import fit_objectives
+from evomerge.pareto import hypervolume, non_dominated
+from evomerge.surrogates import fit_objectives, initial_design, next_points, sobol_points, stop_reason
+from evomerge.surrogates._acquisition import by_hypervolume
+from evomerge.surrogates._features import features
 
 from . import tiny_merges
 from .test_amortized import surfaces

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.box_quadratic import box_maxima
-from evomerge.pareto.design_points import anchor_points, d_optimal, initial_design, sobol_points
-from evomerge.pareto.features import centred_features, coefficient_count
-from evomerge.pareto.spread import representatives, simplex_weights
+from evomerge.pareto import representatives, simplex_weights
+from evomerge.surrogates import anchor_points, coefficient_count, d_optimal, initial_design, sobol_points
+from evomerge.surrogates._box_quadratic import box_maxima
+from evomerge.surrogates._features import centred_features
 
 
 def test_anchors():

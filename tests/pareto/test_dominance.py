@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.dominance import BLOCK_ROWS, crowding_distance, dominates, extend_front, front_ranks, non_dominated
+from evomerge.pareto import crowding_distance, dominates, extend_front, front_ranks, non_dominated
+from evomerge.pareto._dominance import BLOCK_ROWS
 
 from . import twins
 

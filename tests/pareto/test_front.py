@@ -4,16 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.constraints import not_dominated_by_any
-from evomerge.pareto.front import (
+from evomerge.pareto import (
     choose_by_preference,
     desirability,
-    ideal_and_nadir,
     knee,
-    normalised,
+    not_dominated_by_any,
     overall_desirability,
     preference_weights,
 )
+from evomerge.pareto._selection import ideal_and_nadir, normalised
 
 FRONT = np.array([[0.0, 10.0], [0.9, 9.0], [1.0, 0.0], [0.5, 2.0]])  # the last row is dominated
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
-from evomerge.pareto import gaussian_process as gp
-from evomerge.pareto.gaussian_process import Hyperparameters, fit_process
+from evomerge.surrogates import Hyperparameters, fit_process
+from evomerge.surrogates import _gaussian_process as gp
 
 
 def matern(left: np.ndarray, right: np.ndarray, hyper: Hyperparameters) -> float:

@@ -3,22 +3,22 @@ import pytest
 from scipy.stats import spearmanr
 
 from evomerge.errors import InputError
-from evomerge.pareto.features import features
-from evomerge.pareto.importance import (
-    binned_shares,
+from evomerge.surrogates import (
+    binned_variance_fractions,
     partial_rank_correlation,
     path_between,
     rank_correlation,
     slice_points,
-    variance_shares,
+    sobol_indices,
 )
-from evomerge.pareto.quadratic import fit
+from evomerge.surrogates._features import features
+from evomerge.surrogates._quadratic import fit
 
 
 def test_variance_shares_equal_simulated_sobol_indices():
     rng = np.random.default_rng(0)
     beta, c = rng.normal(size=10), rng.random((30, 3))
-    shares = variance_shares(fit(c, features(c) @ beta, complexity="full", ridge=0.0))
+    shares = sobol_indices(fit(c, features(c) @ beta, complexity="full", ridge=0.0))
     assert shares.first.sum() + shares.pairs.sum() / 2 == pytest.approx(1.0)
     a, b = rng.random((200_000, 3)), rng.random((200_000, 3))
     ya, yb = features(a) @ beta, features(b) @ beta
@@ -32,7 +32,7 @@ def test_variance_shares_equal_simulated_sobol_indices():
 
 
 def test_shares_of_a_constant_are_zero():
-    shares = variance_shares(fit(np.random.default_rng(0).random((9, 2)), np.ones(9)))
+    shares = sobol_indices(fit(np.random.default_rng(0).random((9, 2)), np.ones(9)))
     assert shares.total.tolist() == [0.0, 0.0]
     assert shares.sd == 0
 
@@ -65,7 +65,7 @@ def test_binned_shares_find_influence_of_any_shape_and_categories():
     rng = np.random.default_rng(3)
     genes = np.column_stack([rng.random(400), rng.random(400), rng.integers(0, 3, 400)])
     scores = np.column_stack([(genes[:, 0] - 0.5) ** 2, np.array([1.0, 5.0, 2.0])[genes[:, 2].astype(int)]])
-    shares = binned_shares(genes, scores)
+    shares = binned_variance_fractions(genes, scores)
     assert shares[0, 0] > 0.6
     assert shares[1].max() < 0.05
     assert shares[2, 1] == pytest.approx(1.0)
@@ -73,7 +73,7 @@ def test_binned_shares_find_influence_of_any_shape_and_categories():
 
 
 def test_degenerate_tables_give_zero():
-    for function in (rank_correlation, partial_rank_correlation, binned_shares):
+    for function in (rank_correlation, partial_rank_correlation, binned_variance_fractions):
         assert not function(np.zeros((10, 2)), np.random.default_rng(0).random((10, 1))).any()
         assert not function(np.random.default_rng(0).random((10, 2)), np.ones((10, 1))).any()
         assert function(np.empty((0, 2)), np.empty((0, 3))).shape == (2, 3)

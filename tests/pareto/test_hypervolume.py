@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume, hypervolume_history
+from evomerge.pareto import hypervolume, hypervolume_history
 
 from . import twins
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.nested import join, next_pair, pair_preference, start, tasks_of
+from evomerge.surrogates import join, next_pair, start, tasks_of
+from evomerge.surrogates._nested import pair_preference
 
 
 def test_pairs_by_closest_metric_with_deterministic_ties():

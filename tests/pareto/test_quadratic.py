@@ -4,11 +4,12 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from evomerge.errors import InputError
-from evomerge.pareto.features import COMPLEXITIES, coefficient_count, features, pack, uncentred, unpack
-from evomerge.pareto.links import LINKS, guess_link, link_named
-from evomerge.pareto.quadratic import fit, fit_objectives
-from evomerge.pareto.regression import leave_one_out_path, ridge_fit
-from evomerge.pareto.surrogate import draw_coefficients, extrapolates, leverage, predict
+from evomerge.surrogates import COMPLEXITIES, coefficient_count, fit_objectives, guess_link, predict
+from evomerge.surrogates._features import features, pack, uncentred, unpack
+from evomerge.surrogates._links import LINKS, link_named
+from evomerge.surrogates._quadratic import fit
+from evomerge.surrogates._regression import leave_one_out_path, ridge_fit
+from evomerge.surrogates._surrogate import draw_coefficients, extrapolates, leverage
 
 
 def surface(rng, k):
@@ -399,7 +400,7 @@ def test_bad_shapes():
     found = fit([[0.1], [0.9]], [0.2, 0.1])
     with pytest.raises(InputError, match="c must have 1 columns"):
         predict(found, [[0.1, 0.2]])
-    with pytest.raises(InputError, match="items describes a share"):
+    with pytest.raises(InputError, match="items describes a fraction"):
         predict(found, [[0.1]], items=10)
     with pytest.raises(InputError, match="one entry per objective"):
         fit_objectives([[0.1], [0.9]], [[0.2], [0.1]], links=["logit", "logit"])

@@ -12,7 +12,7 @@ def running_ray() -> Iterator[None]:
     """A small Ray in which pools start and end their workers, instead of a Ray of their own each."""
     import ray
 
-    from evomerge.pool.private_ray import PrivateRay, quiet_ray
+    from evomerge.workers.ray._local_cluster import PrivateRay, quiet_ray
 
     place = PrivateRay()
     config = {"metrics_report_interval_ms": 1000}  # as often as its figures can be seen by a test that does not wait

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import ray
 
-from evomerge.pool.ray_pool import RayCluster
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers.ray._pool import RayCluster
 
 
 def main() -> None:

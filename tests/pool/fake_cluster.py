@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.cluster import (
+from evomerge.workers._cluster import (
     JobStarted,
     Metric,
     ModelsLoaded,
@@ -18,8 +18,8 @@ from evomerge.pool.cluster import (
     WorkerStarted,
     versions_here,
 )
-from evomerge.pool.protocol import EvaluatorSpec
-from evomerge.pool.runner import SafeEvaluator
+from evomerge.workers._pool_protocol import EvaluatorSpec
+from evomerge.workers._runner import SafeEvaluator
 
 START, LOAD, TASK = 1.0, 4.0, 1.0  # seconds of a worker's start, of loading, and of one task
 

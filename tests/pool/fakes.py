@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.protocol import EvaluatorSpec
-from evomerge.pool.runner import SafeEvaluator
+from evomerge.workers._pool_protocol import EvaluatorSpec
+from evomerge.workers._runner import SafeEvaluator
 
 
 class ShuffledPool:

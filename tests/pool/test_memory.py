@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evomerge.pool.retry import LEAST, REGAIN, MemoryFraction
+from evomerge.workers._retry import LEAST, REGAIN, MemoryFraction
 
 
 def test_half_after_running_out_and_for_all_once_that_has_worked() -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.errors import InputError
-from evomerge.pool.protocol import Pool, PoolEvent, Retry
-from evomerge.pool.runner import LocalPool
-from evomerge.scoring.synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
+from evomerge.scoring._synthetic import SyntheticEvaluator, SyntheticSpec, Trouble, synthetic_recipe
+from evomerge.workers import LocalPool, Pool, PoolEvent, Retry
 from tests.pool.fakes import ShuffledPool
 
 OPTIMA = {"add": (0.2, 0.8), "sort": (0.8, 0.2)}
@@ -79,7 +78,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[object]:
         elif request.param == "shuffled":
             made.append(ShuffledPool(spec, 3))
         else:
-            from evomerge.pool.ray_pool import start_ray_pool
+            from evomerge.workers import start_ray_pool
 
             request.getfixturevalue("running_ray")
             made.append(start_ray_pool(spec, 2))
@@ -119,7 +118,7 @@ def test_an_idle_local_pool_takes_one_job_until_jobs_prove_short() -> None:
 
 
 def test_addresses_that_cannot_work() -> None:
-    ray_pool = pytest.importorskip("evomerge.pool.ray_pool")
+    ray_pool = pytest.importorskip("evomerge.workers.ray._pool")
     with pytest.raises(InputError, match=r"Ray Client ends with its connection"):
         ray_pool.start_ray_pool(SyntheticSpec(OPTIMA), 1, address="ray://head:10001")
     with pytest.raises(InputError, match="workers must be 1 or more, got 0"):

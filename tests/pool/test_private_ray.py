@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.pool.private_ray import PrivateRay, quiet_ray
+from evomerge.workers.ray._local_cluster import PrivateRay, quiet_ray
 
 
 @pytest.fixture

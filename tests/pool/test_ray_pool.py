@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Job, Outcome
-from evomerge.pool.protocol import PoolEvent, Retry
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers import PoolEvent, Retry
 from tests.clock import BACKSTOP
 from tests.pool.test_pools import ITEMS, OPTIMA, expected, job, run_all
 
 pytest.importorskip("ray")
-from evomerge.pool.ray_pool import RayCluster, start_ray_pool
+from evomerge.workers import start_ray_pool
+from evomerge.workers.ray._pool import RayCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LIMIT = 3600.0  # seconds without a sign of life, after which a worker hangs

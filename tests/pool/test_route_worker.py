@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.pool.metrics import add_totals
-from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.harness import TaskSet, TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings
+from evomerge.workers import WorkerSpec
+from evomerge.workers._metrics import add_totals
+from evomerge.workers._worker import Worker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODELS = tuple(str(EXAMPLES / "experts" / name) for name in ("add", "sort"))

@@ -19,9 +19,9 @@ from evomerge.errors import (
     TaskError,
     WeightsError,
 )
-from evomerge.pool.protocol import Evaluator
-from evomerge.pool.runner import SafeEvaluator, failure_of
 from evomerge.recipe import passthrough
+from evomerge.workers._pool_protocol import Evaluator
+from evomerge.workers._runner import SafeEvaluator, failure_of
 
 JOB = Job(Candidate(4, passthrough("model")), "search", {"add": ("x", "y"), "sort": ("z",)})
 ADD = tuple(Response("add", item, "acc", 1.0) for item in ("x", "y"))

@@ -10,13 +10,13 @@ import pytest
 
 from evomerge.candidate import Answers, Job, Outcome, Response
 from evomerge.errors import InputError
-from evomerge.pool.cluster import Node, Resources, WorkerDied
-from evomerge.pool.protocol import Arrival, PoolEvent, Retry
-from evomerge.pool.retry import FIRST_SECONDS, MOST_TRIES
-from evomerge.pool.scheduler import Policy, Scheduler
-from evomerge.pool.timeouts import TimeoutSettings
-from evomerge.pool.worker_set import NODE_WAIT, PoolSize
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers import Arrival, PoolEvent, Retry
+from evomerge.workers._cluster import Node, Resources, WorkerDied
+from evomerge.workers._retry import FIRST_SECONDS, MOST_TRIES
+from evomerge.workers._scheduler import Policy, Scheduler
+from evomerge.workers._timeouts import TimeoutSettings
+from evomerge.workers._worker_set import NODE_WAIT, PoolSize
 from tests.pool.fake_cluster import FakeCluster, FakeWorker, machine
 from tests.pool.test_pools import OPTIMA, expected, job
 

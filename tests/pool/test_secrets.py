@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Outcome
+from evomerge.commands._search_options import Execution
 from evomerge.errors import InputError
-from evomerge.pool.runner import SafeEvaluator
-from evomerge.pool.secrets import HIDDEN, hide, to_pass_on
-from evomerge.run.options import Execution
+from evomerge.workers import hide
+from evomerge.workers._runner import SafeEvaluator
+from evomerge.workers._secrets import HIDDEN, to_pass_on
 from tests.pool.test_runner import JOB, Script
 
 TOKEN = "planted-token-0123456789"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.checkpoints import read_layout
+from evomerge.engine import Resident
 from evomerge.errors import WeightsError
-from evomerge.pool.worker import MappedFiles
 from evomerge.recipe import Recipe, Source
-from evomerge.weights.layout import read_layout
-from evomerge.weights.resident import Resident
+from evomerge.workers._worker import MappedFiles
 from tests.pico import make_model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.pool.private_ray import StdoutFilter
+from evomerge.workers.ray._local_cluster import StdoutFilter
 
 
 def said_by(name: str, text: str) -> None:

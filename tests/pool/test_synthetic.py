@@ -11,7 +11,7 @@ import pytest
 from evomerge.candidate import Answers, Candidate, Job, Outcome
 from evomerge.errors import InputError
 from evomerge.recipe import passthrough
-from evomerge.scoring.synthetic import SyntheticSpec, synthetic_recipe, uniform
+from evomerge.scoring._synthetic import SyntheticSpec, synthetic_recipe, uniform
 
 OPTIMA = {"add": (0.2, 0.8), "sort": (0.8, 0.2)}
 SPEC = SyntheticSpec(OPTIMA, parents={"adder": (0.2, 0.8)})

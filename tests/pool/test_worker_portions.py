@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.pool.retry import JobAttempt
-from evomerge.pool.runner import SafeEvaluator
-from evomerge.pool.worker import Worker, WorkerSpec
 from evomerge.recipe import Recipe, Source
-from evomerge.scoring.harness import TaskSet, TaskSettings
-from evomerge.scoring.sanity_checks import SanityChecks
-from evomerge.scoring.scorer import ModelScorer
+from evomerge.scoring import ModelScorer, SanityChecks, TaskSet, TaskSettings
+from evomerge.workers import WorkerSpec
+from evomerge.workers._retry import JobAttempt
+from evomerge.workers._runner import SafeEvaluator
+from evomerge.workers._worker import Worker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODELS = tuple(str(EXAMPLES / "experts" / name) for name in ("base", "add", "sort"))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evomerge.report import write_report
-from evomerge.results import Run, open_run
+from evomerge.reports import write_report
+from evomerge.runs import Run, open_run
 from tests.estimators.worlds import prepared
 from tests.estimators.worlds import search as estimated_search
 from tests.report.worlds import HOSTILE, make_world

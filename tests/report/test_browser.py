@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.results import Run
+from evomerge.runs import Run
 from tests.report.worlds import HOSTILE
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "build" / "report"

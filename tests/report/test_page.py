@@ -16,11 +16,10 @@ from evomerge.archive import Archive
 from evomerge.candidate import Answers, Outcome, Response, Score
 from evomerge.cli import main
 from evomerge.errors import InputError
-from evomerge.report import report_html, write_report
-from evomerge.report.drawing import Plot, Scale, band, spread, steps
-from evomerge.report.findings import points, with_error
-from evomerge.results import Run, open_run
-from evomerge.results.fronts import FrontRequest, front_mapping
+from evomerge.reports import report_html, write_report
+from evomerge.reports.html._drawing import Plot, Scale, band, spread, steps
+from evomerge.reports.html._findings import points, with_error
+from evomerge.runs import FrontRequest, Run, front_mapping, open_run
 from tests.report.worlds import HOSTILE, make_world
 
 NAMES = ["two", "four", "one", "hostile", "predicted", "estimated"]
@@ -266,8 +265,8 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
 
 
 def test_many_candidates_stay_below_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evomerge.report.explorer.DETAIL_BYTES", 3000)
-    monkeypatch.setattr("evomerge.report.explorer.SHOWN_DOTS", 5)
+    monkeypatch.setattr("evomerge.reports.html._explorer.DETAIL_BYTES", 3000)
+    monkeypatch.setattr("evomerge.reports.html._explorer.SHOWN_DOTS", 5)
     run = open_run(make_world(tmp_path / "run", candidates=40))
     data = data_of(write_report(run, tmp_path / "r.html"))
     assert len(data["dots"]) == 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evomerge.results.columns import FRAMES
+from evomerge.runs._columns import FRAMES
 
 
 def undocumented(frame: str, columns: list[str]) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Objective, Outcome, Response, Split
 from evomerge.recipe import passthrough
-from evomerge.results import Run, open_run
-from evomerge.scoring.items import ItemPlan
+from evomerge.runs import Run, open_run
+from evomerge.scoring import ItemPlan
 from evomerge.space import build_space
 from tests.run.made import HELD, ITEMS, MERGE, PARENTS, config
 

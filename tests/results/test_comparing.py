@@ -8,9 +8,9 @@ import pytest
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError
-from evomerge.results import Run, open_run
-from evomerge.results.comparison import compare
-from evomerge.results.selection import named_candidate
+from evomerge.runs import Run, open_run
+from evomerge.runs._candidate_selection import named_candidate
+from evomerge.runs._comparison import compare
 from tests.results.documented import undocumented
 from tests.run.made import HELD, ITEMS, make_run
 

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume
+from evomerge.pareto import hypervolume
 from evomerge.recipe import recipe_from_mapping
-from evomerge.results import Run, open_run
-from evomerge.results.coefficients import coefficients_frame
-from evomerge.results.columns import FRAMES, describe, markdown
-from evomerge.results.fronts import front_volume, reference_of
-from evomerge.results.landscapes import LANDSCAPE_COLUMNS
+from evomerge.runs import Run, coefficients_frame, open_run
+from evomerge.runs._columns import FRAMES, describe, markdown
+from evomerge.runs._fronts import front_volume, reference_of
+from evomerge.runs._landscapes import LANDSCAPE_COLUMNS
 from tests.results.documented import undocumented
 from tests.run.made import make_run
 

@@ -8,9 +8,9 @@ import pytest
 
 from evomerge.cli import main
 from evomerge.errors import InputError
-from evomerge.results import open_run
-from evomerge.results.optuna_storage import _distribution, _trial, write_study
-from evomerge.space.genes import Gene
+from evomerge.runs import open_run, write_study
+from evomerge.runs._optuna_storage import _distribution, _trial
+from evomerge.space import Gene
 from tests.run.made import make_run
 
 optuna = pytest.importorskip("optuna")

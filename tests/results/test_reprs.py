@@ -8,7 +8,7 @@ import pytest
 from evomerge.candidate import Candidate
 from evomerge.markup import Html, element, joined, number, strip, table, tree
 from evomerge.recipe import recipe_from_mapping
-from evomerge.results import Run, open_run
+from evomerge.runs import Run, open_run
 from evomerge.space import build_space
 from tests.run.made import make_run
 

@@ -11,8 +11,8 @@ import pytest
 
 from evomerge.candidate import Response
 from evomerge.objectives import Objectives
-from evomerge.report import report_html
-from evomerge.scoring.comparison import joint_gains, paired_difference
+from evomerge.reports import report_html
+from evomerge.scoring import joint_gains, paired_difference
 from tests.results.mixed import LAYERS, MODELS, POISE, TASK, mixed_run
 
 

@@ -9,16 +9,15 @@ from typing import Any
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Objective
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, evaluate, run_search
-from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
-from evomerge.results.evaluations import evaluation_of
 from evomerge.run_config import BudgetConfig, ControllerConfig, ModelsConfig, RunConfig, TasksConfig
-from evomerge.scoring.items import ItemPlan
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.runs import evaluation_of
+from evomerge.scoring import ItemPlan
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import build_space
+from evomerge.workers import LocalPool
 
 MERGE = {
     "merge_method": "task_arithmetic",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from evomerge.commands import check
 from evomerge.errors import SearchFileError
-from evomerge.run.check import check
 from tests.pico import make_model
 
 TASKS = Path(__file__).parent.parent / "scoring" / "tasks"

@@ -9,12 +9,10 @@ import pytest
 
 from evomerge.candidate import Objective
 from evomerge.cli import main
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.report import write_report
-from evomerge.results import Run, open_run
-from evomerge.results.constraints import bounds_of, constraint_problems, read_constraints
-from evomerge.results.fronts import front_volume, reference_of
+from evomerge.pareto import hypervolume, non_dominated
+from evomerge.reports import write_report
+from evomerge.runs import Run, bounds_of, constraint_problems, open_run, read_constraints
+from evomerge.runs._fronts import front_volume, reference_of
 from tests.run.made import OBJECTIVES, make_run
 
 CONSTRAINT = "right >= right - 10 points"

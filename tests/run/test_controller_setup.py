@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from evomerge.controllers.registry import build
+from evomerge.commands._controller_setup import decide, search_problem
+from evomerge.config import ControllerRequest
+from evomerge.controllers import build
 from evomerge.errors import InputError
-from evomerge.results import Run, open_run
-from evomerge.run.controller_setup import decide, search_problem
 from evomerge.run_config import ControllerConfig
-from evomerge.scoring.items import ItemPlan
-from evomerge.searchfile.requests import ControllerRequest
+from evomerge.runs import Run, open_run
+from evomerge.scoring import ItemPlan
 from evomerge.space import build_space
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, make_run
 
@@ -106,8 +106,8 @@ def test_a_recipe_is_a_point_to_begin_from(run: Run, tmp_path: Path) -> None:
 
 def test_products_of_task_vectors_are_their_correlations() -> None:
     torch = pytest.importorskip("torch")
-    from evomerge.weights.kinship import task_vector_products
-    from evomerge.weights.reader import Reader
+    from evomerge.checkpoints import Reader
+    from evomerge.engine import task_vector_products
 
     names = [str(EXPERTS / name) for name in ("add", "sort", "reverse")]
     with Reader(str(EXPERTS / "base")) as base:

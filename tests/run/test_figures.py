@@ -8,8 +8,8 @@ import pytest
 
 from evomerge import figures
 from evomerge.errors import InputError
-from evomerge.figures.front import front_frame
-from evomerge.results import Run, open_run
+from evomerge.reports.figures._front_chart import front_frame
+from evomerge.runs import Run, open_run
 from tests.run.made import make_run
 
 

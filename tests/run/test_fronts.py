@@ -12,10 +12,8 @@ from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
 from evomerge.cli import main
 from evomerge.errors import InputError
-from evomerge.pareto.hypervolume import hypervolume
-from evomerge.results import Run, open_run
-from evomerge.results.constraints import read_constraints
-from evomerge.results.fronts import FrontRequest, front_mapping
+from evomerge.pareto import hypervolume
+from evomerge.runs import FrontRequest, Run, front_mapping, open_run, read_constraints
 from tests.run.made import OBJECTIVES, OPTIMA, PARENTS, make_run
 
 
@@ -59,9 +57,9 @@ def test_json_tells_predicted_points_with_intervals_the_surrogates_errors_and_do
 
 def test_left_out_errors_are_those_of_fits_without_the_candidate(run: Run) -> None:
     """The root mean squared error of refits that each leave one out, by hand, with the shape and ridge of the fit."""
-    from evomerge.pareto.quadratic import fit
-    from evomerge.pareto.surrogate import predict
-    from evomerge.results.surrogates import errors_of, surrogates_of
+    from evomerge.runs import errors_of, surrogates_of
+    from evomerge.surrogates import predict
+    from evomerge.surrogates._quadratic import fit
 
     found = surrogates_of(run.data)
     table = errors_of(found).set_index("objective")
@@ -248,9 +246,9 @@ def test_remeasured_points_join_the_archive_beside_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pool is the synthetic scorer's; everything else is what `front --remeasure` does."""
-    from evomerge.pool.runner import LocalPool
-    from evomerge.run import remeasure
-    from evomerge.scoring.synthetic import SyntheticSpec
+    from evomerge.commands import _remeasure as remeasure
+    from evomerge.scoring._synthetic import SyntheticSpec
+    from evomerge.workers import LocalPool
 
     folder = make_run(tmp_path / "run", candidates=32)
     before = open_run(folder)

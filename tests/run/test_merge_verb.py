@@ -12,12 +12,12 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from evomerge.checkpoints import revision_of
 from evomerge.cli import main
+from evomerge.commands import merge_recipe
+from evomerge.config import load_recipe
+from evomerge.engine import export
 from evomerge.errors import InputError
-from evomerge.run.verbs import merge_recipe
-from evomerge.searchfile import load_recipe
-from evomerge.weights.export import export
-from evomerge.weights.reference import revision_of
 from tests.pico import fingerprint_of, make_model, make_tokenizer
 from tests.weights.test_against_mergekit import by_mergekit, largest_difference, weights_of
 

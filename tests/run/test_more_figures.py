@@ -11,15 +11,14 @@ import pytest
 
 from evomerge import figures
 from evomerge.errors import InputError
-from evomerge.figures.front import front_frame
-from evomerge.figures.irt import ability_frame, item_map_frame
-from evomerge.figures.items import item_matrix_frame
-from evomerge.figures.progress import utilisation_frame
-from evomerge.figures.recipes import recipe_frame, route_chart, route_frame
-from evomerge.irt.bank import calibrate_table
-from evomerge.irt.table import ResponseTable
+from evomerge.irt import ResponseTable, calibrate_table
 from evomerge.recipe import recipe_from_mapping
-from evomerge.results import Run, open_run
+from evomerge.reports.figures._front_chart import front_frame
+from evomerge.reports.figures._irt_charts import ability_frame, item_map_frame
+from evomerge.reports.figures._item_matrix import item_matrix_frame
+from evomerge.reports.figures._recipe_charts import recipe_frame, route_chart, route_frame
+from evomerge.reports.figures._trajectory import utilisation_frame
+from evomerge.runs import Run, open_run
 from tests.estimators.worlds import prepared
 from tests.estimators.worlds import search as estimated_search
 from tests.report.worlds import HOSTILE, make_world
@@ -138,8 +137,8 @@ def test_the_course_is_drawn_by_place_and_not_by_the_numbers_of_remeasured_point
     scored = len(run.tables.history())
     for chart in (figures.hypervolume(run).to_dict(), figures.progress(run).to_dict()):
         rows = next(iter(chart["datasets"].values()))
-        assert [row["place"] for row in rows] == list(range(1, scored + 1))
-        assert '"place"' in _x_of(chart)
+        assert [row["order"] for row in rows] == list(range(1, scored + 1))
+        assert '"order"' in _x_of(chart)
         assert '"candidate"' not in _x_of(chart)
 
 
@@ -152,7 +151,7 @@ def test_item_matrix_orders_models_and_items_by_who_solves_more(run: Run) -> Non
     ranks = frame.drop_duplicates("model").set_index("model")["rank"].sort_values()
     assert list(means[ranks.index]) == sorted(means, reverse=True)
     solved = frame.groupby("item")["value"].mean()
-    places = frame.drop_duplicates("item").set_index("item")["place"].sort_values()
+    places = frame.drop_duplicates("item").set_index("item")["position"].sort_values()
     assert list(solved[places.index]) == sorted(solved, reverse=True)
     with pytest.raises(InputError, match="no objective 'srot'"):
         item_matrix_frame(run, "srot")

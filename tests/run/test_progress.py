@@ -6,9 +6,9 @@ import io
 
 import pytest
 
+from evomerge.commands import progress_printer
 from evomerge.loop import Progress
-from evomerge.results.progress_line import progress_line
-from evomerge.run.progress import progress_printer
+from evomerge.runs import progress_line
 
 
 class Terminal(io.StringIO):

@@ -11,8 +11,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.errors import InputError, RunError
-from evomerge.results import Run, open_run
-from evomerge.results.fronts import front_mapping
+from evomerge.runs import Run, front_mapping, open_run
 from tests.clock import BACKSTOP
 from tests.run.made import HELD, ITEMS, make_run
 
@@ -193,7 +192,7 @@ def test_a_run_is_read_without_torch_ray_or_lm_eval(run: Run) -> None:
         "print(run.summary()[:10])\n"
         "print(run.compare('best', 'left').overall.items, len(run.tables.history()))\n"
         "print(len(run.front()._repr_html_()) > 0)\n"
-        "from evomerge.report import report_html\n"
+        "from evomerge.reports import report_html\n"
         "print('<!DOCTYPE html>' in report_html(run))\n"
         "print(sorted(HEAVY & set(sys.modules)))"
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evomerge.candidate import Score
-from evomerge.results.holdout import Final
-from evomerge.results.summaries import clock, verdict
-from evomerge.scoring.comparison import Difference
+from evomerge.runs import Final, clock, verdict
+from evomerge.scoring import Difference
 
 
 def final(low: float, value: float, high: float) -> Final:

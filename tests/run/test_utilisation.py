@@ -9,9 +9,9 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Outcome, Response
 from evomerge.loop import Dispatcher
-from evomerge.pool.protocol import PoolEvent, Retry
-from evomerge.results.utilisation import usage_summary, utilisation_frame, worker_times
-from evomerge.scoring.synthetic import SyntheticSpec, synthetic_recipe
+from evomerge.runs._utilisation import usage_summary, utilisation_frame, worker_times
+from evomerge.scoring._synthetic import SyntheticSpec, synthetic_recipe
+from evomerge.workers import PoolEvent, Retry
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 import evomerge
-from evomerge.results import open_run
-from evomerge.weights.export import export
+from evomerge.engine import export
+from evomerge.runs import open_run
 from tests.pico import PRINTABLE, make_model, make_tokenizer
 
 TASKS = Path(__file__).parent.parent / "scoring" / "tasks"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import ModelScorer, TaskSet, TaskSettings
 from tests.scoring.reference import evaluate, outputs, per_item
 from tests.scoring.worlds import FAMILIES, TASKS
 

@@ -10,8 +10,7 @@ from scipy import stats
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import InputError, TaskError
-from evomerge.scoring.comparison import gain_over_best, paired_difference
-from evomerge.scoring.estimate import estimate
+from evomerge.scoring import estimate, gain_over_best, paired_difference
 from evomerge.stats import mcnemar
 
 ACC = Objective("t", "t", "acc")

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import ModelScorer, TaskSet, TaskSettings
 from tests.scoring.reference import evaluate, per_item
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

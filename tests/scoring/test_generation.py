@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.scoring.generation import Stops
+from evomerge.scoring.batched._generation import Stops
 
 
 def cut_as_lm_eval(text: str, strings: list[str]) -> str:

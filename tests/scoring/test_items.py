@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import TaskError
-from evomerge.scoring.documents import Document, catalogue, content_hash
-from evomerge.scoring.items import split
+from evomerge.scoring import Document, split
+from evomerge.scoring.lm_eval._documents import catalogue, content_hash
 
 
 def documents(count: int, prefix: str = "d") -> tuple[Document, ...]:

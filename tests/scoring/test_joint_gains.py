@@ -7,7 +7,7 @@ import pytest
 
 from evomerge.candidate import Objective, Response
 from evomerge.errors import TaskError
-from evomerge.scoring.comparison import gain_over_best, joint_gains
+from evomerge.scoring import gain_over_best, joint_gains
 
 ACC = Objective("t", "t", "acc")
 BOTH = (ACC, Objective("u", "u", "acc"))

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from evomerge.scoring.likelihood import SHORTEST_STEM, PackedBatches, plain_scores
-from evomerge.scoring.packing import Likelihood, pack_sequences
+from evomerge.scoring.batched._likelihood import SHORTEST_STEM, PackedBatches, plain_scores
+from evomerge.scoring.batched._packing import Likelihood, pack_sequences
 from tests.scoring.worlds import FAMILIES
 
 CPU = torch.device("cpu")

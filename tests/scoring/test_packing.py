@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.scoring.packing import SHORTEST_ROOT, Likelihood, PrefixBatches, pack_sequences
+from evomerge.scoring.batched._packing import SHORTEST_ROOT, Likelihood, PrefixBatches, pack_sequences
 
 LARGE = 10**6
 

@@ -7,11 +7,8 @@ import math
 import pytest
 
 from evomerge.errors import InfrastructureError
-from evomerge.scoring import backends
-from evomerge.scoring.answer_flags import SHORTENED
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import SHORTENED, ModelScorer, TaskSet, TaskSettings
+from evomerge.scoring.batched import _backends as backends
 from tests.scoring.worlds import TASKS, make_model
 
 CHOSEN, WRITTEN = "t_cloze", "t_sums"

@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from evomerge.errors import CandidateError, InputError, TaskError
-from evomerge.scoring import backends
-from evomerge.scoring.answer_flags import SHORTENED
-from evomerge.scoring.backends import GenerationBackend, LikelihoodBackend
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.items import split
-from evomerge.scoring.scorer import ModelScorer
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import SHORTENED, ModelScorer, TaskSet, TaskSettings, split
+from evomerge.scoring.batched import _backends as backends
+from evomerge.scoring.batched._backends import GenerationBackend, LikelihoodBackend
 from tests.scoring.reference import evaluate, outputs, per_item
 from tests.scoring.worlds import CHAT, TASKS, make_model, make_tokenizer
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.scoring.harness import TaskSet
-from evomerge.scoring.settings import TaskSettings
+from evomerge.scoring import TaskSet, TaskSettings
 from tests.scoring.worlds import TASKS
 
 

@@ -15,8 +15,8 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Job
 from evomerge.loop import Rules
-from evomerge.loop.tell_queue import TellOrder
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.loop._tell_queue import TellOrder
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, World, trace
@@ -52,6 +52,11 @@ def test_the_order_knows_what_is_unobserved_after_a_restore() -> None:
     assert (order.observed, order.first_unobserved) == (3, 2)
 
 
+def size_of(controller: str) -> str:
+    """Return the option for how many candidates a controller proposes at once."""
+    return "population" if controller in {"cma-es", "nsga-ii", "nsga-iii"} else "batch_size"
+
+
 @pytest.mark.parametrize("controller", ["cma-es", "tpe", "nsga-ii", "sobol"])
 def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
     """At every look but those at the end, all seven workers have a job; generations of 6 would leave them idle."""
@@ -71,7 +76,7 @@ def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
                 idle.append(self.room())
             return super().collect(timeout)
 
-    options = {} if controller == "sobol" else {"population": 6}
+    options = {} if controller == "sobol" else {size_of(controller): 6}
     world = World(folder, controller, 40, options=options, rules=ASYNCHRONOUS, pool=lambda given: Watched(given, 7))
     assert world.run().name == "candidates"
     assert set(idle) == {0}
@@ -81,7 +86,7 @@ def test_no_worker_waits_for_another(folder: Path, controller: str) -> None:
 @pytest.mark.parametrize("bound", [1, 2, 5])
 @pytest.mark.parametrize("controller", ["cma-es", "tpe"])
 def test_staleness_is_recorded_and_bounded(folder: Path, controller: str, bound: int) -> None:
-    world = World(folder, controller, 60, options={"population": 4}, rules=ASYNCHRONOUS, staleness=bound)
+    world = World(folder, controller, 60, options={size_of(controller): 4}, rules=ASYNCHRONOUS, staleness=bound)
     replace(world, pool=shuffled(9)).run()
     found = [staleness for _, _, staleness in told(folder)]
     assert all(staleness is not None and 0 <= staleness <= bound for staleness in found)
@@ -106,7 +111,7 @@ def test_staleness_without_a_bound_counts_the_results_between(folder: Path) -> N
 @pytest.mark.parametrize("controller", ["cma-es", "nsga-ii", "tpe"])
 def test_a_resume_repeats_the_order_of_arrival(folder: Path, controller: str) -> None:
     """Cut in the middle and gone on with by other workers: the first half stays, and the controller repeats itself."""
-    world = World(folder, controller, 20, options={"population": 5}, rules=ASYNCHRONOUS, pool=shuffled(5, 1))
+    world = World(folder, controller, 20, options={size_of(controller): 5}, rules=ASYNCHRONOUS, pool=shuffled(5, 1))
     world.run()
     before = told(folder)
     assert [number for number, _, _ in before] != sorted(number for number, _, _ in before)

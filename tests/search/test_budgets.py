@@ -11,13 +11,13 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Job, Outcome
+from evomerge.commands._budget_limits import checked, overridden
+from evomerge.config import BudgetRequest
 from evomerge.errors import InputError
-from evomerge.loop import Budget, Reserve, evaluate
-from evomerge.loop.budget import MARGIN, BudgetMeter
-from evomerge.run.budgets import checked, overridden
+from evomerge.loop import Budget, BudgetMeter, Reserve, evaluate
+from evomerge.loop._budget import MARGIN
 from evomerge.run_config import BudgetConfig
-from evomerge.scoring.synthetic import SyntheticSpec
-from evomerge.searchfile import BudgetRequest
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.clock import Clock as FakeTime
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, trace

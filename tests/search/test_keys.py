@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from evomerge.config import SearchFile, load_search_file
 from evomerge.errors import SearchFileError
-from evomerge.searchfile import SearchFile, load_search_file
 
 FILE = """\
 merge:

@@ -16,7 +16,7 @@ import pytest
 from evomerge.archive import Archive
 from evomerge.candidate import Job
 from evomerge.loop import Racing, Rules
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.clock import BACKSTOP
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, kill_at, trace
@@ -49,7 +49,7 @@ def small(folder: Path, controller: str) -> World:
 
     The fake pool takes its results one by one, so the number of commits does not depend on how fast the machine is.
     """
-    options = {"population": 3}
+    options = {"population" if controller == "cma-es" else "batch_size": 3}
     return World(folder, controller, candidates=4, options=options, pool=lambda spec: ShuffledPool(spec, 2))
 
 

@@ -13,8 +13,8 @@ import torch
 
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.loop import Racing, Rules
-from evomerge.pool.protocol import Evaluator
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers._pool_protocol import Evaluator
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import OPTIMA, PARENTS, World, trace
 

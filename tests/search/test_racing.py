@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from evomerge.archive import Archive
-from evomerge.controllers.cma_es import shrunken
+from evomerge.controllers._cma_es import shrunken
 from evomerge.loop import Racing, Rules
-from evomerge.loop.racing import rounds
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.loop._racing import rounds
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.search.test_kills import run_in_fresh_process
 from tests.search.world import OPTIMA, PARENTS, PLAN, World, trace

@@ -9,13 +9,12 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Job, Objective
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, run_search
-from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import SearchSpace, build_space
+from evomerge.workers import LocalPool
 from tests.search.world import mean_fitness
 
 MERGE = {"merge_method": "passthrough", "models": [{"model": "org/a"}, {"model": "org/b"}]}

@@ -13,15 +13,14 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Outcome
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.commands._search_progress import line_of
+from evomerge.controllers import SearchProblem, build
 from evomerge.errors import RunError
 from evomerge.loop import Progress, evaluate, replay
-from evomerge.loop.loop import MOST_MACHINE_FAILURES
-from evomerge.pareto.dominance import non_dominated
-from evomerge.pool.runner import LocalPool
-from evomerge.run.progress import line_of
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.loop._search_loop import MOST_MACHINE_FAILURES
+from evomerge.pareto import non_dominated
+from evomerge.scoring._synthetic import SyntheticSpec
+from evomerge.workers import LocalPool
 from tests.clock import Clock
 from tests.pool.fakes import ShuffledPool
 from tests.search.world import GENES, OBJECTIVES, OPTIMA, PARENTS, PLAN, World, trace
@@ -363,7 +362,7 @@ def test_events_tell_the_story(folder: Path) -> None:
 @pytest.mark.ray
 def test_ray_gives_the_trace_of_one_process(folder: Path, tmp_path: Path) -> None:
     """Two real workers, one of which is killed in the middle of a job."""
-    from evomerge.pool.ray_pool import start_ray_pool
+    from evomerge.workers import start_ray_pool
 
     alone = World(folder / "alone", candidates=16, spec=spec(troubles={3: "candidate"}))
     alone.run()

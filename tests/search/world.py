@@ -17,13 +17,11 @@ import numpy as np
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
-from evomerge.controllers.protocol import Controller, SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import Controller, SearchProblem, build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
-from evomerge.pool.protocol import Pool
-from evomerge.pool.runner import LocalPool
 from evomerge.recipe import Recipe, passthrough
-from evomerge.scoring.synthetic import Lasting, SyntheticSpec, synthetic_recipe
+from evomerge.scoring._synthetic import Lasting, SyntheticSpec, synthetic_recipe
+from evomerge.workers import LocalPool, Pool
 
 GENES = 4
 TASKS = ("add", "sort")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.config import load_search_file
 from evomerge.errors import SearchFileError
-from evomerge.searchfile import load_search_file
 
 QUICKSTART = """\
 merge:

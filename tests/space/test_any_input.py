@@ -9,9 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evomerge.config import SearchFile, load_recipe, load_search_file
 from evomerge.errors import SearchFileError
 from evomerge.recipe import Recipe
-from evomerge.searchfile import SearchFile, load_recipe, load_search_file
 from tests.space.files import QUICKSTART, SMALL
 
 SLICES = """\

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.space.genes import Gene
-from evomerge.space.markers import NARROWEST
+from evomerge.space import Gene
+from evomerge.space._markers import NARROWEST
 
 unit = st.floats(0, 1)
 bounds = st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)).map(sorted).filter(lambda pair: pair[0] < pair[1])

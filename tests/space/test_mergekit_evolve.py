@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
+from evomerge.config import load_plain, load_search_file, search_file_text
+from evomerge.config._mergekit_evolve import PARAMETERS, convert, differences
 from evomerge.errors import InputError
-from evomerge.mergekit_evolve import PARAMETERS, convert, differences, search_file_text
-from evomerge.searchfile import load_plain, load_search_file
 from evomerge.space import build_space
 from tests.space.test_mergekit_agrees import tensors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.searchfile import load_search_file
+from evomerge.config import load_search_file
 from tests.space.files import SMALL, problems
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evomerge.config import load_recipe
+from evomerge.model_reference import ModelReference, parse, plain_models
 from evomerge.recipe import recipe_from_mapping
-from evomerge.references import ModelReference, parse, plain_models
-from evomerge.searchfile import load_recipe
-from evomerge.space.form import resolve_model, short_names
+from evomerge.space import resolve_model, short_names
 
 
 @pytest.fixture

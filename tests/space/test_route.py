@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evomerge.config import load_recipe, load_search_file
 from evomerge.errors import InputError, SearchFileError
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.searchfile import load_recipe, load_search_file
 from evomerge.space import SearchSpace, build_space
 from tests.space.files import problems
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge.searchfile import load_search_file
+from evomerge.config import load_search_file
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "experts"

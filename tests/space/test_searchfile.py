@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.errors import InputError, SearchFileError
-from evomerge.recipe import recipe_from_mapping
-from evomerge.searchfile import (
+from evomerge.config import (
     BudgetRequest,
     ControllerRequest,
     ObjectiveRequest,
@@ -17,7 +15,9 @@ from evomerge.searchfile import (
     load_recipe,
     load_search_file,
 )
-from evomerge.space.form import model_places
+from evomerge.errors import InputError, SearchFileError
+from evomerge.recipe import recipe_from_mapping
+from evomerge.space import model_places
 from tests.space.files import SMALL, problems
 
 MODULES = {"attention": (".self_attn.",), "mlp": (".mlp.",)}
@@ -250,7 +250,7 @@ def test_reading_files_needs_none_of_the_heavy_packages():
 import sys
 for name in ("torch", "transformers", "lm_eval", "ray", "cma", "optuna", "pyarrow", "safetensors"):
     sys.modules[name] = None
-import evomerge.searchfile, evomerge.space
+from evomerge.config import load_search_file\nfrom evomerge.space import build_space
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

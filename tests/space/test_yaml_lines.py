@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.searchfile.yaml_lines import read_document
-from evomerge.space.problems import Problem, dotted, located
+from evomerge.config._yaml_lines import read_document
+from evomerge.space import Problem, located
+from evomerge.space._problems import dotted
 
 
 def messages(text: str) -> list[str]:

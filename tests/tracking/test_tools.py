@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from evomerge.results import Run, open_run
-from evomerge.tracking.metrics import RunMetrics
-from evomerge.tracking.mlflow_log import MlflowLog
-from evomerge.tracking.tensorboard_log import TensorBoardLog
-from evomerge.tracking.values import LoggedStep
+from evomerge.reports.trackers._metric_stream import RunMetrics
+from evomerge.reports.trackers._mlflow import MlflowLog
+from evomerge.reports.trackers._tensorboard import TensorBoardLog
+from evomerge.reports.trackers._values import LoggedStep
+from evomerge.runs import Run, open_run
 from tests.tracking.worlds import COMPARED, FAILS, Followed, agrees
 
 N = 14

@@ -13,13 +13,15 @@ from evomerge.candidate import Candidate
 from evomerge.errors import ExtraMissing, InputError
 from evomerge.loop import Rules
 from evomerge.recipe import passthrough
-from evomerge.results import open_run
-from evomerge.scoring.synthetic import SyntheticSpec
-from evomerge.tracking import targets, writer
-from evomerge.tracking.metrics import RunMetrics
-from evomerge.tracking.targets import TrackerTarget, target_of, targets_of
-from evomerge.tracking.values import LoggedStep, Resumed, RunResult
-from evomerge.tracking.writer import remembered
+from evomerge.reports import TrackerTarget, targets_of
+from evomerge.reports.trackers import _targets as targets
+from evomerge.reports.trackers import _writer as writer
+from evomerge.reports.trackers._metric_stream import RunMetrics
+from evomerge.reports.trackers._targets import target_of
+from evomerge.reports.trackers._values import LoggedStep, Resumed, RunResult
+from evomerge.reports.trackers._writer import remembered
+from evomerge.runs import open_run
+from evomerge.scoring._synthetic import SyntheticSpec
 from tests.pool.fakes import ShuffledPool
 from tests.run.made import OPTIMA, PARENTS, config
 from tests.tracking.worlds import FAILS, FILE, Followed, search

@@ -8,18 +8,15 @@ from pathlib import Path
 
 from evomerge.archive import Archive
 from evomerge.candidate import Candidate
-from evomerge.controllers.protocol import SearchProblem
-from evomerge.controllers.registry import build
+from evomerge.controllers import SearchProblem, build
 from evomerge.loop import Budget, Rules, evaluate, run_search
-from evomerge.pool.protocol import Pool
-from evomerge.pool.runner import LocalPool
 from evomerge.recipe import passthrough
-from evomerge.results import Run, open_run
-from evomerge.results.evaluations import evaluation_of, finalists
-from evomerge.scoring.synthetic import SyntheticSpec
+from evomerge.reports import tracked
+from evomerge.reports.trackers._writer import Join
+from evomerge.runs import Run, evaluation_of, finalists, open_run
+from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.space import build_space
-from evomerge.tracking import tracked
-from evomerge.tracking.writer import Join
+from evomerge.workers import LocalPool, Pool
 from tests.run.made import HELD, ITEMS, MERGE, OBJECTIVES, OPTIMA, PARENTS, config
 
 FILE = "controller: {name: sobol}\nscoring: {items: 40}\nmerge: {parameters: {weight: {search: [0.0, 1.0]}}}\n"

@@ -10,12 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evomerge.checkpoints import Reader, compare_layouts, read_layout, revision_of
+from evomerge.engine import Resident, export
 from evomerge.errors import WeightsError
-from evomerge.weights.export import export
-from evomerge.weights.layout import compare_layouts, read_layout
-from evomerge.weights.reader import Reader
-from evomerge.weights.reference import revision_of
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of
 
 peft = pytest.importorskip("peft")

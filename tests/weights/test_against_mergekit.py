@@ -10,8 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from evomerge.engine import export
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.export import export
 from tests.pico import make_model
 
 mergekit_config = pytest.importorskip("mergekit.config")

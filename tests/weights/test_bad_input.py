@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.checkpoints import _memory as plan
+from evomerge.checkpoints import _shards as shards
+from evomerge.checkpoints import read_layout
+from evomerge.engine import Resident, export
 from evomerge.errors import InputError, MergeError, WeightsError
 from evomerge.recipe import Recipe, recipe_from_mapping
-from evomerge.weights import plan, shards
-from evomerge.weights.export import export
-from evomerge.weights.layout import read_layout
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of, make_model
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -279,7 +279,7 @@ def largest_file() -> Iterator[int]:
 
 
 def test_a_disk_that_fills_up(good: Recipe, tmp_path: Path, largest_file: int) -> None:
-    with pytest.raises(WeightsError, match=r"cannot write '.*out': File too large; nothing was left behind"):
+    with pytest.raises(WeightsError, match=r"cannot write '.*out': File too large; no partial output remains"):
         export(good, tmp_path / "deep" / "out", shard_bytes=3 * largest_file)
     assert list(tmp_path.iterdir()) == []  # not even the parent folder that was made for it
 
@@ -296,7 +296,7 @@ def test_no_space_left(good: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyP
         write(self, start, block)
 
     monkeypatch.setattr(shards.Slot, "filled", fill)
-    with pytest.raises(WeightsError, match=r"cannot write '.*out': No space left on device; nothing was left behind"):
+    with pytest.raises(WeightsError, match=r"cannot write '.*out': No space left on device; no partial output remains"):
         export(good, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -322,7 +322,7 @@ def test_a_place_that_is_read_only(good: Recipe, tmp_path: Path) -> None:
     else:  # the super-user writes anywhere, but not into the kernel's tables
         (closed / "probe").rmdir()
         place = Path("/proc")
-    with pytest.raises(WeightsError, match=r"cannot write '.*out': .*; nothing was left behind"):
+    with pytest.raises(WeightsError, match=r"cannot write '.*out': .*; no partial output remains"):
         export(good, place / "out")
     assert not (place / "out").exists()
 

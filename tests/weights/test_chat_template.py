@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from evomerge.engine import export
+from evomerge.engine._chat_template import stored_template
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.chat_template import stored_template
-from evomerge.weights.export import export
 
 ONE, TWO = "{{ messages[0].content }}", "{% for m in messages %}{{ m.content }};{% endfor %}"
 

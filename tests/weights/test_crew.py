@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from evomerge.engine import _parallel as module
+from evomerge.engine._assemble import assemble
+from evomerge.engine._fingerprint import describe, examine
+from evomerge.engine._fused_kernels import filler
+from evomerge.engine._merge_plan import Input, Step
+from evomerge.engine._parallel import Crew, Memory
+from evomerge.engine._tensor_stats import Measures
 from evomerge.errors import CandidateError, MergeError
-from evomerge.merge import native
-from evomerge.merge.catalogue import CATALOGUE, method
-from evomerge.weights import crew as module
-from evomerge.weights.assemble import assemble
-from evomerge.weights.crew import Crew, Memory
-from evomerge.weights.fingerprint import describe, examine
-from evomerge.weights.fused import filler
-from evomerge.weights.measures import Measures
-from evomerge.weights.steps import Input, Step
+from evomerge.merge import CATALOGUE, method
+from evomerge.merge.kernels import _dispatch as native
 
 MODELS = ("base", "one", "two", "three")
 REVISIONS = {model: f"revision of {model}" for model in MODELS}

@@ -9,11 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evomerge.checkpoints import read_layout
+from evomerge.engine import Resident, export
 from evomerge.errors import WeightsError
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.weights.export import export
-from evomerge.weights.layout import read_layout
-from evomerge.weights.resident import Resident
 from tests.pico import FAMILIES, fingerprint_of, make_model
 from tests.weights.test_against_mergekit import by_mergekit, by_us, largest_difference
 

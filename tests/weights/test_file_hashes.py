@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.weights import file_hashes
-from evomerge.weights.file_hashes import CACHE_VARIABLE, file_hash
+from evomerge.checkpoints import _file_hashes as file_hashes
+from evomerge.checkpoints._file_hashes import CACHE_VARIABLE, file_hash
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evomerge.weights import fingerprint as module
-from evomerge.weights.fingerprint import fingerprint, finish, row_sums
+from evomerge.engine import _fingerprint as module
+from evomerge.engine._fingerprint import fingerprint, finish, row_sums
 
 MASK = (1 << 64) - 1
 

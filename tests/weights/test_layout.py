@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from evomerge.checkpoints import (
+    Layout,
+    TensorInfo,
+    compare_layouts,
+    config_difference,
+    read_layout,
+    vocabulary_difference,
+)
+from evomerge.checkpoints._headers import read_header
+from evomerge.checkpoints._resolve import LocalModel
 from evomerge.errors import WeightsError
-from evomerge.weights.headers import TensorInfo, read_header
-from evomerge.weights.layout import Layout, compare_layouts, config_difference, read_layout, vocabulary_difference
-from evomerge.weights.reference import LocalModel
 from tests.pico import make_model
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.weights.licences import licence_of, licence_warnings
-from evomerge.weights.lint import lint_folder
+from evomerge.checkpoints import licence_of, licence_warnings, lint_folder
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_where_a_licence_is_found(files: dict[str, str], licence: str | None, tm
         ({"a": "gpl-3.0", "b": "mit"}, []),
         ({"a": "gpl-3.0", "b": "cc-by-sa-4.0"}, ["incompatible licences: each of gpl-3.0 (a), cc-by-sa-4.0 (b)"]),
         ({"a": "gpl-3.0", "b": "llama3"}, ["incompatible licences: each of gpl-3.0 (a), llama3 (b)"]),
-        ({"a": "gemma", "b": "llama3"}, ["the terms of gemma (a), llama3 (b) apply together"]),
+        ({"a": "gemma", "b": "llama3"}, ["the terms of gemma (a), llama3 (b) all apply"]),
         ({"a": "llama3", "b": "llama3"}, []),
     ],
 )
@@ -78,7 +77,7 @@ def test_a_folder_in_order(llama: Any) -> None:
         (
             "generation_config.json",
             {"eos_token_id": 5},
-            "eos_token_id: the tokenizer's '</s>' is 0, generation goes by 5",
+            "eos_token_id: the tokenizer's '</s>' is 0, generation uses 5",
         ),
         ("tokenizer_config.json", {"pad_token": "<pad>"}, "pad_token '<pad>' is not in the vocabulary"),
     ],

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evomerge.checkpoints import Reader
+from evomerge.engine import LoraReport, export, export_lora
+from evomerge.engine._lora import AUTO_ENERGY, _factors
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.export import export
-from evomerge.weights.lora import AUTO_ENERGY, LoraReport, _factors, export_lora
-from evomerge.weights.reader import Reader
 
 peft = pytest.importorskip("peft")
 pytestmark = [
@@ -145,7 +145,7 @@ def test_ranks_that_are_none(rank: Any, llama: Any, tmp_path: Path) -> None:
 
 
 def test_random_projections_find_what_all_singular_values_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    from evomerge.weights import lora
+    from evomerge.engine import _lora as lora
 
     generator = torch.Generator().manual_seed(0)
     low = torch.randn(200, 3, generator=generator) @ torch.randn(3, 150, generator=generator)
@@ -159,7 +159,7 @@ def test_random_projections_find_what_all_singular_values_find(monkeypatch: pyte
 
 
 def test_the_report_in_numbers() -> None:
-    from evomerge.weights.lora import Reconstruction
+    from evomerge.engine._lora import Reconstruction
 
     tensors = (Reconstruction("a", "factors", 1, 3.0, 0.0), Reconstruction("b", "left out", 0, 4.0, 4.0))
     report = LoraReport(Path("x"), 10, tensors)

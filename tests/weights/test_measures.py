@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from evomerge.merge import native, thresholds
-from evomerge.merge.kernels import dare_factor
-from evomerge.merge.masks import bernoulli
-from evomerge.weights.measures import Measures
-from evomerge.weights.plan import ranking_stride
-from evomerge.weights.steps import Input
+from evomerge.checkpoints import ranking_stride
+from evomerge.engine._merge_plan import Input
+from evomerge.engine._tensor_stats import Measures
+from evomerge.merge._masks import bernoulli
+from evomerge.merge.kernels import _dispatch as native
+from evomerge.merge.kernels import _thresholds as thresholds
+from evomerge.merge.kernels._torch_loops import dare_factor
 
 BASE, SOURCE = Input("base", "t"), Input("one", "t")
 COUNT = 150_001
@@ -83,7 +84,7 @@ def test_rankings_grow_sparse_where_memory_is_short(monkeypatch: pytest.MonkeyPa
     from types import SimpleNamespace
     from typing import Any
 
-    from evomerge.weights import plan
+    from evomerge.checkpoints import _memory as plan
 
     layouts: Any = [SimpleNamespace(parameters=10**6)] * 4
     for free, expected in ((25 * 10**6, 1), (23 * 10**6, 64), (None, 1)):

@@ -10,12 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.checkpoints import Reader, read_layout
+from evomerge.engine import Resident, export
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.weights.export import export
-from evomerge.weights.layout import read_layout
-from evomerge.weights.reader import Reader
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of, make_model
 from tests.weights.test_against_mergekit import by_mergekit, weights_of
 
@@ -116,7 +114,7 @@ def test_an_adapted_parent_is_never_whole_in_memory(
     """Of the tensors that an adapter makes, only the one at hand is alive while a model passes through."""
     import weakref
 
-    from evomerge.weights.adapter import Adapter
+    from evomerge.checkpoints._lora_adapter import Adapter
     from tests.weights.test_adapter import make_adapter
 
     pytest.importorskip("peft")

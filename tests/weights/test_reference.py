@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from evomerge.checkpoints import locate, parse_reference, revision_of, short_name
 from evomerge.errors import WeightsError
-from evomerge.references import ModelReference
-from evomerge.weights.reference import locate, parse_reference, revision_of, short_name
+from evomerge.model_reference import ModelReference
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.checkpoints import Reader, revision_of
+from evomerge.engine import Resident, export
+from evomerge.engine._parallel import Crew
 from evomerge.errors import CandidateError, WeightsError
-from evomerge.merge.masks import bernoulli, mask_key
+from evomerge.merge import mask_key
+from evomerge.merge._masks import bernoulli
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.weights.crew import Crew
-from evomerge.weights.export import export
-from evomerge.weights.reader import Reader
-from evomerge.weights.reference import revision_of
-from evomerge.weights.resident import Resident
 from tests.pico import fingerprint_of
 
 PROMPT = torch.arange(2, 40).reshape(2, 19)
@@ -298,7 +297,7 @@ def test_layers_stacked_and_repeated(families: Any, tmp_path: Path) -> None:
         for (name, tensor), (_, other) in zip(got.named_parameters(), expected.named_parameters(), strict=True):
             assert torch.equal(tensor, other), name
     assert torch.isfinite(logits(model)).all()
-    with pytest.raises(WeightsError, match=r"another network than .* \(layers: .* has 4, the result has 6\)"):
+    with pytest.raises(WeightsError, match=r"architecture differs from .* \(layers: .* has 4, the result has 6\)"):
         Resident(parents.all).write(recipe)
 
 
@@ -327,7 +326,8 @@ def test_a_base_that_is_given_no_weight_lends_only_its_configuration_to_linear(l
 def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import weakref
 
-    from evomerge.weights import crew, shards
+    from evomerge.checkpoints import _shards as shards
+    from evomerge.engine import _parallel as crew
     from tests.pico import make_model
 
     base = make_model(tmp_path / "base", hidden_size=128, intermediate_size=1200, layers=1)
@@ -426,8 +426,9 @@ def test_layouts_steps_and_these_modules_need_no_torch_to_be_imported() -> None:
     import subprocess
     import sys
 
-    modules = "resident export layout steps parents plan reference chat_template merged_config placement"
-    imports = "; ".join(f"import evomerge.weights.{name}" for name in modules.split())
+    engine = [f"engine._{name}" for name in ("resident", "model_export", "merge_plan", "parents", "chat_template")]
+    files = [f"checkpoints._{name}" for name in ("layout", "memory", "resolve")]
+    imports = "; ".join(f"import evomerge.{name}" for name in [*engine, *files])
     heavy = ("torch", "transformers", "safetensors", "peft")
     code = f"{imports}; import sys; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

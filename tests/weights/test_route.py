@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evomerge.engine import Resident
 from evomerge.errors import CandidateError, InfrastructureError, WeightsError
 from evomerge.recipe import Recipe, Source, passthrough
-from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.packing import Likelihood, pack_sequences
-from evomerge.scoring.resident_cache import computed_alone
-from evomerge.weights.resident import Resident
+from evomerge.scoring.batched._kv_cache import computed_alone
+from evomerge.scoring.batched._likelihood import PackedBatches
+from evomerge.scoring.batched._packing import Likelihood, pack_sequences
 from tests.pico import FAMILIES, make_model
 
 PROMPT = torch.arange(2, 40).reshape(2, 19)
@@ -363,7 +363,7 @@ def test_layers_that_depend_on_their_place_are_refused(tmp_path: Path) -> None:
 def test_other_kinds_of_layers_are_refused_by_name(llama: Any, tmp_path: Path) -> None:
     import shutil
 
-    from evomerge.weights.parents import find_parents
+    from evomerge.engine import find_parents
 
     folder = Path(shutil.copytree(llama.base, tmp_path / "hybrid"))
     config = json.loads((folder / "config.json").read_text())

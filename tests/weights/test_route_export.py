@@ -15,14 +15,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from evomerge.engine import Resident, export
+from evomerge.engine._merge_plan import Fold
+from evomerge.engine.route._fold import Branches, fold_of
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
-from evomerge.scoring.likelihood import PackedBatches
-from evomerge.scoring.packing import pack_sequences
-from evomerge.weights.export import export
-from evomerge.weights.resident import Resident
-from evomerge.weights.route_fold import Branches, fold_of
-from evomerge.weights.steps import Fold
+from evomerge.scoring.batched._likelihood import PackedBatches
+from evomerge.scoring.batched._packing import pack_sequences
 from tests.pico import FAMILIES, fingerprint_of, make_model
 from tests.weights.test_route import Hop, lend, logits, sequences, written
 
@@ -159,9 +158,9 @@ def test_a_fold_that_the_epsilon_spoils_is_measured_and_refused(llama: Any, tmp_
 
 
 def test_a_family_that_is_not_known_is_refused(llama: Any) -> None:
-    from evomerge.weights.layout import read_layout
-    from evomerge.weights.route import Hop as Place
-    from evomerge.weights.route_fold import folded
+    from evomerge.checkpoints import read_layout
+    from evomerge.engine.route._fold import folded
+    from evomerge.engine.route._routes import Hop as Place
 
     layout = read_layout(str(llama.base))
     strange = replace(layout, config={**layout.config, "model_type": "lama"})
@@ -203,8 +202,7 @@ def test_mergekit_makes_the_same_checkpoint(llama: Any, tmp_path: Path) -> None:
     ],
 )
 def test_what_mergekit_cannot_express_is_refused(route: list[Hop], words: str, llama: Any) -> None:
-    from evomerge.weights.parents import find_parents
-    from evomerge.weights.route_mergekit import route_to_mergekit
+    from evomerge.engine import find_parents, route_to_mergekit
 
     names = {"merged": "merged", "one": str(llama.one), "base": str(llama.base)}
     hops = tuple((names[source], layer, scale) for source, layer, scale in route)

@@ -10,11 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.engine import Resident, export, find_parents
 from evomerge.errors import WeightsError
 from evomerge.recipe import passthrough, recipe_from_mapping
-from evomerge.weights.export import export
-from evomerge.weights.parents import find_parents
-from evomerge.weights.resident import Resident
 from tests.pico import make_model, make_tokenizer
 from tests.weights.test_against_mergekit import by_mergekit, weights_of
 

@@ -1,1 +1,0 @@
-"""Who evaluates: a worker, in this process or under Ray."""

@@ -1,0 +1,1 @@
+"""Copies of a running search for TensorBoard, Weights & Biases and MLflow; one file per tool."""

@@ -1,0 +1,1 @@
+"""Estimates: mean scores with standard errors, and IRT estimates from few items."""

@@ -1,1 +1,0 @@
-"""Checkpoints and devices: layout, reader, resident model, export."""
