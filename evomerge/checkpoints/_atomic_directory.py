@@ -21,7 +21,7 @@ def check_free(target: Path) -> None:
 
 
 @contextmanager
-def appearing(target: Path) -> Iterator[Path]:
+def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; rename it to `target` at the end, or remove it on any error.
 
     Raises:

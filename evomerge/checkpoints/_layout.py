@@ -94,6 +94,14 @@ class Layout:
         """Name of the input embedding, None where it is not recognised."""
         return next((name for name in self.tensors if name.endswith(_INPUT_EMBEDDINGS)), None)
 
+    def embedding_rows(self) -> int:
+        """Return the number of rows of the input embedding, (rows, width); a WeightsError where there is none."""
+        if self.embedding is None:
+            raise WeightsError(
+                f"model '{self.reference}': no embedding found among its tensors, so no vocabulary either"
+            )
+        return self.tensors[self.embedding].shape[0]
+
     @cached_property
     def modules(self) -> dict[str, tuple[str, ...]]:
         """Filters per module group, `{"attention": (".self_attn.",), "mlp": (".mlp.",)}`.

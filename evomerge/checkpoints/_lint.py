@@ -7,7 +7,6 @@ from typing import Any
 
 from evomerge.checkpoints._layout import Layout, read_json, read_layout, text_config
 from evomerge.checkpoints._resolve import CONFIG
-from evomerge.engine import rows_of
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -21,7 +20,7 @@ def lint_folder(folder: Path) -> list[str]:
     layout = read_layout(str(folder))  # refuses damaged files by itself
     found = _dtypes(layout)
     if layout.embedding is not None:
-        rows = rows_of(layout)
+        rows = layout.embedding_rows()
         found += _rows(layout, rows)
         for name in (CONFIG, "generation_config.json"):
             if (folder / name).is_file():

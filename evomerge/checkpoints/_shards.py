@@ -52,7 +52,7 @@ def plan_shards(tensors: Mapping[str, TensorInfo], shard_bytes: int) -> list[Sha
     ]
 
 
-class Slot:
+class ShardSlot:
     """Byte range of one tensor in a file being written; a `parallel.Target`."""
 
     def __init__(self, descriptor: int, offset: int, name: str, info: TensorInfo) -> None:
@@ -84,7 +84,7 @@ class Slot:
             raw, offset = raw[written:], offset + written  # the system may write less than it was given
 
 
-def write_shards(folder: Path, shards: Sequence[Shard], fill: Callable[[Sequence[Slot]], None]) -> int:
+def write_shards(folder: Path, shards: Sequence[Shard], fill: Callable[[Sequence[ShardSlot]], None]) -> int:
     """Write a checkpoint's weights files into a folder and return their size in bytes.
 
     Each file is on the disk (fsync) when this returns. Several shards get an index file, as transformers writes it.
@@ -111,14 +111,14 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _write(path: Path, shard: Shard, fill: Callable[[Sequence[Slot]], None]) -> int:
+def _write(path: Path, shard: Shard, fill: Callable[[Sequence[ShardSlot]], None]) -> int:
     header = _header(shard)
     with path.open("wb") as file:
         file.write(header)
         file.flush()  # the header leaves Python's buffer before pwrite goes around it
         slots, offset = [], len(header)
         for name, info in shard.tensors:
-            slots.append(Slot(file.fileno(), offset, name, info))
+            slots.append(ShardSlot(file.fileno(), offset, name, info))
             offset += info.bytes
         fill(slots)
         os.fsync(file.fileno())  # a full disk may show only here

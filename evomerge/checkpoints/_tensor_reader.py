@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Reader:
+class CheckpointReader:
     """The tensors of one model, under the names of its layout, with its adapter (if any) merged in.
 
     Nothing is kept but open files. The first read of a tensor checks that it holds numbers. A context manager; several
@@ -63,7 +63,7 @@ class Reader:
         """Close the files; tensors that share their memory stay valid, and the next read opens them again."""
         self._files.clear()  # dropping the handles unmaps the files
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> CheckpointReader:
         return self
 
     def __exit__(

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import count_nonfinite
-from evomerge.engine._merge_plan import Step
+from evomerge.engine._merge_plan import TensorOp
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key, merge, method
 
 Read = Callable[[str, str], Tensor]  # (model, tensor name) -> tensor, in its stored dtype
 
 
-def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
+def assemble(step: TensorOp, read: Read, revisions: Mapping[str, str]) -> Tensor:
     """Return the tensor that a step describes, in the step's dtype.
 
     The arithmetic is float32 (float64 where a parent is), rounded once at the end. A task vector is taken from the
@@ -61,7 +61,7 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def refuse_nonfinite(step: Step, bad: int) -> None:
+def refuse_nonfinite(step: TensorOp, bad: int) -> None:
     """Raise a CandidateError that describes the step if `bad`, the number of its values not finite, is not zero."""
     if bad:
         values = ", ".join(f"{name} {value}" for name, value in step.parameters.items())
@@ -71,7 +71,7 @@ def refuse_nonfinite(step: Step, bad: int) -> None:
         )
 
 
-def _buffer(step: Step, read: Read) -> Tensor:
+def _buffer(step: TensorOp, read: Read) -> Tensor:
     first, *others = step.inputs
     tensor = read(first.model, first.tensor)
     for source in others:

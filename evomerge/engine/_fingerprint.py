@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import count_nonfinite
-from evomerge.merge import compiled, finish_hash, hash_rows
+from evomerge.merge.kernels import available, finish_hash, hash_rows
 
 FINGERPRINT_DIGITS = 32
 
@@ -72,7 +72,7 @@ def row_sums(tensor: Tensor) -> Tensor:
     rows = -(-tensor.numel() * tensor.element_size() // ROW_BYTES)
     sums = torch.empty(rows, dtype=torch.int64, device=device)
     keys = _row_keys(str(device))
-    if device.type == "cpu" and tensor.is_contiguous() and compiled() is not None:
+    if device.type == "cpu" and tensor.is_contiguous() and available():
         hash_rows(tensor, keys, _SHIFT, sums)
         return sums
     words = _words(tensor)
@@ -92,7 +92,7 @@ def row_sums(tensor: Tensor) -> Tensor:
 
 def examine(block: Tensor) -> tuple[Tensor, int]:
     """Return a flat block's `row_sums`, (rows,) int64, and how many of its values are NaN or infinite."""
-    if block.device.type == "cpu" and compiled() is not None:
+    if block.device.type == "cpu" and available():
         sums = torch.empty(-(-block.numel() * block.element_size() // ROW_BYTES), dtype=torch.int64)
         finite = hash_rows(block, _row_keys("cpu"), _SHIFT, sums)
         return sums, 0 if finite else count_nonfinite(block)
@@ -103,7 +103,7 @@ def finish(sums: Tensor) -> int:
     """Return the hash of a tensor, in [0, 2**64), from its `row_sums`, (rows,) int64."""
     if sums.numel() == 0:
         return 0
-    if sums.device.type == "cpu" and compiled() is not None:
+    if sums.device.type == "cpu" and available():
         return finish_hash(sums, _SHIFT, 1 << 40) & _MASK64
     mixed = sums + (sums >> _SHIFT)
     # keys come in powers of two, so that few tensors of keys are cached

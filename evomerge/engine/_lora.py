@@ -19,13 +19,13 @@ from evomerge.checkpoints import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     Layout,
-    appearing,
+    atomic_directory,
     check_free,
     parse_reference,
     write_text,
 )
 from evomerge.engine._assemble import assemble
-from evomerge.engine._merge_plan import Step, donor_of
+from evomerge.engine._merge_plan import TensorOp, donor_of
 from evomerge.engine._parents import Parents, find_parents, structure_difference
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
@@ -162,7 +162,7 @@ class _Extraction:
         self.biases: dict[str, Tensor] = {}  # module -> bias
         self.report: list[Reconstruction] = []
 
-    def add(self, step: Step, merged: Tensor, base: Tensor) -> None:
+    def add(self, step: TensorOp, merged: Tensor, base: Tensor) -> None:
         """Take in what a step changed."""
         import torch
 
@@ -267,7 +267,7 @@ def _modules(layout: Layout) -> dict[str, _Module]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from evomerge.engine._parameter_map import homes_in
+    from evomerge.engine._parameter_map import parameter_slices
 
     config = AutoConfig.from_pretrained(layout.folder, trust_remote_code=False)
     with torch.device("meta"):
@@ -278,9 +278,9 @@ def _modules(layout: Layout) -> dict[str, _Module]:
         for name, module in model.named_modules()
     }
     found = {}
-    for tensor, home in homes_in(model, layout).items():
-        name, _, parameter = home.parameter.rpartition(".")
-        if not home.joined:
+    for tensor, part in parameter_slices(model, layout).items():
+        name, _, parameter = part.parameter.rpartition(".")
+        if not part.joined:
             found[tensor] = _Module(name, parameter, kinds[name])
     return found
 
@@ -301,7 +301,7 @@ def _write(
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     report = LoraReport(target, size, tuple(made.report))
     complete = recipe.with_revisions(parents.revisions)
-    with appearing(target) as folder:
+    with atomic_directory(target) as folder:
         save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt"})
         _sync(folder / ADAPTER_WEIGHTS)
         texts: Mapping[str, Any] = {

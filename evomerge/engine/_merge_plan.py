@@ -35,7 +35,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Step:
+class TensorOp:
     """One tensor of the merged model: inputs, method, parameters, shape and dtype of the result."""
 
     name: str  # tensor name in the merged model
@@ -104,7 +104,7 @@ def sources_outside(recipe: Recipe, layouts: Mapping[str, Layout], tensor: str) 
     return [source.model for source in part.sources if tensor in layouts[source.model].tensors]
 
 
-def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
+def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[TensorOp]:
     """Return the steps that make the merged model, one per tensor; of a recipe with a route, those of its merge.
 
     Args:
@@ -197,7 +197,7 @@ def _layer(
         yield _Place(part, name, inputs, depth)
 
 
-def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> Step:
+def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> TensorOp:
     _check_shapes(place, layouts)
     first_source, first_name = place.inputs[0]
     layout = layouts[first_source.model]
@@ -206,9 +206,9 @@ def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, La
     if first_name in layout.buffers:
         info = layout.buffers[first_name]
         every = tuple(Input(source.model, name) for source, name in place.inputs)
-        return Step(place.output, info.shape, info.dtype, "", every, None, {}, "vector")
+        return TensorOp(place.output, info.shape, info.dtype, "", every, None, {}, "vector")
     parameters = _parameters(place, recipe, entry, inputs)
-    return Step(
+    return TensorOp(
         place.output,
         layout.tensors[first_name].shape,
         recipe.out_dtype or recipe.dtype or layouts[donor_of(recipe)].dtype,

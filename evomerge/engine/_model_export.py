@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from evomerge.checkpoints import (
     CONFIG,
     SHARD_BYTES,
-    Reader,
-    Slot,
+    CheckpointReader,
+    ShardSlot,
     TensorInfo,
-    appearing,
+    atomic_directory,
     check_disk,
     check_free,
     lint_folder,
@@ -26,7 +26,7 @@ from evomerge.checkpoints import (
     write_text,
 )
 from evomerge.engine._chat_template import TEMPLATE_FILE, chat_template_of
-from evomerge.engine._merge_plan import Step
+from evomerge.engine._merge_plan import TensorOp
 from evomerge.engine._merged_config import merged_config
 from evomerge.engine._parents import Parents, find_parents
 from evomerge.engine.route._mergekit import route_to_mergekit
@@ -114,7 +114,7 @@ def export(
     companions = _companions(recipe, parents, replaced=texts)
     # known before any weight is read, so the disk is checked first
     infos = {step.name: TensorInfo(step.shape, step.dtype, "") for step in steps}
-    with appearing(target) as folder:
+    with atomic_directory(target) as folder:
         check_disk(folder, sum(info.bytes for info in infos.values()))
         for path in companions:
             shutil.copyfile(path, folder / path.name)
@@ -142,7 +142,7 @@ def export(
 
 
 def _check_route(
-    recipe: Recipe, parents: Parents, folder: Path, steps: Sequence[Step], merged: _Merge
+    recipe: Recipe, parents: Parents, folder: Path, steps: Sequence[TensorOp], merged: _Merge
 ) -> FoldReport | None:
     """Check that a route's checkpoint is a network that transformers builds, and what its scales, if any, became."""
     from evomerge.engine.route._fold_check import check_fold, check_structure
@@ -158,24 +158,24 @@ class _Merge:
 
     def __init__(
         self,
-        steps: list[Step],
-        readers: Mapping[str, Reader],
+        steps: list[TensorOp],
+        readers: Mapping[str, CheckpointReader],
         revisions: Mapping[str, str],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        from evomerge.engine._parallel import Crew
-        from evomerge.engine._tensor_stats import Measures
+        from evomerge.engine._parallel import ParallelMerger
+        from evomerge.engine._tensor_stats import TensorStats
 
         self._steps = {step.name: step for step in steps}
         self.readers = readers
         self._revisions = revisions
-        self._crew = Crew(self.read, revisions, Measures(keep=False))
+        self._merger = ParallelMerger(self.read, revisions, TensorStats(keep=False))
         self._progress = progress
         self._hashes: dict[str, str] = {}
         self._done = 0
         self._bytes = 0  # result bytes since the parents' files were last unmapped
 
-    def fill(self, slots: Sequence[Slot]) -> None:
+    def fill(self, slots: Sequence[ShardSlot]) -> None:
         """Merge the tensors of these slots."""
         from evomerge.engine._assemble import assemble
 
@@ -187,7 +187,7 @@ class _Merge:
             else:
                 slot.filled(0, assemble(step, self.read, self._revisions))  # buffers are small: written whole
                 self._finished(step)
-        self._hashes |= self._crew.carry_out(work, self._finished)
+        self._hashes |= self._merger.run(work, self._finished)
 
     def fingerprint(self, changed: Mapping[str, str] | None = None) -> str:
         from evomerge.engine._fingerprint import combine
@@ -201,7 +201,7 @@ class _Merge:
     def read(self, model: str, tensor: str) -> Tensor:
         return self.readers[model].tensor(tensor)
 
-    def _finished(self, step: Step) -> None:
+    def _finished(self, step: TensorOp) -> None:
         self._bytes += TensorInfo(step.shape, step.dtype, "").bytes
         if self._bytes > RELEASED_BYTES:
             self._bytes = 0

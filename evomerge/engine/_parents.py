@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from evomerge.checkpoints import Layout, Reader, config_difference, locate, read_layout, revision_of
-from evomerge.engine._merge_plan import Step, donor_of, sources_outside, steps_of
+from evomerge.checkpoints import CheckpointReader, Layout, config_difference, locate, read_layout, revision_of
+from evomerge.engine._merge_plan import TensorOp, donor_of, sources_outside, steps_of
 from evomerge.engine._merged_config import merged_config
-from evomerge.engine._vocabulary import Alignment, aligned_layouts, alignment_of, rows_of, vocabulary_tensors
+from evomerge.engine._vocabulary import Alignment, aligned_layouts, alignment_of, vocabulary_tensors
 from evomerge.engine.route._route_plan import route_steps
 from evomerge.engine.route._routes import layer_origins
 from evomerge.errors import WeightsError
@@ -37,10 +37,10 @@ class Parents:
         """Return the layouts that the models have for a recipe: with the rows of its result's vocabulary."""
         return self._vocabulary(recipe)[1]
 
-    def readers(self, recipe: Recipe) -> dict[str, Reader]:
+    def readers(self, recipe: Recipe) -> dict[str, CheckpointReader]:
         """Return readers of the models' tensors, in the rows of the recipe's result; close them after use."""
         # readers open their files on first use
-        alignment, plain = self.alignment(recipe), {m: Reader(layout) for m, layout in self.layouts.items()}
+        alignment, plain = self.alignment(recipe), {m: CheckpointReader(layout) for m, layout in self.layouts.items()}
         if alignment is None:
             return plain
         return {
@@ -72,7 +72,7 @@ class Parents:
             self._aligned[key] = (alignment, aligned_layouts(alignment, self.layouts))
         return self._aligned[key]
 
-    def steps(self, recipe: Recipe) -> list[Step]:
+    def steps(self, recipe: Recipe) -> list[TensorOp]:
         """Return the steps that make a recipe's model, after checking that it means these models.
 
         Raises:
@@ -81,7 +81,7 @@ class Parents:
         merged = self.merged_steps(recipe)
         return merged if recipe.route is None else route_steps(recipe, self.layouts_for(recipe), merged)
 
-    def merged_steps(self, recipe: Recipe) -> list[Step]:
+    def merged_steps(self, recipe: Recipe) -> list[TensorOp]:
         """Return the steps of a recipe's merge, without its route, after checking that it means these models.
 
         Raises:
@@ -105,13 +105,13 @@ class Parents:
         return self.layouts_for(recipe)[donor_of(recipe)]
 
 
-class AlignedReader(Reader):
+class AlignedReader(CheckpointReader):
     """The tensors of one model of a recipe, the vocabulary's in the rows of the recipe's result."""
 
     def __init__(
         self,
         model: str,
-        readers: Mapping[str, Reader],
+        readers: Mapping[str, CheckpointReader],
         recipe: Recipe,
         alignment: Alignment,
         layouts: Mapping[str, Layout],
@@ -123,7 +123,7 @@ class AlignedReader(Reader):
         self._sources = {name: sources_outside(recipe, layouts, name) for name in names}
 
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor in its stored dtype, on the CPU; see `Reader.tensor`."""
+        """Return a tensor in its stored dtype, on the CPU; see `CheckpointReader.tensor`."""
         if name not in self._sources:
             return super().tensor(name)
         sources = list(dict.fromkeys((*self._sources[name], self._model)))  # a missing row may come from any of them
@@ -176,6 +176,6 @@ def structure_difference(recipe: Recipe, parents: Parents, base: str, home: Layo
     if layers != home.layers:
         return f"layers: '{base}' has {home.layers}, the result has {layers}"
     donor = parents.donor(recipe)
-    if donor.embedding is not None and home.embedding is not None and rows_of(donor) != rows_of(home):
-        return f"rows of the embedding: '{base}' has {rows_of(home)}, the result has {rows_of(donor)}"
+    if donor.embedding is not None and home.embedding is not None and donor.embedding_rows() != home.embedding_rows():
+        return f"rows of the embedding: '{base}' has {home.embedding_rows()}, the result has {donor.embedding_rows()}"
     return config_difference(home, replace(parents.donor(recipe), reference=f"the {recipe.method}", config=config))

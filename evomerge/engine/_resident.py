@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from evomerge.checkpoints import Layout, check_memory, ranking_stride, shared_bytes
 from evomerge.engine._chat_template import chat_template_of
 from evomerge.engine._merge_plan import merged_part
-from evomerge.engine._parameter_map import place_tensors
+from evomerge.engine._parameter_map import map_parameters
 from evomerge.engine._parents import Parents, find_parents, structure_difference
-from evomerge.engine._vocabulary import merge_of, rows_of
-from evomerge.engine.route._routes import MERGED, Hop, merged_origins, read_route
+from evomerge.engine._vocabulary import merge_of
+from evomerge.engine.route._routes import MERGED, LayerCall, merged_origins, read_route
 from evomerge.errors import ExtraMissing, WeightsError
 from evomerge.recipe import Recipe
 from evomerge.tokenizer import TokenizerChoice
@@ -24,12 +24,12 @@ from evomerge.tokenizer import TokenizerChoice
 if TYPE_CHECKING:
     import torch
 
-    from evomerge.engine._merge_plan import Step
+    from evomerge.engine._merge_plan import TensorOp
     from evomerge.engine.route._routed_model import Routes
-    from evomerge.engine.route._stack import Work
+    from evomerge.engine.route._stack import LayerEvaluations
 
 
-class Resident:
+class ResidentModel:
     """Parents in memory and one model that holds the last recipe written; meant to be mutated, by `write` only.
 
     It owns the memory of parents and model. Not for use from several threads. Before the first `write`, and after
@@ -67,8 +67,8 @@ class Resident:
             import transformers  # noqa: F401
         except ImportError as error:
             raise ExtraMissing(error.name or "transformers", "hf") from error
-        from evomerge.engine._parallel import Crew
-        from evomerge.engine._tensor_stats import Measures
+        from evomerge.engine._parallel import ParallelMerger
+        from evomerge.engine._tensor_stats import TensorStats
 
         self.base = base or models[0]  # lends configuration and tokenizer
         named = () if tokenizer is None else tokenizer.models()
@@ -81,10 +81,10 @@ class Resident:
         self._tensors = _load(self.parents, self._home, self.device, shared)
         layout = self._layout = self.parents.layouts_for(self._home)[self.base]
         self.model: Any = _empty_model(layout, self.device)
-        self._places = place_tensors(self.model, layout)
-        measures = Measures(keep=True, stride=ranking_stride(list(self.parents.layouts.values()), self.device.type))
-        self._crew = Crew(self._parent, self.parents.revisions, measures, device=self.device)
-        self._held: dict[str, tuple[Step, str]] = {}  # tensor -> (the step that made it, its hash)
+        self._parameters = map_parameters(self.model, layout)
+        stats = TensorStats(keep=True, stride=ranking_stride(list(self.parents.layouts.values()), self.device.type))
+        self._merger = ParallelMerger(self._parent, self.parents.revisions, stats, device=self.device)
+        self._held: dict[str, tuple[TensorOp, str]] = {}  # tensor -> (the step that made it, its hash)
         self.tokenizer: Any = _tokenizer(layout if alignment is None else self.parents.layouts[alignment.donor])
         if alignment is not None and alignment.tokenizer is not None:
             self.tokenizer = alignment.tokenizer
@@ -136,16 +136,16 @@ class Resident:
         from evomerge.engine._fingerprint import combine, describe
 
         if self._routes is None or not self._routes.pointed:
-            return combine((name, describe(place)) for name, place in self._places.items())
-        return combine(self._routes.parts({name: describe(self._places[name]) for name in self._held}).items())
+            return combine((name, describe(view)) for name, view in self._parameters.items())
+        return combine(self._routes.parts({name: describe(self._parameters[name]) for name in self._held}).items())
 
     def norms(self) -> dict[str, float]:
         """Return the Euclidean norm of every tensor of the merge that the model runs through, taken from memory."""
         routed = self._routes is not None and self._routes.pointed
-        return {name: _norm(self._places[name]) for name in (self._held if routed else self._places)}
+        return {name: _norm(self._parameters[name]) for name in (self._held if routed else self._parameters)}
 
     @property
-    def work(self) -> Work | None:
+    def work(self) -> LayerEvaluations | None:
         """What the passes since the last `write` cost and shared, where its recipe has a route."""
         return self._routes.work if self._routes is not None and self._routes.pointed else None
 
@@ -153,15 +153,17 @@ class Resident:
         """Return, by tensor, the largest norm among the parents that have it."""
         return {
             name: max((_norm(own[name]) for own in self._tensors.values() if name in own), default=0.0)
-            for name in self._places
+            for name in self._parameters
         }
 
-    def _point(self, recipe: Recipe, hops: Sequence[Hop], hashes: Mapping[str, str]) -> dict[str, str]:
+    def _point(self, recipe: Recipe, hops: Sequence[LayerCall], hashes: Mapping[str, str]) -> dict[str, str]:
         """Make the model run through a route; return what its fingerprint is made of."""
-        from evomerge.engine.route._routed_model import Routes, Skeleton
+        from evomerge.engine.route._routed_model import BaseStack, Routes
 
         if self._routes is None:
-            made = Skeleton(self.model, self._layout, self._places, lambda layout: _empty_model(layout, self.device))
+            made = BaseStack(
+                self.model, self._layout, self._parameters, lambda layout: _empty_model(layout, self.device)
+            )
             room = shared_bytes(self.device.type) if self._share_bytes is None else self._share_bytes
             # kept: its shared layers and activations outlive a candidate
             self._routes = Routes(made, self.parents.layouts, self._tensors, room)
@@ -171,7 +173,7 @@ class Resident:
     def _parent(self, model: str, name: str) -> torch.Tensor:
         return self._tensors[model][name]
 
-    def _merge(self, steps: Sequence[Step]) -> dict[str, str]:
+    def _merge(self, steps: Sequence[TensorOp]) -> dict[str, str]:
         """Write every step's result into its parameter and return the hashes by tensor name.
 
         A tensor whose step is that of the last write is not merged again if its hash, taken anew from memory, is still
@@ -183,19 +185,19 @@ class Resident:
         kept: dict[str, str] = {}
         for step in steps:
             known = self._held.pop(step.name, None)  # removed first: an error must not leave a stale entry
-            if known is not None and known[0] == step and describe(self._places[step.name]) == known[1]:
+            if known is not None and known[0] == step and describe(self._parameters[step.name]) == known[1]:
                 kept[step.name] = known[1]
         self._held.clear()  # while a merge runs, nothing is known of the memory
-        work = [(step, Memory(self._place(step))) for step in steps if step.name not in kept]
-        hashes = {**kept, **self._crew.carry_out(work)}
+        work = [(step, Memory(self._memory(step))) for step in steps if step.name not in kept]
+        hashes = {**kept, **self._merger.run(work)}
         self._held = {step.name: (step, hashes[step.name]) for step in steps}
         return hashes
 
-    def _place(self, step: Step) -> torch.Tensor:
+    def _memory(self, step: TensorOp) -> torch.Tensor:
         """Return the memory of a step's tensor inside the model, in the step's dtype."""
         import torch
 
-        return self._places.memory(step.name, getattr(torch, step.dtype))
+        return self._parameters.memory(step.name, getattr(torch, step.dtype))
 
 
 def _load(
@@ -247,7 +249,7 @@ def _empty_model(layout: Layout, device: torch.device) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if layout.embedding is not None:
-            config.get_text_config().vocab_size = rows_of(layout)  # the rows after alignment
+            config.get_text_config().vocab_size = layout.embedding_rows()  # the rows after alignment
         with device, _no_init_weights():
             model = AutoModelForCausalLM.from_config(
                 config, dtype=getattr(torch, layout.dtype), trust_remote_code=False

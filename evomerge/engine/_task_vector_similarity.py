@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import torch
 
-from evomerge.checkpoints import Reader
+from evomerge.checkpoints import CheckpointReader
 from evomerge.errors import WeightsError
 
 _ELEMENTS = 1 << 22  # elements per step: memory stays small however large the tensor is
@@ -30,8 +30,8 @@ def task_vector_products(models: Sequence[str], base: str | None) -> list[list[f
     Source: 'Exploring Model Kinship for Merging Large Language Models', Hu et al. 2024.
     """
     with ExitStack() as stack:
-        readers = [stack.enter_context(Reader(name)) for name in models]
-        root = stack.enter_context(Reader(base)) if base is not None else None
+        readers = [stack.enter_context(CheckpointReader(name)) for name in models]
+        root = stack.enter_context(CheckpointReader(base)) if base is not None else None
         every_reader = [*readers, *([root] if root is not None else [])]
         shapes = [{name: tuple(info.shape) for name, info in reader.layout.tensors.items()} for reader in every_reader]
         common = [name for name, shape in shapes[0].items() if all(other.get(name) == shape for other in shapes)]

@@ -13,19 +13,17 @@ import torch
 from torch import Tensor
 
 from evomerge.engine._merge_plan import Input
-from evomerge.merge import (
+from evomerge.merge import cosine_of, dot, kept_count
+from evomerge.merge.kernels import (
     KEEP_ALL,
     KEEP_NONE,
     Cut,
     Ranking,
     RowRanks,
     Variances,
-    cosine_of,
     cut_at,
     cut_once,
     delta_norm,
-    dot,
-    kept_count,
     rank,
     rank_rows,
     ranked,
@@ -40,7 +38,7 @@ T = TypeVar("T")
 Read = Callable[[Input], Tensor]  # a parent's tensor, in its stored dtype
 
 
-class Measures:
+class TensorStats:
     """Cache of whole-tensor statistics by model and tensor name; holds no weights.
 
     Several threads may ask at once, for different tensors.

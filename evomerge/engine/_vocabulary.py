@@ -168,19 +168,12 @@ def aligned_layouts(alignment: Alignment | None, layouts: Mapping[str, Layout]) 
 
 def vocabulary_tensors(layout: Layout) -> tuple[str, ...]:
     """Return the names of the tensors of shape (tokens, ...)."""
-    rows = rows_of(layout)
+    rows = layout.embedding_rows()
     return tuple(
         name
         for name, info in layout.tensors.items()
         if (layout.role_of(name) == "vocab" or name.endswith(_OUTPUT_BIASES)) and info.shape[0] == rows
     )
-
-
-def rows_of(layout: Layout) -> int:
-    """Return the number of rows of a model's embedding."""
-    if layout.embedding is None:
-        raise WeightsError(f"model '{layout.reference}': no embedding found among its tensors, so no vocabulary either")
-    return layout.tensors[layout.embedding].shape[0]
 
 
 def _with_rows(layout: Layout, rows: int) -> Layout:
@@ -195,7 +188,7 @@ def _to_base(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
     """Return the alignment to the donor's own vocabulary and rows."""
     donor = donor_of(recipe)
     home = layouts[donor]
-    rows = rows_of(home) if home.embedding is not None else 0
+    rows = home.embedding_rows() if home.embedding is not None else 0
     ours = home.vocabulary() or {}
     maps = {donor: np.arange(rows)}  # the donor's rows stay in order
     notes: list[str] = []
@@ -210,9 +203,11 @@ def _to_base(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
         if other.embedding is None or not ours or theirs is None:
             maps[model] = np.arange(rows)
             continue
-        maps[model] = _shared_rows(ours, theirs, rows, rows_of(other))
-        notes += _note(model, maps[model], rows_of(other), rows, donor)
-    stored = {model: rows_of(layouts[model]) if layouts[model].embedding is not None else rows for model in maps}
+        maps[model] = _shared_rows(ours, theirs, rows, other.embedding_rows())
+        notes += _note(model, maps[model], other.embedding_rows(), rows, donor)
+    stored = {
+        model: layouts[model].embedding_rows() if layouts[model].embedding is not None else rows for model in maps
+    }
     return Alignment(ours, rows, donor, maps, stored, donor, notes=tuple(notes))
 
 
@@ -248,7 +243,7 @@ def _to_choice(choice: TokenizerChoice, recipe: Recipe, layouts: Mapping[str, La
     notes: list[str] = []
     for model, vocabulary in vocabularies.items():
         own = np.full(rows, _MISSING)  # the model's row for each row of the result
-        limit = rows_of(layouts[model])
+        limit = layouts[model].embedding_rows()
         for token, index in tokens.items():
             found = vocabulary.get(token, _MISSING)
             own[index] = found if found < limit else _MISSING
@@ -261,7 +256,7 @@ def _to_choice(choice: TokenizerChoice, recipe: Recipe, layouts: Mapping[str, La
             )
     explicit = {tokens[row.token]: (row, _origin(row, vocabularies, layouts)) for row in choice.rows}
     padded = rows > len(tokens)
-    stored = {model: rows_of(layouts[model]) for model in maps}
+    stored = {model: layouts[model].embedding_rows() for model in maps}
     return Alignment(tokens, rows, source, maps, stored, recipe.base, explicit, padded, tokenizer, tuple(notes))
 
 
@@ -279,7 +274,7 @@ def _result(
     added: dict[str, Any] = {}
     if choice.source == UNION:
         for model, vocabulary in vocabularies.items():
-            limit = rows_of(layouts[model])
+            limit = layouts[model].embedding_rows()
             # sorted by the model's own ids
             # sorted by the model's own ids
             new = sorted((index, t) for t, index in vocabulary.items() if index < limit and t not in start)
@@ -301,7 +296,7 @@ def _origin(row: TokenRow, vocabularies: Mapping[str, Mapping[str, int]], layout
         return 0  # a model that is not merged is refused where its row is wanted
     token = row.token if row.like is None else row.like
     found = token if isinstance(token, int) else vocabularies[row.model].get(token, _MISSING)
-    limit = rows_of(layouts[row.model])
+    limit = layouts[row.model].embedding_rows()
     if not 0 <= found < limit:
         what = f"no row {found}, it has {limit}" if isinstance(token, int) else f"no token {token!r}"
         raise WeightsError(f"tokenizer.tokens.{row.token}: model '{row.model}' has {what}")

@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError, near
+from evomerge.merge._catalogue import Method, method
 from evomerge.merge._masks import slice_key
-
-if TYPE_CHECKING:
-    from evomerge.merge._catalogue import Method
+from evomerge.merge._parameters import checked
 
 ROLES = ("matrix", "vocab", "vector", "router", "experts")
 
 
-def merge_tensor(
+def merge(
+    name: str,
+    base: Tensor | None,
+    inputs: Sequence[Tensor],
+    parameters: Mapping[str, Any],
+    *,
+    keys: Sequence[int] = (),
+    role: str = "matrix",
+) -> Tensor:
+    """Return one tensor of the merged model: the full weights, not a delta.
+
+    Args:
+        name: a method of the catalogue.
+        base: the base model's tensor, or None where the method has none.
+        inputs: per model, its task vector or its weights, as `Method.inputs` says; shaped like the base.
+        parameters: values by name; one value per input for per-model parameters, else one. Missing ones take defaults.
+        keys: one mask key per input, for random methods (`masks.mask_key`).
+        role: what the tensor is in its model: matrix, vocab, vector, router or experts. Stacked experts (three axes)
+            are merged slice by slice along the first axis; the other roles matter to spectral methods only. mergekit
+            knows no roles: pass "matrix" to do as it does.
+
+    Returns:
+        A new tensor of the inputs' shape, float32, or float64 if any input is. Inputs are not modified.
+
+    Raises:
+        MergeError: a name, count, shape, dtype or value does not fit.
+    """
+    entry = method(name)
+    # accepted, without effect
+    values = {word: value for word, value in parameters.items() if word not in entry.ignored}
+    return _merge_checked(entry, base, inputs, checked(name, entry.parameters, values, len(inputs)), keys, role)
+
+
+def _merge_checked(
     method: Method,
     base: Tensor | None,
     inputs: Sequence[Tensor],
@@ -25,7 +57,7 @@ def merge_tensor(
     keys: Sequence[int],
     role: str,
 ) -> Tensor:
-    """Return the merged weights of one tensor; see `catalogue.merge`. `arguments` are checked already."""
+    """Return the merged weights of one tensor; see `merge`. `arguments` are checked already."""
     _check(method, base, inputs, keys, role)
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in (*inputs, base) if t is not None) else torch.float32
     start = None if base is None else base.to(dtype)  # no copy where the dtype fits already
@@ -59,7 +91,7 @@ def _slice_by_slice(
         start = None if base is None else base[index]
         sources = [tensor[index] for tensor in inputs]
         slice_keys = [slice_key(key, index) for key in keys]  # each expert draws a mask of its own
-        merged[index] = merge_tensor(method, start, sources, arguments, slice_keys, "matrix")
+        merged[index] = _merge_checked(method, start, sources, arguments, slice_keys, "matrix")
     return merged
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of merge methods: names, parameters, ranges, papers, and the door through which one tensor is merged.
+"""Catalogue of merge methods: names, parameters, ranges and papers.
 
 Reading the catalogue needs no torch, so search files can be checked on a machine without it. A method's function is
 imported when it is first asked for.
@@ -6,30 +6,26 @@ imported when it is first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from evomerge.errors import MergeError, near
-from evomerge.merge._parameters import Parameter, checked
+from evomerge.merge._parameters import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CATALOGUE", "Method", "Parameter", "merge", "method"]
-
 
 @dataclass(frozen=True)
 class Method:
-    """One merge method: what it takes, what it costs, where it is from."""
+    """One merge method: inputs, parameters, properties that decide how it can be computed, and source."""
 
     name: str  # the mergekit YAML word where mergekit has the method
     family: str  # the module of evomerge.merge that holds the function, which has the method's name
-    inputs: Literal[
-        "deltas", "weights"
-    ]  # what `inputs` holds: task vectors (source - base), or the models' own weights
+    inputs: Literal["deltas", "weights"]  # task vectors (source - base), or the models' own weights
     base: Literal["required", "optional", "none"]  # whether the merge names a common ancestor
     models: tuple[int, int | None]  # fewest and most inputs; the base is not counted
     parameters: tuple[Parameter, ...]  # what the YAML may set
@@ -399,38 +395,3 @@ def method(name: str) -> Method:
     if name not in CATALOGUE:
         raise MergeError(f"unknown merge method {name!r}. {near(name, CATALOGUE)}")
     return CATALOGUE[name]
-
-
-def merge(
-    name: str,
-    base: Tensor | None,
-    inputs: Sequence[Tensor],
-    parameters: Mapping[str, Any],
-    *,
-    keys: Sequence[int] = (),
-    role: str = "matrix",
-) -> Tensor:
-    """Return one tensor of the merged model: the full weights, not a delta.
-
-    Args:
-        name: a method of the catalogue.
-        base: the base model's tensor, or None where the method has none.
-        inputs: per model, its task vector or its weights, as `Method.inputs` says; shaped like the base.
-        parameters: values by name; one value per input for per-model parameters, else one. Missing ones take defaults.
-        keys: one mask key per input, for random methods (`masks.mask_key`).
-        role: what the tensor is in its model: matrix, vocab, vector, router or experts. Stacked experts (three axes)
-            are merged slice by slice along the first axis; the other roles matter to spectral methods only. mergekit
-            knows no roles: pass "matrix" to do as it does.
-
-    Returns:
-        A new tensor of the inputs' shape, float32, or float64 if any input is. Inputs are not modified.
-
-    Raises:
-        MergeError: a name, count, shape, dtype or value does not fit.
-    """
-    from evomerge.merge._apply import merge_tensor  # torch is imported only to merge
-
-    entry = method(name)
-    # accepted, without effect
-    values = {word: value for word, value in parameters.items() if word not in entry.ignored}
-    return merge_tensor(entry, base, inputs, checked(name, entry.parameters, values, len(inputs)), keys, role)

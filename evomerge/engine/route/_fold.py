@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.checkpoints import Layout, text_config
-from evomerge.engine._merge_plan import Fold, Step
-from evomerge.engine.route._routes import Hop
+from evomerge.engine._merge_plan import Fold, TensorOp
+from evomerge.engine.route._routes import LayerCall
 from evomerge.errors import WeightsError, near
 
 
@@ -53,7 +53,7 @@ FAMILIES: dict[str, Branches] = {
 }
 
 
-def cumulative(hops: Sequence[Hop]) -> list[float]:
+def cumulative(hops: Sequence[LayerCall]) -> list[float]:
     """Return the cumulative scales S_k, (hops,).
 
     Raises:
@@ -77,7 +77,7 @@ def cumulative(hops: Sequence[Hop]) -> list[float]:
     return found
 
 
-def folded(steps: Sequence[Step], hops: Sequence[Hop], layout: Layout) -> list[Step]:
+def folded(steps: Sequence[TensorOp], hops: Sequence[LayerCall], layout: Layout) -> list[TensorOp]:
     """Return the steps of a route's checkpoint with its entry scales folded in.
 
     Args:

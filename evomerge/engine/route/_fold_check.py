@@ -12,10 +12,10 @@ import torch
 from evomerge.checkpoints import read_layout
 from evomerge.engine._assemble import Read, assemble
 from evomerge.engine._fingerprint import describe
-from evomerge.engine._merge_plan import Step
-from evomerge.engine._parameter_map import place_tensors
+from evomerge.engine._merge_plan import TensorOp
+from evomerge.engine._parameter_map import map_parameters
 from evomerge.engine.route._layer_calls import stack_of
-from evomerge.engine.route._routes import Hop
+from evomerge.engine.route._routes import LayerCall
 from evomerge.errors import WeightsError
 
 # Nats per token by which log likelihoods may differ: the order of what batch sizes and kernels change anyway.
@@ -45,7 +45,7 @@ def check_structure(folder: Path) -> None:
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.tie_weights()
     try:
-        place_tensors(model, read_layout(str(folder)))
+        map_parameters(model, read_layout(str(folder)))
     except WeightsError as error:
         raise WeightsError(
             f"route: a {config.model_type} configuration cannot express this order of layers ({error}). "
@@ -55,7 +55,7 @@ def check_structure(folder: Path) -> None:
 
 
 def check_fold(
-    folder: Path, steps: Sequence[Step], hops: Sequence[Hop], read: Read, revisions: Mapping[str, str]
+    folder: Path, steps: Sequence[TensorOp], hops: Sequence[LayerCall], read: Read, revisions: Mapping[str, str]
 ) -> FoldReport:
     """Compare the checkpoint in a folder with the route whose scales were folded into it.
 
@@ -79,11 +79,11 @@ def check_fold(
     model.eval().requires_grad_(False)
     tokens = _tokens(model)
     exported = _scores(model, tokens)  # (texts, tokens - 1, 2), with the scales inside the weights
-    places, hashes = place_tensors(model, layout), {}
+    views, hashes = map_parameters(model, layout), {}
     for step in steps:
         if step.fold is not None:
             plain = assemble(replace(step, fold=None), read, revisions)  # the resident model's own bits
-            places[step.name].copy_(plain)
+            views[step.name].copy_(plain)
             hashes[step.name] = describe(plain)
     for module, hop in zip(stack_of(model, layout)[0], hops, strict=True):
         if hop.scale != 1.0:

@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.checkpoints import Layout, text_config
 from evomerge.engine._merge_plan import donor_of, merged_part
 from evomerge.engine.route._fold import FAMILIES, cumulative
-from evomerge.engine.route._routes import MERGED, Hop, merged_origins, read_route
+from evomerge.engine.route._routes import MERGED, LayerCall, merged_origins, read_route
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
 
@@ -52,7 +52,7 @@ def route_to_mergekit(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str
     return {**document, "merge_method": "passthrough", "slices": slices}
 
 
-def _models(recipe: Recipe, hops: tuple[Hop, ...], layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
+def _models(recipe: Recipe, hops: tuple[LayerCall, ...], layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
     """Return the model and layer of every hop; 'merged' is one where nothing is merged."""
     body = merged_part(recipe)
     # such a merge is its one model unchanged
@@ -70,7 +70,7 @@ def _models(recipe: Recipe, hops: tuple[Hop, ...], layouts: Mapping[str, Layout]
     return found
 
 
-def _filters(hops: tuple[Hop, ...], layout: Layout) -> tuple[str, ...]:
+def _filters(hops: tuple[LayerCall, ...], layout: Layout) -> tuple[str, ...]:
     """Return the filters under which entry scales are written, none where all scales are 1."""
     if all(hop.scale == 1.0 for hop in hops):
         return ()

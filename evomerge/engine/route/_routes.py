@@ -31,7 +31,7 @@ _PLACED: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Hop:
+class LayerCall:
     """One step of a route."""
 
     source: str  # 'merged', or a model as the recipe writes it
@@ -39,7 +39,7 @@ class Hop:
     scale: float = 1.0  # factor of the hidden state on entering the layer
 
 
-def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[Hop, ...]:
+def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[LayerCall, ...]:
     """Return the hops of a recipe with a route, after checking that its layers can follow each other.
 
     Args:
@@ -52,7 +52,7 @@ def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[Hop, ...]
     """
     if not recipe.route:
         raise CandidateError("route: expected at least one hop [source, layer, scale], got none; no layer would run")
-    hops = tuple(Hop(*hop) for hop in recipe.route)
+    hops = tuple(LayerCall(*hop) for hop in recipe.route)
     home = layouts[donor_of(recipe)]  # embeddings, norm and head come from this model
     sources = list(dict.fromkeys(hop.source for hop in hops))  # each checked once, in order
     known = _known(recipe)

@@ -20,7 +20,7 @@ from evomerge.engine.route._routes import per_layer
 
 
 @dataclass(frozen=True)
-class Stop:
+class BoundLayer:
     """One hop bound to its layer."""
 
     module: Any  # the layer, nn.Module; visits share its parameters
@@ -30,7 +30,7 @@ class Stop:
 
 
 @dataclass
-class Work:
+class LayerEvaluations:
     """Layer evaluations (tokens times layers) computed, and taken from the store."""
 
     run: int = 0
@@ -38,11 +38,11 @@ class Work:
 
 
 @dataclass
-class Flow:
+class PassState:
     """State that the layers of one stack share: the store, and the current node of the trie."""
 
     store: ActivationStore | None
-    work: Work = field(default_factory=Work)
+    work: LayerEvaluations = field(default_factory=LayerEvaluations)
     digests: Digests = field(default_factory=Digests)
     node: str | None = None  # key of the trie node before the next layer; None: not shared
     path: list[str] = field(default_factory=list)
@@ -61,55 +61,55 @@ class Flow:
             self.store.touch(reversed(self.path))
 
 
-class Visit:
+class RoutedLayer:
     """Replaces the forward of a layer at one index of the stack."""
 
-    def __init__(self, forward: Any, slot: int, last: bool, stop: Stop, flow: Flow) -> None:
-        self._forward, self._slot, self._last, self._stop, self._flow = forward, slot, last, stop, flow
+    def __init__(self, forward: Any, slot: int, last: bool, layer_call: BoundLayer, state: PassState) -> None:
+        self._forward, self._slot, self._last, self._bound, self._state = forward, slot, last, layer_call, state
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return the layer's output for the scaled hidden states (..., tokens, width), computed or from the store."""
-        flow = self._flow
+        state = self._state
         if self._slot == 0:
-            flow.enter(hidden_states)
+            state.enter(hidden_states)
         tokens = hidden_states.numel() // hidden_states.shape[-1]
         cache = next((value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")), None)
-        key = None if flow.node is None else self._key(flow.node, cache, args, kwargs)
-        kept = None if key is None or flow.store is None else flow.store.find(key)
+        key = None if state.node is None else self._key(state.node, cache, args, kwargs)
+        kept = None if key is None or state.store is None else state.store.find(key)
         layer = None if cache is None else _cache_layer(cache, self._slot, make=key is not None)
         written = None if cache is None or _is_transient(cache) else layer  # None: its input is not read
         if kept is None:
             output = self._computed(hidden_states, args, kwargs)
-            flow.work.run += tokens
-            if key is not None and flow.store is not None:
-                flow.store.keep(key, _kept(output, written, hidden_states.shape[-2]))
+            state.work.run += tokens
+            if key is not None and state.store is not None:
+                state.store.keep(key, _kept(output, written, hidden_states.shape[-2]))
         else:
             output = kept.output
-            flow.work.shared += tokens
+            state.work.shared += tokens
             _restore(layer, kept)
         if key is not None and written is not None:
-            flow.digests.name_cache(written, key)
-        flow.node = key
+            state.digests.name_cache(written, key)
+        state.node = key
         if key is not None:
-            flow.path.append(key)
+            state.path.append(key)
         if self._last:
-            flow.leave()
+            state.leave()
         return output
 
     def _computed(self, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # no multiplication: the bits of an ordinary stack
-        entered = hidden if self._stop.scale == 1.0 else hidden * self._stop.scale
+        entered = hidden if self._bound.scale == 1.0 else hidden * self._bound.scale
         return self._forward(entered, *args, **kwargs)
 
     def _key(self, before: str, cache: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        digests = self._flow.digests
+        digests = self._state.digests
         given = digests.of([None if value is cache else value for value in args])
         named = digests.of({name: None if value is cache else value for name, value in kwargs.items()})
         kind = "none" if cache is None else "read only" if _is_transient(cache) else "kept"
         held = digests.of_cache(None if cache is None else _cache_layer(cache, self._slot))
         if given is None or named is None or held is None:
             return None
-        return chained(before, self._stop.digest, repr(self._stop.scale), given, named, kind, held)
+        return chained(before, self._bound.digest, repr(self._bound.scale), given, named, kind, held)
 
 
 class RouteStack:
@@ -130,30 +130,30 @@ class RouteStack:
         self._lists = {name: list(getattr(self._config, name)) for name in sorted(names)}
         self._visits: dict[tuple[int, int], Any] = {}  # (layer, slot) -> module
         # a timed pass sets this attribute, see scoring.resident_cache.computed_alone
-        self.flow = Flow(store, alone=lambda: bool(getattr(model, "computed_alone", False)))
+        self.state = PassState(store, alone=lambda: bool(getattr(model, "computed_alone", False)))
         self.pointed = False
 
     def entries(self, layer: int) -> dict[str, Any]:
         """Return what per-layer lists of the configuration say about one of the model's own layers."""
         return {name: values[layer] for name, values in self._lists.items()}
 
-    def point(self, stops: Sequence[Stop]) -> None:
+    def point(self, bound: Sequence[BoundLayer]) -> None:
         """Make the model run through these layers, in this order."""
         self._forget_hooks()
         modules = []
-        for slot, stop in enumerate(stops):
-            module = self._visit(stop.module, slot)
-            module.__dict__["forward"] = Visit(
-                module.__dict__["_own_forward"], slot, slot == len(stops) - 1, stop, self.flow
+        for slot, layer_call in enumerate(bound):
+            module = self._visit(layer_call.module, slot)
+            module.__dict__["forward"] = RoutedLayer(
+                module.__dict__["_own_forward"], slot, slot == len(bound) - 1, layer_call, self.state
             )
             modules.append(module)
         self._fill(modules)
-        setattr(self._config, self._key, len(stops))  # caches and masks are sized from the configuration
+        setattr(self._config, self._key, len(bound))  # caches and masks are sized from the configuration
         for name in self._lists:
-            setattr(self._config, name, [stop.entries[name] for stop in stops])
-        if self.flow.store is not None:
-            self.flow.store.begin()
-        self.flow.work = Work()
+            setattr(self._config, name, [layer_call.entries[name] for layer_call in bound])
+        if self.state.store is not None:
+            self.state.store.begin()
+        self.state.work = LayerEvaluations()
         self.pointed = True
 
     def restore(self) -> None:

@@ -35,7 +35,7 @@ _EXPONENTS = {
 _KEPT_ROWS = 8  # rows of SERIAL_CHUNK float32: half a mebibyte of scratch
 _DOUBLE = _exponents(0x7FF0000000000000, 64)
 
-Fill = Callable[[Tensor, int], None]  # writes the stretch of a result whose first element has this index
+Kernel = Callable[[Tensor, int], None]  # writes the stretch of a result whose first element has this index
 
 
 @lru_cache(maxsize=1)
@@ -51,9 +51,14 @@ def compiled() -> ModuleType | None:
     return module
 
 
+def available() -> bool:
+    """Return whether the compiled loops can be used on this machine."""
+    return compiled() is not None
+
+
 def taken(*tensors: Tensor) -> bool:
     """Return whether the compiled loops can work on these tensors."""
-    return compiled() is not None and all(
+    return available() and all(
         tensor.device.type == "cpu" and tensor.dtype in _KINDS and tensor.is_contiguous() for tensor in tensors
     )
 
@@ -65,10 +70,10 @@ def adder(
     divisor: float | None = None,
     lambda_: float = 1.0,
     fused: bool = False,
-) -> Fill:
+) -> Kernel:
     """Return what `kernels.sum_block` would write, the base subtracted from the inputs; `fused` as for `linear`."""
     loop, values = _loops().add_up, (_singles(weight), _single(divisor), np.float32(lambda_), fused)
-    return _fill(loop, base, inputs, values)
+    return _kernel(loop, base, inputs, values)
 
 
 def trimmer(
@@ -78,13 +83,13 @@ def trimmer(
     weight: Sequence[float],
     normalize: bool,
     lambda_: float,
-) -> Fill:
+) -> Kernel:
     """Return what `kernels.ties_block` would write, the base subtracted from the inputs."""
     bounds = _singles([cut.value for cut in cuts])
     # entries of the bound's own size stay up to `last`: all of them where everything is kept
     last = np.array([base.numel() if cut.keeps_all else cut.last for cut in cuts], np.int64)
     values = (_filled_up(weight), bounds, last, normalize, np.float32(lambda_))
-    return _fill(_loops().trim, base, inputs, values)
+    return _kernel(_loops().trim, base, inputs, values)
 
 
 def dropper(
@@ -98,10 +103,10 @@ def dropper(
     normalize: bool,
     divisor: float | None,
     lambda_: float,
-) -> Fill:
+) -> Kernel:
     """Return what `kernels.dare_block` would write, the base subtracted from the inputs; from even places on."""
     thinning = (_filled_up(weight), _singles(density), _singles(factor), np.array(keys, np.uint64))
-    return _fill(_loops().drop, base, inputs, (*thinning, elect, normalize, _single(divisor), np.float32(lambda_)))
+    return _kernel(_loops().drop, base, inputs, (*thinning, elect, normalize, _single(divisor), np.float32(lambda_)))
 
 
 def kept_sum(base: Tensor, source: Tensor, density: float, key: int) -> float:
@@ -168,21 +173,23 @@ def finish_hash(sums: Tensor, shift: int, stream: int) -> int:
     return int(_loops().finish_hash(sums.numpy(), shift, stream))
 
 
-def _fill(loop: Callable[..., None], base: Tensor | None, inputs: Sequence[Tensor], values: tuple[Any, ...]) -> Fill:
+def _kernel(
+    loop: Callable[..., None], base: Tensor | None, inputs: Sequence[Tensor], values: tuple[Any, ...]
+) -> Kernel:
     addresses, kinds = zip(*(_place(tensor) for tensor in inputs), strict=True)
     sources = (*_place(base), np.array(addresses, np.int64), np.array(kinds, np.int64))
     alive = (base, *inputs)  # the loop knows their addresses only
 
-    def fill(out: Tensor, start: int) -> None:
+    def kernel(out: Tensor, start: int) -> None:
         loop(*_place(out), start, out.numel(), *sources, *values)
         assert alive
 
-    return fill
+    return kernel
 
 
 def _loops() -> ModuleType:
     module = compiled()
-    assert module is not None  # the caller has asked `taken`
+    assert module is not None  # callers check `taken` or `available` first
     return module
 
 
