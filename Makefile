@@ -28,7 +28,7 @@ docs: $(VENV)/.ready-dev
 
 # The report's pictures in docs/pictures/, made anew by the browser's tests.
 pictures: $(VENV)/.ready-dev browser
-	-$(BIN)/python -m pytest tests/report/test_browser.py -k pictures
+	-$(BIN)/python -m pytest tests/reports/test_browser.py -k pictures
 	cp build/report/report_two.png build/report/report_four.png docs/pictures/
 
 # Chromium and Java, for the tests of the HTML report; they are skipped, with the reason, where these are missing.

@@ -21,12 +21,12 @@ FailureKind = Literal["infrastructure", "candidate", "configuration"]
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing that is wanted: a metric of a task, with its direction already known.
+    """A metric of a task with its direction.
 
     Responses and scores are kept in the metric's own units; `fitness` changes their sign where lower is better.
     """
 
-    name: str  # the task's name, or task:metric where two objectives share a task
+    name: str  # the task's name, or task:metric where two objectives have one task
     task: str  # or the name of another measure, which takes a task's place among items and responses
     metric: str  # as in lm-eval: acc, acc_norm, exact_match, ...
     goal: Literal["maximize", "minimize"] = "maximize"  # the better direction of the metric
@@ -64,7 +64,7 @@ class Response:
     item: str  # the document's id, see scoring.items
     metric: str  # the metric, and its filter where it is not 'none': 'exact_match,strict-match'
     value: float  # the score, finite; in [0, 1] for most metrics
-    answer: str = ""  # the model's answer, shortened; for people, never for scores
+    answer: str = ""  # the generated or chosen text, shortened; for display, never for scores
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,19 @@ class Failure:
     """Why a candidate has no score: a kind with its policy, one sentence, and the traceback traceback."""
 
     kind: FailureKind  # decides on retries: another worker, none, or the end of the search
-    message: str  # for people
+    message: str  # one sentence, shown to the user
     traceback: str = ""  # '' where there is none
 
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation to do: this candidate, on these pinned items."""
+    """One evaluation to run: a candidate on pinned items."""
 
     candidate: Candidate  # what is to be evaluated
     split: Split  # the split that the items belong to
     items: Mapping[str, tuple[str, ...]]  # task -> item ids still to answer; tasks already answered are absent
-    # Task -> the items that were asked together at first, where some of them are answered since. What is put into one
-    # batch follows from them, not from what is left: a batch of other questions rounds differently.
+    # Task -> all items of the original request, where some are answered since. Batches are formed from these, not from
+    # the items left: floating-point results depend on the other items of a batch.
     together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     memory: float = 1.0  # fraction of the batch memory; halved each time a worker of this job runs out of it
 
@@ -141,7 +141,7 @@ class Outcome:
 
     @property
     def timed(self) -> dict[str, float]:
-        """Seconds per stage: load, merge, rungs, and per task prefill, decode and score (the rest of what it takes)."""
+        """Seconds per stage: load, merge, sanity_checks, and per task prefill, decode and score (the rest)."""
         return {name: value for name, value in self.stages.items() if name not in (LAYERS_RUN, LAYERS_SHARED)}
 
     @property

@@ -26,7 +26,7 @@ class MetricInfo:
         NoOptions  # frozen dataclass of its settings; the search file has forms of its own for built-in kinds
     )
     # settings -> documents, each a mapping of text and numbers; None: the prompts of the setting `prompts`, or
-    # numbered ones, as many as the setting `items` says, or one
+    # numbered ones, as many as the setting `items`, or one
     documents: Callable[..., Any] | str | None = None
     version: Callable[..., Any] | str | None = None  # settings -> what else can change an answer, as JSON-ready data
     by_item: bool = False  # its score is the mean of its items' responses, so a race can ask some of them

@@ -31,7 +31,7 @@ def option(
 
     Args:
         default: value where the option is not given; None: the reader decides; without a default, it is required.
-        help: meaning and unit, for people.
+        help: meaning and unit, for help texts.
         ge: lowest value.
         gt: bound that values must exceed.
         le: highest value.
@@ -130,7 +130,7 @@ def read_options(options: type, given: Mapping[str, Any], owner: str) -> Any:
     Args:
         options: the dataclass.
         given: values by name.
-        owner: whose options they are, for messages: "controller 'cma-es'".
+        owner: the options' owner, for messages: "controller 'cma-es'".
 
     Raises:
         InputError: an option is unknown or out of its range.

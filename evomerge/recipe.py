@@ -66,7 +66,7 @@ class Recipe:
     parameters: Parameters = ()  # parameters of the whole merge: (name, number or a list over depth)
     dtype: str | None = None  # dtype of the merged tensors; None: the base tensor's own
     out_dtype: str | None = None  # dtype of the written weights; None: dtype
-    tokenizer_source: str | None = None  # base, union, or a model of the merge: whose tokenizer the merged model has
+    tokenizer_source: str | None = None  # base, union, or the model that gives the tokenizer
     tokenizer: TokenizerChoice | None = None  # instead of tokenizer_source
     chat_template: str | None = None  # a template, or one of mergekit's words; None: the tokenizer's own
     mask_seed: int = 0  # keys the masks of random methods, with the source's and the tensor's names
@@ -135,7 +135,7 @@ class Recipe:
         from evomerge.markup import element, tree
 
         document = self.to_mapping()
-        document.pop("revisions", None)  # long, and said by the digest
+        document.pop("revisions", None)  # long, and covered by the digest
         title = element("p", {}, f"{self.method} merge of {len(self.references())} models, digest {self.digest[:16]}")
         return element("div", {}, title, tree(document))
 

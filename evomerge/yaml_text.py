@@ -1,4 +1,4 @@
-"""YAML as people write it: short lists, and where asked short mappings, on one line; no anchors."""
+"""YAML in hand-written style: short lists, and on request short mappings, on one line; no anchors."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import evomerge
-from tests.run.made import make_run
+from tests.commands.made import make_run
 
 PACKAGE = Path(evomerge.__file__).parent
 MODULES = [

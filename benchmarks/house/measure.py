@@ -105,7 +105,7 @@ def leads_to(found: dict[str, tuple[Path, ast.Module]], name: str) -> set[str]:
 
 
 def cross_room(found: dict[str, tuple[Path, ast.Module]]) -> list[str]:
-    """Return imports that reach past another room's facade into one of its modules; a folder may have its own facade."""
+    """Return imports that reach past another room's facade into one of its modules; a subfolder may have its own."""
     bad = set()
     for name, target, _ in internal_imports(found):
         inside = target.count(".") >= 2 and not listed(found[target][1])

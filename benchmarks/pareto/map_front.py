@@ -36,7 +36,7 @@ OTHERS = ("sobol", "nsga-ii", "tpe", "cma-es")
 
 def networks(experts: int, seed: int) -> tuple[Scores, np.ndarray, int]:
     """Return scores, the parents' points and the items of merges of small networks; weights in [0, 1]."""
-    from tests.pareto.tiny_merges import make
+    from tests.surrogates.tiny_merges import make
 
     items = 400
     world = make(experts, seed, test_items=items)

@@ -272,9 +272,9 @@ class _Replay:
         mean = truth if exact else np.clip(scores.estimate, 0.0, 1.0)
         sd = np.zeros(len(rows)) if exact else scores.sd
         low, high = interval(mean, sd, self.level)
-        scores = population_scores(part)
+        known = population_scores(part)
         # too few scores have no quantiles; these bounds never warn
-        bounds = np.quantile(scores, [EXTREME, 1.0 - EXTREME]) if len(scores) >= ADAPTIVE_MODELS else (-1.0, 2.0)
+        bounds = np.quantile(known, [EXTREME, 1.0 - EXTREME]) if len(known) >= ADAPTIVE_MODELS else (-1.0, 2.0)
         in_bank = set(self.bank.table.models)
         for k, i in enumerate(rows):
             name = self.table.models[i]

@@ -39,7 +39,7 @@ class Comparison:
     averaged: tuple[str, ...]  # objectives that `overall` is the mean of
 
     def table(self) -> pd.DataFrame:
-        """Return one row per objective: scores, difference with its interval, and the count of who is better."""
+        """Return one row per objective: scores, difference with its interval, and on how many items each is better."""
         import pandas as pd
 
         rows = []
@@ -52,9 +52,9 @@ class Comparison:
         return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
 
     def text(self) -> str:
-        """Return the comparison for people.
+        """Return the comparison as text.
 
-        On search items the best of many candidates looks better than it is, because its luck helped to choose it.
+        On search items the score of the best of many candidates is biased upward by selection.
         """
         # the mean of one objective is itself
         names = [*self.differences, *([self._mean()] if len(self.averaged) > 1 else [])]

@@ -64,7 +64,7 @@ def recorded_estimates(archive: Archive) -> dict[int, dict[str, ItemEstimate]]:
 
 
 def search_answers(archive: Archive, number: int) -> tuple[Response, ...]:
-    """Return a model's answers to search items: those that all were asked, and those that finalists answered too."""
+    """Return a model's responses to search items: to the anchor items, and to the rest, which finalists answer."""
     # finalists answer `rest` at the end
     return (*archive.responses("search", number), *archive.responses("rest", number))
 
@@ -170,8 +170,8 @@ def estimates_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         table: `estimates_frame`.
 
     Returns:
-        objective -> items asked, candidates compared, mean absolute error and mean error (both in the metric's units),
-        and the share of 95% intervals that hold the full answers' mean; the last three are None before there is one.
+        objective -> items per estimate, candidates compared, mean absolute and mean error (both in the metric's units),
+        and the fraction of 95% intervals that hold the full answers' mean; the last three are None before there is one.
     """
     found = {}
     for name, rows in table.groupby("objective", sort=False):

@@ -1,4 +1,4 @@
-"""From stored responses to scores, the front, and the candidate to pick: pure functions of the archive's rows.
+"""Scores, front and selection of candidates from stored responses: pure functions of the archive's rows.
 
 Responses are stored, fitness is not: everything here is computed anew from responses.
 """
@@ -151,7 +151,7 @@ def finalists(
 ) -> list[int]:
     """Return the candidates worth held-out items: the best overall and the front's knee, the best first.
 
-    Chosen on search items alone. Few, because every further finalist is another chance to look good by luck.
+    Chosen on search items alone. Few, because the expected maximum of noisy scores grows with every further finalist.
     """
     numbers, fitness, _ = fitness_table(evaluations, objectives)
     if not numbers:

@@ -48,7 +48,7 @@ def read_constraints(
     Args:
         texts: each `<objective> >= <bound>` or `<=`; a bound is a number in the metric's units, or a parent's name,
             `base` or `best` (of the parents, per objective), with a number added or taken off. A point, or %, is a
-            hundredth: what people call a point of accuracy.
+            hundredth: a point of accuracy.
         objectives: of the run.
         parents: name -> objective -> score; the first is the base.
 

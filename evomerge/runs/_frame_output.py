@@ -46,12 +46,12 @@ def write_json(table: pd.DataFrame) -> None:
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """Print `table` for people; see `table_text`."""
+    """Print `table` to the terminal; see `table_text`."""
     print(table_text(table))
 
 
 def table_text(table: pd.DataFrame) -> str:
-    """Return `table` for people: short numbers, at most `SHOWN_COLUMNS` columns, what was left out said below."""
+    """Return `table` for the terminal: short numbers, at most `SHOWN_COLUMNS` columns; a last line counts the rest."""
     shown = table.iloc[:, :SHOWN_COLUMNS]
     if table.empty:
         return "nothing yet"

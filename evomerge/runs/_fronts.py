@@ -53,7 +53,7 @@ MEASURED = FrontRequest()
 
 @dataclass(frozen=True)
 class FrontAnswer:
-    """A front with all that is to be said about it; f rows, measured ones first unless a preference orders them."""
+    """A front with intervals, errors and warnings; f rows, measured ones first unless a preference orders them."""
 
     objectives: tuple[Objective, ...]  # m of them, in the order of the columns
     candidates: tuple[int | None, ...]  # (f,) None: only predicted
@@ -120,7 +120,7 @@ def front_of(run: RunData, request: FrontRequest = MEASURED) -> FrontAnswer:
     surrogates' front that meet them too and that no measured candidate dominates.
 
     Raises:
-        InputError: no candidate meets the constraints, or a text of the request says nothing that exists.
+        InputError: no candidate meets the constraints, or a text of the request names something unknown.
     """
     objectives = run.objectives
     numbers, fitness, stderr = fitness_table(run.feasible(), objectives)
@@ -237,7 +237,7 @@ def _remeasured(run: RunData) -> tuple[tuple[Array, ...], Array]:
 
 @dataclass(frozen=True)
 class _Filter:
-    """The rows that a request keeps: feasible, and where asked for not dominated by a parent."""
+    """The rows that a request keeps: feasible, and on request not dominated by a parent."""
 
     run: RunData
     request: FrontRequest

@@ -47,8 +47,8 @@ def importance_frame(run: RunData) -> pd.DataFrame:
         partial_correlation: the same with all other genes held fixed linearly; 0 without enough candidates.
         share_of_variance: of the fitness between groups of candidates with similar values of the gene, [0, 1], chance
             taken off; holds for influence of any shape and for choices.
-        left_out_r2: of the objective's surrogate, for candidates left out: below 0.5, do not believe `alone` and
-            `involved`.
+        left_out_r2: of the objective's surrogate, cross-validated: below 0.5, `alone` and `involved` are
+            unreliable.
 
     Sources: Sobol 1993 (fractions of variance, in closed form for a quadratic), Iman and Conover 1980 (PRCC).
     """
@@ -88,7 +88,7 @@ def landscape_frame(run: RunData, pick: str = "best", to: Sequence[str] = (), st
         value: of the gene, in the user's units; for lines missing.
         objective, score: the prediction, in the metric's own units.
         low, high: ends of its 90% interval.
-        extrapolates: true where no evaluated candidate is as far out; not to be believed.
+        extrapolates: true where no evaluated candidate is as far out; unreliable.
 
     Raises:
         InputError: too few candidates for a surrogate, or a pick that does not exist or lies outside the space.

@@ -1,4 +1,4 @@
-"""A run's own answers as a response table: what an item bank is calibrated from."""
+"""A run's own answers as a response table, from which an item bank can be calibrated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evomerge.runs._run_data import RunData
 from evomerge.scoring import values_of
 
 # A model that answered less than this fraction of the search items, as most do where scores are estimated, is left out:
-# its answers to the anchor items alone say nothing about the others.
+# its answers to the anchor items alone hold no information on the others.
 LEAST_FRACTION = 0.5
 
 

@@ -269,7 +269,7 @@ class Run:
         return status_of(self.data)
 
     def status_text(self) -> str:
-        """Return the status for people.
+        """Return the status as text for the terminal.
 
         >>> run = open_run("runs/quickstart")
         >>> print(run.status_text().splitlines()[1])

@@ -183,7 +183,7 @@ def finals_lines(finals: list[Final], best: int) -> list[str]:
     lines = [f"Held-out items, not used in the search ({what}):"]
     for final in finals:
         line = f"  {final.name:<{label}}  {100 * final.score.value:6.2f} ± {100 * final.score.stderr:.2f}"
-        if not in_points:  # a mean over different units says nothing, so each objective stands for itself
+        if not in_points:  # a mean over different units has no meaning: one score per objective
             scores = (f"{name} {_with_error(score)}" for name, score in final.scores.items())
             line = f"  {final.name:<{label}}  {', '.join(scores)}"
         elif sizes:
@@ -256,7 +256,7 @@ def next_lines(run: RunData) -> list[str]:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration for people.
+    """Return a duration as short text.
 
     >>> clock(75), clock(7322)
     ('1m15s', '2h02m')

@@ -107,9 +107,9 @@ class RunTables:
 
         Columns: worker, node, gpus (its fraction), done, failed (jobs), busy (fraction of the time that it was there),
         then seconds of active time: seconds.present, seconds.busy, seconds.wait, seconds.lost (work without a result:
-        the worker died, or another one was faster), and by stage seconds.load, .merge, .rungs, .prefill (reading
-        questions and choices), .decode (writing answers), .score (prompts, grading) and .other (what the stages do
-        not explain).
+        the worker died, or another one was faster), and by stage seconds.load, .merge, .sanity_checks,
+        .prefill (questions and choices), .decode (generation), .score (prompts, grading) and .other (not covered by
+        the stages).
         """
         with self._data.open_archive() as archive:
             return utilisation_frame(archive)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WORK_COLUMNS = ("candidate", "split", "worker", "start", "end", "failed")
 # columns seconds.*; a stage such as prefill.add is part of its first word
-STAGES = ("load", "merge", "rungs", "prefill", "decode", "score")
+STAGES = ("load", "merge", "sanity_checks", "prefill", "decode", "score")
 
 
 @dataclass
@@ -89,7 +89,7 @@ def usage_summary(archive: Archive, price: float | None = None) -> dict[str, Any
 
     Args:
         archive: of the run.
-        price: of one GPU-hour; a worker without a GPU of its own counts as one. None: nothing is said about cost.
+        price: of one GPU-hour; a worker without a GPU of its own counts as one. None: no cost.
     """
     workers = worker_times(archive)
     present = sum(time.present or 0.0 for time in workers)
@@ -119,7 +119,7 @@ def work_frame(archive: Archive) -> pd.DataFrame:
     """Return one row per evaluation, in the order in which they were finished: candidate, split, worker, start, end.
 
     Start and end are active seconds of the run. The end is the moment of recording, and the start lies as many seconds
-    before it as the worker measured. Candidates that share another one's answers took no time and are left out.
+    before it as the worker measured. Duplicates reuse another candidate's answers, take no time and are left out.
     """
     import pandas as pd
 
@@ -139,7 +139,7 @@ def work_frame(archive: Archive) -> pd.DataFrame:
 
 
 def _follow(events: Iterable[Event], of: Callable[[str], WorkerTime], end: float) -> None:
-    """Add up when workers were there, and what was lost; who is there at a session's end leaves with it."""
+    """Add up presence and lost work of workers; all that are present at a session's end leave with it."""
     since: dict[str, float] = {}  # worker -> active second at which it joined
 
     def leave(worker: str, seconds: float) -> None:

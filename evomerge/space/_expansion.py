@@ -50,7 +50,7 @@ def expand(
         layers: hidden layers of the base; None checks all that can be checked without knowing.
         modules: parts of tensor names per module of this architecture; None likewise.
         place: where `document` stands, for problems.
-        routed: a route says which layers run; then passthrough may list any number of models, which lend their layers.
+        routed: a route decides which layers run; then passthrough may list any number of models that lend layers.
     """
     builder = _Builder(document, modules, place)
     if not builder.methods:  # no name is a known method, so that no parameter could be checked
@@ -91,7 +91,7 @@ class _Builder:
         self.problems.update(dict.fromkeys(problems))
 
     def own_parameters(self, model: MergeModel) -> None:
-        """Read what one model or source says itself."""
+        """Read the parameters of one model or source."""
         for name, setting in (model.entry.get("parameters") or {}).items():
             place = (*model.place, "parameters", name)
             site = self._model_site(place, name, model, model.layers, own=True)
@@ -99,7 +99,7 @@ class _Builder:
                 model.parameters[name] = self._reader.read(setting, site)
 
     def slice_parameters(self, models: list[MergeModel]) -> None:
-        """Read what the slices say themselves."""
+        """Read the parameters of the slices."""
         for index, part in enumerate(self.document.get("slices") or ()):
             own = [model for model in models if model.slice == index]
             rest = {key: value for key, value in part.items() if key not in ("sources", "parameters")}

@@ -15,10 +15,10 @@ _GUARD_DIGITS = 10  # digits behind the leading one of the range below which a d
 
 @dataclass(frozen=True)
 class Gene:
-    """One thing that the search may change.
+    """One coordinate of the search space.
 
     `value` and `coordinate` are each other's inverse on every value that a gene can take: exactly, so that a recipe
-    survives the way to a genotype and back.
+    survives encoding and decoding.
     """
 
     name: str  # as in 'weight.add.block2'
@@ -27,7 +27,7 @@ class Gene:
     high: float = 1.0  # largest value, likewise
     log: bool = False  # equal steps of the coordinate multiply the value
     choices: tuple[Scalar, ...] = ()  # the search file's order, which decides the coordinates; () for numbers
-    start: Scalar | None = None  # where the search should begin, if the user said so
+    start: Scalar | None = None  # initial value of the search, where the user gave one
     when: tuple[str, tuple[str, ...]] | None = None  # active only where that choice gene has one of these values
 
     def value(self, coordinate: float) -> Scalar:
@@ -46,13 +46,13 @@ class Gene:
             # rounding can leave the range by a digit
             return min(max(float(f"{exact:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high)
         exact = (1 - coordinate) * self.low + coordinate * self.high
-        # without the guard, a value near zero in a wide range would carry digits that the way back cannot restore
+        # without the guard, a value near zero in a wide range would carry digits that `coordinate` cannot restore
         exact = round(exact, _GUARD_DIGITS - 1 - math.floor(math.log10(max(abs(self.low), abs(self.high)))))
         rounded = float(f"{exact:.{SIGNIFICANT_DIGITS}g}") + 0.0  # + 0.0: minus zero is zero
         return min(max(rounded, self.low), self.high)
 
     def extent(self) -> str:
-        """Return which values the gene can take, for people: '0.1 to 1, log', or its choices."""
+        """Return the gene's values as text: '0.1 to 1, log', or its choices."""
         if self.kind == "choice":
             return ", ".join(str(choice) for choice in self.choices)
         return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")

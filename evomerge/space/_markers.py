@@ -29,7 +29,7 @@ class Depth:
     """How a value varies over the layers: one per layer, one per block of layers, or a curve through knots."""
 
     form: Literal["layer", "blocks", "knots"]
-    count: int = 0  # blocks or knots; 0 for layers, whose number the model says
+    count: int = 0  # number of blocks or knots; 0 for layers: the model has the number
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def is_whole(value: Any) -> bool:
 
 
 def read_marker(raw: Mapping[str, Any], place: Place) -> tuple[Marker | None, list[Problem]]:
-    """Return the marker that `raw` says, or None with everything that is wrong with it."""
+    """Return the marker in `raw`, or None with all its problems."""
     problems = [
         Problem((*place, key), f"unknown key of a search marker. {near(key, MARKER_KEYS)}")
         for key in raw  # every unknown key is reported, not only the first

@@ -201,7 +201,7 @@ def _parameters(entry: Mapping[str, Any], place: Place) -> list[Problem]:
 
 
 def strange_parameters(node: Any, place: Place) -> list[Problem]:
-    """Return the parameters, anywhere below, that no method has: what can be said where the method is not known."""
+    """Return problems for parameters, anywhere below `node`, that no method has; needs no known method."""
     if isinstance(node, list):
         return [problem for index, entry in enumerate(node) for problem in strange_parameters(entry, (*place, index))]
     if not isinstance(node, Mapping):

@@ -18,7 +18,7 @@ class Problem:
 
 
 def dotted(place: Place) -> str:
-    """Return a place as people write it.
+    """Return a place in the document as dotted text.
 
     >>> dotted(("merge", "models", 1, "model"))
     'merge.models[1].model'

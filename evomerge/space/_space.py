@@ -33,7 +33,7 @@ SHOWN_GENES = 40  # rows of a notebook's table
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All the recipes that a search may try; decoding is total and deterministic, and encoding is its exact inverse."""
+    """The set of a search's recipes; decoding is total and deterministic, and encoding is its exact inverse."""
 
     genes: tuple[Gene, ...]  # those of the merge, then those of the route
     template: Mapping[str, Any] = field(repr=False)  # a mergekit document with a `Placeholder` per searched value

@@ -101,7 +101,7 @@ class Worker:
         if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
             begun = time.monotonic()
             self._check_sanity(job, self._rungs)
-            stages["rungs"] = time.monotonic() - begun
+            stages["sanity_checks"] = time.monotonic() - begun
         for task in job.items:
             yield from self._answer(job, task, weights, stages)
         yield Outcome(

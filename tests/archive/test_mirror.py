@@ -15,8 +15,8 @@ from evomerge.commands._execution import kept, reopened
 from evomerge.errors import InputError, RunError
 from tests.archive.test_archive import filled
 from tests.clock import BACKSTOP
-from tests.search.conftest import folder
-from tests.search.world import World, trace
+from tests.loop.conftest import folder
+from tests.loop.world import World, trace
 
 __all__ = ["folder"]
 

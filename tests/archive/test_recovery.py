@@ -17,9 +17,9 @@ from evomerge.archive._backup import BACKUP_NAMES
 from evomerge.archive._recovery import Restored
 from evomerge.commands._execution import reopened
 from evomerge.errors import RunError
-from tests.pool.fakes import ShuffledPool
-from tests.search.conftest import folder
-from tests.search.world import World, trace
+from tests.loop.conftest import folder
+from tests.loop.world import World, trace
+from tests.workers.fakes import ShuffledPool
 
 __all__ = ["folder"]
 

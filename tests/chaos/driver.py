@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.workers import start_ray_pool
-from tests.search.world import OPTIMA, PARENTS, World
+from tests.loop.world import OPTIMA, PARENTS, World
 
 
 def world(folder: Path, candidates: int) -> World:

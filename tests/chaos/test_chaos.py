@@ -15,7 +15,7 @@ from evomerge.archive import Archive
 from tests.chaos.driver import world
 from tests.chaos.mayhem import ROOT, Mayhem, Nodes, answers_per_question, lost_work
 from tests.end_to_end.conftest import command, evomerge, search_text
-from tests.search.world import trace
+from tests.loop.world import trace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 # Beyond the first one, these run when asked for:  python -m pytest -m chaos tests/chaos -s

@@ -11,7 +11,7 @@ import pytest
 from evomerge.candidate import Answers, Job, Outcome
 from evomerge.scoring._synthetic import SyntheticSpec
 from evomerge.workers._pool_protocol import Evaluator
-from tests.pool.test_pools import OPTIMA, expected, run_all
+from tests.workers.test_pools import OPTIMA, expected, run_all
 
 pytest.importorskip("ray")
 from evomerge.workers import start_ray_pool

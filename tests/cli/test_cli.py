@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.cli import build_parser, main
-from tests.run.made import make_run
+from tests.commands.made import make_run
 
 VERBS = [
     *("check", "search", "resume", "status", "trials", "front"),

@@ -15,7 +15,7 @@ from evomerge.cli import main
 from evomerge.cli._watch import seconds_left, status_line, watch
 from evomerge.runs import open_run
 from tests.clock import BACKSTOP
-from tests.run.made import make_run
+from tests.commands.made import make_run
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.world import World, trace
+from tests.loop.world import World, trace
 
 
 class Cut(Exception):

@@ -1,4 +1,4 @@
-"""One look for all figures: colour-blind-safe, legible in print; and saving by file ending."""
+"""The common style of all figures: colour-blind-safe, legible in print; and saving by file ending."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDINGS = ("png", "svg", "pdf", "html", "json")  # forms that vl-convert and Alt
 
 
 def altair() -> Any:
-    """Return the plotting library, or say which extra brings it."""
+    """Return the plotting library; the error names the extra that has it."""
     try:
         import altair
     except ImportError as error:
@@ -31,7 +31,7 @@ def altair() -> Any:
 def titled(
     chart: alt.Chart, title: str, subtitle: str | list[str] = "", width: int = 520, height: int = 320
 ) -> alt.Chart:
-    """Return `chart` in the house's look, under a title that says what it is and a line that says how to read it."""
+    """Return `chart` in the common style, with a title and a line on how to read it."""
     return styled(chart.properties(title={"text": title, "subtitle": subtitle}, width=width, height=height))
 
 
@@ -45,7 +45,7 @@ def shown_name(text: str, most: int = 28) -> str:
 
 
 def styled(chart: alt.Chart) -> alt.Chart:
-    """Return `chart` in the house's look."""
+    """Return `chart` in the common style."""
     return (
         chart.configure_view(stroke=None)  # no frame: the grid is enough
         .configure_axis(
@@ -58,7 +58,7 @@ def styled(chart: alt.Chart) -> alt.Chart:
 
 
 def save(chart: alt.Chart, path: str | Path) -> None:
-    """Write a chart to a file; its ending (png, svg, pdf, html, json) says the form. No browser or network is used.
+    """Write a chart to a file; its ending (png, svg, pdf, html, json) is the format. No browser or network is used.
 
     Args:
         chart: what any function here returns.

@@ -61,7 +61,7 @@ class Plot:
         """Return the drawing with its axes.
 
         Args:
-            label: what a screen reader says of it.
+            label: description for screen readers.
             x_title: below the horizontal axis.
             y_title: above the vertical axis.
             marks: what is drawn, in order.

@@ -137,7 +137,7 @@ def _legend(findings: Findings, data: Mapping[str, Any]) -> Html:
 
 
 def _controls(findings: Findings) -> Html:
-    """Return shortcuts, and a slider per objective that says how much it matters."""
+    """Return shortcuts, and a slider per objective for its weight."""
     marks: dict[str, int] = {}  # text -> candidate: the first of several in one role
     for number, texts in findings.marks.items():
         for text in texts:

@@ -129,7 +129,7 @@ def findings_of(run: Run) -> Findings:
 
 
 def predictions_of(run: Run, scored: int) -> FrontAnswer | None:
-    """Return the front with predicted points, where there are objectives to trade and surrogates to believe.
+    """Return the front with predicted points, given several objectives and reliable surrogates.
 
     Args:
         run: the run.
@@ -160,7 +160,7 @@ def with_error(score: Score, in_points: bool) -> str:
 
 
 def points(value: float, in_points: bool, digits: int = 1) -> str:
-    """Return a score or difference for people: in points of 100 where it is a fraction of items.
+    """Return a score or difference as text: in points of 100 where it is a fraction of items.
 
     >>> points(0.1234, True), points(12.3456, False)
     ('12.3', '12.35')

@@ -83,7 +83,7 @@ def report_html(run: Run) -> str:
 
 def _header(findings: Findings, name: str) -> Html:
     links = [element("li", {}, element("a", {"href": f"#{anchor}"}, title)) for anchor, title, _ in _SECTIONS]
-    toggle = {"type": "button", "id": "theme", "class": "script-only", "aria-label": "Colours: as the system says"}
+    toggle = {"type": "button", "id": "theme", "class": "script-only", "aria-label": "Colours: system setting"}
     return joined(
         [
             element("a", {"href": "#main", "class": "skip"}, "Skip to content"),

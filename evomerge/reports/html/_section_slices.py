@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 300, 190
 
 
 def slices(findings: Findings, importance: pd.DataFrame, genes: Sequence[str]) -> Html | None:
-    """Return a small drawing per gene and objective whose surrogate can be believed; None where there is none.
+    """Return a small drawing per gene and objective with a reliable surrogate; None without any.
 
     Args:
         findings: of the run.

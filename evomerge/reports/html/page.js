@@ -9,14 +9,14 @@
 
   const data = JSON.parse(block.textContent);
   const count = data.objectives.length;
-  const everyone = new Map();
-  for (const point of data.dots) everyone.set(point.n, { ...point, kind: "dominated" });
-  for (const point of data.front) everyone.set(point.n, { ...point, kind: "front" });
+  const byNumber = new Map();
+  for (const point of data.dots) byNumber.set(point.n, { ...point, kind: "dominated" });
+  for (const point of data.front) byNumber.set(point.n, { ...point, kind: "front" });
   const state = { picked: data.first, hover: null, view: count > 2 ? "parallel" : "plane", x: 0, y: count > 1 ? 1 : 0, form: "hf", predicted: true };
   const svg = document.getElementById("picture");
   const tip = document.getElementById("tip");
-  let labels = []; // where text stands already
-  let places = []; // what can be pointed at: {point, x, y} or, with many objectives, {point, line}
+  let labels = []; // boxes that text occupies already
+  let targets = []; // what the pointer can hit: {point, x, y} or, with many objectives, {point, line}
 
   // --- making elements -----------------------------------------------------------------------------------------
   function make(name, attributes, ...children) {
@@ -36,7 +36,7 @@
   // --- scales --------------------------------------------------------------------------------------------------
   function extent(objective) {
     const values = [];
-    for (const point of [...everyone.values(), ...data.parents, ...data.predicted]) if (point.s[objective] !== null) values.push(point.s[objective]);
+    for (const point of [...byNumber.values(), ...data.parents, ...data.predicted]) if (point.s[objective] !== null) values.push(point.s[objective]);
     for (const point of data.front) values.push(point.s[objective] - point.e[objective], point.s[objective] + point.e[objective]); // room for their bars
     const low = Math.min(...values), high = Math.max(...values), room = (high - low || Math.abs(high) || 1) * 0.05;
     return [low - room, high + room];
@@ -55,7 +55,7 @@
     const width = svg.clientWidth || 640, height = svg.clientHeight || 470;
     svg.setAttribute("viewBox", "0 0 " + width + " " + height);
     svg.replaceChildren();
-    places = [];
+    targets = [];
     labels = [];
     if (count === 1) strip(width, height);
     else if (state.view === "plane") plane(width, height);
@@ -89,15 +89,15 @@
     if (count === 2) staircase(x, y, ax, ay);
     const put = (point, kind) => {
       const spot = { point, x: x(point.s[ax]), y: y(point.s[ay]) };
-      places.push(spot);
+      targets.push(spot);
       if (kind !== "dominated") whiskers(spot, point, kind, x, y, ax, ay);
       mark(spot, kind);
     };
     for (const point of data.dots) put(point, "dominated");
     for (const point of predicted()) put(point, "predicted");
     for (const point of data.front) put(point, "front");
-    for (const parent of data.parents) { put(parent, "parent"); label(places[places.length - 1], parent.name, box); }
-    const chosen = everyone.get(state.picked);
+    for (const parent of data.parents) { put(parent, "parent"); label(targets[targets.length - 1], parent.name, box); }
+    const chosen = byNumber.get(state.picked);
     if (chosen) {
       const spot = { x: x(chosen.s[ax]), y: y(chosen.s[ay]) };
       whiskers(spot, chosen, "picked", x, y, ax, ay);
@@ -142,7 +142,7 @@
 
   function strip(width, height) {
     const box = { left: 52, right: width - 16, top: 28, bottom: height - 44 };
-    const all = [...everyone.values()], last = Math.max(1, ...all.map((p) => p.n));
+    const all = [...byNumber.values()], last = Math.max(1, ...all.map((p) => p.n));
     const [yl, yh] = extent(0);
     const x = scale(0, last, box.left, box.right), y = scale(yl, yh, box.bottom, box.top);
     axes(width, height, box, { at: x, ticks: ticks(0, last, 6).map((v) => [v, String(Math.round(v))]) },
@@ -154,10 +154,10 @@
     }
     for (const point of all) {
       const spot = { point, x: x(point.n), y: y(point.s[0]) };
-      places.push(spot);
+      targets.push(spot);
       mark(spot, data.choices.includes(point.n) ? "front" : "dominated");
     }
-    const chosen = everyone.get(state.picked);
+    const chosen = byNumber.get(state.picked);
     if (chosen) {
       const spot = { x: x(chosen.n), y: y(chosen.s[0]) };
       svg.append(make("line", { class: "whisker picked", x1: spot.x, x2: spot.x, y1: y(chosen.s[0] - chosen.e[0]), y2: y(chosen.s[0] + chosen.e[0]) }));
@@ -176,7 +176,7 @@
     const path = (line) => "M" + line.map(([x, y]) => x.toFixed(1) + " " + y.toFixed(1)).join("L");
     const put = (point, style) => {
       const line = corners(point);
-      places.push({ point, line });
+      targets.push({ point, line });
       svg.append(make("path", { d: path(line), fill: "none", ...style }));
     };
     const some = data.dots.filter((_, i) => i % Math.ceil(data.dots.length / 250) === 0); // more would hide the front
@@ -196,7 +196,7 @@
       svg.append(make("text", { x: x, y: box.top - 8, "text-anchor": "middle" }, shown(spans[o][1], o)));
       svg.append(make("text", { x: x, y: box.bottom + 16, "text-anchor": "middle" }, shown(spans[o][0], o)));
     });
-    const chosen = everyone.get(state.picked);
+    const chosen = byNumber.get(state.picked);
     if (chosen) emphasised(chosen, corners(chosen), heights, path, at);
     if (state.hover) svg.append(make("path", { d: path(corners(state.hover)), fill: "none", stroke: "var(--soft)", "stroke-width": 3 }));
   }
@@ -215,11 +215,11 @@
     const box = svg.getBoundingClientRect();
     const x = event.clientX - box.left, y = event.clientY - box.top;
     let best = null, closest = 26;
-    for (const place of places) {
-      const away = place.line ? toLine(place.line, x, y) : Math.hypot(place.x - x, place.y - y);
-      // what is on the front is in front: dominated points give way
-      const distance = away + (everyone.get(place.point.n)?.kind === "dominated" ? 4 : 0);
-      if (distance < closest) { closest = distance; best = place.point; }
+    for (const target of targets) {
+      const away = target.line ? toLine(target.line, x, y) : Math.hypot(target.x - x, target.y - y);
+      // a point on the front wins over a dominated one at the same distance
+      const distance = away + (byNumber.get(target.point.n)?.kind === "dominated" ? 4 : 0);
+      if (distance < closest) { closest = distance; best = target.point; }
     }
     return { point: best, x, y };
   }
@@ -235,8 +235,8 @@
     if (point !== state.hover) { state.hover = point; draw(); }
     tip.hidden = !point;
     if (!point) return;
-    const told = (o, i) => o.name + ": " + (point.predicted === undefined ? withError(point, i) : shown(point.s[i], i) + ", 90% interval " + shown(point.low[i], i) + " to " + shown(point.high[i], i));
-    tip.textContent = [nameOf(point) + (point.estimated ? ", estimated" : ""), ...data.objectives.map(told)].join("\n");
+    const described = (o, i) => o.name + ": " + (point.predicted === undefined ? withError(point, i) : shown(point.s[i], i) + ", 90% interval " + shown(point.low[i], i) + " to " + shown(point.high[i], i));
+    tip.textContent = [nameOf(point) + (point.estimated ? ", estimated" : ""), ...data.objectives.map(described)].join("\n");
     tip.style.left = Math.max(4, Math.min(x + 18, svg.clientWidth - tip.offsetWidth - 4)) + "px";
     tip.style.top = Math.max(4, y + 24 + tip.offsetHeight > svg.clientHeight ? y - tip.offsetHeight - 12 : y + 24) + "px";
   });
@@ -278,20 +278,20 @@
     if (number !== null) pick(number, "what suits " + words + " best");
   }
 
-  // --- telling -------------------------------------------------------------------------------------------------
+  // --- describing -------------------------------------------------------------------------------------------------
   function tell(number, because) {
-    const point = everyone.get(number), detail = data.details[String(number)];
+    const point = byNumber.get(number), detail = data.details[String(number)];
     const chosen = document.getElementById("chosen");
     const words = [...(data.marks[String(number)] || []), ...(because ? [because] : [])];
     const parts = [make("h3", {}, "Candidate " + number)];
     if (words.length) parts.push(make("p", { class: "chips" }, words.join(" · ")));
-    else if (point.kind === "dominated") parts.push(make("p", { class: "chips" }, count > 1 ? "dominated: another one is as good in everything and better in something" : ""));
-    if (point.estimated) parts.push(make("p", { class: "chips" }, "estimated from few items, not measured on all"));
+    else if (point.kind === "dominated") parts.push(make("p", { class: "chips" }, count > 1 ? "dominated by another candidate" : ""));
+    if (point.estimated) parts.push(make("p", { class: "chips" }, "estimated from few items"));
     parts.push(scores(point, detail));
     if (detail && detail.gain) parts.push(make("p", { class: "gain" }, detail.gain));
     parts.push(...takeaway(number));
     if (detail) parts.push(...recipe(detail));
-    else parts.push(make("p", { class: "gain" }, "Its recipe is not in this file; the command above writes it with --as recipe."));
+    else parts.push(make("p", { class: "gain" }, "The recipe is not in this file; the command above writes it with --as recipe."));
     chosen.replaceChildren(...parts);
   }
   function scores(point, detail) {
@@ -305,7 +305,7 @@
     });
     const titles = head.map((text, i) => make("th", { scope: "col", class: i ? "n" : null }, text));
     const table = make("table", {}, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...rows));
-    return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores of the chosen candidate" }, table);
+    return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores of the selected candidate" }, table);
   }
   const FORMS = [["hf", "model folder", ""], ["lora", "LoRA adapter", "-lora"], ["mergekit", "mergekit YAML", ".yaml"], ["recipe", "recipe", ".yaml"]];
   function takeaway(number) {
@@ -321,7 +321,7 @@
     choice.addEventListener("change", write);
     button.addEventListener("click", () => copy(line.textContent, button));
     write();
-    return [make("div", { class: "take" }, make("label", { for: "form" }, "Take it as"), choice, button), line];
+    return [make("div", { class: "take" }, make("label", { for: "form" }, "Export as"), choice, button), line];
   }
   function copy(text, button) {
     const before = button.textContent;
@@ -361,12 +361,12 @@
       const name = row.label.length > 14 ? row.label.slice(0, 13) + "…" : row.label;
       box.append(make("text", { x: left - 8, y: i * tall + 15, "text-anchor": "end" }, name));
       row.values.forEach((value, layer) => {
-        const share = value === null ? 0 : Math.abs(value) / far;
+        const fraction = value === null ? 0 : Math.abs(value) / far;
         const colour = value !== null && value < 0 ? "var(--front)" : "var(--parent)";
-        const rect = make("rect", { x: left + layer * cell, y: i * tall, width: cell, height: tall, fill: colour, "fill-opacity": (0.06 + 0.9 * share).toFixed(3) });
+        const rect = make("rect", { x: left + layer * cell, y: i * tall, width: cell, height: tall, fill: colour, "fill-opacity": (0.06 + 0.9 * fraction).toFixed(3) });
         rect.append(make("title", {}, row.label + ", layer " + layer + ": " + value));
         box.append(rect);
-        if (cell >= 30 && value !== null) box.append(make("text", { x: left + (layer + 0.5) * cell, y: i * tall + 15, "text-anchor": "middle", style: "fill:" + (share > 0.55 ? "var(--card)" : "var(--ink)") }, String(Number(value.toFixed(2)))));
+        if (cell >= 30 && value !== null) box.append(make("text", { x: left + (layer + 0.5) * cell, y: i * tall + 15, "text-anchor": "middle", style: "fill:" + (fraction > 0.55 ? "var(--card)" : "var(--ink)") }, String(Number(value.toFixed(2)))));
       });
     });
     box.append(make("text", { x: left, y: one.rows.length * tall + 15 }, "layer 0"));
@@ -382,7 +382,7 @@
     box.append(make("path", { d: "M" + spots.map((spot) => spot.join(" ")).join("L"), fill: "none", stroke: "var(--rule)", "stroke-width": 2 }));
     hops.forEach((hop, i) => {
       const dot = make("circle", { cx: spots[i][0], cy: spots[i][1], r: Math.max(2.5, Math.min(7, 5 * Math.sqrt(hop[2]))), fill: colours[names.indexOf(hop[0]) % colours.length] });
-      dot.append(make("title", {}, "step " + i + ": " + hop[0] + " layer " + hop[1] + ", entered at scale " + hop[2]));
+      dot.append(make("title", {}, "step " + i + ": " + hop[0] + " layer " + hop[1] + ", input scale " + hop[2]));
       box.append(dot);
     });
     names.forEach((name, i) => box.append(make("text", { x: left + i * 110, y: tall + 32, style: "fill:" + colours[i % colours.length] }, "● " + name)));
@@ -391,7 +391,7 @@
 
   // --- the page ------------------------------------------------------------------------------------------------
   function themes(button) {
-    const order = ["", "light", "dark"], words = ["as the system says", "light", "dark"];
+    const order = ["", "light", "dark"], words = ["system setting", "light", "dark"];
     let now = 0;
     button.addEventListener("click", () => {
       now = (now + 1) % 3;

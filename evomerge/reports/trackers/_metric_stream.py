@@ -1,16 +1,16 @@
-"""From the archive to what trackers write: metrics by name, a step per candidate, in the order of their numbers.
+"""The metrics that trackers write, computed from the archive: a step per candidate, in the order of their numbers.
 
     score/<objective>, stderr/<objective>      of this candidate, in the metric's units
     best/<objective>                           of the best candidate so far (highest weighted mean)
     overall/candidate, overall/best            weighted mean of fitness; the best's with overall/best_low and _high
-    front/size, front/hypervolume              so far; the volume above the worst parent
+    front/size, front/hypervolume              incumbent front; the volume above the worst parent
     search/failed                              candidates so far that failed
     search/seconds                             active time when the candidate was finished
     search/candidates_per_hour, search/busy_share     over the whole run, at the newest step of each look
     holdout/<objective>, holdout/stderr/<objective>, holdout/gain, _low, _high     of the winner, at the end
 
 A step is written when all candidates before it are done too, so that steps ascend and `best` means the same as in
-`run.tables.history()`; with results on arrival a slow candidate holds back those after it until it is done.
+`run.tables.history()`; under an asynchronous controller a slow candidate holds back those after it until it is done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RunMetrics:
         self._identity = identity
 
     def info(self) -> RunInfo:
-        """Return who the run is."""
+        """Return the run's identity, settings and goals."""
         run, config = self._run, self._run.config
         method = config.merge.get("merge_method")
         goals: dict[str, Literal["maximize", "minimize"]] = {}

@@ -36,7 +36,7 @@ class MlflowLog:
         """Open the run, or go on with the one that has the identity's tag."""
         from mlflow.tracking import MlflowClient
 
-        with _quiet():  # the first thing that is asked may make a database
+        with _quiet():  # the first request may create a database
             self._client: Any = MlflowClient(tracking_uri=self._destination or None)
             self._experiment = self._experiment_id()
         found = self._search(f"tags.`{IDENTITY}` = '{info.identity}'")

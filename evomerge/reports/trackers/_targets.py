@@ -1,4 +1,4 @@
-"""What `--log` names: a tool and a place, as in `tensorboard`, `wandb:team/project`, `mlflow:sqlite:///runs.db`."""
+"""Targets of `--log`: a tool and a destination, as in `tensorboard`, `wandb:team/project`, `mlflow:sqlite:///runs.db`."""
 
 from __future__ import annotations
 

@@ -63,14 +63,14 @@ MOST_ROWS = 10_000  # limit of the trials table in the result
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a tracker goes on, and where people find it."""
+    """The step at which a tracker continues, and the address of its run."""
 
     first: int  # the step to write next: all before it are there
-    destination: str  # folder or address
+    destination: str  # folder or URL
 
 
 class Tracker(Protocol):
-    """One tool, for one run. What it raises is said once and tried again later with a new tracker."""
+    """One tool, for one run. An exception is reported once; later a new tracker tries again."""
 
     def begin(self, info: RunInfo) -> Resumed:
         """Open the run in the tool, or go on with the one that has this identity, and return what it has got.

@@ -47,7 +47,7 @@ class WandbLog:
             notes="evomerge search",
             job_type="search",
             resume="allow",
-            # its capture of the console would get in the way of the progress line
+            # capturing the console would break the progress line
             settings=wandb.Settings(console="off", silent=True),
         )
         for key, goal in info.goals.items():

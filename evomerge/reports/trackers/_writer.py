@@ -1,4 +1,4 @@
-"""Threads that follow a run and write to its trackers; whatever goes wrong with a tool, the search goes on."""
+"""Threads that follow a run and write to its trackers; a failing tool never stops the search."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tracked(
     Args:
         archive: open for writing.
         log: targets as `--log` writes them; None: those of the run's last session; ['none']: no more.
-        say: tells people; called from other threads too.
+        say: shows a line to the user; called from other threads too.
         seconds: between two looks.
         join: waits for a thread's end for at most so many seconds; for tests.
     """
@@ -103,7 +103,7 @@ class _Writer:
         self._thread.start()
 
     def finish(self, state: State) -> None:
-        """Ask for what is missing, and the end."""
+        """Let the thread write the missing steps and the final results."""
         self._state = state
         self._over.set()
 

@@ -1,4 +1,4 @@
-"""Which layers run, in which order: the presets, each a total map from the unit cube to paths, and back.
+"""Paths, the layers that run in order: each preset is a total map from the unit cube to paths, and back.
 
 A path is a sequence of steps (source, layer, slot); `slot` numbers the places at which a preset can let a layer run,
 and is -1 where it has none. Whatever the genes are, the path has at least one layer and at most `max_layers`.
@@ -25,7 +25,7 @@ class Paths(Protocol):
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        """Genes that say which layers run."""
+        """Genes that select the layers that run."""
         ...
 
     @property
@@ -120,7 +120,7 @@ class Slotted:
         return tuple((*self.layers[slot], slot) for slot in self.running(x))
 
     def values(self, x: Sequence[float]) -> list[Scalar | None]:
-        """Return 1 per slot that runs and 0 for the others, whatever its gene alone would say."""
+        """Return 1 per slot that runs and 0 for the others, which may differ from the slot's own gene."""
         running = set(self.running(x))
         return [int(slot in running) for slot in self.free]
 
@@ -188,7 +188,7 @@ def slotted(request: RouteRequest) -> Slotted:
 class RepeatedBlock:
     """One stack in which a block of layers runs several times: genes start, end (not included) and times.
 
-    Start and end that are the wrong way round mean the same block. Where `times` runs would make the route longer than
+    Start and end in the wrong order mean the same block. Where `times` runs would make the route longer than
     `max_layers`, there are as many runs as fit; with one run the route is the plain stack.
     """
 
@@ -256,7 +256,7 @@ class RepeatedBlock:
 
 
 class Interleaved:
-    """Blocks of the sources in turn: genes size, overlap (layers that a block shares with the one before) and first.
+    """Blocks of the sources in turn; genes: size, overlap (layers in common with the previous block), first source.
 
     A size of the whole depth is the first source's own stack. Where an overlap would make the route longer than
     `max_layers` (default: twice the depth), the largest overlap that fits counts.
@@ -387,5 +387,5 @@ class Swapped:
         return [((self._sources[a], i), (self._sources[b], j)) for a, i, b, j in sorted(pairs)]
 
     def switches(self) -> tuple[tuple[int, int], ...]:
-        """Return (): every layer runs, and its gene says whose it is."""
+        """Return (): every layer runs; its gene selects the source."""
         return ()

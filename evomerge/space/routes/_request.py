@@ -1,7 +1,7 @@
 """A `route` section as plain values, and everything that can be wrong with it.
 
-A route is the order in which layers run: a sequence of hops (source, layer, entry scale). A preset says which routes a
-search may try (see `route_paths`), `scales` what may stand between two layers (see `route_scales`).
+A route is the order in which layers run: a sequence of hops (source, layer, entry scale). A preset defines the
+routes of a search (see `route_paths`), `scales` the factors between two layers (see `route_scales`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sources_of(merge: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def only_lends(merge: Mapping[str, Any]) -> bool:
-    """True where the merge section only lists models: `passthrough` of several is no model until a route says how."""
+    """True where the merge section only lists models: `passthrough` of several makes no model without a route."""
     named = {entry["model"] for entry in merge.get("models") or ()}
     if merge.get("base_model"):
         named.add(merge["base_model"])
@@ -90,7 +90,7 @@ def default_sources(merge: Mapping[str, Any]) -> tuple[str, ...]:
 def named_sources(
     route: Mapping[str, Any], merge: Mapping[str, Any], written: Mapping[str, str], place: Place
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return a route section whose sources stand as in the merge section, and what is wrong with their names.
+    """Return a route section with its sources named as in the merge section, and the problems of their names.
 
     Args:
         route: the section's values, as far as they were given.

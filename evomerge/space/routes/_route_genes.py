@@ -1,6 +1,6 @@
 """The route's part of a search space: from genes to hops (source, layer, entry scale), and back.
 
-Equal routes are written in one way, so that their recipes have one digest: the first hop has scale 1; a layer that is
+Equal routes have one spelling, so that their recipes have one digest: the first hop has scale 1; a layer that is
 the merge's own is written as the merge's; and a route that is the merge as it stands is no route.
 """
 
@@ -62,7 +62,7 @@ class RouteSpace:
         """Return a point (d,) whose route is this one.
 
         Raises:
-            InputError: there is none; says where the route leaves this space.
+            InputError: there is none; the message names where the route leaves this space.
         """
         wanted = self._stack(self.plain) if hops is None else tuple(hops)  # (hops,)
         layers = [(self._read(source), layer) for source, layer, _ in wanted]
@@ -84,7 +84,7 @@ class RouteSpace:
         return [*self.paths.start(self.request.start), *self.scales.start()]
 
     def describe(self) -> str:
-        """Return, for people, what the genes choose from."""
+        """Return a description of the values of the genes."""
         request = self.request
         names = [f"{request.names[source]} ({request.depths[source]})" for source in request.sources]
         most = f", at most {request.max_layers}" if request.max_layers is not None else ""
