@@ -40,6 +40,7 @@ FLOORS = [
 # On one floor, yet one may read the other; never both ways.
 NEIGHBOURS = {
     ("surrogates", "pareto"),  # a predicted front is a front
+    ("irt", "stats"),  # intervals of estimates are normal
     ("space", "recipe"),  # a genotype decodes to a recipe
     ("candidate", "recipe"),
     ("objectives", "candidate"),

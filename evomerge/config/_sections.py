@@ -9,11 +9,11 @@ from evomerge.config._grammar import Anything, Either, Flag, Form, Free, Key, Ma
 from evomerge.config._objective_sections import objective_section
 from evomerge.config._option_forms import option_form
 from evomerge.controllers import CONTROLLERS
+from evomerge.irt import FEW_ITEM_METHODS
 from evomerge.option_fields import options_of
-from evomerge.scoring import METHODS
 from evomerge.space import PRESETS, SCALE_FORMS
 
-ESTIMATORS = ("mean", *METHODS)
+ESTIMATORS = ("mean", *FEW_ITEM_METHODS)
 
 _NAMES = Many(Text(what="task"), "[add, sort]")
 SANITY_CHECKS = Section(
