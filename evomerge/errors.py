@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Names that an error message lists; of longer lists it gives the number of the others.
+SHOWN = 5
+
 
 class EvomergeError(Exception):
     """Base of all exceptions that evomerge raises."""
@@ -97,3 +100,10 @@ def near(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)  # 0.5 still finds a word with its middle missing
     return (f"Near: {', '.join(close)}. " if close else "") + f"Known: {', '.join(names)}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first few names of a list for a message, and how many more there are."""
+    every = [str(name) for name in names]
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return ", ".join(every[:SHOWN]) + more

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.irt import Bank, ResponseTable, conformal_factor, cross_validate, interval, mix
-from evomerge.irt._cross_validation import best_result, estimate_each, variants
-from evomerge.irt._estimators import MIXTURES
+from evomerge.irt import Bank, ResponseTable, interval
+from evomerge.irt._cross_validation import best_result, cross_validate, estimate_each, variants
+from evomerge.irt._estimators import MIXTURES, mix
+from evomerge.irt._uncertainty import conformal_factor
 
 
 def measure(bank: Bank, answers: ResponseTable, n: int, methods: Sequence[str], seed: int) -> dict[str, dict]:

@@ -87,7 +87,8 @@ class Adapter:
             factors = self._factors[name]
             delta = self._stored(factors.b).to(torch.float32) @ self._stored(factors.a).to(torch.float32)
             if factors.transposed:
-                delta = delta.T
+                delta = delta.T  # PEFT's product is (out, in), the stored weight (in, out)
+            # adding in 16 bits would round small deltas away
             weight = weight.to(torch.promote_types(dtype, torch.float32)) + delta * factors.scaling
         return weight.to(dtype)
 
@@ -129,7 +130,7 @@ class Adapter:
             shapes = {letter: infos[stored].shape for letter, stored in pair.items()}
             self._factors[name] = self._factors_of(name, pair, shapes, layout)
         for name, stored in self._replacements.items():
-            if infos[stored].shape != layout.tensors[name].shape:
+            if infos[stored].shape != layout.tensors[name].shape:  # modules_to_save replace a tensor whole
                 raise self._misfit(name, infos[stored].shape, layout)
 
     def _factors_of(

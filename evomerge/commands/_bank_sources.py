@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from evomerge.archive import FILE_NAME
-from evomerge.errors import InputError, near
+from evomerge.errors import InputError, listed, near
 from evomerge.irt import (
     Bank,
     ResponseTable,
     bank_from_parameters,
     calibrate_table,
     import_tiny_benchmarks,
-    listed,
     read_lm_eval_samples,
     read_table,
     writable,

@@ -9,9 +9,9 @@ from pathlib import Path
 from evomerge.commands._problem_list import Problems
 from evomerge.config import SearchFile
 from evomerge.errors import InputError
-from evomerge.irt import Bank, read_bank
+from evomerge.irt import Bank, match_bank, read_bank
 from evomerge.run_config import BankConfig
-from evomerge.scoring import ItemPlan, TaskSet, match_bank
+from evomerge.scoring import ItemPlan, TaskSet
 
 ItemHashes = dict[str, dict[str, tuple[str, ...]]]  # task -> item -> hashes of its text, ours first
 

@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Candidate, Evaluation, Objective, Response
 from evomerge.commands._item_sampler import ItemSampler
 from evomerge.commands._prepare import Preparation
 from evomerge.controllers import Controller, Recommender
-from evomerge.irt import Array, read_bank
+from evomerge.irt import BankPart, CalibrationData, FewItemEstimator, answers_of, complete_row, match_bank, read_bank
 from evomerge.loop import Items
 from evomerge.runs import ItemEstimate, best_evaluation
-from evomerge.scoring import BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank, values_of
+from evomerge.scoring import values_of
 
 # Where the file does not say, candidates answered in full cost this share of what the anchor items cost.
 FULL_SHARE = 0.25
@@ -32,11 +33,11 @@ class _Estimated:
 
     objective: Objective
     items: tuple[str, ...]
-    estimator: Estimator
+    estimator: FewItemEstimator
     noted: tuple[str, ...] = ()  # method and notes that are recorded
-    seen: Estimator | None = None  # whose method and notes are recorded
+    seen: FewItemEstimator | None = None  # whose method and notes are recorded
 
-    def learn(self, merge: Array) -> None:
+    def learn(self, merge: NDArray[np.float64]) -> None:
         """Add a merge's full answers to what is known."""
         self.estimator = self.estimator.after(merge)
 
@@ -171,23 +172,23 @@ class Estimation:
                 "it is not estimated, and every candidate answers all its items"
             )
             return None
-        knowledge = Knowledge(parents, np.empty((0, len(items))), bank)
+        data = CalibrationData(parents, np.empty((0, len(items))), bank)
         seed = int(np.random.SeedSequence([self._seed, *objective.task.encode()]).generate_state(1)[0])
         if objective.task not in self._anchors:
-            self._anchors[objective.task] = self._chosen(objective.task, knowledge, seed, count)
+            self._anchors[objective.task] = self._chosen(objective.task, data, seed, count)
         pinned = tuple(items.index(item) for item in self._anchors[objective.task])
-        found = _Estimated(objective, items, Estimator(self._config.estimator, knowledge, seed, pinned))
+        found = _Estimated(objective, items, FewItemEstimator(self._config.estimator, data, seed, pinned))
         return found
 
-    def _chosen(self, task: str, knowledge: Knowledge, seed: int, count: int) -> tuple[str, ...]:
+    def _chosen(self, task: str, data: CalibrationData, seed: int, count: int) -> tuple[str, ...]:
         """Return a task's anchor items; where they are drawn anew, those of the first generation stand for all."""
         if self._sampler is not None:
             return self._sampler.items(0)[task]
         return tuple(
-            self._full[task][place] for place in Estimator(self._config.estimator, knowledge, seed).anchors(count)
+            self._full[task][place] for place in FewItemEstimator(self._config.estimator, data, seed).anchors(count)
         )
 
-    def _parents(self, objective: Objective, items: Sequence[str]) -> Array | None:
+    def _parents(self, objective: Objective, items: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the parents' full answers; None where one is outside [0, 1]."""
         rows = []
         for parent in self._archive.candidates("parent"):

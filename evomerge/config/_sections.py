@@ -36,11 +36,11 @@ from evomerge.config._section_base import (
 )
 from evomerge.controllers import CONTROLLERS, warm_starting
 from evomerge.errors import near
+from evomerge.irt import FEW_ITEM_METHODS
 from evomerge.option_fields import options_of
-from evomerge.scoring import METHODS
 from evomerge.space import PRESETS, SCALE_FORMS, Place, Problem, SearchSpace, build_space
 
-ESTIMATORS = ("mean", *METHODS)
+ESTIMATORS = ("mean", *FEW_ITEM_METHODS)
 LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
 DEFAULT_CONTROLLER = "cma-es"
 

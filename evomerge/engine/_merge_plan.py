@@ -1,4 +1,4 @@
-"""From a recipe to steps: for every tensor of the merged model, which tensors it is made of and with which values.
+"""Merge plan: for every tensor of the merged model, its input tensors, method and parameter values.
 
 Parameters are resolved as mergekit does (precedence, filters, gradients over depth), so that a recipe gives the same
 weights there and here. No weights are read.
@@ -28,21 +28,21 @@ class Input:
 
 @dataclass(frozen=True)
 class Fold:
-    """What is done to a merged tensor before it is rounded: (tensor + offset) * scale - offset."""
+    """Affine map of a merged tensor, of any shape, before it is rounded: (tensor + offset) * scale - offset."""
 
     scale: float
-    offset: float = 0.0  # of a norm that multiplies by weight + offset
+    offset: float = 0.0  # 1 for norms that multiply by weight + 1 (Gemma)
 
 
 @dataclass(frozen=True)
-class Step:
-    """How one tensor of the merged model comes about."""
+class TensorOp:
+    """One tensor of the merged model: inputs, method, parameters, shape and dtype of the result."""
 
-    name: str  # in the merged model
+    name: str  # tensor name in the merged model
     shape: tuple[int, ...]
-    dtype: str  # of the result, torch's name
-    method: str  # of the catalogue; "" copies a buffer
-    inputs: tuple[Input, ...]  # in the order of the parameters; without the base where the method has one
+    dtype: str  # dtype of the result, torch's name
+    method: str  # a method of the catalogue; "" copies a buffer
+    inputs: tuple[Input, ...]  # ordered like per-model parameters; without the base where the method has one
     base: Input | None
     parameters: Mapping[str, Any]  # a tuple per per-model parameter, one value otherwise
     role: Role
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in the recipe a tensor stands: its slice, what is read for it, and its depth in [0, 1]."""
+    """Context of a tensor in the recipe: its slice, its inputs, and its relative depth in [0, 1]."""
 
     part: Slice
     output: str
@@ -68,7 +68,7 @@ class _Place:
 
 def donor_of(recipe: Recipe) -> str:
     """Return the model whose configuration and tokenizer the merged model takes: the base, else the first one."""
-    return recipe.references()[0]
+    return recipe.references()[0]  # references list the base first
 
 
 def merged_part(recipe: Recipe) -> Recipe:
@@ -104,7 +104,7 @@ def sources_outside(recipe: Recipe, layouts: Mapping[str, Layout], tensor: str) 
     return [source.model for source in part.sources if tensor in layouts[source.model].tensors]
 
 
-def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
+def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[TensorOp]:
     """Return the steps that make the merged model, one per tensor; of a recipe with a route, those of its merge.
 
     Args:
@@ -115,7 +115,7 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Step]:
         WeightsError: models do not fit each other, or the recipe asks for what merging weights cannot do.
         MergeError: unknown method, or a parameter without a value.
     """
-    recipe = merged_part(recipe)
+    recipe = merged_part(recipe)  # a route is added afterwards, over these steps
     entry = method(recipe.method)
     for name in (recipe.dtype, recipe.out_dtype):
         if name is not None and name not in DTYPES:
@@ -136,8 +136,9 @@ def _parts(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Slice]:
         raise WeightsError(f"models of one merge must have the same number of layers, got {found}; use slices")
     sources = [replace(source, layers=(0, layouts[source.model].layers)) for source in recipe.models]
     if recipe.base is not None and recipe.base not in models:
+        # mergekit counts an unlisted base as one of the models
         sources.append(Source(recipe.base, layers=(0, layouts[recipe.base].layers)))
-    return [Slice(tuple(sources))]
+    return [Slice(tuple(sources))]  # from here on there are only slices
 
 
 def _range(source: Source, layouts: Mapping[str, Layout]) -> tuple[int, int]:
@@ -156,7 +157,7 @@ def _places(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Place]:
     offset = 0
     for part in parts:
         ranges = [_range(source, layouts) for source in part.sources]
-        lengths = {end - first for first, end in ranges}
+        lengths = {end - first for first, end in ranges}  # layers are paired by their order within the slice
         if len(lengths) != 1:
             found = ", ".join(f"'{s.model}' [{a}, {b}]" for s, (a, b) in zip(part.sources, ranges, strict=True))
             raise WeightsError(f"sources of one slice must have equally many layers, got {found}")
@@ -170,7 +171,7 @@ def _places(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Place]:
 
 
 def _outside(part: Slice, layouts: Mapping[str, Layout], *, before: bool) -> Iterator[_Place]:
-    """Yield the places of tensors before the first layer, or after the last; their depth is 0, as in mergekit."""
+    """Yield the tensors before the first layer, or after the last; their depth is 0, as in mergekit."""
     every = [layouts[source.model] for source in part.sources]
     # what any source has is asked of all: a tensor that the first one lacks must not vanish silently
     for name in dict.fromkeys(name for layout in every for name in layout.by_layer.get(None, ())):
@@ -187,14 +188,16 @@ def _layer(
         for layout, layer in zip(every, layers, strict=True)
         for name in layout.by_layer[layer]
     )
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(names):  # the union, in the order of the first source that has it
         inputs = tuple(
-            (source, every[0].in_layer(name, layer)) for source, layer in zip(part.sources, layers, strict=True)
+            # names differ between sources in the layer's number only
+            (source, every[0].in_layer(name, layer))
+            for source, layer in zip(part.sources, layers, strict=True)
         )
         yield _Place(part, name, inputs, depth)
 
 
-def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> Step:
+def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> TensorOp:
     _check_shapes(place, layouts)
     first_source, first_name = place.inputs[0]
     layout = layouts[first_source.model]
@@ -203,9 +206,9 @@ def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, La
     if first_name in layout.buffers:
         info = layout.buffers[first_name]
         every = tuple(Input(source.model, name) for source, name in place.inputs)
-        return Step(place.output, info.shape, info.dtype, "", every, None, {}, "vector")
+        return TensorOp(place.output, info.shape, info.dtype, "", every, None, {}, "vector")
     parameters = _parameters(place, recipe, entry, inputs)
-    return Step(
+    return TensorOp(
         place.output,
         layout.tensors[first_name].shape,
         recipe.out_dtype or recipe.dtype or layouts[donor_of(recipe)].dtype,
@@ -213,7 +216,7 @@ def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, La
         tuple(Input(source.model, name) for source, name in inputs),
         base,
         parameters,
-        layout.role_of(first_name),
+        layout.role_of(first_name),  # the same for all sources: their shapes are equal
         recipe.dtype if recipe.out_dtype else None,
         recipe.mask_seed,
     )
@@ -259,7 +262,7 @@ def _parameters(place: _Place, recipe: Recipe, entry: Method, inputs: Sequence[t
         found = []
         for source, name in inputs:
             value = _lookup([source.parameters, *shared], parameter.name, name, place.depth)
-            value = parameter.default if value is None else value
+            value = parameter.default if value is None else value  # per model, so that one may leave it out
             if value is None:
                 raise WeightsError(
                     f"merge method {entry.name}: parameter {parameter.name} has no value for tensor '{name}' of model "
@@ -273,7 +276,7 @@ def _parameters(place: _Place, recipe: Recipe, entry: Method, inputs: Sequence[t
 def _lookup(scopes: Sequence[Parameters], parameter: str, tensor: str, depth: float) -> Any:
     """Return the first scope's value that applies to a tensor, or None."""
     for scope in scopes:
-        settings = dict(scope)
+        settings = dict(scope)  # scopes go from the narrowest to the widest
         if parameter in settings:
             value = evaluate_setting(settings[parameter], tensor, depth)
             if value is not None:
@@ -283,7 +286,7 @@ def _lookup(scopes: Sequence[Parameters], parameter: str, tensor: str, depth: fl
 
 def _check_shapes(place: _Place, layouts: Mapping[str, Layout]) -> None:
     shapes = [(source.model, name, _shape(layouts[source.model], name)) for source, name in place.inputs]
-    owner, _, expected = next(entry for entry in shapes if entry[2] is not None)
+    owner, _, expected = next(entry for entry in shapes if entry[2] is not None)  # the first source that has the tensor
     for model, name, shape in shapes:
         if shape is None:
             raise WeightsError(f"tensor '{name}': '{owner}' has it, '{model}' lacks it")

@@ -1,4 +1,4 @@
-"""What block kernels must know of whole tensors, measured when first asked for: rankings, norms, dot products.
+"""Statistics of whole tensors that block kernels need, computed on first use: rankings, norms, dot products.
 
 None of it depends on a candidate's coefficients, so a resident model measures each pair of parents once, and every
 candidate after that is one pass over memory. An exporter that merges once keeps nothing.
@@ -13,19 +13,17 @@ import torch
 from torch import Tensor
 
 from evomerge.engine._merge_plan import Input
-from evomerge.merge import (
+from evomerge.merge import cosine_of, dot, kept_count
+from evomerge.merge.kernels import (
     KEEP_ALL,
     KEEP_NONE,
     Cut,
     Ranking,
     RowRanks,
     Variances,
-    cosine_of,
     cut_at,
     cut_once,
     delta_norm,
-    dot,
-    kept_count,
     rank,
     rank_rows,
     ranked,
@@ -40,8 +38,8 @@ T = TypeVar("T")
 Read = Callable[[Input], Tensor]  # a parent's tensor, in its stored dtype
 
 
-class Measures:
-    """Numbers about whole tensors, by the places of the tensors; holds no weights, only what it measured.
+class TensorStats:
+    """Cache of whole-tensor statistics by model and tensor name; holds no weights.
 
     Several threads may ask at once, for different tensors.
     """
@@ -62,22 +60,23 @@ class Measures:
         tensor = read(source)
         count = tensor.numel()
         kept = kept_count(density, count)
-        if kept in (0, count):
+        if kept in (0, count):  # no measurement is needed at the ends
             return KEEP_ALL if kept else KEEP_NONE
         if not self._keep:
             if taken(tensor, read(base)):
                 return Cut(*select(read(base), tensor, kept))
             return cut_once(_delta(tensor, read(base)), density)
+        # one sort per parent and tensor serves every density
         ranking = self._once(("rank", base, source), lambda: self._rank(tensor, read(base)))
         if self._stride > 1:
             return cut_at(ranking, _delta(tensor, read(base)), kept)
-        last = int(ranking.order[kept - 1])
+        last = int(ranking.order[kept - 1])  # index of the smallest kept entry
         entry = [flat[last].float() for flat in (tensor.reshape(-1), read(base).reshape(-1))]
         return Cut(abs(float(entry[0] - entry[1])), last)
 
     def row_ranks(self, read: Read, base: Input, source: Input) -> RowRanks:
         """Return the ranks of a task vector's entries in their rows; remembered where memory is not short."""
-        if self._stride > 1:
+        if self._stride > 1:  # memory is short: ranks are made again for each candidate
             return rank_rows(read(source), read(base))
         return self._once(("rows", base, source), lambda: rank_rows(read(source), read(base)))
 
@@ -85,7 +84,7 @@ class Measures:
         """Return what is needed to select the entries that vary most over models; ranked where that is remembered."""
         if not self._keep or self._stride > 1:
             return variances([read(source) for source in sources], read(base), ranked=False)
-        key = ("variances", base, *sources)
+        key = ("variances", base, *sources)  # depends on the set of models, unlike the other statistics
         return self._once(key, lambda: variances([read(source) for source in sources], read(base), ranked=True))
 
     def norm(self, read: Read, base: Input, source: Input) -> float:
@@ -108,10 +107,10 @@ class Measures:
     def _rank(self, tensor: Tensor, base: Tensor) -> Ranking:
         if taken(tensor, base) and tensor.numel() < _FITS_INT32:
             return Ranking(ranked(base, tensor)[:: self._stride].contiguous(), tensor.numel(), self._stride)
-        return rank(_delta(tensor, base), self._stride)
+        return rank(_delta(tensor, base), self._stride)  # torch's sort, where the compiled one does not apply
 
     def _once(self, key: tuple[object, ...], measure: Callable[[], T]) -> T:
-        if key not in self._known:
+        if key not in self._known:  # two threads never ask for one tensor, so no lock is needed
             value = measure()
             if not self._keep:
                 return value

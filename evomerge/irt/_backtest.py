@@ -13,7 +13,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from evomerge.errors import InputError, near
+from evomerge.errors import InputError, listed, near
 from evomerge.irt._bank import Bank, calibrate_table, require_seed
 from evomerge.irt._bank_files import read_bank, write_bank
 from evomerge.irt._cross_validation import (
@@ -39,7 +39,7 @@ from evomerge.irt._estimators import (
 )
 from evomerge.irt._model_selection import FEW_MODELS
 from evomerge.irt._parent_predictor import estimate_merges
-from evomerge.irt._table import ResponseTable, listed
+from evomerge.irt._table import ResponseTable
 from evomerge.irt._table_files import read_parents, read_table
 from evomerge.irt._uncertainty import conformal_factor, interval
 
@@ -261,7 +261,7 @@ class _Replay:
         rows: IntArray,
         part: Calibration,
         n: int,
-        scores: ScoreEstimate,
+        estimates: ScoreEstimate,
         methods: Sequence[str],
         notes: Sequence[str],
     ) -> None:
@@ -269,8 +269,8 @@ class _Replay:
         answers = self.table.responses[rows]
         truth = np.where(np.isnan(answers), 0.0, answers) @ self.bank.weights
         truth = truth / ((~np.isnan(answers)) @ self.bank.weights)
-        mean = truth if exact else np.clip(scores.estimate, 0.0, 1.0)
-        sd = np.zeros(len(rows)) if exact else scores.sd
+        mean = truth if exact else np.clip(estimates.estimate, 0.0, 1.0)
+        sd = np.zeros(len(rows)) if exact else estimates.sd
         low, high = interval(mean, sd, self.level)
         known = population_scores(part)
         # too few scores have no quantiles; these bounds never warn

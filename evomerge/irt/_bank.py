@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, listed
 from evomerge.irt._calibrate import ItemParameters
 from evomerge.irt._curves import Array
 from evomerge.irt._estimators import Calibration, fit_calibration
 from evomerge.irt._model_selection import IRTModelSpec, candidate_specs, select_irt_model
 from evomerge.irt._performance import normalised
-from evomerge.irt._table import ResponseTable, listed
+from evomerge.irt._table import ResponseTable
 
-FORMAT = 1  # of bank files; raise it when a reader of the old format would misread the new one
+FORMAT = 1  # version of bank files; raise it when a reader of the old format would misread the new one
 
 
 @dataclass(frozen=True)

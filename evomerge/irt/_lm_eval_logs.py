@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.errors import InputError, near
-from evomerge.irt._table import ResponseTable, item_id, listed
+from evomerge.errors import InputError, listed, near
+from evomerge.irt._table import ResponseTable, item_id
 
 
 def read_lm_eval_samples(logs: Mapping[str, str | Path], metric: str, filter: str | None = None) -> ResponseTable:

@@ -11,6 +11,8 @@ import numpy as np
 from evomerge.errors import InputError
 from evomerge.irt._curves import Array, IntArray
 
+# Estimators of a score from few items, by name: see `FewItemEstimator`.
+FEW_ITEM_METHODS = ("raw", "difference", "parents", "p-irt", "gp-irt", "mp-irt", "auto")
 # An even mixture counts as this many held-out models: from 30 of them alone the best fraction is mostly noise.
 EVEN_MODELS = 20.0
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.errors import InputError, near
+from evomerge.errors import InputError, listed, near
 from evomerge.irt._curves import Array, IntArray
-
-# Names that an error message lists; of longer lists it gives the number of the others.
-SHOWN = 5
 
 
 def item_id(text: str) -> str:
@@ -22,13 +19,6 @@ def item_id(text: str) -> str:
     True
     """
     return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:16]
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first few names of a list for a message, and how many more there are."""
-    every = [str(name) for name in names]
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
 
 
 @dataclass(frozen=True)

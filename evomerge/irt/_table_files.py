@@ -8,9 +8,9 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from evomerge.errors import ExtraMissing, InputError
+from evomerge.errors import ExtraMissing, InputError, listed
 from evomerge.irt._curves import Array
-from evomerge.irt._table import ResponseTable, listed
+from evomerge.irt._table import ResponseTable
 
 MISSING = -1  # integers have no NaN
 SUFFIXES = (".npz", ".csv", ".parquet")

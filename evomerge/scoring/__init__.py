@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from evomerge.scoring._paired_comparison import Difference, gain_over_best, joint_gains, paired_difference
     from evomerge.scoring._sanity_checks import SanityChecks, check_norms
     from evomerge.scoring._scorer import ModelScorer
-    from evomerge.scoring.estimation._calibration_data import BankPart, Knowledge, complete_row, match_bank
-    from evomerge.scoring.estimation._few_items import Estimator, answers_of
-    from evomerge.scoring.estimation._mean import METHODS, estimate, metric_key, values_of
+    from evomerge.scoring.estimation._mean import estimate, metric_key, values_of
     from evomerge.scoring.lm_eval._adapter import TaskSet
     from evomerge.scoring.lm_eval._documents import Document
     from evomerge.scoring.lm_eval._item_split import ItemPlan, split
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWER_FLAGS",
-    "METHODS",
     "RESPONSE_TOKENS",
     "SHORTENED",
     "TIMINGS",
@@ -36,26 +33,20 @@ __all__ = [
     "UNEXTRACTED",
     "AnswerCache",
     "Asked",
-    "BankPart",
     "Difference",
     "Document",
-    "Estimator",
     "ItemPlan",
-    "Knowledge",
     "Measure",
     "ModelInterface",
     "ModelScorer",
     "SanityChecks",
     "TaskSet",
     "TaskSettings",
-    "answers_of",
     "check_norms",
-    "complete_row",
     "documents",
     "estimate",
     "gain_over_best",
     "joint_gains",
-    "match_bank",
     "metric_key",
     "paired_difference",
     "split",

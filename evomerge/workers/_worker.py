@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.checkpoints import Layout
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.errors import WeightsError
 from evomerge.scoring import AnswerCache, Measure, ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
 from evomerge.tokenizer import TokenizerChoice
@@ -53,7 +53,7 @@ class Worker:
     """Evaluates jobs one after another on one device; owns the resident model and nothing else."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._resident = Resident(
+        self._resident = ResidentModel(
             spec.models,
             device=spec.device,
             revisions=spec.revisions,

@@ -1,4 +1,4 @@
-"""Measures of whole tensors: the same numbers by every way, and nothing measured twice."""
+"""Statistics of whole tensors: equal numbers from every implementation, and nothing computed twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.checkpoints import ranking_stride
 from evomerge.engine._merge_plan import Input
-from evomerge.engine._tensor_stats import Measures
+from evomerge.engine._tensor_stats import TensorStats
 from evomerge.merge._masks import bernoulli
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _thresholds as thresholds
@@ -43,7 +43,7 @@ def test_every_way_finds_the_same_cut(way: str, ties: bool, monkeypatch: pytest.
     tensors = pair(ties)
     delta = tensors["one"] - tensors["base"]
     ranking = thresholds.rank(delta)
-    every = [Measures(keep=True), Measures(keep=True, stride=64), Measures(keep=False)]
+    every = [TensorStats(keep=True), TensorStats(keep=True, stride=64), TensorStats(keep=False)]
     for density in (0.0, 1e-6, 0.1, 0.5, 0.77, 1 - 1e-5, 1.0):
         expected = thresholds.cut(ranking, delta, density)
         assert thresholds.cut_once(delta, density) == expected
@@ -59,7 +59,7 @@ def test_what_was_measured_is_not_measured_again() -> None:
         reads.append(place.model)
         return tensors[place.model]
 
-    kept, forgetful = Measures(keep=True), Measures(keep=False)
+    kept, forgetful = TensorStats(keep=True), TensorStats(keep=False)
     for measures, expected in ((kept, 2), (forgetful, 4)):
         reads.clear()
         first = measures.cosine(read, BASE, SOURCE)

@@ -14,8 +14,8 @@ from evomerge.archive import Archive
 from evomerge.candidate import FIRST_REMEASURED, Objective
 from evomerge.commands import _run_search as session
 from evomerge.controllers import Recommender
+from evomerge.irt import FEW_ITEM_METHODS
 from evomerge.runs import open_run
-from evomerge.scoring import METHODS
 from tests.estimation.worlds import ITEMS, OBJECTIVES, TASKS, Shuffled, decisions, notes, prepared, search, truth
 
 
@@ -174,7 +174,7 @@ def test_workers_and_their_speed_do_not_change_what_is_told(tmp_path: Path, whol
     assert decisions(tmp_path / "run")["told"] == decisions(whole)["told"]
 
 
-@pytest.mark.parametrize("estimator", METHODS)
+@pytest.mark.parametrize("estimator", FEW_ITEM_METHODS)
 def test_every_method_runs_from_parents_alone_and_says_what_it_did_instead(tmp_path: Path, estimator: str) -> None:
     search(tmp_path / "run", prepared(estimator=estimator, candidates=7, full_every=3))
     used = set(open_run(tmp_path / "run").tables.estimates()["method"])

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.irt import Bank, ResponseTable, calibrate_table
-from evomerge.scoring import METHODS, BankPart, Estimator, Knowledge, answers_of, complete_row, match_bank
+from evomerge.irt import (
+    FEW_ITEM_METHODS,
+    Bank,
+    BankPart,
+    CalibrationData,
+    FewItemEstimator,
+    ResponseTable,
+    answers_of,
+    calibrate_table,
+    complete_row,
+    match_bank,
+)
 
 ITEMS = 80
 NAMES = tuple(f"item {j}" for j in range(ITEMS))
@@ -45,10 +55,10 @@ def known_bank() -> Bank:
     return bank()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FEW_ITEM_METHODS)
 def test_every_method_beats_the_raw_mean_where_parents_and_a_bank_are_known(method: str, known_bank: Bank) -> None:
     parents, merges = population(3, 6), population(60, 7)
-    estimator = Estimator(method, Knowledge(parents, nothing(), part(known_bank)), seed=1)
+    estimator = FewItemEstimator(method, CalibrationData(parents, nothing(), part(known_bank)), seed=1)
     chosen = estimator.anchors(10)
     assert len(set(chosen.tolist())) == 10
     found = estimator.estimate(rows_of(merges, chosen))
@@ -62,15 +72,15 @@ def test_every_method_beats_the_raw_mean_where_parents_and_a_bank_are_known(meth
 
 def test_full_answers_are_the_exact_mean_without_error() -> None:
     merges = population(4, 3)
-    for method in METHODS:
-        found = Estimator(method, Knowledge(population(3, 5), nothing()), 0).estimate(merges)
+    for method in FEW_ITEM_METHODS:
+        found = FewItemEstimator(method, CalibrationData(population(3, 5), nothing()), 0).estimate(merges)
         np.testing.assert_allclose(found.value, merges.mean(axis=1))
         assert (found.stderr == 0.0).all()
 
 
 def test_rows_may_have_been_asked_different_items() -> None:
     merges = population(2, 3)
-    estimator = Estimator("parents", Knowledge(population(3, 5), nothing()), 0)
+    estimator = FewItemEstimator("parents", CalibrationData(population(3, 5), nothing()), 0)
     mixed = np.concatenate([rows_of(merges[:1], np.arange(5)), rows_of(merges[1:], np.arange(40))])
     together = estimator.estimate(mixed)
     assert together.value[0] == pytest.approx(estimator.estimate(mixed[:1]).value[0])
@@ -78,29 +88,29 @@ def test_rows_may_have_been_asked_different_items() -> None:
 
 
 def test_the_same_knowledge_gives_the_same_anchors_and_estimates() -> None:
-    knowledge = Knowledge(population(3, 5), population(5, 6))
-    one, two = (Estimator("auto", knowledge, 3) for _ in range(2))
+    data = CalibrationData(population(3, 5), population(5, 6))
+    one, two = (FewItemEstimator("auto", data, 3) for _ in range(2))
     assert one.anchors(9).tolist() == two.anchors(9).tolist()
-    assert one.anchors(9).tolist() != Estimator("auto", knowledge, 4).anchors(9).tolist()
+    assert one.anchors(9).tolist() != FewItemEstimator("auto", data, 4).anchors(9).tolist()
     rows = rows_of(population(3, 8), one.anchors(9))
     assert one.estimate(rows).value.tolist() == two.estimate(rows).value.tolist()
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0], ids=["all wrong", "all right"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FEW_ITEM_METHODS)
 def test_all_right_and_all_wrong_do_not_claim_certainty(method: str, value: float) -> None:
-    estimator = Estimator(method, Knowledge(population(3, 5), nothing()), 0)
+    estimator = FewItemEstimator(method, CalibrationData(population(3, 5), nothing()), 0)
     found = estimator.estimate(rows_of(np.full((1, ITEMS), value), estimator.anchors(6)))
     assert np.isfinite(found.value).all()
     assert abs(found.value[0] - value) < 0.45
     assert found.stderr[0] > 0.02
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FEW_ITEM_METHODS)
 @pytest.mark.parametrize("parents", [np.ones((1, ITEMS)), np.zeros((4, ITEMS)), population(1, 1).repeat(5, axis=0)])
 def test_odd_parents_and_one_item(method: str, parents: np.ndarray) -> None:
     merges = np.concatenate([parents[:1], population(3, 2)])  # the first is a clone of a parent
-    estimator = Estimator(method, Knowledge(parents, merges), 0)
+    estimator = FewItemEstimator(method, CalibrationData(parents, merges), 0)
     found = estimator.estimate(rows_of(population(2, 4), estimator.anchors(1)))
     assert np.isfinite(found.value).all()
     assert (found.stderr > 0.0).all()
@@ -109,8 +119,8 @@ def test_odd_parents_and_one_item(method: str, parents: np.ndarray) -> None:
 def test_clones_teach_nothing() -> None:
     parents, merges = population(2, 1), population(3, 2)
     again = np.concatenate([merges, merges, parents])
-    assert len(Knowledge(parents, again).distinct) == 3
-    assert Knowledge(parents, again).models == Knowledge(parents, merges).models == 5
+    assert len(CalibrationData(parents, again).distinct) == 3
+    assert CalibrationData(parents, again).models == CalibrationData(parents, merges).models == 5
 
 
 def test_a_bank_is_matched_by_hash_and_never_by_place(known_bank: Bank) -> None:
@@ -131,9 +141,9 @@ def test_items_that_the_bank_lacks_are_learnt_from_the_parents(known_bank: Bank)
     found = match_bank(known_bank, names, "t")
     assert found.parameters is None
     assert np.isnan(found.responses[:, ::2]).all()
-    knowledge = Knowledge(population(3, 5), nothing(), found)
-    assert Estimator("auto", knowledge, 0).method == "parents"
-    estimator = Estimator("p-irt", knowledge, 0)
+    data = CalibrationData(population(3, 5), nothing(), found)
+    assert FewItemEstimator("auto", data, 0).method == "parents"
+    estimator = FewItemEstimator("p-irt", data, 0)
     merges = population(40, 9)
     truth = merges.mean(axis=1)
     error = np.abs(estimator.estimate(rows_of(merges, estimator.anchors(20))).value - truth).mean()
@@ -143,19 +153,19 @@ def test_items_that_the_bank_lacks_are_learnt_from_the_parents(known_bank: Bank)
 
 def test_a_bank_that_the_parents_contradict_is_not_used(known_bank: Bank) -> None:
     """These parents are right on the items that stand for the others, by the bank, and wrong on the others."""
-    chosen = Estimator("p-irt", Knowledge(nothing(), nothing(), part(known_bank)), 0).anchors(10)
+    chosen = FewItemEstimator("p-irt", CalibrationData(nothing(), nothing(), part(known_bank)), 0).anchors(10)
     parents = np.zeros((3, ITEMS))
     parents[:, chosen] = 1.0
-    estimator = Estimator("auto", Knowledge(parents, nothing(), part(known_bank)), 0)
+    estimator = FewItemEstimator("auto", CalibrationData(parents, nothing(), part(known_bank)), 0)
     assert estimator.method == "parents"
     assert "the bank takes a parent that scores 12.5 for" in estimator.notes[0]
-    sound = Estimator("auto", Knowledge(population(4, 5), nothing(), part(known_bank)), 0)
+    sound = FewItemEstimator("auto", CalibrationData(population(4, 5), nothing(), part(known_bank)), 0)
     assert (sound.method, sound.notes) == ("mp-irt", ())
 
 
 def test_scores_beyond_the_banks_models_are_said_to_be() -> None:
     weak = bank(60, shift=-1.0)
-    estimator = Estimator("p-irt", Knowledge(population(3, 5), nothing(), part(weak)), 0)
+    estimator = FewItemEstimator("p-irt", CalibrationData(population(3, 5), nothing(), part(weak)), 0)
     middle = weak.table.responses[np.argsort(weak.table.responses.mean(axis=1))[30]]
     rows = rows_of(np.stack([np.ones(ITEMS), middle]), estimator.anchors(30))
     assert estimator.estimate(rows).beyond == (True, False)
@@ -164,20 +174,20 @@ def test_scores_beyond_the_banks_models_are_said_to_be() -> None:
 def test_the_automatic_choice_listens_to_merges_answered_in_full(known_bank: Bank) -> None:
     """The parents are weak and alike and the merges are not, so a prior around the parents misleads."""
     parents, merges = population(3, 11, shift=-2.5), population(8, 12, shift=0.5)
-    first = Estimator("auto", Knowledge(parents, nothing(), part(known_bank)), 0)
+    first = FewItemEstimator("auto", CalibrationData(parents, nothing(), part(known_bank)), 0)
     pinned = tuple(int(i) for i in first.anchors(8))
-    later = Estimator("auto", Knowledge(parents, merges, part(known_bank)), 0, pinned)
+    later = FewItemEstimator("auto", CalibrationData(parents, merges, part(known_bank)), 0, pinned)
     assert first.method == "mp-irt"
     assert later.method in ("parents", "p-irt")
 
 
 def test_unknown_methods_and_nothing_known_are_refused() -> None:
     with pytest.raises(InputError, match=r"unknown estimator 'pirt'\. Near: p-irt"):
-        Estimator("pirt", Knowledge(population(2), nothing()), 0)
+        FewItemEstimator("pirt", CalibrationData(population(2), nothing()), 0)
     with pytest.raises(InputError, match="answers of at least one parent, or a bank"):
-        Estimator("auto", Knowledge(nothing(), nothing()), 0)
+        FewItemEstimator("auto", CalibrationData(nothing(), nothing()), 0)
     with pytest.raises(InputError, match="over the same items"):
-        Knowledge(population(2), np.empty((0, 3)))
+        CalibrationData(population(2), np.empty((0, 3)))
 
 
 def test_answers_by_name() -> None:

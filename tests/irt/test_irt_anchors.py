@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.irt import random_items, stratified_items
-from evomerge.irt._anchors import cluster_anchors, correctness_features
+from evomerge.irt._anchors import cluster_anchors, correctness_features, random_items, stratified_items
 
 
 def test_random_items_are_distinct_and_every_item_has_its_chance():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import InputError
-from evomerge.irt import informative_items, inheritance_items, inherited_mean, inherited_scores
+from evomerge.irt._inheritance import informative_items, inheritance_items, inherited_mean, inherited_scores
 
 ITEMS = 200
 WEIGHTS = np.full(ITEMS, 1.0 / ITEMS)

@@ -1,17 +1,18 @@
 import numpy as np
 from irt_worlds import simulate
 
-from evomerge.irt import GP_GREEDY, P_GREEDY, CrossValidationResult, cross_validate, fit_calibration, mix
 from evomerge.irt._cross_validation import (
     ADAPTIVE,
     FOLDS,
     SINGLE_SPLIT_MODELS,
+    CrossValidationResult,
     best_result,
+    cross_validate,
     estimate_each,
     folds,
     variants,
 )
-from evomerge.irt._estimators import LINEAR, RAW
+from evomerge.irt._estimators import GP_GREEDY, LINEAR, P_GREEDY, RAW, fit_calibration, mix
 from evomerge.irt._model_selection import HALF_RASCH_SPEC, WIDE_SPEC
 
 

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from irt_worlds import simulate
 
 from evomerge.errors import InputError
-from evomerge.irt import NEAR_RASCH_SPEC, difference
 from evomerge.irt._ability import estimate_ability
 from evomerge.irt._calibrate import fit_items
 from evomerge.irt._covariance import ItemCovariance, greedy_items, linear_readout, shrunk_covariance
 from evomerge.irt._curves import probabilities
-from evomerge.irt._performance import anchor_mean, best_fraction, normalised, p_irt
+from evomerge.irt._model_selection import NEAR_RASCH_SPEC
+from evomerge.irt._performance import anchor_mean, best_fraction, difference, normalised, p_irt
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from irt_worlds import simulate
 
 from evomerge.errors import InputError
 from evomerge.irt import (
-    ADAPTIVE_MODELS,
     ResponseTable,
     as_json,
     bank_from_parameters,
@@ -16,6 +15,7 @@ from evomerge.irt import (
     write_bank,
 )
 from evomerge.irt._backtest import METHODS, calibrate
+from evomerge.irt._cross_validation import ADAPTIVE_MODELS
 from evomerge.irt._table_files import read_parents, write_table
 
 ITEMS = 40

@@ -3,12 +3,12 @@ import pytest
 from irt_worlds import simulate
 from scipy.stats import norm
 
-from evomerge.irt import ItemParameters, conformal_factor, interval, raw_variance
+from evomerge.irt import interval
 from evomerge.irt._ability import estimate_ability
-from evomerge.irt._calibrate import fit_items
+from evomerge.irt._calibrate import ItemParameters, fit_items
 from evomerge.irt._curves import probabilities
 from evomerge.irt._performance import p_irt
-from evomerge.irt._uncertainty import score_variance
+from evomerge.irt._uncertainty import conformal_factor, raw_variance, score_variance
 
 
 def reading(items, y, chosen, w):

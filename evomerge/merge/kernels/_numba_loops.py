@@ -70,7 +70,7 @@ def _load(address, kind, first, count, scratch):
     halves = carray(_uint16_at(address + 2 * first), count)
     bits = scratch.view(np.uint32)
     for i in range(count):
-        bits[i] = np.uint32(halves[i]) << np.uint32(16)
+        bits[i] = np.uint32(halves[i]) << np.uint32(16)  # bfloat16 is the upper half of a float32
     return scratch[:count]
 
 
@@ -90,8 +90,9 @@ def _store(values, address, kind, first, count):
         bits = values.view(np.uint32)
         for i in range(count):
             b = bits[i]
+            # adds half a unit, and one more bit if the kept part is odd
             rounded = (b + np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            nan = (b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+            nan = (b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)  # rounding could carry a NaN over to infinity
             halves[i] = np.uint16(np.uint32(0x7FC0) if nan else rounded)
 
 
@@ -113,7 +114,7 @@ def add_up(out, out_kind, start, count, base, base_kind, inputs, kinds, weight, 
     """
     models, based = len(inputs), base != 0
     wide, total, origin = np.empty((4, STEP), np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.float32)
-    nothing = np.full(STEP, np.float32(-0.0))
+    nothing = np.full(STEP, np.float32(-0.0))  # x + -0.0 is x in every bit, also for -0.0
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
         to = _target(out, out_kind, first, length, total)
@@ -180,18 +181,18 @@ def _disjoint(kept, models, count, weight, normalize, total, divisor, merged):
         divisor[i] = _ZERO
     for j in range(1, models):
         for i in range(count):
-            total[i] = total[i] + kept[j, i]
+            total[i] = total[i] + kept[j, i]  # left to right over models, as `sum_of`
     for j in range(models):
         w = weight[j]
         for i in range(count):
             x = kept[j, i]
-            agrees = (x > _ZERO) if total[i] >= _ZERO else (x < _ZERO)
+            agrees = (x > _ZERO) if total[i] >= _ZERO else (x < _ZERO)  # a zero sum elects +
             merged[i] = merged[i] + (x if agrees else _ZERO)
             divisor[i] = divisor[i] + (w if agrees else _ZERO)
     if normalize:
         for i in range(count):
             d = divisor[i]
-            merged[i] = merged[i] / (_ONE if d == _ZERO else d) + _ZERO
+            merged[i] = merged[i] / (_ONE if d == _ZERO else d) + _ZERO  # plus zero: no negative zeros
     else:
         for i in range(count):
             merged[i] = merged[i] + _ZERO
@@ -200,7 +201,7 @@ def _disjoint(kept, models, count, weight, normalize, total, divisor, merged):
 @njit(nogil=True, error_model="numpy", cache=True)
 def _finish_four(kept, weight, normalize, origin, scale, to):
     """Write origin + scale * the disjoint merge of four weighted deltas (zeros for missing ones); all in registers."""
-    a, b, c, d = kept[0], kept[1], kept[2], kept[3]
+    a, b, c, d = kept[0], kept[1], kept[2], kept[3]  # (models or 4, STEP); missing models are zero rows
     u, v, w, x = weight[0], weight[1], weight[2], weight[3]
     for i in range(len(to)):
         to[i] = origin[i] + _merged_four(a[i], b[i], c[i], d[i], u, v, w, x, normalize) * scale
@@ -238,13 +239,14 @@ def trim(out, out_kind, start, count, base, base_kind, inputs, kinds, weight, va
         to = _target(out, out_kind, first, length, rounding)
         if models <= 4 and not _straddled(last, place, length):
             a = _load(inputs[0], kinds[0], place, length, wide[0])
-            # a model that is the base changes nothing and agrees with nobody
+            # a model equal to the base changes nothing and agrees with no other model
             b = _load(inputs[1], kinds[1], place, length, wide[1]) if models > 1 else origin
             c = _load(inputs[2], kinds[2], place, length, wide[2]) if models > 2 else origin
             d = _load(inputs[3], kinds[3], place, length, wide[3]) if models > 3 else origin
             _trim_four(a, b, c, d, origin, weight, _bounds(value, last, place, length), normalize, scale, to)
         else:
             for j in range(models):
+                # how many elements of this chunk lie before the cut's end
                 equal = min(max(last[j] + 1 - place, 0), length)
                 given = _load(inputs[j], kinds[j], place, length, wide[0])
                 _trim_one(given, origin, weight[j], value[j], equal, kept[j])
@@ -318,7 +320,7 @@ def _trim_one(given, origin, w, bound, equal, row):
 def _uniform(key, start, hashes, into):
     """Write the uniform numbers of elements from `start` (even) on, `masks.uniform`."""
     count = len(into)
-    origin = key + (np.uint64(start // 2) + np.uint64(1)) * _GOLDEN
+    origin = key + (np.uint64(start // 2) + np.uint64(1)) * _GOLDEN  # one hash serves two elements
     for i in range((count + 1) // 2):
         z = origin + np.uint64(i) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
@@ -326,6 +328,7 @@ def _uniform(key, start, hashes, into):
         hashes[i] = z ^ (z >> np.uint64(31))
     halves = hashes.view(np.uint32)  # low half first
     for i in range(count):
+        # the upper 24 bits: exact in float32
         into[i] = np.float32(np.int32(halves[i] >> np.uint32(8))) * np.float32(2.0**-24)
 
 
@@ -370,7 +373,7 @@ def drop(
             _draw(density[j], keys[j], start + first, hashes, row)
             w, f = weight[j], factor[j]
             for i in range(length):
-                row[i] = (given[i] - origin[i]) * row[i] * f * w
+                row[i] = (given[i] - origin[i]) * row[i] * f * w  # the order of roundings is that of the plain method
             if density[j] <= _ZERO:  # zeros, not zeros with a delta's sign
                 for i in range(length):
                     row[i] = _ZERO * w
@@ -435,6 +438,7 @@ def thin_by_rank(
             for i in range(length):
                 chance[i] = np.float32(long[i]) / top * two * epsilon + floor
         for i in range(length):
+            # a product, so that -0.0 stays -0.0
             to[i] = (given[i] - origin[i]) * (_ONE if draws[i] < chance[i] else _ZERO)
         if own:
             for i in range(length):
@@ -462,7 +466,7 @@ def variances(out, base, base_kind, inputs, kinds, count):
         for j in range(models):
             given, row = _load(inputs[j], kinds[j], first, length, wide), deltas[j]
             for i in range(length):
-                row[i] = np.float64(given[i] - origin[i])
+                row[i] = np.float64(given[i] - origin[i])  # the difference is float32, as in the plain method
                 mean[i] += row[i]
         for i in range(length):
             mean[i] /= number
@@ -481,7 +485,7 @@ def _magnitude_bits(base, base_kind, source, kind, first, count, narrow, wide, b
     """Write the magnitudes of a delta as bits, uint32, which sort like the magnitudes."""
     origin = _load(base, base_kind, first, count, narrow)
     given = _load(source, kind, first, count, wide)
-    delta = bits.view(np.float32)
+    delta = bits.view(np.float32)  # the same memory: writing floats fills the bits
     for i in range(count):
         delta[i] = abs(given[i] - origin[i])
 
@@ -502,22 +506,22 @@ def ranked(base, base_kind, source, kind, count):
         length = min(STEP, count - first)
         _magnitude_bits(base, base_kind, source, kind, first, length, narrow, wide, bits)
         for i in range(length):
-            key = np.uint32(0x7FFFFFFF) - bits[i]
+            key = np.uint32(0x7FFFFFFF) - bits[i]  # turned round, so that ascending keys are falling magnitudes
             pairs[first + i] = (np.uint64(key) << np.uint64(32)) | np.uint64(first + i)
             for digit in range(4):
-                tables[digit, (key >> np.uint32(8 * digit)) & np.uint32(255)] += 1
+                tables[digit, (key >> np.uint32(8 * digit)) & np.uint32(255)] += 1  # all four histograms in one pass
     for digit in range(4):
         low, table, place = np.uint64(32 + 8 * digit), tables[digit], np.int64(0)
         for b in range(256):
             size = table[b]
-            table[b] = place
+            table[b] = place  # histogram -> first position of each digit
             place += size
         for i in range(count):
             pair = pairs[i]
             b = (pair >> low) & np.uint64(255)
             other[table[b]] = pair
             table[b] += 1
-        pairs, other = other, pairs
+        pairs, other = other, pairs  # each digit's pass is stable, so the last one leaves all sorted
     order = np.empty(count, np.int32)
     for i in range(count):
         order[i] = np.int32(pairs[i] & np.uint64(0x7FFFFFFF))
@@ -539,11 +543,11 @@ def select(base, base_kind, source, kind, count, kept):
             for i in range(length):
                 if above > 30 or (bits[i] >> np.uint32(above)) == (known >> np.uint32(above)):
                     table[(bits[i] >> np.uint32(low)) & np.uint32((1 << width) - 1)] += 1
-        b = (1 << width) - 1
+        b = (1 << width) - 1  # from the largest digit down
         while table[b] < wanted:
             wanted -= table[b]
             b -= 1
-        known |= np.uint32(b) << np.uint32(low)
+        known |= np.uint32(b) << np.uint32(low)  # one digit more of the wanted magnitude
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
         _magnitude_bits(base, base_kind, source, kind, first, length, narrow, wide, bits)
@@ -584,13 +588,13 @@ def hash_rows(address, size, keys, shift, exponents, sums):
         total = np.int64(0)
         for i in range(length):
             word = place[i]
-            total += (word + (word >> shift)) * keys[i]
+            total += (word + (word >> shift)) * keys[i]  # int64 overflow wraps: arithmetic modulo 2**64
             bad |= ((word & e) == e) | ((word & f) == f) | ((word & g) == g) | ((word & h) == h)
         if row == len(sums) - 1 and size % 8:
             rest = carray(_uint8_at(address + 8 * words), size % 8)
             word = np.int64(0)
             for i in range(size % 8):
-                word |= np.int64(rest[i]) << np.int64(8 * i)
+                word |= np.int64(rest[i]) << np.int64(8 * i)  # little-endian, as the whole words
             total += (word + (word >> shift)) * keys[words - first]
             bad |= ((word & e) == e) | ((word & f) == f) | ((word & g) == g) | ((word & h) == h)
         sums[row] = total
@@ -605,6 +609,6 @@ def finish_hash(sums, shift, stream):
         key = (np.uint64(row + 1) + np.uint64(stream)) * _GOLDEN
         key = (key ^ (key >> np.uint64(30))) * _MIX_1
         key = (key ^ (key >> np.uint64(27))) * _MIX_2
-        key = key ^ (key >> np.uint64(31))
-        total += (sums[row] + (sums[row] >> shift)) * np.int64(key | np.uint64(1))
+        key = key ^ (key >> np.uint64(31))  # SplitMix64 of the row's number
+        total += (sums[row] + (sums[row] >> shift)) * np.int64(key | np.uint64(1))  # odd keys lose no bits
     return total

@@ -26,7 +26,7 @@ class RowRanks:
     """
 
     ranks: Tensor  # (count,) int16 or int32, flat; length - 1 is the largest magnitude of its row
-    length: int  # of a row, 2 or more
+    length: int  # entries in a row, 2 or more
 
 
 def rank_rows(source: Tensor, base: Tensor) -> RowRanks:
@@ -48,7 +48,7 @@ class Chances:
 
     density: float  # 1 and more keeps everything, 0 and less nothing
     epsilon: float
-    key: int  # of the mask
+    key: int  # seed of the mask
     ranks: RowRanks | None
     own: bool = False  # divide each kept entry by its own chance
 

@@ -37,7 +37,7 @@ class Cut:
     def shrink_bound(self, stop: int) -> float:
         """Return b such that a stretch that ends before index `stop` keeps the magnitudes above b.
 
-        The stretch must not extend over `last` + 1, where the answer changes.
+        The stretch must not extend over `last` + 1, where the bound changes.
         """
         if stop > self.last + 1:
             return self.value
@@ -144,6 +144,7 @@ def _search(ranking: Ranking, flat: Tensor, place: int, beyond: int) -> int:
     found = []
     for part in chunks(flat.numel(), _SCAN):
         magnitude = flat[part].abs()
+        # only entries between two ranked ones can be the answer
         found.append(torch.nonzero((magnitude <= top) & (magnitude >= bottom)).reshape(-1) + part.start)
     candidates = torch.cat(found)  # ascending, as a stable sort wants them
     magnitude = flat[candidates].abs()

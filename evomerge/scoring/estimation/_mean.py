@@ -10,9 +10,6 @@ from evomerge.errors import TaskError
 from evomerge.scoring.metrics._perplexity import linear_losses, perplexity
 from evomerge.scoring.metrics._python_function import WHOLE
 
-# How a score over all items is estimated from few of them, see `scoring.estimators`.
-METHODS = ("raw", "difference", "parents", "p-irt", "gp-irt", "mp-irt", "auto")
-
 
 def metric_key(metric: str, filter: str = "none") -> str:
     """Return a metric's name within responses: 'acc', or 'exact_match,strict' where a filter has a name."""

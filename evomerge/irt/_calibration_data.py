@@ -1,4 +1,4 @@
-"""What is known of one objective's items before a candidate is estimated: a bank, the parents, and earlier merges."""
+"""Calibration data of one objective's items: a bank, the parents, and earlier merges."""
 
 from __future__ import annotations
 
@@ -8,39 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.errors import InputError
-from evomerge.irt import (
-    NEAR_RASCH_SPEC,
-    Array,
-    Bank,
-    Calibration,
-    IntArray,
-    IRTModelSpec,
-    ItemParameters,
-    fit_calibration,
-    listed,
-    select_irt_model,
-)
+from evomerge.errors import InputError, listed
+from evomerge.irt._bank import Bank
+from evomerge.irt._calibrate import ItemParameters
+from evomerge.irt._curves import Array, IntArray
+from evomerge.irt._estimators import Calibration, fit_calibration
+from evomerge.irt._model_selection import NEAR_RASCH_SPEC, IRTModelSpec, select_irt_model
 
-# A bank is fitted again once the run's own models make up this share of its models; before, they would hardly move it.
-REFIT_SHARE = 0.1
-# Merges that answer so nearly alike teach nothing new, and a population of clones has no spread.
-CLONE_SHARE = 0.98
-# Fewer models of the run's own than this are relatives of each other: they cannot tell items' discriminations apart.
+# A bank is refitted once the run's own models exceed this fraction of its models; fewer would hardly change it.
+REFIT_FRACTION = 0.1
+# Merges with this fraction of equal answers are near duplicates: they add no information, and shrink the population.
+DUPLICATE_FRACTION = 0.98
+# The run's own models are relatives of each other: fewer than these cannot estimate items' discriminations.
 OWN_MODELS = 60
-# A bank must know at least this share of the search items (another seed shares half of them with it); of the others
-# only the run's own answers are known.
-KNOWN_SHARE = 0.2
+# A bank must hold at least this fraction of the search items (half of them for another seed of the same task); the rest
+# is calibrated on the run's own answers.
+KNOWN_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
 class BankPart:
-    """The part of an item bank that is about one objective's search items, in their order."""
+    """The columns of an item bank for one objective's search items, in their order."""
 
     responses: Array  # (models, items), nan where the bank has no answer or no such item
     model_spec: IRTModelSpec
-    parameters: ItemParameters | None  # None where an item is missing, so that the bank must be fitted again
-    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # learnt from it, by question
+    parameters: ItemParameters | None  # None if an item is missing, so that the bank has to be refitted
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # cache of fits to it
 
     @property
     def models(self) -> int:
@@ -49,15 +42,15 @@ class BankPart:
 
 
 @dataclass(frozen=True)
-class Knowledge:
-    """Everything that an estimate may lean on, as arrays over the same items.
+class CalibrationData:
+    """All answers that estimates are calibrated on, as arrays over the same items.
 
     Raises:
-        InputError: on construction, where shapes disagree.
+        InputError: on construction, if shapes disagree.
     """
 
     parents: Array  # (K, items): complete answers in [0, 1]
-    merges: Array  # (M, items): of merges answered in full, in the order in which they were told
+    merges: Array  # (M, items): answers of fully evaluated merges, in the order in which they were observed
     bank: BankPart | None = None
 
     def __post_init__(self) -> None:
@@ -68,37 +61,37 @@ class Knowledge:
 
     @property
     def items(self) -> int:
-        """How many items the score is the mean of."""
+        """Number of items that the score is the mean of."""
         return int(self.parents.shape[1])
 
     @property
     def models(self) -> int:
-        """How many models calibrate the items."""
+        """Number of models that calibrate the items."""
         own = len(self.parents) + len(self.distinct)
         return own + (self.bank.models if self.bank is not None else 0)
 
     @property
     def even(self) -> bool:
-        """Whether every item is known from the same models; a bank that lacks some items knows the others better."""
+        """Whether all items are calibrated on the same models; a bank that lacks items favours the others."""
         return self.bank is None or self.bank.parameters is not None
 
     @property
     def distinct(self) -> Array:
-        """The merges without those that answer like an earlier one, or like a parent."""
+        """The merges without near duplicates of earlier ones or of parents, `(distinct, items)`."""
         kept: list[Array] = []
         for row in self.merges:
-            if all(float((row == other).mean()) < CLONE_SHARE for other in [*self.parents, *kept]):
+            if all(float((row == other).mean()) < DUPLICATE_FRACTION for other in [*self.parents, *kept]):
                 kept.append(row)
         return np.array(kept).reshape(-1, self.items)
 
-    def without(self, merge: int) -> Knowledge:
-        """Return what was known without one of the merges."""
-        return Knowledge(self.parents, np.delete(self.merges, merge, axis=0), self.bank)
+    def without(self, merge: int) -> CalibrationData:
+        """Return the data without one of the merges, for leave-one-out errors."""
+        return CalibrationData(self.parents, np.delete(self.merges, merge, axis=0), self.bank)
 
     def model_spec(self) -> IRTModelSpec:
-        """Return how much item structure the models can support; the bank's own choice where there is a bank.
+        """Return the IRT model that the data support; the bank's own if there is a bank.
 
-        Where a bank lacks items, those decide: structure that only the others support would be noise on them.
+        If a bank lacks items, these decide: structure that only the others support would be noise on them.
         """
         if self.bank is not None and self.even:
             return self.bank.model_spec
@@ -109,7 +102,7 @@ class Knowledge:
         return select_irt_model(table, np.random.default_rng(0))[0]
 
     def calibration(self) -> Calibration:
-        """Return what bank, parents and merges teach about the items together."""
+        """Return the calibration on bank, parents and merges together."""
         weights = np.full(self.items, 1.0 / self.items)
         if self.bank is None or self.refitted:
             return fit_calibration(self._table(), weights, self.model_spec())
@@ -121,10 +114,10 @@ class Knowledge:
 
     @property
     def refitted(self) -> bool:
-        """Whether the items are fitted to all models together; otherwise the bank's own parameters stand."""
+        """Whether the items are fitted to all models together; otherwise the bank's parameters are used."""
         if self.bank is None or self.bank.parameters is None:
             return True
-        return len(self.parents) + len(self.distinct) >= REFIT_SHARE * self.bank.models
+        return len(self.parents) + len(self.distinct) >= REFIT_FRACTION * self.bank.models
 
     def _table(self) -> Array:
         rows = [self.parents, self.distinct]
@@ -134,21 +127,21 @@ class Knowledge:
 
 
 def match_bank(bank: Bank, names: Sequence[Sequence[str]], what: str) -> BankPart:
-    """Return the part of a bank that is about some items, matched by the hashes of their texts and never by place.
+    """Return the part of a bank for some items, matched by the hashes of their texts and never by position.
 
     Args:
         bank: calibrated items.
-        names: per item, the hashes by which a bank may know it.
+        names: per item, the hashes under which a bank may list it.
         what: the task, for messages.
 
     Raises:
-        InputError: the bank knows too few of the items: it is about another task, or another version of it.
+        InputError: the bank holds too few of the items: it is for another task, or another version of it.
     """
-    place = {item: column for column, item in enumerate(bank.items)}
-    columns = [next((place[name] for name in known if name in place), -1) for known in names]
-    found = np.array(columns, dtype=np.int64)
+    index = {item: column for column, item in enumerate(bank.items)}
+    columns = [next((index[name] for name in known if name in index), -1) for known in names]
+    found = np.array(columns, dtype=np.int64)  # (items,) column in the bank; -1: not there
     hits = int((found >= 0).sum())
-    if hits < KNOWN_SHARE * len(names) or not hits:
+    if hits < KNOWN_FRACTION * len(names) or not hits:
         missing = listed(known[0] for known, column in zip(names, columns, strict=True) if column < 0)
         raise InputError(
             f"the bank knows {hits} of the {len(names)} search items of task {what!r} (missing by the hash of their "
@@ -176,7 +169,7 @@ def _columns(parameters: ItemParameters, columns: IntArray) -> ItemParameters:
 
 
 def complete_row(values: Mapping[str, float], items: Sequence[str]) -> Array | None:
-    """Return a model's answers to `items`, `(items,)`; None where one is missing or outside [0, 1]."""
+    """Return a model's answers to `items`, `(items,)`; None if one is missing or outside [0, 1]."""
     if any(item not in values for item in items):
         return None
     row = np.array([values[item] for item in items], dtype=np.float64)
