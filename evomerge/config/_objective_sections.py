@@ -274,7 +274,7 @@ class ObjectiveSection(Section):
         if len(given) != 1:
             return None
         ((kind, value),) = given.items()
-        shared = {"goal": self.goal, "weight": self.weight}
+        shared: dict[str, Any] = {"goal": self.goal, "weight": self.weight}
         if kind == "task":
             return ObjectiveRequest(value, self.metric, filter=self.filter, name=self.name, **shared)
         if kind == "response_length" and isinstance(value, str):
@@ -306,7 +306,7 @@ def _kind_field(kind: str, model: type[Settings]) -> Any:
     return setting(None, "in place of a task", title=what, alias=kind)
 
 
-def _kind_type(kind: str, model: type[Settings]) -> Any:
+def _kind_type(kind: str, model: Any) -> Any:
     short = METRICS[kind].short
 
     def of_text(text: str, info: ValidationInfo) -> Any:

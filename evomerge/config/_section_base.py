@@ -6,7 +6,7 @@ A model's JSON Schema is the one source of these words: messages, the reference 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -135,12 +135,16 @@ def absolute(path: str, folder: str) -> str:
     return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
 
 
-def existing(path: str, info: ValidationInfo) -> str:
-    """Return the absolute path of a file that exists; validates a key."""
-    found = absolute(path, (info.context or Context()).folder)
-    if not os.path.isfile(found):
-        raise ValueError(f"no such file: {found}; relative paths are relative to this file")
-    return found
+def existing(what: str, exists: Callable[[str], bool]) -> AfterValidator:
+    """Return a validator that makes a path absolute and refuses one that does not exist."""
+
+    def validate(path: str, info: ValidationInfo) -> str:
+        found = absolute(path, (info.context or Context()).folder)
+        if not exists(found):
+            raise ValueError(f"no such {what}: {found}; relative paths are relative to this file")
+        return found
+
+    return AfterValidator(validate)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,8 @@ class OneOf:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}), BeforeValidator(str), AfterValidator(_moment)]
-File = Annotated[str, Field(min_length=1, title="file"), AfterValidator(existing)]
+File = Annotated[str, Field(min_length=1, title="file"), existing("file", os.path.isfile)]
+Folder = Annotated[str, Field(min_length=1, title="folder"), existing("folder", os.path.isdir)]
 TaskName = Annotated[str, Field(min_length=1, title="task")]
 ByType = Discriminator(_kind, custom_error_type="kind", custom_error_message="of no known type")
 # YAML gives lists, which are kept as tuples
@@ -240,8 +245,9 @@ def _property(node: Schema, needed: bool) -> Schema:
         node.pop("title")  # pydantic's own, made from the key
     if not isinstance(node.get("default"), bool | int | float | str):
         node.pop("default", None)
-    node.pop("required", None) if needed else None
-    outer = {key: node.pop(key) for key in ("title", "description", "default", "examples") if key in node}
+    if needed:
+        node.pop("required")
+    outer: Schema = {key: node.pop(key) for key in ("title", "description", "default", "examples") if key in node}
     nested = [inner for one in node.pop("anyOf", [node]) for inner in one.get("anyOf", [one])]
     choices = [one for one in nested if one != {"type": "null"}]
     if not needed and choices != [{}]:

@@ -22,6 +22,7 @@ from evomerge.config._section_base import (
     ByType,
     Context,
     File,
+    Folder,
     Moment,
     OneOf,
     Section,
@@ -29,6 +30,7 @@ from evomerge.config._section_base import (
     Text,
     Whole,
     absolute,
+    existing,
     option_type,
     required,
     setting,
@@ -45,24 +47,10 @@ LIMITS = ("candidates", "hours", "gpu_hours", "deadline", "cost")
 DEFAULT_CONTROLLER = "cma-es"
 
 
-def _folder(path: str, info: ValidationInfo) -> str:
-    found = absolute(path, (info.context or Context()).folder)
-    if not os.path.isdir(found):
-        raise ValueError(f"no such folder: {found}; relative paths are relative to the file")
-    return found
-
-
 def _cache(path: str, info: ValidationInfo) -> str:
     found = absolute(path, (info.context or Context()).folder)
     if os.path.exists(found) and not os.path.isdir(found):
         raise ValueError(f"must be a folder, and {found} is a file")
-    return found
-
-
-def _warm_start(path: str, info: ValidationInfo) -> str:
-    found = absolute(path, (info.context or Context()).folder)
-    if not os.path.exists(found):
-        raise ValueError(f"no such run folder or recipe: {found}; relative paths are relative to the file")
     return found
 
 
@@ -187,7 +175,7 @@ class ControllerSection(Section):
 
     model_config = shown(name="cma-es", population=12)
     name: str = DEFAULT_CONTROLLER
-    warm_start: Annotated[Text, AfterValidator(_warm_start)] | None = setting(
+    warm_start: Annotated[Text, existing("run folder or recipe", os.path.exists)] | None = setting(
         None, "begin from another run's results, or from a recipe", "run folder or recipe"
     )
     asynchronous: bool = setting(False, "tell results as they arrive and propose before a generation ends")
@@ -284,9 +272,9 @@ class TasksSection(Section):
     """Where tasks are defined."""
 
     model_config = shown(include=["tasks"])
-    include: (
-        Annotated[tuple[Annotated[Text, Field(title="folder"), AfterValidator(_folder)], ...], AtLeastOne] | None
-    ) = setting(None, "folders of task YAML", examples=[["tasks"]])
+    include: Annotated[tuple[Folder, ...], AtLeastOne] | None = setting(
+        None, "folders of task YAML", examples=[["tasks"]]
+    )
 
 
 class SearchFileSection(Section):
