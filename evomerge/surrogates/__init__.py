@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         sobol_indices,
     )
     from evomerge.surrogates._links import LinkName, guess_link
-    from evomerge.surrogates._nested import NestedState, join, next_pair, start, tasks_of
+    from evomerge.surrogates._nested import NestedState
     from evomerge.surrogates._predicted_front import PredictedFront, predicted_front
     from evomerge.surrogates._quadratic import POINTS_PER_COEFFICIENT, fit_objectives
     from evomerge.surrogates._reliability import check_front, reliability_warnings
@@ -52,8 +52,6 @@ __all__ = [
     "fit_process",
     "guess_link",
     "initial_design",
-    "join",
-    "next_pair",
     "next_points",
     "partial_rank_correlation",
     "path_between",
@@ -64,9 +62,7 @@ __all__ = [
     "slice_points",
     "sobol_indices",
     "sobol_points",
-    "start",
     "stop_reason",
-    "tasks_of",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)
