@@ -135,7 +135,7 @@ def _row_keys(device: str) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _last_keys(bits: int, device: str) -> Tensor:
-    """Return the keys of up to 2**bits row sums; few keys are the first of many."""
+    """Return the keys of up to 2**bits row sums, (2**bits,) int64; fewer keys are the first of more."""
     return _odd_keys(1 << bits, 1, torch.device(device))
 
 

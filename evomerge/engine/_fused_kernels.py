@@ -32,7 +32,7 @@ from evomerge.merge.kernels import Kernel, adder, dare_factor, dropper, sum_bloc
 def make_kernel(
     step: TensorOp, read: Read, revisions: Mapping[str, str], stats: TensorStats, chunk: int
 ) -> Kernel | None:
-    """Return a function that writes any flat stretch of a step's result, or None where only `assemble` can merge it.
+    """Return a kernel that writes any flat stretch (n,) of a step's result, or None where only `assemble` can merge it.
 
     Whole tensors are read here, once per candidate at most, where the method needs new numbers about them.
 

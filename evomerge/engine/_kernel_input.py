@@ -34,7 +34,7 @@ class KernelInput:
 
     @property
     def origin(self) -> Input:
-        """Where the base tensor stands; only of methods that need one."""
+        """Model and name of the base tensor; only for methods that need one."""
         assert self.step.base is not None
         return self.step.base
 
@@ -47,7 +47,7 @@ class KernelInput:
 def dare_kernel(
     given: KernelInput, factors: Sequence[float], elect: bool, thin: Sequence[Thin] | None = None
 ) -> Kernel:
-    """Return the torch kernel of a DARE or DELLA merge.
+    """Return the torch kernel of a DARE or DELLA merge, which writes any stretch (n,) of the result.
 
     Args:
         given: the step.

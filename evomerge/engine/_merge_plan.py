@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor of one parent."""
+    """One tensor of one parent, of any shape."""
 
     model: str  # as the recipe writes it
     tensor: str
@@ -52,7 +52,7 @@ class TensorOp:
 
     @property
     def sources(self) -> tuple[Input, ...]:
-        """Every tensor that is read, base first."""
+        """Every tensor that is read, all of one shape, base first."""
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
 
@@ -92,7 +92,7 @@ def lends_only(recipe: Recipe) -> bool:
 
 
 def layer_sources(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
-    """Return for every layer of the merge the first (model, layer) that it is made of, in order, without any route."""
+    """Return the first source (model, layer) of every layer of the merge, (layers,), without any route."""
     sources = [part.sources[0] for part in _parts(recipe, layouts)]
     return [(source.model, layer) for source in sources for layer in range(*_range(source, layouts))]
 
@@ -105,7 +105,7 @@ def sources_outside(recipe: Recipe, layouts: Mapping[str, Layout], tensor: str) 
 
 
 def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[TensorOp]:
-    """Return the steps that make the merged model, one per tensor; of a recipe with a route, those of its merge.
+    """Return the merge plan, (tensors,): one step per tensor, with shape and dtype; a route is left out.
 
     Args:
         recipe: what to merge.
@@ -125,7 +125,7 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[TensorOp]:
 
 
 def _parts(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Slice]:
-    """Return the merge's slices; a list of models is one slice over all layers."""
+    """Return the merge's slices, (slices,); a list of models is one slice over all layers."""
     recipe = merged_part(recipe)
     if recipe.slices:
         return list(recipe.slices)
@@ -171,7 +171,7 @@ def _places(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Place]:
 
 
 def _outside(part: Slice, layouts: Mapping[str, Layout], *, before: bool) -> Iterator[_Place]:
-    """Yield the tensors before the first layer, or after the last; their depth is 0, as in mergekit."""
+    """Yield the tensors before the first layer (rows, width), or after the last; their depth is 0, as in mergekit."""
     every = [layouts[source.model] for source in part.sources]
     # what any source has is asked of all: a tensor that the first one lacks must not vanish silently
     for name in dict.fromkeys(name for layout in every for name in layout.by_layer.get(None, ())):
@@ -225,7 +225,7 @@ def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, La
 def _split_base(
     place: _Place, entry: Method, base_model: str | None, recipe: Recipe
 ) -> tuple[list[tuple[Source, str]], Input | None]:
-    """Return the inputs without the base, and the base; a method without a base keeps a listed base as an input."""
+    """Return the inputs, (models,), without the base, and the base; a method without a base keeps it as an input."""
     found = [name for source, name in place.inputs if source.model == base_model]
     if entry.base == "none":
         return [pair for pair in place.inputs if not _added(pair[0], place, recipe, entry)], None

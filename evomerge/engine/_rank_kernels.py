@@ -12,17 +12,17 @@ from evomerge.merge.kernels import Kernel, chances, energies
 
 
 def della(given: KernelInput) -> Kernel | None:
-    """Return the kernel of `thinned.della`."""
+    """Return the kernel of `della`: ranks of all rows, (rows, length), once; then blocks (n,) alone."""
     return _thinned_by_rank(given, elect=True)
 
 
 def della_linear(given: KernelInput) -> Kernel | None:
-    """Return the kernel of `thinned.della_linear`."""
+    """Return the kernel of `della_linear`; shapes as for `della`."""
     return _thinned_by_rank(given, elect=False)
 
 
 def sce(given: KernelInput) -> Kernel | None:
-    """Return the kernel of `selective.sce`."""
+    """Return the kernel of `sce`: variances over models, (elements,), once; then blocks (n,) alone."""
     values, base = given.arguments, given.base
     if base is None:
         return None  # without a base there is no task vector to rank

@@ -21,7 +21,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", 
 
 @dataclass(frozen=True)
 class SourceLayer:
-    """One layer of one model in memory."""
+    """One layer of one model in memory: the module, and its tensors in the checkpoint's shapes."""
 
     module: Any  # nn.Module
     tensors: Mapping[str, torch.Tensor]  # the checkpoint's, under the names that they have in layer 0
@@ -76,7 +76,7 @@ def resident_layers(model: Any, layout: Layout, parameters: ParameterMap) -> lis
 
 
 class _Renamed(Mapping[str, "torch.Tensor"]):
-    """The tensors of one layer under the names that they would have in layer 0, looked up anew each time."""
+    """The tensors of one layer, in the checkpoint's shapes, by their names in layer 0; looked up on each access."""
 
     def __init__(self, layout: Layout, layer: int, tensors: Mapping[str, torch.Tensor]) -> None:
         # name in layer 0 -> own name
@@ -126,7 +126,7 @@ _Placed = dict[str, tuple[Any, dict[str, "torch.Tensor"]]]  # path in the layer 
 def _parameters_of(
     network: Any, layout: Layout, tensors: dict[str, torch.Tensor], dtype: torch.dtype, stack: str
 ) -> dict[int, _Placed]:
-    """Return, per layer, its parameters made of the parent's tensors."""
+    """Return the parameters of each layer, in the network's shapes and dtype, made of the parent's tensors."""
     import torch
 
     shapes = {name: parameter.shape for name, parameter in network.named_parameters(remove_duplicate=False)}

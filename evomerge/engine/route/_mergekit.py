@@ -53,7 +53,7 @@ def route_to_mergekit(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str
 
 
 def _models(recipe: Recipe, hops: tuple[LayerCall, ...], layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
-    """Return the model and layer of every hop; 'merged' is one where nothing is merged."""
+    """Return the (model, layer) of every hop, (hops,); 'merged' is a model where nothing is merged."""
     body = merged_part(recipe)
     # such a merge is its one model unchanged
     single = body.method == "passthrough" and not body.parameters and not any(s.parameters for s in body.models)
