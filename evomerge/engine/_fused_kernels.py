@@ -21,7 +21,7 @@ from evomerge.merge import (
     merge,
     metagpt_weights,
     method,
-    slerp_shares,
+    slerp_coefficients,
     sum_of_weights,
     weight_divisor,
     weighted_sum,
@@ -123,16 +123,16 @@ def _passthrough(given: KernelInput) -> Kernel:
 def _slerp(given: KernelInput) -> Kernel:
     source, origin = given.step.inputs[0], given.origin
     # the cosine is known from earlier candidates
-    shares = slerp_shares(given.arguments["t"], *given.stats.cosine(given.read, origin, source))
+    coefficients = slerp_coefficients(given.arguments["t"], *given.stats.cosine(given.read, origin, source))
 
     if given.compiled and given.base is not None:
-        return adder(None, (given.base, *given.inputs), shares)
+        return adder(None, (given.base, *given.inputs), coefficients)
 
     def kernel(out: Tensor, start: int) -> None:
         base, (other,) = given.parts(out, start)
         assert base is not None
         # a block of the formula is the formula of a block
-        out.copy_(weighted_sum((base.float(), other.float()), shares))
+        out.copy_(weighted_sum((base.float(), other.float()), coefficients))
 
     return kernel
 

@@ -40,8 +40,8 @@ class KernelInput:
 
     def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
         """Return views of base and inputs, each (n,), for the stretch `out`, (n,), of the result from `start` on."""
-        place = slice(start, start + out.numel())  # views, not copies
-        return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
+        stretch = slice(start, start + out.numel())  # views, not copies
+        return None if self.base is None else self.base[stretch], [tensor[stretch] for tensor in self.inputs]
 
 
 def dare_kernel(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 AUTO_ENERGY = 0.99
 REPORT_FILE = "reconstruction.json"
 _PREFIX = "base_model.model."
-# Above this width all singular values of a matrix take minutes; a rank that was asked for is found from random
+# Above this width all singular values of a matrix take minutes; a given rank is found from random
 # projections instead (Halko, Martinsson and Tropp 2011, arXiv:0909.4061). The error is computed all the same.
 _EXACT_WIDTH = 2048
 _OVERSAMPLING, _POWER_STEPS = 16, 6

@@ -154,7 +154,7 @@ class ParallelMerger:
 
     def _kernel(self, step: TensorOp, size: int) -> Kernel | None:
         return make_kernel(
-            step, lambda place: self._read(place.model, place.tensor), self._revisions, self._stats, size
+            step, lambda source: self._read(source.model, source.tensor), self._revisions, self._stats, size
         )
 
     def _whole(self, step: TensorOp, target: Target, size: int) -> _Part:

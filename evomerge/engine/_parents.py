@@ -148,7 +148,7 @@ def find_parents(references: Iterable[str], revisions: Mapping[str, str] | None 
         revisions: what some of them must be; a hub id without a revision of its own is taken at this one.
 
     Raises:
-        WeightsError: a model is missing, damaged, or not of the revision asked for.
+        WeightsError: a model is missing, damaged, or not of the expected revision.
     """
     expected = dict(revisions or {})
     layouts: dict[str, Layout] = {}

@@ -48,7 +48,7 @@ class TensorStats:
         """Start empty.
 
         Args:
-            keep: remember. Otherwise each answer is measured again, by the way that is fastest for one answer.
+            keep: cache statistics. Otherwise each statistic is computed anew, by the fastest method for one.
             stride: of rankings; see `thresholds.rank`.
         """
         self._keep = keep

@@ -37,7 +37,7 @@ class Alignment:
     maps: Mapping[str, np.ndarray]  # model -> (rows,) its row for each row of the result, -1 where it has none
     stored: Mapping[str, int]  # model -> rows of its embedding in its files
     base: str | None  # preferred among the models that have a missing row
-    explicit: Mapping[int, tuple[TokenRow, int]] = field(default_factory=dict)  # row -> what was asked for, source row
+    explicit: Mapping[int, tuple[TokenRow, int]] = field(default_factory=dict)  # row -> the recipe's choice, source row
     padded: bool = False  # rows beyond the tokens are the mean of the others
     tokenizer: Any = None  # a transformers tokenizer to be written, where no model's files will do
     notes: tuple[str, ...] = ()  # notes for the user, one sentence each
@@ -340,6 +340,6 @@ def _put(made: Tensor, chosen: np.ndarray, source: Tensor, rows: np.ndarray) -> 
 
     if chosen.any():
         device = made.device
-        places = torch.as_tensor(np.flatnonzero(chosen), device=device)
+        chosen_rows = torch.as_tensor(np.flatnonzero(chosen), device=device)
         # (chosen, width), one gather per model
-        made[places] = source[torch.as_tensor(rows[chosen], device=source.device)].to(made.dtype)
+        made[chosen_rows] = source[torch.as_tensor(rows[chosen], device=source.device)].to(made.dtype)

@@ -27,12 +27,12 @@ class SourceLayer:
     tensors: Mapping[str, torch.Tensor]  # the checkpoint's, under the names that they have in layer 0
 
 
-def share(module: nn.Module, slot: int | None = None) -> Any:
+def share_parameters(module: nn.Module, slot: int | None = None) -> Any:
     """Return a new module with the very parameters of `module`; nothing is copied.
 
     Args:
         module: a layer or a part of one.
-        slot: place in the stack, under which the new module uses the cache; None: as in `module`.
+        slot: index in the stack, under which the new module uses the cache; None: as in `module`.
     """
     from torch import nn
 
@@ -42,7 +42,9 @@ def share(module: nn.Module, slot: int | None = None) -> Any:
     for hooks in _HOOKS:
         if hooks in shared.__dict__:
             shared.__dict__[hooks] = type(shared.__dict__[hooks])()  # hooks of the original must not fire here
-    shared._modules = {name: None if child is None else share(child, slot) for name, child in module._modules.items()}
+    shared._modules = {
+        name: None if child is None else share_parameters(child, slot) for name, child in module._modules.items()
+    }
     if slot is not None and isinstance(shared.__dict__.get("layer_idx"), int):
         shared.__dict__["layer_idx"] = slot  # attention finds its cache by this number
     return shared
@@ -56,7 +58,7 @@ def stack_of(model: Any, layout: Layout) -> tuple[Any, str]:
     """
     from torch import nn
 
-    slices = parameter_slices(model, layout)  # asked of transformers, so that no family is named here
+    slices = parameter_slices(model, layout)  # from transformers' own rules, so that no family is named here
     first = next(name for name in layout.by_layer[0] if name in slices)
     match = _NUMBERED.match(slices[first].parameter)
     name = match.group(1) if match else ""
@@ -154,7 +156,7 @@ def _parameters_of(
 
 def _unshared(module: nn.Module) -> Any:
     """Return a shared copy with parameter dictionaries of its own, to be filled."""
-    shared = share(module)
+    shared = share_parameters(module)
     _each(shared, lambda part: part.__dict__.update(_parameters=dict(part._parameters)))
     return shared
 

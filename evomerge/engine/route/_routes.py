@@ -21,7 +21,7 @@ from evomerge.recipe import Recipe
 MERGED = "merged"  # the source that is the result of the recipe's merge
 # Layers whose state is what attention caches: keys and values that grow. Other states are written in place.
 ROUTED_TYPES = ("full_attention", "sliding_attention")
-# Settings under which a layer's computation depends on its place in the stack, with the values that do no harm.
+# Settings under which a layer's computation depends on its position in the stack, with the values that do no harm.
 _PLACED: Mapping[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (None, False),
     "num_kv_shared_layers": (None, 0),
@@ -196,6 +196,6 @@ def _check_routable(home: Layout) -> None:
     for name, harmless in _PLACED.items():
         if config.get(name) not in harmless:
             raise WeightsError(
-                f"route: '{home.reference}' sets {name}={config[name]!r}, so its layers depend on their place in the "
-                "stack and cannot be put in another order"
+                f"route: '{home.reference}' sets {name}={config[name]!r}, so its layers depend on their position in "
+                "the stack and cannot be put in another order"
             )

@@ -15,7 +15,7 @@ import torch
 
 from evomerge.checkpoints import Layout, layer_count_key, text_config
 from evomerge.engine.route._activations import ActivationStore, Digests, Kept, chained
-from evomerge.engine.route._layer_calls import share, stack_of
+from evomerge.engine.route._layer_calls import share_parameters, stack_of
 from evomerge.engine.route._routes import per_layer
 
 
@@ -170,7 +170,7 @@ class RouteStack:
     def _visit(self, layer: Any, slot: int) -> Any:
         known = self._visits.get((id(layer), slot))
         if known is None:
-            known = self._visits[id(layer), slot] = share(layer, slot)
+            known = self._visits[id(layer), slot] = share_parameters(layer, slot)
             known.__dict__["_own_forward"] = known.forward
         return known
 
