@@ -12,8 +12,8 @@ from evomerge.controllers._protocol import Controller, SearchProblem
 from evomerge.controllers._registry import BatchOptions, build, controller_info
 from evomerge.surrogates import POINTS_PER_COEFFICIENT, coefficient_count
 
-MOST_QUADRATIC_GENES = 40  # with more, a refit takes longer than scoring a small model
-MOST_QUADRATIC_BUDGET = 1000  # with more, evolution finds structure that no quadratic expresses
+MOST_QUADRATIC_GENES = 40  # a refit for more takes longer than scoring a small model
+MOST_QUADRATIC_BUDGET = 1000  # a larger budget lets evolution find structure that no quadratic expresses
 # Budgets for Gaussian processes: with fewer candidates a quadratic needs less data; with more, O(n^3) is too slow.
 LEAST_GAUSSIAN, MOST_GAUSSIAN = 64, 500
 CANDIDATES_PER_GENE = 4  # least for Gaussian processes: half of them are a space-filling design

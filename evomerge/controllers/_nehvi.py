@@ -16,10 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge._arguments import Array
 from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._quadratic_front import ROUND, QuadraticFront, distinct, starts
 from evomerge.controllers._registry import StartupOptions
-from evomerge.pareto import Array, Bounds, front_ranks, non_dominated, representatives
+from evomerge.pareto import Bounds, front_ranks, non_dominated, representatives
 from evomerge.surrogates import (
     GaussianProcess,
     Hyperparameters,

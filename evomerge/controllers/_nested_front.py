@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from evomerge._arguments import Array
 from evomerge.controllers._protocol import SearchProblem
 from evomerge.errors import InputError
-from evomerge.pareto import Array, choose_by_preference
+from evomerge.pareto import choose_by_preference
 from evomerge.surrogates import (
     NestedState,
     fit_objectives,

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge._arguments import Array
 from evomerge.controllers._nested_front import NestedFront
 from evomerge.controllers._proposals import Proposals
 from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._registry import QuadraticOptions
-from evomerge.pareto import Array, Bounds
+from evomerge.pareto import Bounds
 from evomerge.surrogates import (
     COMPLEXITIES,
     POINTS_PER_COEFFICIENT,
@@ -36,7 +37,7 @@ from evomerge.surrogates import (
 
 DESIGN_FRACTION = 0.5  # the design takes at most this fraction of the budget; the rest refines the front
 LARGEST_DESIGN = 64  # most points of the design if the budget is not known
-MOST_ANCHORS = 8  # with more genes, one anchor per gene would use up the design
+MOST_ANCHORS = 8  # one anchor per gene would use up the design of a larger space
 ROUND = 4  # proposals per refit
 POOL_PER_POINT, SMALLEST_POOL = 8, 256  # Sobol points from which a design is chosen
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from evomerge._arguments import Array, at_least, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, at_least, score_table
 from evomerge.surrogates._features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.surrogates._observations import box_around
 from evomerge.surrogates._quadratic import POINTS_PER_COEFFICIENT

@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, at_least, vector
 from evomerge.errors import InputError
-from evomerge.pareto import Array, at_least, preference_weights, vector
+from evomerge.pareto import preference_weights
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, same_shape, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, same_shape, score_table
 from evomerge.surrogates._diagnostics import diagnose
 from evomerge.surrogates._features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.surrogates._fitting import posterior, select, solve
