@@ -41,6 +41,8 @@ from evomerge.runs import (
 )
 
 BEST_ESTIMATED = 2  # candidates that answer the rest of the search items, beside the controller's recommendation
+
+
 @accepts(SearchOptions)
 def search(file: str | Path, options: SearchOptions) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
