@@ -248,7 +248,7 @@ def config_difference(base: Layout, other: Layout) -> str | None:
     """Return the first configuration entry in which two models would compute different things, else None."""
     ours, theirs = text_config(base.config), text_config(other.config)
     for key in sorted({*ours, *theirs} - _CONFIG_NOISE - set(LAYER_COUNT_KEYS)):
-        # an absent key is the architecture's default, which cannot be told from here
+        # an absent key is the architecture's default, which is not known here
         if key in ours and key in theirs and ours[key] != theirs[key]:
             return f"{key}: '{base.reference}' has {ours[key]!r}, '{other.reference}' has {theirs[key]!r}"
     return None

@@ -52,7 +52,7 @@ class _Factors:
 
 
 class Adapter:
-    """A LoRA adapter of a model whose layout is known; small, so its tensors are read when asked for.
+    """A LoRA adapter of a model whose layout is known; small, so its tensors are read on demand.
 
     Raises:
         WeightsError: the adapter is of another kind, or names modules that the model lacks.
@@ -152,7 +152,7 @@ class Adapter:
 
     def _target(self, stored: str, layout: Layout, key: str) -> str:
         name = stored.removeprefix(_PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")
-        # the hub's GPT-2 and its kin store their tensors without the prefix that the model's modules have
+        # the hub's GPT-2 and its relatives store their tensors without the prefix that the model's modules have
         for candidate in (name, name.split(".", 1)[-1]):
             if candidate in layout.tensors:
                 return candidate

@@ -61,7 +61,7 @@ def check_memory(layouts: Sequence[Layout], device: str) -> None:
 
 
 def ranking_stride(layouts: Sequence[Layout], device: str) -> int:
-    """Return how many entries of a task vector share one place of its ranking (`thresholds.rank`).
+    """Return how many entries of a task vector share one entry of its ranking (`thresholds.rank`).
 
     1, the fastest, if rankings of all task vectors take at most half of the memory that is free now that the models are
     loaded; else few enough to take next to nothing.

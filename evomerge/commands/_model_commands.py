@@ -62,10 +62,9 @@ class ModelScores:
     """The scores of one model."""
 
     model: str
-    digest: str  # of its recipe
+    digest: str  # digest of the recipe
     objectives: tuple[Objective, ...]
-    scores: dict[str, Score]  # by objective
-
+    scores: dict[str, Score]  # scores, one per objective
     def to_mapping(self) -> dict[str, Any]:
         """Return the form of `score --json`."""
         scores = {

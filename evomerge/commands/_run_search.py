@@ -40,9 +40,7 @@ from evomerge.runs import (
     read_constraints,
 )
 
-BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
-
-
+BEST_ESTIMATED = 2  # candidates that answer the rest of the search items, beside the controller's recommendation
 @accepts(SearchOptions)
 def search(file: str | Path, options: SearchOptions) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
@@ -241,7 +239,7 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     if preparation.config.racing is not None:
         whole = answered_everything(archive.events("told"))
         done = [number for number in done if number in whole]
-    # in reverse, so that the first of several with one recipe is what stays
+    # reversed, so that the first of several candidates with one recipe stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     allowed = feasible_evaluations(evaluations, _constraints(archive, preparation), preparation.objectives)

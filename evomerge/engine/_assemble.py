@@ -20,7 +20,7 @@ Read = Callable[[str, str], Tensor]  # (model, tensor name) -> tensor, in its st
 
 
 def assemble(step: TensorOp, read: Read, revisions: Mapping[str, str]) -> Tensor:
-    """Return the tensor that a step describes, in the step's dtype.
+    """Return the tensor that a step describes, of the step's shape and dtype.
 
     The arithmetic is float32 (float64 where a parent is), rounded once at the end. A task vector is taken from the
     parents at their stored precision and lives only as long as the step.

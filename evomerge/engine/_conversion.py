@@ -111,10 +111,10 @@ def _find(values: Tensor, number: int, size: int, parameter: str) -> ParameterSl
     """Return where the elements `number`, `number` + 1, ... stand in that order, or None where they do not."""
     import torch
 
-    places = (values == number).nonzero()
-    if len(places) != 1:
+    found = (values == number).nonzero()
+    if len(found) != 1:
         return None
-    start = int(places[0, 0])
+    start = int(found[0, 0])
     expected = torch.arange(number, number + size)  # consecutive numbers prove that the order was kept
     return (
         ParameterSlice(parameter, start, joined=True) if torch.equal(values[start : start + size], expected) else None

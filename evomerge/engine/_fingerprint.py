@@ -60,7 +60,7 @@ def description(dtype: str, shape: Sequence[int], sums: Tensor) -> str:
 def row_sums(tensor: Tensor) -> Tensor:
     """Return the first half of the hash, one int64 number per row of ROW_BYTES bytes.
 
-    It is the sum over the row's 8-byte words of (word + word >> 29) times an odd key of the word's place, modulo 2**64.
+    It is the sum over the row's 8-byte words of (word + word >> 29) times an odd key of the word's index, modulo 2**64.
     The shifted word is added so that the top bit (every other float32's sign) also moves lower bits: times an odd key,
     the top bit alone stays the top bit, and two flipped signs would cancel. The shift is 29, not 32, because the signs
     of the two float32 numbers of one word, 32 bits apart, would cancel again.
@@ -122,7 +122,7 @@ def _words(tensor: Tensor) -> Tensor:
     raw = flat.view(torch.uint8)
     if raw.numel() % 8 == 0 and raw.data_ptr() % 8 == 0 and raw.storage_offset() % 8 == 0:
         return raw.view(torch.int64)
-    # a short tensor, an odd length or an odd place in a file: copy to where words can be read
+    # a short tensor, an odd length or an odd offset in a file: copy to where words can be read
     padded = torch.zeros(-(-raw.numel() // 8) * 8, dtype=torch.uint8, device=raw.device)
     padded[: raw.numel()] = raw
     return padded.view(torch.int64)
@@ -135,7 +135,7 @@ def _row_keys(device: str) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _last_keys(bits: int, device: str) -> Tensor:
-    """Return the keys of up to 2**bits row sums; few keys are the first of many."""
+    """Return the keys of up to 2**bits row sums, (2**bits,) int64; fewer keys are the first of more."""
     return _odd_keys(1 << bits, 1, torch.device(device))
 
 

@@ -21,7 +21,7 @@ from evomerge.merge import (
     merge,
     metagpt_weights,
     method,
-    slerp_shares,
+    slerp_coefficients,
     sum_of_weights,
     weight_divisor,
     weighted_sum,
@@ -32,7 +32,7 @@ from evomerge.merge.kernels import Kernel, adder, dare_factor, dropper, sum_bloc
 def make_kernel(
     step: TensorOp, read: Read, revisions: Mapping[str, str], stats: TensorStats, chunk: int
 ) -> Kernel | None:
-    """Return a function that writes any flat stretch of a step's result, or None where only `assemble` can merge it.
+    """Return a kernel that writes any flat stretch (n,) of a step's result, or None where only `assemble` can merge it.
 
     Whole tensors are read here, once per candidate at most, where the method needs new numbers about them.
 
@@ -123,16 +123,16 @@ def _passthrough(given: KernelInput) -> Kernel:
 def _slerp(given: KernelInput) -> Kernel:
     source, origin = given.step.inputs[0], given.origin
     # the cosine is known from earlier candidates
-    shares = slerp_shares(given.arguments["t"], *given.stats.cosine(given.read, origin, source))
+    coefficients = slerp_coefficients(given.arguments["t"], *given.stats.cosine(given.read, origin, source))
 
     if given.compiled and given.base is not None:
-        return adder(None, (given.base, *given.inputs), shares)
+        return adder(None, (given.base, *given.inputs), coefficients)
 
     def kernel(out: Tensor, start: int) -> None:
         base, (other,) = given.parts(out, start)
         assert base is not None
         # a block of the formula is the formula of a block
-        out.copy_(weighted_sum((base.float(), other.float()), shares))
+        out.copy_(weighted_sum((base.float(), other.float()), coefficients))
 
     return kernel
 

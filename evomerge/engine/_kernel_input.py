@@ -34,20 +34,20 @@ class KernelInput:
 
     @property
     def origin(self) -> Input:
-        """Where the base tensor stands; only of methods that need one."""
+        """Model and name of the base tensor; only for methods that need one."""
         assert self.step.base is not None
         return self.step.base
 
     def parts(self, out: Tensor, start: int) -> tuple[Tensor | None, list[Tensor]]:
         """Return views of base and inputs, each (n,), for the stretch `out`, (n,), of the result from `start` on."""
-        place = slice(start, start + out.numel())  # views, not copies
-        return None if self.base is None else self.base[place], [tensor[place] for tensor in self.inputs]
+        stretch = slice(start, start + out.numel())  # views, not copies
+        return None if self.base is None else self.base[stretch], [tensor[stretch] for tensor in self.inputs]
 
 
 def dare_kernel(
     given: KernelInput, factors: Sequence[float], elect: bool, thin: Sequence[Thin] | None = None
 ) -> Kernel:
-    """Return the torch kernel of a DARE or DELLA merge.
+    """Return the torch kernel of a DARE or DELLA merge, which writes any stretch (n,) of the result.
 
     Args:
         given: the step.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 AUTO_ENERGY = 0.99
 REPORT_FILE = "reconstruction.json"
 _PREFIX = "base_model.model."
-# Above this width all singular values of a matrix take minutes; a rank that was asked for is found from random
+# Above this width all singular values of a matrix take minutes; a given rank is found from random
 # projections instead (Halko, Martinsson and Tropp 2011, arXiv:0909.4061). The error is computed all the same.
 _EXACT_WIDTH = 2048
 _OVERSAMPLING, _POWER_STEPS = 16, 6
@@ -47,7 +47,7 @@ Kind = Literal["factors", "embedding factors", "stored whole", "left out"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How well the adapter gives one tensor of the merged model."""
+    """Approximation error of one tensor of the merged model: factors (out, rank) and (rank, in), or a whole tensor."""
 
     tensor: str
     kind: Kind
@@ -134,7 +134,7 @@ def export_lora(
 
 
 def rank_of(text: int | str | None) -> int | Literal["auto"]:
-    """Return a rank as people write it: a whole number, 'auto', or nothing, which is 'auto'.
+    """Parse a rank: a whole number, 'auto', or None, which means 'auto'.
 
     Raises:
         WeightsError: it is something else.
@@ -148,7 +148,7 @@ def rank_of(text: int | str | None) -> int | Literal["auto"]:
 
 
 class _Extraction:
-    """The adapter as it grows; mutated by `add`."""
+    """The adapter under construction; mutated by `add`."""
 
     def __init__(self, layout: Layout, rank: int | Literal["auto"]) -> None:
         self._modules = _modules(layout)
@@ -163,7 +163,7 @@ class _Extraction:
         self.report: list[Reconstruction] = []
 
     def add(self, step: TensorOp, merged: Tensor, base: Tensor) -> None:
-        """Take in what a step changed."""
+        """Add the change merged - base of a step's tensor, (out, in) or (n,), to the adapter."""
         import torch
 
         delta = merged.to(torch.float32) - base.to(torch.float32)
@@ -209,7 +209,7 @@ class _Extraction:
         self.report.append(Reconstruction(name, kind, left.shape[1], change, error))
 
     def all_weights(self) -> dict[str, Tensor]:
-        """Return every tensor of the adapter under PEFT's name; biases of adapted layers lie inside their wrapper."""
+        """Return the adapter's tensors by PEFT's names: A (r, in), B (out, r), whole tensors and biases."""
         biases = {
             f"{_PREFIX}{name}.{'base_layer.' if name in self.ranks else ''}bias": bias
             for name, bias in self.biases.items()

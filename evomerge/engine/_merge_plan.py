@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor of one parent."""
+    """One tensor of one parent, of any shape."""
 
     model: str  # as the recipe writes it
     tensor: str
@@ -52,12 +52,12 @@ class TensorOp:
 
     @property
     def sources(self) -> tuple[Input, ...]:
-        """Every tensor that is read, base first."""
+        """Every tensor that is read, all of one shape, base first."""
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Context:
     """Context of a tensor in the recipe: its slice, its inputs, and its relative depth in [0, 1]."""
 
     part: Slice
@@ -92,7 +92,7 @@ def lends_only(recipe: Recipe) -> bool:
 
 
 def layer_sources(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
-    """Return for every layer of the merge the first (model, layer) that it is made of, in order, without any route."""
+    """Return the first source (model, layer) of every layer of the merge, (layers,), without any route."""
     sources = [part.sources[0] for part in _parts(recipe, layouts)]
     return [(source.model, layer) for source in sources for layer in range(*_range(source, layouts))]
 
@@ -105,7 +105,7 @@ def sources_outside(recipe: Recipe, layouts: Mapping[str, Layout], tensor: str) 
 
 
 def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[TensorOp]:
-    """Return the steps that make the merged model, one per tensor; of a recipe with a route, those of its merge.
+    """Return the merge plan, (tensors,): one step per tensor, with shape and dtype; a route is left out.
 
     Args:
         recipe: what to merge.
@@ -121,11 +121,11 @@ def steps_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[TensorOp]:
         if name is not None and name not in DTYPES:
             raise WeightsError(f"unknown dtype {name!r} of the merged weights. {near(name, DTYPES)}")
     _check_heads(recipe, layouts)
-    return [_step(place, recipe, entry, layouts) for place in _places(recipe, layouts)]
+    return [_step(context, recipe, entry, layouts) for context in _contexts(recipe, layouts)]
 
 
 def _parts(recipe: Recipe, layouts: Mapping[str, Layout]) -> list[Slice]:
-    """Return the merge's slices; a list of models is one slice over all layers."""
+    """Return the merge's slices, (slices,); a list of models is one slice over all layers."""
     recipe = merged_part(recipe)
     if recipe.slices:
         return list(recipe.slices)
@@ -151,7 +151,7 @@ def _range(source: Source, layouts: Mapping[str, Layout]) -> tuple[int, int]:
     return first, end
 
 
-def _places(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Place]:
+def _contexts(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Context]:
     parts = _parts(recipe, layouts)
     yield from _outside(parts[0], layouts, before=True)
     offset = 0
@@ -170,18 +170,18 @@ def _places(recipe: Recipe, layouts: Mapping[str, Layout]) -> Iterator[_Place]:
     yield from _outside(parts[-1], layouts, before=False)
 
 
-def _outside(part: Slice, layouts: Mapping[str, Layout], *, before: bool) -> Iterator[_Place]:
-    """Yield the tensors before the first layer, or after the last; their depth is 0, as in mergekit."""
+def _outside(part: Slice, layouts: Mapping[str, Layout], *, before: bool) -> Iterator[_Context]:
+    """Yield the tensors before the first layer (rows, width), or after the last; their depth is 0, as in mergekit."""
     every = [layouts[source.model] for source in part.sources]
-    # what any source has is asked of all: a tensor that the first one lacks must not vanish silently
+    # what any source has all must have: a tensor that the first one lacks must not vanish silently
     for name in dict.fromkeys(name for layout in every for name in layout.by_layer.get(None, ())):
         if every[0].before_layers(name) == before:
-            yield _Place(part, name, tuple((source, name) for source in part.sources), 0.0)
+            yield _Context(part, name, tuple((source, name) for source in part.sources), 0.0)
 
 
 def _layer(
     part: Slice, layers: Sequence[int], output: int, depth: float, layouts: Mapping[str, Layout]
-) -> Iterator[_Place]:
+) -> Iterator[_Context]:
     every = [layouts[source.model] for source in part.sources]
     names = (
         layout.in_layer(name, output)
@@ -194,22 +194,22 @@ def _layer(
             (source, every[0].in_layer(name, layer))
             for source, layer in zip(part.sources, layers, strict=True)
         )
-        yield _Place(part, name, inputs, depth)
+        yield _Context(part, name, inputs, depth)
 
 
-def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> TensorOp:
-    _check_shapes(place, layouts)
-    first_source, first_name = place.inputs[0]
+def _step(context: _Context, recipe: Recipe, entry: Method, layouts: Mapping[str, Layout]) -> TensorOp:
+    _check_shapes(context, layouts)
+    first_source, first_name = context.inputs[0]
     layout = layouts[first_source.model]
-    base_model = place.part.base or recipe.base
-    inputs, base = _split_base(place, entry, base_model, recipe)
+    base_model = context.part.base or recipe.base
+    inputs, base = _split_base(context, entry, base_model, recipe)
     if first_name in layout.buffers:
         info = layout.buffers[first_name]
-        every = tuple(Input(source.model, name) for source, name in place.inputs)
-        return TensorOp(place.output, info.shape, info.dtype, "", every, None, {}, "vector")
-    parameters = _parameters(place, recipe, entry, inputs)
+        every = tuple(Input(source.model, name) for source, name in context.inputs)
+        return TensorOp(context.output, info.shape, info.dtype, "", every, None, {}, "vector")
+    parameters = _parameters(context, recipe, entry, inputs)
     return TensorOp(
-        place.output,
+        context.output,
         layout.tensors[first_name].shape,
         recipe.out_dtype or recipe.dtype or layouts[donor_of(recipe)].dtype,
         entry.name,
@@ -223,21 +223,21 @@ def _step(place: _Place, recipe: Recipe, entry: Method, layouts: Mapping[str, La
 
 
 def _split_base(
-    place: _Place, entry: Method, base_model: str | None, recipe: Recipe
+    context: _Context, entry: Method, base_model: str | None, recipe: Recipe
 ) -> tuple[list[tuple[Source, str]], Input | None]:
-    """Return the inputs without the base, and the base; a method without a base keeps a listed base as an input."""
-    found = [name for source, name in place.inputs if source.model == base_model]
+    """Return the inputs, (models,), without the base, and the base; a method without a base keeps it as an input."""
+    found = [name for source, name in context.inputs if source.model == base_model]
     if entry.base == "none":
-        return [pair for pair in place.inputs if not _added(pair[0], place, recipe, entry)], None
+        return [pair for pair in context.inputs if not _added(pair[0], context, recipe, entry)], None
     if not found:
         if entry.base == "required":
             what = f"slice sources name no '{base_model}'" if base_model else "no base_model"
             raise WeightsError(f"merge method {entry.name} needs the base model in every slice, found {what}")
-        return list(place.inputs), None
-    return [pair for pair in place.inputs if pair[0].model != base_model], Input(str(base_model), found[0])
+        return list(context.inputs), None
+    return [pair for pair in context.inputs if pair[0].model != base_model], Input(str(base_model), found[0])
 
 
-def _added(source: Source, place: _Place, recipe: Recipe, entry: Method) -> bool:
+def _added(source: Source, context: _Context, recipe: Recipe, entry: Method) -> bool:
     """True for a base that is not listed and is given no weight: it lends configuration and tokenizer only.
 
     mergekit takes an unlisted base as one more model under the global weight, and refuses the file if there is none.
@@ -245,23 +245,25 @@ def _added(source: Source, place: _Place, recipe: Recipe, entry: Method) -> bool
     if recipe.slices or source.model != recipe.base or any(listed.model == recipe.base for listed in recipe.models):
         return False
     names = [parameter.name for parameter in entry.parameters if parameter.per_model]
-    return not names or any(_lookup([recipe.parameters], name, place.output, place.depth) is None for name in names)
+    return not names or any(_lookup([recipe.parameters], name, context.output, context.depth) is None for name in names)
 
 
-def _parameters(place: _Place, recipe: Recipe, entry: Method, inputs: Sequence[tuple[Source, str]]) -> dict[str, Any]:
-    shared: list[Parameters] = [place.part.parameters, recipe.parameters]
+def _parameters(
+    context: _Context, recipe: Recipe, entry: Method, inputs: Sequence[tuple[Source, str]]
+) -> dict[str, Any]:
+    shared: list[Parameters] = [context.part.parameters, recipe.parameters]
     # passthrough has one source, so what stands under the source is as good as what stands above it
     above = [inputs[0][0].parameters, *shared] if entry.models == (1, 1) and entry.base == "none" else shared
     values: dict[str, Any] = {}
     for parameter in entry.parameters:
         if not parameter.per_model:
-            value = _lookup(above, parameter.name, place.output, place.depth)
+            value = _lookup(above, parameter.name, context.output, context.depth)
             if value is not None:
                 values[parameter.name] = value
             continue
         found = []
         for source, name in inputs:
-            value = _lookup([source.parameters, *shared], parameter.name, name, place.depth)
+            value = _lookup([source.parameters, *shared], parameter.name, name, context.depth)
             value = parameter.default if value is None else value  # per model, so that one may leave it out
             if value is None:
                 raise WeightsError(
@@ -284,8 +286,8 @@ def _lookup(scopes: Sequence[Parameters], parameter: str, tensor: str, depth: fl
     return None
 
 
-def _check_shapes(place: _Place, layouts: Mapping[str, Layout]) -> None:
-    shapes = [(source.model, name, _shape(layouts[source.model], name)) for source, name in place.inputs]
+def _check_shapes(context: _Context, layouts: Mapping[str, Layout]) -> None:
+    shapes = [(source.model, name, _shape(layouts[source.model], name)) for source, name in context.inputs]
     owner, _, expected = next(entry for entry in shapes if entry[2] is not None)  # the first source that has the tensor
     for model, name, shape in shapes:
         if shape is None:

@@ -16,8 +16,8 @@ from evomerge.recipe import Recipe
 def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, Any]:
     """Return config.json of the merged model.
 
-    Where a configuration lists something per layer (`layer_types`: which layers attend to a window), every layer of
-    the result keeps what its first source says about it.
+    Lists with one entry per layer, (layers,), such as `layer_types` (windowed attention or full), take each entry from
+    the layer's first source.
 
     Raises:
         WeightsError: the configuration does not say how many layers there are, and their number changes.

@@ -33,7 +33,7 @@ class Target(Protocol):
     """Memory or file that receives the result of one step."""
 
     def block(self, start: int, stop: int) -> Tensor:
-        """Return flat memory for the elements from `start` to `stop` of the result, in the step's dtype."""
+        """Return memory, (stop - start,), for these elements of the flat result, in the step's dtype."""
 
     def filled(self, start: int, block: Tensor) -> None:
         """Accept the block at `start`, flat, as final; called by any thread."""
@@ -41,21 +41,21 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Memory:
-    """A target that is a tensor."""
+    """A target that is a contiguous tensor of any shape."""
 
     tensor: Tensor  # contiguous
 
     def block(self, start: int, stop: int) -> Tensor:
-        """Return the stretch of the tensor itself."""
+        """Return a view of the flat tensor, (stop - start,)."""
         return self.tensor.view(-1)[start:stop]
 
     def filled(self, start: int, block: Tensor) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the block (n,) is part of the tensor itself."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Hash sums and non-finite count of a stretch that was written."""
+    """Hash sums, (rows,) int64, and non-finite count of a stretch that was written."""
 
     sums: Tensor  # (rows,) int64, see `fingerprint.row_sums`
     bad: int  # values that are NaN or infinite
@@ -131,7 +131,7 @@ class ParallelMerger:
             yield step, [self._whole(step, target, size)]
 
     def _together(self, work: Writes, size: int, threads: int) -> Iterator[tuple[TensorOp, list[_Part]]]:
-        """Yield each step when its result is complete: large tensors piece by piece, then small ones side by side."""
+        """Yield each step when its result is complete: large tensors in stretches, then small ones side by side."""
         # first: a large tensor at the end would leave threads idle
         large = [pair for pair in work if math.prod(pair[0].shape) > _SHARED]
         small = [pair for pair in work if math.prod(pair[0].shape) <= _SHARED]
@@ -154,7 +154,7 @@ class ParallelMerger:
 
     def _kernel(self, step: TensorOp, size: int) -> Kernel | None:
         return make_kernel(
-            step, lambda place: self._read(place.model, place.tensor), self._revisions, self._stats, size
+            step, lambda source: self._read(source.model, source.tensor), self._revisions, self._stats, size
         )
 
     def _whole(self, step: TensorOp, target: Target, size: int) -> _Part:
@@ -169,7 +169,7 @@ class ParallelMerger:
 
 
 def _stretch(stretch: slice, target: Target, kernel: Kernel, size: int) -> _Part:
-    """Write one stretch of a step's result, block by block."""
+    """Write one stretch of a step's flat result, (elements,), block by block."""
     sums, bad = [], 0
     for part in chunks(stretch.stop - stretch.start, size):
         first = stretch.start + part.start

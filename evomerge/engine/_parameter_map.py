@@ -68,7 +68,7 @@ def map_parameters(model: Any, layout: Layout) -> ParameterMap:
         layout: of the checkpoint that the model was configured from.
 
     Raises:
-        WeightsError: a tensor without a place, a parameter without a tensor, or another shape.
+        WeightsError: a tensor without a parameter, a parameter without a tensor, or another shape.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))  # duplicates: a tied head has two names
     slices = parameter_slices(model, layout)
@@ -80,7 +80,7 @@ def parameter_slices(model: Any, layout: Layout) -> dict[str, ParameterSlice]:
     """Return the slice of every tensor of the layout; the model may lie on torch's meta device.
 
     Raises:
-        WeightsError: a tensor without a place, or of another shape.
+        WeightsError: a tensor without a parameter, or of another shape.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     shapes = {name: info.shape for name, info in layout.tensors.items()}

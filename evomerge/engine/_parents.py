@@ -34,11 +34,11 @@ class Parents:
         return self._vocabulary(recipe)[0]
 
     def layouts_for(self, recipe: Recipe) -> Mapping[str, Layout]:
-        """Return the layouts that the models have for a recipe: with the rows of its result's vocabulary."""
+        """Return the models' layouts with embeddings of shape (rows of the recipe's result, width)."""
         return self._vocabulary(recipe)[1]
 
     def readers(self, recipe: Recipe) -> dict[str, CheckpointReader]:
-        """Return readers of the models' tensors, in the rows of the recipe's result; close them after use."""
+        """Return readers whose embeddings have the shape (rows of the recipe's result, width); close them after use."""
         # readers open their files on first use
         alignment, plain = self.alignment(recipe), {m: CheckpointReader(layout) for m, layout in self.layouts.items()}
         if alignment is None:
@@ -49,7 +49,7 @@ class Parents:
         }
 
     def check_alignment(self, recipe: Recipe, home: Recipe) -> None:
-        """Refuse a recipe that needs its models' rows in another order than `home`, for which they were loaded.
+        """Refuse a recipe that needs another order of embedding rows, (rows,), than `home`, for which they were loaded.
 
         Raises:
             WeightsError: says so.
@@ -73,7 +73,7 @@ class Parents:
         return self._aligned[key]
 
     def steps(self, recipe: Recipe) -> list[TensorOp]:
-        """Return the steps that make a recipe's model, after checking that it means these models.
+        """Return the merge plan of a recipe, (tensors,), after checking that it means these models.
 
         Raises:
             WeightsError: see `merged_steps`; or layers of its route do not fit each other.
@@ -82,7 +82,7 @@ class Parents:
         return merged if recipe.route is None else route_steps(recipe, self.layouts_for(recipe), merged)
 
     def merged_steps(self, recipe: Recipe) -> list[TensorOp]:
-        """Return the steps of a recipe's merge, without its route, after checking that it means these models.
+        """Return the merge plan of a recipe, (tensors,), without its route, after checking that it means these models.
 
         Raises:
             WeightsError: the recipe names a model that is not here, or another revision of one that is.
@@ -106,7 +106,7 @@ class Parents:
 
 
 class AlignedReader(CheckpointReader):
-    """The tensors of one model of a recipe, the vocabulary's in the rows of the recipe's result."""
+    """The tensors of one model of a recipe; those of the vocabulary have the result's rows, (rows, width)."""
 
     def __init__(
         self,
@@ -130,13 +130,13 @@ class AlignedReader(CheckpointReader):
         return self._alignment.aligned(self._model, sources, lambda model: self._readers[model].tensor(name))
 
     def close(self) -> None:
-        """Let the files go, those of the other models too."""
+        """Close the files, those of the other models too."""
         super().close()
         for reader in self._readers.values():  # reading one model's rows has opened the others' files
             reader.close()
 
     def changed(self, name: str) -> bool:
-        """Return whether a tensor differs from the one in the model's files."""
+        """Return whether a tensor differs, in bits or shape, from the one in the model's files."""
         return name in self._sources or super().changed(name)
 
 
@@ -148,7 +148,7 @@ def find_parents(references: Iterable[str], revisions: Mapping[str, str] | None 
         revisions: what some of them must be; a hub id without a revision of its own is taken at this one.
 
     Raises:
-        WeightsError: a model is missing, damaged, or not of the revision asked for.
+        WeightsError: a model is missing, damaged, or not of the expected revision.
     """
     expected = dict(revisions or {})
     layouts: dict[str, Layout] = {}

@@ -7,29 +7,29 @@ from functools import partial
 from torch import Tensor
 
 from evomerge.engine._kernel_input import KernelInput, dare_kernel
-from evomerge.merge import energy_shares, sce_sum
+from evomerge.merge import energy_fractions, sce_sum
 from evomerge.merge.kernels import Kernel, chances, energies
 
 
 def della(given: KernelInput) -> Kernel | None:
-    """Return the kernel of `thinned.della`."""
+    """Return the kernel of `della`: ranks of all rows, (rows, length), once; then blocks (n,) alone."""
     return _thinned_by_rank(given, elect=True)
 
 
 def della_linear(given: KernelInput) -> Kernel | None:
-    """Return the kernel of `thinned.della_linear`."""
+    """Return the kernel of `della_linear`; shapes as for `della`."""
     return _thinned_by_rank(given, elect=False)
 
 
 def sce(given: KernelInput) -> Kernel | None:
-    """Return the kernel of `selective.sce`."""
+    """Return the kernel of `sce`: variances over models, (elements,), once; then blocks (n,) alone."""
     values, base = given.arguments, given.base
     if base is None:
         return None  # without a base there is no task vector to rank
     mask = None
     if values["select_topk"] < 1:
         mask = given.stats.variances(given.read, given.origin, given.step.inputs).mask(values["select_topk"])
-    shares = energy_shares(energies(given.inputs, base, mask), values["variant"])
+    fractions = energy_fractions(energies(given.inputs, base, mask), values["variant"])
     whole = mask is None or values["variant"] == "reference"  # what is merged, not what is weighed
 
     def kernel(out: Tensor, start: int) -> None:
@@ -40,7 +40,7 @@ def sce(given: KernelInput) -> Kernel | None:
         if not whole and mask is not None:
             kept = mask(start, start + out.numel())
             deltas = [delta * kept for delta in deltas]
-        out.copy_(sce_sum(origin, deltas, shares, values["lambda_"]))
+        out.copy_(sce_sum(origin, deltas, fractions, values["lambda_"]))
 
     return kernel
 

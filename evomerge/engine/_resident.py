@@ -132,7 +132,7 @@ class ResidentModel:
         return fingerprint
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of what the model runs through right now, taken from memory."""
+        """Return the fingerprint of the tensors that the model runs through now, with shapes and dtypes."""
         from evomerge.engine._fingerprint import combine, describe
 
         if self._routes is None or not self._routes.pointed:
@@ -140,17 +140,17 @@ class ResidentModel:
         return combine(self._routes.parts({name: describe(self._parameters[name]) for name in self._held}).items())
 
     def norms(self) -> dict[str, float]:
-        """Return the Euclidean norm of every tensor of the merge that the model runs through, taken from memory."""
+        """Return the Euclidean norm, float32, of every tensor of the merge that the model runs through, from memory."""
         routed = self._routes is not None and self._routes.pointed
         return {name: _norm(self._parameters[name]) for name in (self._held if routed else self._parameters)}
 
     @property
     def work(self) -> LayerEvaluations | None:
-        """What the passes since the last `write` cost and shared, where its recipe has a route."""
+        """Layer evaluations since the last `write`, computed and shared, where its recipe has a route."""
         return self._routes.work if self._routes is not None and self._routes.pointed else None
 
     def parent_norms(self) -> dict[str, float]:
-        """Return, by tensor, the largest norm among the parents that have it."""
+        """Return, by tensor, the largest Euclidean norm, float32, among the parents that have it."""
         return {
             name: max((_norm(own[name]) for own in self._tensors.values() if name in own), default=0.0)
             for name in self._parameters
@@ -203,7 +203,7 @@ class ResidentModel:
 def _load(
     parents: Parents, home: Recipe, device: torch.device, mapped: bool = False
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Return every parent's tensors on the device; what an adapter leaves alone is shared with its base."""
+    """Return every parent's tensors on the device, in stored shape and dtype; an adapter shares its base's."""
     shared: dict[tuple[str, str], torch.Tensor] = {}
     loaded: dict[str, dict[str, torch.Tensor]] = {}
     with contextlib.ExitStack() as stack:

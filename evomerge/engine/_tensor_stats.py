@@ -45,10 +45,10 @@ class TensorStats:
     """
 
     def __init__(self, *, keep: bool, stride: int = 1) -> None:
-        """Start without any measurement.
+        """Start empty.
 
         Args:
-            keep: remember. Otherwise each answer is measured again, by the way that is fastest for one answer.
+            keep: cache statistics. Otherwise each statistic is computed anew, by the fastest method for one.
             stride: of rankings; see `thresholds.rank`.
         """
         self._keep = keep
@@ -56,7 +56,7 @@ class TensorStats:
         self._known: dict[tuple[object, ...], object] = {}
 
     def cut(self, read: Read, base: Input, source: Input, density: float) -> Cut:
-        """Return which entries of a task vector a density keeps."""
+        """Return the cut that a density makes in a task vector of any shape: a magnitude and a flat index."""
         tensor = read(source)
         count = tensor.numel()
         kept = kept_count(density, count)
@@ -75,24 +75,24 @@ class TensorStats:
         return Cut(abs(float(entry[0] - entry[1])), last)
 
     def row_ranks(self, read: Read, base: Input, source: Input) -> RowRanks:
-        """Return the ranks of a task vector's entries in their rows; remembered where memory is not short."""
+        """Return the ranks of a task vector's entries in their rows, (elements,); cached unless memory is short."""
         if self._stride > 1:  # memory is short: ranks are made again for each candidate
             return rank_rows(read(source), read(base))
         return self._once(("rows", base, source), lambda: rank_rows(read(source), read(base)))
 
     def variances(self, read: Read, base: Input, sources: Sequence[Input]) -> Variances:
-        """Return what is needed to select the entries that vary most over models; ranked where that is remembered."""
+        """Return the variances over models, (elements,), that select entries; ranked where they are cached."""
         if not self._keep or self._stride > 1:
             return variances([read(source) for source in sources], read(base), ranked=False)
         key = ("variances", base, *sources)  # depends on the set of models, unlike the other statistics
         return self._once(key, lambda: variances([read(source) for source in sources], read(base), ranked=True))
 
     def norm(self, read: Read, base: Input, source: Input) -> float:
-        """Return the L1 norm of a task vector."""
+        """Return the L1 norm of a task vector of any shape, float64."""
         return self._once(("norm", base, source), lambda: delta_norm(read(source), read(base)))
 
     def squared_norm(self, read: Read, base: Input, source: Input) -> float:
-        """Return the squared Euclidean norm of a task vector."""
+        """Return the squared Euclidean norm of a task vector of any shape, float64."""
 
         def measure() -> float:
             delta = _delta(read(source), read(base))
@@ -101,7 +101,7 @@ class TensorStats:
         return self._once(("squared", base, source), measure)
 
     def cosine(self, read: Read, left: Input, right: Input) -> tuple[float, bool]:
-        """Return the cosine between two models' tensors, and whether they count as collinear."""
+        """Return the cosine between two models' flattened tensors, (elements,), and whether they count as collinear."""
         return self._once(("cosine", left, right), lambda: cosine_of(read(left), read(right)))
 
     def _rank(self, tensor: Tensor, base: Tensor) -> Ranking:

@@ -37,13 +37,13 @@ class Alignment:
     maps: Mapping[str, np.ndarray]  # model -> (rows,) its row for each row of the result, -1 where it has none
     stored: Mapping[str, int]  # model -> rows of its embedding in its files
     base: str | None  # preferred among the models that have a missing row
-    explicit: Mapping[int, tuple[TokenRow, int]] = field(default_factory=dict)  # row -> what was asked for, source row
+    explicit: Mapping[int, tuple[TokenRow, int]] = field(default_factory=dict)  # row -> the recipe's choice, source row
     padded: bool = False  # rows beyond the tokens are the mean of the others
     tokenizer: Any = None  # a transformers tokenizer to be written, where no model's files will do
     notes: tuple[str, ...] = ()  # notes for the user, one sentence each
 
     def touches(self, model: str) -> bool:
-        """Return whether a model's rows change."""
+        """Return whether the rows of a model's embedding, (rows, width), change."""
         return self.stored[model] != self.rows or not self._identical[model]
 
     @cached_property
@@ -116,7 +116,7 @@ class Alignment:
         return _Fills(source, row, forced)
 
     def same_as(self, other: Alignment) -> bool:
-        """Return whether the models that both know get the same rows of the same models."""
+        """Return whether both alignments give their common models the same row maps, (rows,), and fillings."""
         shared = [model for model in self.maps if model in other.maps]
         # cheap differences first
         if self.rows != other.rows or self.explicit != other.explicit or self.padded != other.padded:
@@ -157,7 +157,7 @@ def merge_of(models: Sequence[str], base: str, tokenizer: TokenizerChoice | None
 
 
 def aligned_layouts(alignment: Alignment | None, layouts: Mapping[str, Layout]) -> Mapping[str, Layout]:
-    """Return the layouts that the models have once they are aligned."""
+    """Return the models' layouts after alignment: embeddings of shape (rows, width)."""
     if alignment is None:
         return layouts
     return {
@@ -185,7 +185,7 @@ def _with_rows(layout: Layout, rows: int) -> Layout:
 
 
 def _to_base(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
-    """Return the alignment to the donor's own vocabulary and rows."""
+    """Return the alignment, with maps of shape (rows,), to the donor's own vocabulary."""
     donor = donor_of(recipe)
     home = layouts[donor]
     rows = home.embedding_rows() if home.embedding is not None else 0
@@ -232,7 +232,7 @@ def _note(model: str, own: np.ndarray, rows: int, result: int, donor: str) -> li
 
 
 def _to_choice(choice: TokenizerChoice, recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
-    """Return the alignment to the tokenizer that the recipe asks for, as mergekit makes it."""
+    """Return the alignment, with maps of shape (rows,), to the recipe's tokenizer, as mergekit makes it."""
     donor = donor_of(recipe)
     vocabularies = {model: _tokens(layouts[model], layouts[donor]) for model in recipe.references()}
     tokens, source, tokenizer = _result(choice, donor, vocabularies, layouts)
@@ -291,7 +291,7 @@ def _result(
 
 
 def _origin(row: TokenRow, vocabularies: Mapping[str, Mapping[str, int]], layouts: Mapping[str, Layout]) -> int:
-    """Return the row of its model that a token's embedding is taken from."""
+    """Return the row of the source model's embedding, (rows, width), that a token takes."""
     if row.zero or row.model is None or row.model not in vocabularies:
         return 0  # a model that is not merged is refused where its row is wanted
     token = row.token if row.like is None else row.like
@@ -340,6 +340,6 @@ def _put(made: Tensor, chosen: np.ndarray, source: Tensor, rows: np.ndarray) -> 
 
     if chosen.any():
         device = made.device
-        places = torch.as_tensor(np.flatnonzero(chosen), device=device)
+        chosen_rows = torch.as_tensor(np.flatnonzero(chosen), device=device)
         # (chosen, width), one gather per model
-        made[places] = source[torch.as_tensor(rows[chosen], device=source.device)].to(made.dtype)
+        made[chosen_rows] = source[torch.as_tensor(rows[chosen], device=source.device)].to(made.dtype)

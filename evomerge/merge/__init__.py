@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from evomerge.merge._arithmetic import metagpt_weights
     from evomerge.merge._catalogue import CATALOGUE, Method, method
     from evomerge.merge._consensus import weight_divisor
-    from evomerge.merge._interpolate import cosine_of, slerp_shares
-    from evomerge.merge._masked import energy_shares, sce_sum
+    from evomerge.merge._interpolate import cosine_of, slerp_coefficients
+    from evomerge.merge._masked import energy_fractions, sce_sum
     from evomerge.merge._masks import mask_key
     from evomerge.merge._parameters import Parameter, checked
     from evomerge.merge._reductions import chunks, dot, sum_of_weights, weighted_sum
@@ -30,14 +30,14 @@ __all__ = [
     "chunks",
     "cosine_of",
     "dot",
-    "energy_shares",
+    "energy_fractions",
     "kept_count",
     "mask_key",
     "merge",
     "metagpt_weights",
     "method",
     "sce_sum",
-    "slerp_shares",
+    "slerp_coefficients",
     "sum_of_weights",
     "weight_divisor",
     "weighted_sum",

@@ -321,7 +321,7 @@ _METHODS = (
         "consensus", "masked", "deltas", "required", _ANY,
         (
             Parameter("alpha", 0.4, False, search=(0.1, 1.0), summary="scale of the summed task vector"),
-            Parameter("mu", 0.4, False, 0.0, search=(0.2, 0.6), summary="share of the others to exceed"),
+            Parameter("mu", 0.4, False, 0.0, search=(0.2, 0.6), summary="fraction of the others to exceed"),
             Parameter("k", 2, False, 0, search=(1, 3), summary="models that must find an entry useful"),
             _lambda(),
         ), "N", "summed task vectors where enough models need them", "TALL masks, arXiv:2405.07813", blockwise=True,

@@ -60,7 +60,7 @@ def _merge_agreeing(deltas: Sequence[Tensor], signs: Tensor, weights: Sequence[f
     if normalize:
         divisor = votes(agreeing, weights)
         merged.div_(divisor.masked_fill_(divisor == 0, 1.0))
-    return merged.mul_(signs).add_(0.0)  # no negative zeros: block kernels come to zero another way
+    return merged.mul_(signs).add_(0.0)  # no negative zeros: block kernels compute zeros with another sign
 
 
 def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:

@@ -46,7 +46,7 @@ def slerp(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
     """
     (other,) = inputs
     # two roundings per product, as mergekit
-    return weighted_sum((base, other), slerp_shares(t, *cosine_of(base, other)))
+    return weighted_sum((base, other), slerp_coefficients(t, *cosine_of(base, other)))
 
 
 def cosine_of(left: Tensor, right: Tensor) -> tuple[float, bool]:
@@ -59,7 +59,7 @@ def cosine_of(left: Tensor, right: Tensor) -> tuple[float, bool]:
     return cosine, abs(cosine) > _COLLINEAR
 
 
-def slerp_shares(t: float, cosine: float, collinear: bool) -> tuple[float, float]:
+def slerp_coefficients(t: float, cosine: float, collinear: bool) -> tuple[float, float]:
     """Return the coefficients of the two ends; a new `t` costs no pass over the tensors once the cosine is known."""
     if collinear:
         return 1 - t, t
@@ -114,9 +114,9 @@ def _slerp_by_cosine(left: Tensor, right: Tensor, t: float, cosine: Tensor) -> T
     # to float32: where mergekit, in that precision, sees a sine of zero, so do we
     collinear = 1 - cosine.float().double().square() <= _ROW_COLLINEAR
     angle = torch.acos(torch.where(collinear, 0.0, cosine))  # collinear entries are replaced before 0 / 0 arises
-    share_left = torch.where(collinear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
-    share_right = torch.where(collinear, t, torch.sin(t * angle) / torch.sin(angle))
-    return left * share_left.to(left.dtype) + right * share_right.to(left.dtype)
+    left_weight = torch.where(collinear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
+    right_weight = torch.where(collinear, t, torch.sin(t * angle) / torch.sin(angle))
+    return left * left_weight.to(left.dtype) + right * right_weight.to(left.dtype)
 
 
 def multislerp(
@@ -141,14 +141,18 @@ def multislerp(
         return inputs[0].clone()
     vectors = list(inputs) if base is None else [x - base for x in inputs]
     divisor = _divisor("multislerp", weight) if normalize_weights else 1.0
-    shares = [w / divisor for w in weight]  # relative weights; they sum to one if normalised
+    fractions = [w / divisor for w in weight]  # relative weights; they sum to one if normalised
     lengths = [norm(x) for x in vectors]
-    mean = weighted_sum(vectors, [share / (length + eps) for share, length in zip(shares, lengths, strict=True)])
+    mean = weighted_sum(
+        vectors, [fraction / (length + eps) for fraction, length in zip(fractions, lengths, strict=True)]
+    )
     mean_length = norm(mean)  # near zero where the directions cancel
     if mean_length >= eps:
-        merged = mean * (sum(share * length for share, length in zip(shares, lengths, strict=True)) / mean_length)
+        merged = mean * (
+            sum(fraction * length for fraction, length in zip(fractions, lengths, strict=True)) / mean_length
+        )
     elif len(vectors) == 2 or max(lengths) < eps:  # zero task vectors, of a frozen layer, have no directions to cancel
-        merged = weighted_sum(vectors, shares)
+        merged = weighted_sum(vectors, fractions)
     else:
         raise MergeError(f"multislerp: the directions of {len(vectors)} models cancel at weights {list(weight)}")
     return merged if base is None else base + merged
@@ -171,7 +175,7 @@ def karcher(
     if len(inputs) == 1:
         return inputs[0].clone()
     divisor = _divisor("karcher", weight)
-    shares = [w / divisor for w in weight]
+    fractions = [w / divisor for w in weight]
     products = gram(inputs)  # (models, models), float64; one pass over memory
     lengths = [products[i][i] ** 0.5 for i in range(len(inputs))]
     # a tensor without a direction cannot be normalised
@@ -181,11 +185,11 @@ def karcher(
     cosines = torch.tensor(
         [[products[i][j] / lengths[i] / lengths[j] for j in valid] for i in valid], dtype=torch.float64
     )
-    directed = [shares[index] for index in valid]  # renormalised over the models that have a direction
+    directed = [fractions[index] for index in valid]  # renormalised over the models that have a direction
     alpha = torch.tensor(directed, dtype=torch.float64) / _divisor("karcher", directed)
     mean = _karcher_coefficients(cosines, alpha, max_iter, tol)
     # the mean norm counts zero tensors too
-    scale = sum(share * length for share, length in zip(shares, lengths, strict=True))
+    scale = sum(fraction * length for fraction, length in zip(fractions, lengths, strict=True))
     return weighted_sum(
         [inputs[index] for index in valid],
         [scale * float(c) / lengths[index] for c, index in zip(mean, valid, strict=True)],
@@ -264,8 +268,8 @@ def nearswap(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
     Source: NearSwap (alchemonaut 2024), as in mergekit.
     """
     (other,) = inputs
-    share = (t / (base - other).abs_().clamp_(min=1e-6)).clamp_(0, 1)  # entries nearer than t are taken over whole
-    return share * other + (1 - share) * base
+    fraction = (t / (base - other).abs_().clamp_(min=1e-6)).clamp_(0, 1)  # entries nearer than t are taken over whole
+    return fraction * other + (1 - fraction) * base
 
 
 def passthrough(base: Tensor | None, inputs: Sequence[Tensor], *, scale: float) -> Tensor:

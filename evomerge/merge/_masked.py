@@ -45,15 +45,15 @@ def sce(base: Tensor, inputs: Sequence[Tensor], *, select_topk: float, variant: 
         mask = largest_mask(variance, selected_count(int(torch.count_nonzero(variance)), select_topk))
         selected = [delta * mask for delta in inputs]
     # the mean square of what was selected
-    shares = energy_shares([dot(delta, delta) / delta.numel() for delta in selected], variant)
-    return sce_sum(base, inputs if variant == "reference" else selected, shares, lambda_)
+    fractions = energy_fractions([dot(delta, delta) / delta.numel() for delta in selected], variant)
+    return sce_sum(base, inputs if variant == "reference" else selected, fractions, lambda_)
 
 
-def sce_sum(base: Tensor, deltas: Sequence[Tensor], shares: Sequence[float], lambda_: float) -> Tensor:
+def sce_sum(base: Tensor, deltas: Sequence[Tensor], fractions: Sequence[float], lambda_: float) -> Tensor:
     """Return base + lambda * the sign-elected mean of deltas; element by element, so a block gives that block of it."""
     signs = elect_signs(deltas)
-    total = sum_of(agreement(times(deltas, shares), signs)).mul_(signs)  # magnitudes get their sign back
-    divisor = votes(agreement(deltas, signs), shares)  # the weights of the models that agree, per entry
+    total = sum_of(agreement(times(deltas, fractions), signs)).mul_(signs)  # magnitudes get their sign back
+    divisor = votes(agreement(deltas, signs), fractions)  # the weights of the models that agree, per entry
     return base + total.div_(divisor.clamp_(min=_TINY_DIVISOR)) * lambda_
 
 
@@ -77,8 +77,8 @@ def selected_count(nonzero: int, fraction: float) -> int:
     return int(torch.tensor(nonzero) * fraction)
 
 
-def energy_shares(energy: Sequence[float], variant: str) -> list[float]:
-    """Return each delta's mean square divided by the sum of them; equal shares where mergekit's variant wants them."""
+def energy_fractions(energy: Sequence[float], variant: str) -> list[float]:
+    """Return each delta's mean square divided by the sum of them; equal ones where mergekit has them."""
     total, floor = sum(energy), 0.0 if variant == "reference" else _TINY_SQUARES
     return [value / total if total > floor else 1 / len(energy) for value in energy]
 
@@ -184,14 +184,14 @@ def pcb(
     """
     magnitudes = [_clipped(delta.abs(), clip) for delta in inputs]
     clipped = [delta.sign() * magnitude for delta, magnitude in zip(inputs, magnitudes, strict=True)]
-    shares = [_min_max(magnitude) for magnitude in magnitudes]
+    fractions = [_min_max(magnitude) for magnitude in magnitudes]
     # the competition is between the task vectors as they are; only what is merged is clipped
-    rivals = inputs if variant == "released" else [x.sign() * s for x, s in zip(clipped, shares, strict=True)]
+    rivals = inputs if variant == "released" else [x.sign() * s for x, s in zip(clipped, fractions, strict=True)]
     together = sum_of(rivals)  # its sign says whether an entry's rivals pull the same way
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for delta, merged, share, w, d in zip(inputs, clipped, shares, weight, density, strict=True):
+    for delta, merged, size, w, d in zip(inputs, clipped, fractions, weight, density, strict=True):
         # intra-competition grows with an entry's size in its model, inter-competition with agreement between models
-        worth = torch.exp(len(inputs) * share.square()) * torch.tanh(delta * together)
+        worth = torch.exp(len(inputs) * size.square()) * torch.tanh(delta * together)
         # entries below it are levelled, not removed: their score is the lowest
         floor = order_statistic(worth, min(int(worth.numel() * (1 - d)), worth.numel() - 1))
         score = _min_max(torch.maximum(worth, floor))
@@ -201,7 +201,7 @@ def pcb(
 
 
 def _clipped(magnitude: Tensor, clip: float) -> Tensor:
-    """Return magnitudes clamped between the values at two truncated places of their ascending order."""
+    """Return magnitudes clamped between the values at two truncated positions in their ascending order."""
     count = magnitude.numel()
     low, high = min(int(count * clip), count - 1), max(int(count * (1 - clip) - 1), 0)
     return magnitude.clamp(order_statistic(magnitude, low), order_statistic(magnitude, high))

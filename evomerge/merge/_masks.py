@@ -1,6 +1,6 @@
 """Random masks that are a pure function of (mask seed, source, tensor, element).
 
-A generator with a state gives an element the number that its place in some loop happened to draw. Here element `i` of
+A generator with a state gives an element the number drawn at its position in some loop. Here element `i` of
 a tensor gets a hash of its key and `i`, so a mask does not depend on the worker, the order of tensors, how a tensor is
 cut into blocks, the number of threads, or the device.
 

@@ -1,4 +1,4 @@
-"""Sums over tensors: the few places where the order of additions matters, so it is written down once.
+"""Sums over tensors: the few operations in which the order of additions matters, so it is written down once.
 
 Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right. Multiply and add are kept
 apart, with a rounding each, wherever mergekit does so; `linear` fuses them, as mergekit does. Sums *over elements*

@@ -57,8 +57,8 @@ def truncate_spectrum(delta: Tensor, eta: float) -> Tensor:
     total = float(s.sum())
     if total == 0:
         return torch.zeros_like(delta)
-    share = s.double().cumsum(0)  # the last entry, not 1, is the total: no rounding can miss it
-    count = min(int(torch.searchsorted(share, eta * float(share[-1]))) + 1, len(s))
+    cumulative = s.double().cumsum(0)  # the last entry, not 1, is the total: no rounding can miss it
+    count = min(int(torch.searchsorted(cumulative, eta * float(cumulative[-1]))) + 1, len(s))
     scale = total / float(s[:count].sum())  # the nuclear norm is kept, not the Frobenius norm
     return (u[:, :count] * (s[:count] * scale)) @ vt[:count]  # scales columns instead of building a diagonal matrix
 

@@ -51,10 +51,10 @@ def last_kept(magnitude: Tensor, kept: int) -> tuple[float, int]:
     above = sum(int(torch.count_nonzero(flat[part] > value)) for part in chunks(flat.numel(), _CHUNK))
     missing = kept - above  # how many of the equal entries stay
     for part in chunks(flat.numel(), _CHUNK):
-        places = torch.nonzero(flat[part] == value).reshape(-1)
-        if len(places) >= missing:
-            return value, part.start + int(places[missing - 1])
-        missing -= len(places)
+        indices = torch.nonzero(flat[part] == value).reshape(-1)
+        if len(indices) >= missing:
+            return value, part.start + int(indices[missing - 1])
+        missing -= len(indices)
     raise AssertionError("the order statistic is among the values")
 
 

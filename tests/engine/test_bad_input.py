@@ -1,4 +1,4 @@
-"""Parents that do not fit, and places that cannot be written: one clear message, and nothing left behind."""
+"""Parents that do not fit, and folders that cannot be written: one clear message, and no partial output."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_tensors_without_a_place_in_the_model(llama: Any, tmp_path: Path) -> Non
         ResidentModel([str(short)])
 
 
-# --- places that cannot be written ---------------------------------------------------------------------------------
+# --- folders that cannot be written --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_an_interrupt(error: type[BaseException], good: Recipe, tmp_path: Path) 
 
 
 def test_the_folder_appears_whole(good: Recipe, tmp_path: Path) -> None:
-    """While the merge runs, its name does not exist; somebody who waits for it never sees half a model."""
+    """While the merge runs, its name does not exist; a process that waits for it never sees half a model."""
     seen: list[list[str]] = []
     export(good, tmp_path / "out", progress=lambda done, total: seen.append([p.name for p in tmp_path.iterdir()]))
     assert all(len(names) == 1 and names[0].startswith("out.partial-") for names in seen)

@@ -1,4 +1,4 @@
-"""The fast way against the plain one: every method, the same bits, whatever is cut where and by how many threads."""
+"""Kernels against plain functions: every method, the same bits, for any blocks and any number of threads."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_the_fast_way_is_really_taken() -> None:
         name
         for name, values in CASES
         if make_kernel(
-            step_of(name, (64,), **values), lambda place: tensors[place.model], REVISIONS, TensorStats(keep=True), 64
+            step_of(name, (64,), **values), lambda source: tensors[source.model], REVISIONS, TensorStats(keep=True), 64
         )
     }
     assert taken >= {

@@ -36,9 +36,9 @@ def test_the_compiled_ranking_is_the_stable_sort(ties: bool, dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("way", ["torch", "compiled"])
-def test_every_way_finds_the_same_cut(way: str, ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if way == "torch":
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+def test_every_backend_finds_the_same_cut(backend: str, ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend == "torch":
         monkeypatch.setattr(native, "compiled", lambda: None)
     tensors = pair(ties)
     delta = tensors["one"] - tensors["base"]
@@ -47,23 +47,23 @@ def test_every_way_finds_the_same_cut(way: str, ties: bool, monkeypatch: pytest.
     for density in (0.0, 1e-6, 0.1, 0.5, 0.77, 1 - 1e-5, 1.0):
         expected = thresholds.cut(ranking, delta, density)
         assert thresholds.cut_once(delta, density) == expected
-        for measures in every:
-            assert measures.cut(lambda place: tensors[place.model], BASE, SOURCE, density) == expected
+        for stats in every:
+            assert stats.cut(lambda source: tensors[source.model], BASE, SOURCE, density) == expected
 
 
 def test_what_was_measured_is_not_measured_again() -> None:
     tensors = pair(False)
     reads: list[str] = []
 
-    def read(place: Input) -> Tensor:
-        reads.append(place.model)
-        return tensors[place.model]
+    def read(source: Input) -> Tensor:
+        reads.append(source.model)
+        return tensors[source.model]
 
     kept, forgetful = TensorStats(keep=True), TensorStats(keep=False)
-    for measures, expected in ((kept, 2), (forgetful, 4)):
+    for stats, expected in ((kept, 2), (forgetful, 4)):
         reads.clear()
-        first = measures.cosine(read, BASE, SOURCE)
-        assert measures.cosine(read, BASE, SOURCE) == first
+        first = stats.cosine(read, BASE, SOURCE)
+        assert stats.cosine(read, BASE, SOURCE) == first
         assert len(reads) == expected
 
 

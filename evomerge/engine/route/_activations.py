@@ -42,14 +42,14 @@ class Kept:
 
 
 class ActivationStore:
-    """Outputs by key within a bound of memory; the least recently used leave first, those of this candidate never.
+    """Outputs (..., tokens, width) by key, bounded in bytes; evicts the least recently used, never this candidate's.
 
     That exception keeps the store useful when it is smaller than one candidate's outputs: what fits stays and is found
     by the next candidate, instead of every entry being driven out shortly before it is wanted.
     """
 
     def __init__(self, limit: int) -> None:
-        """Take the bound in bytes."""
+        """Set the bound, in bytes."""
         self.limit = limit
         self.bytes = 0
         self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
@@ -63,7 +63,7 @@ class ActivationStore:
         self._candidate += 1
 
     def find(self, key: str) -> Kept | None:
-        """Return the output under a key, or None."""
+        """Return the output (..., tokens, width) under a key, or None."""
         found = self._kept.get(key)
         if found is None:
             return None
@@ -97,7 +97,7 @@ class ActivationStore:
 
 
 class Digests:
-    """Hashes of tensors, each taken once as long as the tensor lives."""
+    """Hashes of tensors of any shape and dtype, each computed once while the tensor lives."""
 
     def __init__(self) -> None:
         self._passing: dict[int, tuple[torch.Tensor, str]] = {}  # this pass's tensors, held so that ids stay unique
@@ -121,7 +121,7 @@ class Digests:
         return None
 
     def of_cache(self, layer: Any) -> str | None:
-        """Return such a text for one layer of a key-value cache."""
+        """Return such a text for one layer of a key-value cache, keys and values (batch, heads, tokens, head size)."""
         if layer is None:
             return "empty"
         if type(layer).__name__ not in _GROWING:  # written in place: a hash taken now would soon be wrong
@@ -180,7 +180,7 @@ def chained(before: str, *facts: str) -> str:
 
 
 def bytes_of(value: Any) -> int:
-    """Return the bytes of all tensors in a value."""
+    """Return the bytes of all tensors, of any shape and dtype, in a nested value."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):

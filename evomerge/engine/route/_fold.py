@@ -78,7 +78,7 @@ def cumulative(hops: Sequence[LayerCall]) -> list[float]:
 
 
 def folded(steps: Sequence[TensorOp], hops: Sequence[LayerCall], layout: Layout) -> list[TensorOp]:
-    """Return the steps of a route's checkpoint with its entry scales folded in.
+    """Return the merge plan, (tensors,), of a route's checkpoint with its entry scales folded in.
 
     Args:
         steps: of the materialised route, layers numbered in its order.

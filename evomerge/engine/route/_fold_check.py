@@ -33,10 +33,10 @@ class FoldReport:
 
 
 def check_structure(folder: Path) -> None:
-    """Refuse a checkpoint whose tensors do not match the network that its configuration describes.
+    """Refuse a checkpoint whose tensors' names or shapes do not match the network that its configuration describes.
 
     Raises:
-        WeightsError: names the first tensor without a place, or the place without a tensor.
+        WeightsError: names the first tensor without a parameter, or the parameter without a tensor.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 

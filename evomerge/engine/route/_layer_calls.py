@@ -21,18 +21,18 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", 
 
 @dataclass(frozen=True)
 class SourceLayer:
-    """One layer of one model in memory."""
+    """One layer of one model in memory: the module, and its tensors in the checkpoint's shapes."""
 
     module: Any  # nn.Module
     tensors: Mapping[str, torch.Tensor]  # the checkpoint's, under the names that they have in layer 0
 
 
-def share(module: nn.Module, slot: int | None = None) -> Any:
+def share_parameters(module: nn.Module, slot: int | None = None) -> Any:
     """Return a new module with the very parameters of `module`; nothing is copied.
 
     Args:
         module: a layer or a part of one.
-        slot: place in the stack, under which the new module uses the cache; None: as in `module`.
+        slot: index in the stack, under which the new module uses the cache; None: as in `module`.
     """
     from torch import nn
 
@@ -42,7 +42,9 @@ def share(module: nn.Module, slot: int | None = None) -> Any:
     for hooks in _HOOKS:
         if hooks in shared.__dict__:
             shared.__dict__[hooks] = type(shared.__dict__[hooks])()  # hooks of the original must not fire here
-    shared._modules = {name: None if child is None else share(child, slot) for name, child in module._modules.items()}
+    shared._modules = {
+        name: None if child is None else share_parameters(child, slot) for name, child in module._modules.items()
+    }
     if slot is not None and isinstance(shared.__dict__.get("layer_idx"), int):
         shared.__dict__["layer_idx"] = slot  # attention finds its cache by this number
     return shared
@@ -56,7 +58,7 @@ def stack_of(model: Any, layout: Layout) -> tuple[Any, str]:
     """
     from torch import nn
 
-    slices = parameter_slices(model, layout)  # asked of transformers, so that no family is named here
+    slices = parameter_slices(model, layout)  # from transformers' own rules, so that no family is named here
     first = next(name for name in layout.by_layer[0] if name in slices)
     match = _NUMBERED.match(slices[first].parameter)
     name = match.group(1) if match else ""
@@ -76,7 +78,7 @@ def resident_layers(model: Any, layout: Layout, parameters: ParameterMap) -> lis
 
 
 class _Renamed(Mapping[str, "torch.Tensor"]):
-    """The tensors of one layer under the names that they would have in layer 0, looked up anew each time."""
+    """The tensors of one layer, in the checkpoint's shapes, by their names in layer 0; looked up on each access."""
 
     def __init__(self, layout: Layout, layer: int, tensors: Mapping[str, torch.Tensor]) -> None:
         # name in layer 0 -> own name
@@ -126,7 +128,7 @@ _Placed = dict[str, tuple[Any, dict[str, "torch.Tensor"]]]  # path in the layer 
 def _parameters_of(
     network: Any, layout: Layout, tensors: dict[str, torch.Tensor], dtype: torch.dtype, stack: str
 ) -> dict[int, _Placed]:
-    """Return, per layer, its parameters made of the parent's tensors."""
+    """Return the parameters of each layer, in the network's shapes and dtype, made of the parent's tensors."""
     import torch
 
     shapes = {name: parameter.shape for name, parameter in network.named_parameters(remove_duplicate=False)}
@@ -154,7 +156,7 @@ def _parameters_of(
 
 def _unshared(module: nn.Module) -> Any:
     """Return a shared copy with parameter dictionaries of its own, to be filled."""
-    shared = share(module)
+    shared = share_parameters(module)
     _each(shared, lambda part: part.__dict__.update(_parameters=dict(part._parameters)))
     return shared
 

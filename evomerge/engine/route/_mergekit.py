@@ -31,10 +31,10 @@ def route_to_mergekit(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str
     hops = read_route(recipe, layouts)
     models = _models(recipe, hops, layouts)
     donor = donor_of(recipe)  # mergekit takes these tensors from the outer slices instead
-    for place, what in ((0, "embeddings of the first"), (-1, "final norm and head of the last")):
-        if models[place][0] != donor:
+    for index, what in ((0, "embeddings of the first"), (-1, "final norm and head of the last")):
+        if models[index][0] != donor:
             raise WeightsError(
-                f"mergekit takes the {what} slice's model, '{models[place][0]}', this recipe takes those of '{donor}'. "
+                f"mergekit takes the {what} slice's model, '{models[index][0]}', this recipe takes those of '{donor}'. "
                 f"{_ELSEWHERE}"
             )
     filters = _filters(hops, layouts[donor])
@@ -53,16 +53,16 @@ def route_to_mergekit(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str
 
 
 def _models(recipe: Recipe, hops: tuple[LayerCall, ...], layouts: Mapping[str, Layout]) -> list[tuple[str, int]]:
-    """Return the model and layer of every hop; 'merged' is one where nothing is merged."""
+    """Return the (model, layer) of every hop, (hops,); 'merged' is a model where nothing is merged."""
     body = merged_part(recipe)
     # such a merge is its one model unchanged
     single = body.method == "passthrough" and not body.parameters and not any(s.parameters for s in body.models)
     merged = merged_origins(recipe, layouts)
     found = []
-    for place, hop in enumerate(hops):
+    for index, hop in enumerate(hops):
         if hop.source == MERGED and not (single and body.models):
             raise WeightsError(
-                f"route, hop {place}: mergekit's passthrough cannot name the result of another merge ({body.method}). "
+                f"route, hop {index}: mergekit's passthrough cannot name the result of another merge ({body.method}). "
                 f"{_ELSEWHERE}, or merge first and search routes over the merged folder"
             )
         # mergekit knows no 'merged' source

@@ -13,7 +13,7 @@ from evomerge.recipe import Recipe
 
 
 def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[TensorOp]) -> list[TensorOp]:
-    """Return the steps of the model that a recipe with a route describes, its layers numbered in the route's order.
+    """Return the merge plan, (tensors,), of a recipe with a route; layers are numbered in the route's order.
 
     Its entry scales are folded into the weights.
 
@@ -42,7 +42,7 @@ def route_steps(recipe: Recipe, layouts: Mapping[str, Layout], merged: Sequence[
 
 
 def _of_parent(hop: LayerCall, layouts: Mapping[str, Layout], dtype: str, recipe: Recipe) -> list[TensorOp]:
-    """Return the steps that copy one layer of one model."""
+    """Return the steps, (tensors of the layer,), that copy one layer of one model in its shapes."""
     found, layout = [], layouts[hop.source]
     for name in layout.by_layer[hop.layer]:
         inputs = (Input(hop.source, name),)

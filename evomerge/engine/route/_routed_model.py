@@ -40,7 +40,7 @@ class Routes:
         tensors: Mapping[str, dict[str, torch.Tensor]],
         share_bytes: int,
     ) -> None:
-        """Take the models of the resident; parents' layers are set up when a route first goes through them.
+        """Set up without layers; a parent's layers are set up when a route first visits them.
 
         Args:
             base: the resident model.
@@ -59,7 +59,7 @@ class Routes:
 
     @property
     def work(self) -> LayerEvaluations:
-        """What the passes since the last `point` cost, and what they shared."""
+        """Layer evaluations since the last `point`, computed and shared."""
         return self.stack.state.work
 
     @property
@@ -108,7 +108,7 @@ class Routes:
         return self._parts(merged, hashes)
 
     def parts(self, merged: Mapping[str, str]) -> dict[str, str]:
-        """Return what `point` returned, the parents' layers hashed anew; `merged` as there."""
+        """Return the parts of the fingerprint as `point` does, the parents' layers hashed anew."""
         return self._parts(merged, self._layer_hashes(merged))
 
     def _parts(self, merged: Mapping[str, str], hashes: Mapping[tuple[str, int], Hashes]) -> dict[str, str]:
@@ -157,7 +157,7 @@ class Routes:
         return found
 
     def _entries(self, model: str, layer: int) -> dict[str, Any]:
-        """Return what per-layer lists say about a layer; a list that its file leaves out is the architecture's own."""
+        """Return a layer's entries of per-layer lists, (layers,); absent lists are the architecture's own."""
         layout = self._layouts[model]
         config = text_config(layout.config)
         written = {name: config[name][layer] for name in config if per_layer(name, config[name], layout.layers)}

@@ -21,7 +21,7 @@ from evomerge.recipe import Recipe
 MERGED = "merged"  # the source that is the result of the recipe's merge
 # Layers whose state is what attention caches: keys and values that grow. Other states are written in place.
 ROUTED_TYPES = ("full_attention", "sliding_attention")
-# Settings under which a layer's computation depends on its place in the stack, with the values that do no harm.
+# Settings under which a layer's computation depends on its position in the stack, with the values that do no harm.
 _PLACED: Mapping[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (None, False),
     "num_kv_shared_layers": (None, 0),
@@ -32,7 +32,7 @@ _PLACED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One step of a route."""
+    """One hop of a route: hidden states (..., tokens, width) are scaled and go through a layer of a source."""
 
     source: str  # 'merged', or a model as the recipe writes it
     layer: int  # index in the source
@@ -40,7 +40,7 @@ class LayerCall:
 
 
 def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[LayerCall, ...]:
-    """Return the hops of a recipe with a route, after checking that its layers can follow each other.
+    """Return the hops of a recipe's route, (hops,), after checking that its layers can follow each other.
 
     Args:
         recipe: whose `route` is not None.
@@ -125,7 +125,7 @@ def _depth(source: str, recipe: Recipe, layouts: Mapping[str, Layout]) -> int:
 
 
 def _check_meets(home: Layout, other: Layout, models: Sequence[Layout]) -> None:
-    """Refuse a source whose layers cannot follow those of `home`, naming the models whose layers could."""
+    """Refuse a source whose layers differ from those of `home` in shapes or width, naming the models that fit."""
     difference = _meeting_difference(home, other)
     if difference is None:
         return
@@ -196,6 +196,6 @@ def _check_routable(home: Layout) -> None:
     for name, harmless in _PLACED.items():
         if config.get(name) not in harmless:
             raise WeightsError(
-                f"route: '{home.reference}' sets {name}={config[name]!r}, so its layers depend on their place in the "
-                "stack and cannot be put in another order"
+                f"route: '{home.reference}' sets {name}={config[name]!r}, so its layers depend on their position in "
+                "the stack and cannot be put in another order"
             )

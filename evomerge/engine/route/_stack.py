@@ -15,7 +15,7 @@ import torch
 
 from evomerge.checkpoints import Layout, layer_count_key, text_config
 from evomerge.engine.route._activations import ActivationStore, Digests, Kept, chained
-from evomerge.engine.route._layer_calls import share, stack_of
+from evomerge.engine.route._layer_calls import share_parameters, stack_of
 from evomerge.engine.route._routes import per_layer
 
 
@@ -39,7 +39,7 @@ class LayerEvaluations:
 
 @dataclass
 class PassState:
-    """State that the layers of one stack share: the store, and the current node of the trie."""
+    """State shared by the layers of one stack: the store, and the current node of the trie."""
 
     store: ActivationStore | None
     work: LayerEvaluations = field(default_factory=LayerEvaluations)
@@ -49,7 +49,7 @@ class PassState:
     alone: Callable[[], bool] = lambda: False  # whether the pass under way is to be computed in any case
 
     def enter(self, hidden: torch.Tensor) -> None:
-        """Begin a pass."""
+        """Begin a pass over hidden states (..., tokens, width)."""
         self.digests.begin_pass()
         self.path = []  # keys of this pass
         shared = self.store is not None and self.store.limit > 0 and not self.alone()
@@ -134,11 +134,11 @@ class RouteStack:
         self.pointed = False
 
     def entries(self, layer: int) -> dict[str, Any]:
-        """Return what per-layer lists of the configuration say about one of the model's own layers."""
+        """Return the entries of per-layer lists, (layers,), of the configuration for one of the model's own layers."""
         return {name: values[layer] for name, values in self._lists.items()}
 
     def point(self, bound: Sequence[BoundLayer]) -> None:
-        """Make the model run through these layers, in this order."""
+        """Make the model run through these layers, (hops,), in this order."""
         self._forget_hooks()
         modules = []
         for slot, layer_call in enumerate(bound):
@@ -170,7 +170,7 @@ class RouteStack:
     def _visit(self, layer: Any, slot: int) -> Any:
         known = self._visits.get((id(layer), slot))
         if known is None:
-            known = self._visits[id(layer), slot] = share(layer, slot)
+            known = self._visits[id(layer), slot] = share_parameters(layer, slot)
             known.__dict__["_own_forward"] = known.forward
         return known
 
@@ -188,7 +188,7 @@ class RouteStack:
 
 
 def _kept(output: Any, layer: Any, tokens: int) -> Kept:
-    """Return what a layer gave and put into its layer of a cache, if any, in a pass over some tokens."""
+    """Return a layer's output (..., tokens, width) and what it added to its layer of a cache, if any."""
     if layer is None:
         return Kept(output)
     if layer.keys.shape[-2] < tokens:  # a window shorter than the pass
@@ -199,7 +199,7 @@ def _kept(output: Any, layer: Any, tokens: int) -> Kept:
 
 
 def _restore(layer: Any, kept: Kept) -> None:
-    """Put into a layer of a cache what was kept for it."""
+    """Restore the keys and values, (batch, heads, tokens, head size), that were stored for a layer of a cache."""
     if kept.added is not None:
         layer.update(*kept.added)
     elif kept.state is not None:

@@ -23,7 +23,7 @@ _KINDS = {torch.float32: 0, torch.bfloat16: 1}
 
 def _exponents(bits: int, width: int) -> npt.NDArray[np.int64]:
     """Return the exponent's bits of each number of `width` bits in a word of 64, four of them, some perhaps equal."""
-    return np.array([(bits << place % 64) for place in range(0, 4 * width, width)], np.uint64).view(np.int64)
+    return np.array([(bits << shift % 64) for shift in range(0, 4 * width, width)], np.uint64).view(np.int64)
 
 
 # All exponent bits set: NaN or infinity.
@@ -104,19 +104,19 @@ def dropper(
     divisor: float | None,
     lambda_: float,
 ) -> Kernel:
-    """Return what `kernels.dare_block` would write, the base subtracted from the inputs; from even places on."""
+    """Return what `kernels.dare_block` would write, the base subtracted from the inputs; from even indices on."""
     thinning = (_filled_up(weight), _singles(density), _singles(factor), np.array(keys, np.uint64))
     return _kernel(_loops().drop, base, inputs, (*thinning, elect, normalize, _single(divisor), np.float32(lambda_)))
 
 
 def kept_sum(base: Tensor, source: Tensor, density: float, key: int) -> float:
     """Return the L1 norm of what DARE keeps of source - base, float64, not rescaled; summed in the plain order."""
-    loop, places = _loops().kept_magnitudes, (*_place(base), *_place(source))
+    loop, addresses = _loops().kept_magnitudes, (*_address(base), *_address(source))
     rows = torch.empty(_KEPT_ROWS, SERIAL_CHUNK)
     count, total = source.numel(), 0.0
     for part in chunks(count, rows.numel()):
         stretch = rows.view(-1)[: part.stop - part.start]  # the last chunk is shorter
-        loop(stretch.numpy(), *places, part.start, stretch.numel(), np.float32(density), np.uint64(key))
+        loop(stretch.numpy(), *addresses, part.start, stretch.numel(), np.float32(density), np.uint64(key))
         whole = stretch.numel() // SERIAL_CHUNK
         sums = rows[:whole].sum(1, dtype=torch.float64).tolist()  # each row as if it were summed alone
         rest = stretch[whole * SERIAL_CHUNK :]
@@ -137,28 +137,28 @@ def thin_by_rank(
     own: bool,
 ) -> None:
     """Write what `row_ranks.Chances.thin` writes; `source`, `base` and float32 `out` are stretches from `start` on."""
-    places = (*_place(source), *_place(base), out.numel(), start)
+    addresses = (*_address(source), *_address(base), out.numel(), start)
     # the loop reads 2 or 4 bytes per rank
     rank = (ranks.data_ptr(), ranks.element_size(), np.float32(length - 1), *(np.float32(value) for value in spread))
-    _loops().thin_by_rank(out.data_ptr(), *places, *rank, np.uint64(key), own)
+    _loops().thin_by_rank(out.data_ptr(), *addresses, *rank, np.uint64(key), own)
 
 
 def variances(out: Tensor, sources: Sequence[Tensor], base: Tensor) -> None:
     """Write `selective.variance_over_models` of the flat task vectors source - base into float32 `out`."""
     # numba takes arrays, not lists of tensors
-    addresses, kinds = zip(*(_place(tensor) for tensor in sources), strict=True)
+    addresses, kinds = zip(*(_address(tensor) for tensor in sources), strict=True)
     every = (np.array(addresses, np.int64), np.array(kinds, np.int64))
-    _loops().variances(out.data_ptr(), *_place(base), *every, base.numel())
+    _loops().variances(out.data_ptr(), *_address(base), *every, base.numel())
 
 
 def ranked(base: Tensor, source: Tensor) -> Tensor:
     """Return the order that `thresholds.rank` finds in source - base, int32."""
-    return torch.from_numpy(_loops().ranked(*_place(base), *_place(source), source.numel()))
+    return torch.from_numpy(_loops().ranked(*_address(base), *_address(source), source.numel()))
 
 
 def select(base: Tensor, source: Tensor, kept: int) -> tuple[float, int]:
     """Return value and last index of the cut that keeps `kept` entries of source - base; 0 < kept < all."""
-    value, last = _loops().select(*_place(base), *_place(source), source.numel(), kept)
+    value, last = _loops().select(*_address(base), *_address(source), source.numel(), kept)
     return float(value), int(last)
 
 
@@ -176,12 +176,12 @@ def finish_hash(sums: Tensor, shift: int, stream: int) -> int:
 def _kernel(
     loop: Callable[..., None], base: Tensor | None, inputs: Sequence[Tensor], values: tuple[Any, ...]
 ) -> Kernel:
-    addresses, kinds = zip(*(_place(tensor) for tensor in inputs), strict=True)
-    sources = (*_place(base), np.array(addresses, np.int64), np.array(kinds, np.int64))
+    addresses, kinds = zip(*(_address(tensor) for tensor in inputs), strict=True)
+    sources = (*_address(base), np.array(addresses, np.int64), np.array(kinds, np.int64))
     alive = (base, *inputs)  # the loop knows their addresses only
 
     def kernel(out: Tensor, start: int) -> None:
-        loop(*_place(out), start, out.numel(), *sources, *values)
+        loop(*_address(out), start, out.numel(), *sources, *values)
         assert alive
 
     return kernel
@@ -193,7 +193,7 @@ def _loops() -> ModuleType:
     return module
 
 
-def _place(tensor: Tensor | None) -> tuple[int, int]:
+def _address(tensor: Tensor | None) -> tuple[int, int]:
     return (0, 0) if tensor is None else (tensor.data_ptr(), _KINDS[tensor.dtype])
 
 

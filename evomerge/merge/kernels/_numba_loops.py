@@ -118,15 +118,15 @@ def add_up(out, out_kind, start, count, base, base_kind, inputs, kinds, weight, 
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
         to = _target(out, out_kind, first, length, total)
-        place = start + first
-        zero = _load(base, base_kind, place, length, origin) if based else nothing[:length]
+        index = start + first
+        zero = _load(base, base_kind, index, length, origin) if based else nothing[:length]
         for j in range(0, models, 4):
             into = to if j + 4 >= models and not based else total[:length]
             before = total[:length] if j else nothing[:length]
-            a = _load(inputs[j], kinds[j], place, length, wide[0])
-            b = _load(inputs[j + 1], kinds[j + 1], place, length, wide[1]) if j + 1 < models else nothing[:length]
-            c = _load(inputs[j + 2], kinds[j + 2], place, length, wide[2]) if j + 2 < models else nothing[:length]
-            d = _load(inputs[j + 3], kinds[j + 3], place, length, wide[3]) if j + 3 < models else nothing[:length]
+            a = _load(inputs[j], kinds[j], index, length, wide[0])
+            b = _load(inputs[j + 1], kinds[j + 1], index, length, wide[1]) if j + 1 < models else nothing[:length]
+            c = _load(inputs[j + 2], kinds[j + 2], index, length, wide[2]) if j + 2 < models else nothing[:length]
+            d = _load(inputs[j + 3], kinds[j + 3], index, length, wide[3]) if j + 3 < models else nothing[:length]
             u = weight[j]
             v = weight[j + 1] if j + 1 < models else _ONE
             w = weight[j + 2] if j + 2 < models else _ONE
@@ -234,42 +234,42 @@ def trim(out, out_kind, start, count, base, base_kind, inputs, kinds, weight, va
     total, votes, merged = np.empty(STEP, np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.float32)
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
-        place = start + first
-        origin = _load(base, base_kind, place, length, narrow)
+        index = start + first
+        origin = _load(base, base_kind, index, length, narrow)
         to = _target(out, out_kind, first, length, rounding)
-        if models <= 4 and not _straddled(last, place, length):
-            a = _load(inputs[0], kinds[0], place, length, wide[0])
+        if models <= 4 and not _straddled(last, index, length):
+            a = _load(inputs[0], kinds[0], index, length, wide[0])
             # a model equal to the base changes nothing and agrees with no other model
-            b = _load(inputs[1], kinds[1], place, length, wide[1]) if models > 1 else origin
-            c = _load(inputs[2], kinds[2], place, length, wide[2]) if models > 2 else origin
-            d = _load(inputs[3], kinds[3], place, length, wide[3]) if models > 3 else origin
-            _trim_four(a, b, c, d, origin, weight, _bounds(value, last, place, length), normalize, scale, to)
+            b = _load(inputs[1], kinds[1], index, length, wide[1]) if models > 1 else origin
+            c = _load(inputs[2], kinds[2], index, length, wide[2]) if models > 2 else origin
+            d = _load(inputs[3], kinds[3], index, length, wide[3]) if models > 3 else origin
+            _trim_four(a, b, c, d, origin, weight, _bounds(value, last, index, length), normalize, scale, to)
         else:
             for j in range(models):
                 # how many elements of this chunk lie before the cut's end
-                equal = min(max(last[j] + 1 - place, 0), length)
-                given = _load(inputs[j], kinds[j], place, length, wide[0])
+                equal = min(max(last[j] + 1 - index, 0), length)
+                given = _load(inputs[j], kinds[j], index, length, wide[0])
                 _trim_one(given, origin, weight[j], value[j], equal, kept[j])
             _elect(kept, models, length, weight, normalize, origin, scale, to, total, votes, merged)
         _store(to, out, out_kind, first, length)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _straddled(last, place, length):
+def _straddled(last, index, length):
     """Return whether a stretch holds the end of a cut, where what is kept changes."""
     found = False
     for j in range(len(last)):
-        found = found or place <= last[j] < place + length - 1
+        found = found or index <= last[j] < index + length - 1
     return found
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _bounds(value, last, place, length):
+def _bounds(value, last, index, length):
     """Return per model (four of them) the magnitude above which entries of a stretch stay."""
     bounds = np.zeros(4, np.float32)
     for j in range(len(value)):
         bounds[j] = value[j]
-        if last[j] >= place + length - 1:  # equal ones stay too: the number just below, or less than nothing
+        if last[j] >= index + length - 1:  # equal ones stay too: the number just below, or less than nothing
             bounds[j] = np.nextafter(value[j], np.float32(-1))
     return bounds
 
@@ -305,7 +305,7 @@ def _merged_four(p, q, r, s, u, v, w, x, normalize):
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def _trim_one(given, origin, w, bound, equal, row):
-    """Write a weighted, trimmed delta into `row`; before place `equal` entries of the bound's size stay."""
+    """Write a weighted, trimmed delta into `row`; among the first `equal` entries those of the bound's size stay."""
     for i in range(equal):
         x = given[i] - origin[i]
         row[i] = (x if abs(x) >= bound else _ZERO) * w
@@ -424,17 +424,17 @@ def thin_by_rank(
     hashes, chance = np.empty(STEP // 2, np.uint64), np.empty(STEP, np.float32)
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
-        place = start + first
+        index = start + first
         to = carray(_float32_at(out + 4 * first), length)
         origin = _load(base, base_kind, first, length, narrow)
         given = _load(source, kind, first, length, wide)
-        _uniform(key, place, hashes, draws[:length])
+        _uniform(key, index, hashes, draws[:length])
         if width == 2:
-            short = carray(_int16_at(ranks + 2 * place), length)
+            short = carray(_int16_at(ranks + 2 * index), length)
             for i in range(length):
                 chance[i] = np.float32(short[i]) / top * two * epsilon + floor
         else:
-            long = carray(_int32_at(ranks + 4 * place), length)
+            long = carray(_int32_at(ranks + 4 * index), length)
             for i in range(length):
                 chance[i] = np.float32(long[i]) / top * two * epsilon + floor
         for i in range(length):
@@ -497,7 +497,7 @@ _DIGITS = ((0, 11), (11, 10), (21, 10))  # (lowest bit, bits) of the 31 bits of 
 def ranked(base, base_kind, source, kind, count):
     """Return the indices of a delta's entries by falling magnitude, ties by index, int32: a radix sort.
 
-    Magnitude and index travel in one word. Digits of 8 bits: more places to write to than that leave the cache.
+    Magnitude and index travel in one word. Digits of 8 bits: more write positions than that leave the cache.
     """
     pairs, other = np.empty(count, np.uint64), np.empty(count, np.uint64)
     narrow, wide, bits = np.empty(STEP, np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.uint32)
@@ -511,11 +511,11 @@ def ranked(base, base_kind, source, kind, count):
             for digit in range(4):
                 tables[digit, (key >> np.uint32(8 * digit)) & np.uint32(255)] += 1  # all four histograms in one pass
     for digit in range(4):
-        low, table, place = np.uint64(32 + 8 * digit), tables[digit], np.int64(0)
+        low, table, position = np.uint64(32 + 8 * digit), tables[digit], np.int64(0)
         for b in range(256):
             size = table[b]
-            table[b] = place  # histogram -> first position of each digit
-            place += size
+            table[b] = position  # histogram -> first position of each digit
+            position += size
         for i in range(count):
             pair = pairs[i]
             b = (pair >> low) & np.uint64(255)
@@ -584,10 +584,10 @@ def hash_rows(address, size, keys, shift, exponents, sums):
     for row in range(len(sums)):
         first = row * _ROW
         length = max(min(_ROW, words - first), 0)
-        place = carray(_int64_at(address + 8 * first), length)
+        memory = carray(_int64_at(address + 8 * first), length)
         total = np.int64(0)
         for i in range(length):
-            word = place[i]
+            word = memory[i]
             total += (word + (word >> shift)) * keys[i]  # int64 overflow wraps: arithmetic modulo 2**64
             bad |= ((word & e) == e) | ((word & f) == f) | ((word & g) == g) | ((word & h) == h)
         if row == len(sums) - 1 and size % 8:
