@@ -36,6 +36,7 @@ class _Estimated:
     estimator: FewItemEstimator
     noted: tuple[str, ...] = ()  # method and notes that are recorded
     seen: FewItemEstimator | None = None  # the estimator last recorded with its method and notes
+
     def learn(self, merge: NDArray[np.float64]) -> None:
         """Add a merge's full answers to what is known."""
         self.estimator = self.estimator.after(merge)

@@ -41,6 +41,8 @@ from evomerge.runs import (
 )
 
 BEST_ESTIMATED = 2  # candidates that answer the rest of the search items, beside the controller's recommendation
+
+
 @accepts(SearchOptions)
 def search(file: str | Path, options: SearchOptions) -> Run:
     """Search the merges that `file` describes and return the run, finished or interrupted.
@@ -61,8 +63,8 @@ def search(file: str | Path, options: SearchOptions) -> Run:
     """
     targets_of(options.log)
     search_file = _overridden(read_search_file(file), checked(options.given()), options.seed)
-    scoring = replace(search_file.scoring, lm_eval=options.allow_code(search_file.scoring.lm_eval))
-    search_file = replace(search_file, scoring=scoring)
+    allowed = options.allow_code(search_file.scoring.lm_eval)
+    search_file = replace(search_file, scoring=search_file.scoring.model_copy(update={"lm_eval": allowed}))
     folder = Path(options.out) if options.out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
     reporter = options.progress or Reporter()
