@@ -1,4 +1,4 @@
-"""What an entry of `objectives` may hold: a task, or one of the other measures, told apart by its key."""
+"""Entries of `objectives`: a task, or one of the other metrics; the key says which."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     Args:
         path: of the file.
         further: asked, where the file has mistakes, about what else is wrong with the sections that have none, so that
-            all of it is reported at once. It must not read other sections.
+            all mistakes are reported at once. It must not rely on other sections.
 
     Raises:
         SearchFileError: the file is missing, unreadable, or has mistakes; all of them are listed, with lines.
