@@ -20,6 +20,8 @@ BACKUP_NAMES = ("archive.backup.sqlite", "archive.backup-before.sqlite")  # the 
 BACKUP_SECONDS = 300.0
 MIRROR_SECONDS = 30.0
 URI_FILE = "archive.mirror"  # a file in the run folder names the mirror, for when the archive cannot be read
+
+
 class Keep(Protocol):
     """A place that keeps copies of one archive."""
 

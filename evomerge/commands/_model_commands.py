@@ -57,6 +57,7 @@ class ModelScores:
     digest: str  # digest of the recipe
     objectives: tuple[Objective, ...]
     scores: dict[str, Score]  # scores, one per objective
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the form of `score --json`."""
         scores = {

@@ -25,6 +25,8 @@ from evomerge.stats import (
 
 RESAMPLES = 10_000  # bootstrap resamples
 JOINT_RESAMPLES = 2_000  # resamples of the bootstrap that only sets a common width
+
+
 @dataclass(frozen=True)
 class Difference:
     """How much fitter one model is than another, averaged over tasks; positive is better, in the metric's units.

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 SHOWN_CHARACTERS = 200  # characters of a generated answer, kept with its response
+
+
 @dataclass(frozen=True)
 class Prompt:
     """The requests of one document, ready for any candidate; `requests` are lm-eval's own Instance objects."""

@@ -19,6 +19,8 @@ class Document:
 
     id: str
     hash: str  # leaves the naming field out, so that copies under two names count as one question
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The documents of one task in the order of its data, and what is odd about them."""

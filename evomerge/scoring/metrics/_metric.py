@@ -27,6 +27,7 @@ class Measure:
     kind: str  # kind of a registered metric; never 'task'
     name: str  # stands where a task's name stands
     settings: Mapping[str, Any] = field(default_factory=dict)  # settings, keyed as the kind names them
+
     def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float | None = None) -> Objective:
         """Return the objective that wants this measure; it has the measure's name.
 

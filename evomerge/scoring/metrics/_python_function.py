@@ -23,6 +23,8 @@ from evomerge.scoring.metrics._metric import Measure, ModelInterface
 SCORE = "score"
 WHOLE = "whole"  # metric, 1 per item: the score is one number for all items together
 SEED = 1234  # seeds the global generators while a function runs, so that it gives the same number twice
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a fitness function is given; the model must be left as it was found."""
@@ -44,6 +46,8 @@ class Function:
 
 
 _imported: dict[tuple[str, str], Function] = {}  # keyed by path and folder; imported again where the file has changed
+
+
 def version(settings: Mapping[str, Any]) -> list[str]:
     """Return the digest of the function's file, which is part of the measure's version."""
     return [read_function(settings["function"], settings["folder"]).digest]

@@ -14,6 +14,8 @@ from evomerge.scoring.metrics._metric import Measure, ModelInterface
 TIMINGS = 8  # forward passes that are timed, each an item, so that the mean has a standard error
 TOKENS = 128  # length of the timed text, or the model's context where that is shorter
 TEXTS = 4  # sequences that are timed together
+
+
 def ask(
     measure: Measure, items: Sequence[str], documents: Sequence[Mapping[str, Any]], interface: ModelInterface
 ) -> list[Response]:
