@@ -144,6 +144,11 @@ def check(file: str | Path) -> CheckReport:
 
     Raises:
         SearchFileError: lists every problem of the file, the models and the tasks.
+
+    >>> from evomerge import check
+    >>> report = check("small.yaml")
+    >>> len(report.models), report.controller.name
+    (3, 'sobol')
     """
     search_file = read_search_file(file)
     problems = Problems(search_file)

@@ -14,7 +14,6 @@ from torch import Tensor
 from evomerge.engine import _rank_kernels as fused_by_rank
 from evomerge.engine._kernel_input import KernelInput, dare_kernel
 from evomerge.engine._merge_plan import TensorOp
-from evomerge.engine._tensor_stats import Read, TensorStats
 from evomerge.merge import (
     checked,
     mask_key,
@@ -26,7 +25,17 @@ from evomerge.merge import (
     weight_divisor,
     weighted_sum,
 )
-from evomerge.merge.kernels import Kernel, adder, dare_factor, dropper, sum_block, ties_block, trimmer
+from evomerge.merge.kernels import (
+    Kernel,
+    Read,
+    TensorStats,
+    adder,
+    dare_factor,
+    dropper,
+    sum_block,
+    ties_block,
+    trimmer,
+)
 
 
 def make_kernel(

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from evomerge.engine._merge_plan import Input, TensorOp
-from evomerge.engine._tensor_stats import Read, TensorStats
-from evomerge.merge.kernels import Kernel, Thin, dare_block, taken
+from evomerge.merge.kernels import Kernel, Read, TensorStats, Thin, dare_block, taken
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class _Merge:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         from evomerge.engine._parallel import ParallelMerger
-        from evomerge.engine._tensor_stats import TensorStats
+        from evomerge.merge.kernels import TensorStats
 
         self._steps = {step.name: step for step in steps}
         self.readers = readers

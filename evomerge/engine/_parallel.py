@@ -16,9 +16,8 @@ from evomerge.engine._assemble import assemble, refuse_nonfinite
 from evomerge.engine._fingerprint import description, examine, row_sums
 from evomerge.engine._fused_kernels import make_kernel
 from evomerge.engine._merge_plan import TensorOp
-from evomerge.engine._tensor_stats import TensorStats
 from evomerge.merge import chunks
-from evomerge.merge.kernels import Kernel, available
+from evomerge.merge.kernels import Kernel, TensorStats, available
 
 # Elements per block, each a whole number of the fingerprint's rows. Alone, a thread takes blocks long enough that the
 # cost of calling torch fades. Beside others, it takes blocks so short that torch does not share them among threads of

@@ -68,7 +68,7 @@ class ResidentModel:
         except ImportError as error:
             raise ExtraMissing(error.name or "transformers", "hf") from error
         from evomerge.engine._parallel import ParallelMerger
-        from evomerge.engine._tensor_stats import TensorStats
+        from evomerge.merge.kernels import TensorStats
 
         self.base = base or models[0]  # lends configuration and tokenizer
         named = () if tokenizer is None else tokenizer.models()

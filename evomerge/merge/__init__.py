@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from evomerge.merge._arithmetic import metagpt_weights
     from evomerge.merge._catalogue import CATALOGUE, Method, method
     from evomerge.merge._consensus import weight_divisor
-    from evomerge.merge._interpolate import cosine_of, slerp_coefficients
+    from evomerge.merge._interpolate import slerp_coefficients
     from evomerge.merge._masked import energy_fractions, sce_sum
     from evomerge.merge._masks import mask_key
     from evomerge.merge._parameters import Parameter, checked
-    from evomerge.merge._reductions import chunks, dot, sum_of_weights, weighted_sum
-    from evomerge.merge._sparsify import kept_count
+    from evomerge.merge._reductions import chunks, sum_of_weights, weighted_sum
 
 __all__ = [
     "CATALOGUE",
@@ -28,10 +27,7 @@ __all__ = [
     "Parameter",
     "checked",
     "chunks",
-    "cosine_of",
-    "dot",
     "energy_fractions",
-    "kept_count",
     "mask_key",
     "merge",
     "metagpt_weights",

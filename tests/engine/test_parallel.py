@@ -16,9 +16,9 @@ from evomerge.engine._fingerprint import describe, examine
 from evomerge.engine._fused_kernels import make_kernel
 from evomerge.engine._merge_plan import Input, TensorOp
 from evomerge.engine._parallel import Memory, ParallelMerger
-from evomerge.engine._tensor_stats import TensorStats
 from evomerge.errors import CandidateError, MergeError
 from evomerge.merge import CATALOGUE, method
+from evomerge.merge.kernels import TensorStats
 from evomerge.merge.kernels import _dispatch as native
 
 MODELS = ("base", "one", "two", "three")

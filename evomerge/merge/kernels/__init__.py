@@ -1,6 +1,6 @@
 """Merge methods over cache-sized blocks of memory, by numba where it is installed and by torch elsewhere.
 
-`_dispatch` chooses; rankings and thresholds that do not depend on the candidate are computed once.
+`_dispatch` chooses; rankings and thresholds that do not depend on the candidate are computed once, in `TensorStats`.
 """
 
 from __future__ import annotations
@@ -17,46 +17,32 @@ if TYPE_CHECKING:
         dropper,
         finish_hash,
         hash_rows,
-        ranked,
-        select,
         taken,
         trimmer,
     )
-    from evomerge.merge.kernels._row_ranks import RowRanks, chances, rank_rows
-    from evomerge.merge.kernels._thresholds import KEEP_ALL, KEEP_NONE, Cut, Ranking, cut_at, cut_once, rank
-    from evomerge.merge.kernels._torch_loops import Thin, dare_block, dare_factor, delta_norm, sum_block, ties_block
-    from evomerge.merge.kernels._variances import Variances, energies, variances
+    from evomerge.merge.kernels._row_ranks import chances
+    from evomerge.merge.kernels._tensor_stats import Read, TensorStats
+    from evomerge.merge.kernels._torch_loops import Thin, dare_block, dare_factor, sum_block, ties_block
+    from evomerge.merge.kernels._variances import energies
 
 __all__ = [
-    "KEEP_ALL",
-    "KEEP_NONE",
-    "Cut",
     "Kernel",
-    "Ranking",
-    "RowRanks",
+    "Read",
+    "TensorStats",
     "Thin",
-    "Variances",
     "adder",
     "available",
     "chances",
-    "cut_at",
-    "cut_once",
     "dare_block",
     "dare_factor",
-    "delta_norm",
     "dropper",
     "energies",
     "finish_hash",
     "hash_rows",
-    "rank",
-    "rank_rows",
-    "ranked",
-    "select",
     "sum_block",
     "taken",
     "ties_block",
     "trimmer",
-    "variances",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)

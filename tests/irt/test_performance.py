@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from irt_worlds import simulate
 
 from evomerge.errors import InputError
 from evomerge.irt._ability import estimate_ability
@@ -11,6 +10,7 @@ from evomerge.irt._covariance import ItemCovariance, greedy_items, linear_readou
 from evomerge.irt._curves import probabilities
 from evomerge.irt._model_selection import NEAR_RASCH_SPEC
 from evomerge.irt._performance import anchor_mean, best_fraction, difference, normalised, p_irt
+from tests.irt.worlds import simulate
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ def test_p_irt_properties(pool, seed, n):
     estimate = p_irt(y[:, chosen], predict(items, y, chosen), w, chosen)
     assert (estimate >= 0.0).all()
     assert (estimate <= 1.0).all()
-    # A readable twin.
+    # brute force
     p = predict(items, y, chosen)
     seen = set(chosen.tolist())
-    twin = [sum(w[j] * (y[0, j] if j in seen else p[0, j]) for j in range(40))]
-    np.testing.assert_allclose(estimate[0], twin[0])
+    expected = [sum(w[j] * (y[0, j] if j in seen else p[0, j]) for j in range(40))]
+    np.testing.assert_allclose(estimate[0], expected[0])
     # The order of the items does not matter.
     order = rng.permutation(40)
     place = np.argsort(order)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from irt_worlds import data_folder, simulate
 
 from evomerge.irt._ability import estimate_ability
 from evomerge.irt._curves import log_likelihood, logits
+from tests.irt.worlds import data_folder, simulate
 
 
 def log_posterior(theta, y, a, b, precision=1.0):

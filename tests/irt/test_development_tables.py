@@ -4,11 +4,11 @@ import hashlib
 
 import numpy as np
 import pytest
-from irt_worlds import data_folder
 
 from evomerge.irt import ResponseTable, estimate, read_table
 from evomerge.irt._backtest import calibrate
 from evomerge.irt._table_files import read_parents
+from tests.irt.worlds import data_folder
 
 # Mean absolute error in points: best static and best adaptive row of the baseline, at 20 items.
 BARS = {"metabench_arc": (3.77, 2.19), "metabench_truthfulqa": (3.20, 1.96)}

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from evomerge.checkpoints import ranking_stride
 from evomerge.engine._merge_plan import Input
-from evomerge.engine._tensor_stats import TensorStats
 from evomerge.merge._masks import bernoulli
+from evomerge.merge.kernels import TensorStats
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _thresholds as thresholds
 from evomerge.merge.kernels._torch_loops import dare_factor

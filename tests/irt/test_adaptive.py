@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from irt_worlds import simulate
 
 from evomerge.irt._adaptive import (
     adaptive_test,
@@ -11,6 +10,7 @@ from evomerge.irt._adaptive import (
     score_posterior,
 )
 from evomerge.irt._calibrate import fit_items
+from tests.irt.worlds import simulate
 
 
 @pytest.fixture(scope="module")

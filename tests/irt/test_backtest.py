@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from irt_worlds import simulate
 
 from evomerge.errors import InputError
 from evomerge.irt import (
@@ -17,6 +16,7 @@ from evomerge.irt import (
 from evomerge.irt._backtest import METHODS, calibrate
 from evomerge.irt._cross_validation import ADAPTIVE_MODELS
 from evomerge.irt._table_files import read_parents, write_table
+from tests.irt.worlds import simulate
 
 ITEMS = 40
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from irt_worlds import simulate
 
 from evomerge.irt._calibrate import HALF_RASCH, NEAR_RASCH, WIDE, fit_items
 from evomerge.irt._curves import probabilities
 from evomerge.irt._model_selection import NEAR_RASCH_SPEC, WIDE_SPEC, IRTModelSpec, candidate_specs, select_irt_model
+from tests.irt.worlds import simulate
 
 
 def test_parameters_are_recovered_in_one_dimension():

@@ -1,5 +1,4 @@
 import numpy as np
-from irt_worlds import simulate
 
 from evomerge.irt._cross_validation import (
     ADAPTIVE,
@@ -14,6 +13,7 @@ from evomerge.irt._cross_validation import (
 )
 from evomerge.irt._estimators import GP_GREEDY, LINEAR, P_GREEDY, RAW, fit_calibration, mix
 from evomerge.irt._model_selection import HALF_RASCH_SPEC, WIDE_SPEC
+from tests.irt.worlds import simulate
 
 
 def verdict(spec, errors):

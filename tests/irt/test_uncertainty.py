@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from irt_worlds import simulate
 from scipy.stats import norm
 
 from evomerge.irt import interval
@@ -9,6 +8,7 @@ from evomerge.irt._calibrate import ItemParameters, fit_items
 from evomerge.irt._curves import probabilities
 from evomerge.irt._performance import p_irt
 from evomerge.irt._uncertainty import conformal_factor, raw_variance, score_variance
+from tests.irt.worlds import simulate
 
 
 def reading(items, y, chosen, w):
@@ -37,7 +37,7 @@ def test_item_error_widens_as_the_delta_method_says():
     _, variance = reading(items, y[:1], chosen, w)
     bare = ItemParameters(items.a, items.b, 0 * items.covariance, *[None] * 4)  # type: ignore[arg-type]
     _, without = reading(bare, y[:1], chosen, w)
-    twin = 0.0
+    expected = 0.0
     for j in range(8):
         slope = np.zeros(2)
         for k in range(2):
@@ -51,8 +51,8 @@ def test_item_error_widens_as_the_delta_method_says():
                 moved = ItemParameters(a, b, items.covariance, *[None] * 4)  # type: ignore[arg-type]
                 ends.append(reading(moved, y[:1], chosen, w)[0][0])
             slope[k] = (ends[1] - ends[0]) / (2 * h)
-        twin += slope @ items.covariance[j] @ slope
-    assert variance[0] - without[0] == pytest.approx(twin, rel=1e-3)
+        expected += slope @ items.covariance[j] @ slope
+    assert variance[0] - without[0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_everything_seen_leaves_no_error():

@@ -1,11 +1,11 @@
 import numpy as np
-from irt_worlds import simulate
 
 from evomerge.irt._ability import estimate_ability
 from evomerge.irt._calibrate import fit_items
 from evomerge.irt._curves import probabilities
 from evomerge.irt._parent_predictor import estimate_merges
 from evomerge.irt._performance import p_irt
+from tests.irt.worlds import simulate
 
 
 def merge_world(seed, fraction):
