@@ -170,7 +170,7 @@ def from_config(config: RunConfig, space: SearchSpace | None = None) -> Preparat
         tokenizer=tokenizer_of(config.merge),
         measures=config.measures,
         cache=config.cache,
-        rungs=config.sanity_checks,
+        sanity_checks=config.sanity_checks,
     )
     parents = tuple(
         Candidate(-1 - place, _parent(name, config), (), "parent", short_name(name))
