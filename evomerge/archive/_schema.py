@@ -109,7 +109,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         if path.with_name(path.name + "-wal").exists():
             raise
-        # A closed archive in a folder where SQLite cannot put its shared memory: nobody writes, so none is needed.
+        # A closed archive in a folder where SQLite cannot put its shared memory: no process writes, so none is needed.
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
     return connection
 

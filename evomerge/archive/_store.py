@@ -350,5 +350,5 @@ def _remove_made(folder: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         (folder / (FILE_NAME + suffix)).unlink(missing_ok=True)
     (folder / LOCK_NAME).unlink(missing_ok=True)
-    with suppress(OSError):  # somebody else put a file there meanwhile
+    with suppress(OSError):  # another process may have put a file there meanwhile
         folder.rmdir()

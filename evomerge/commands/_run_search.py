@@ -179,7 +179,7 @@ def _drive(
     handler = signal.getsignal(signal.SIGTERM)
     pool = execution.pool(preparation.spec, archive.path.parent)
     if handler is not None:
-        with suppress(ValueError):  # not the main thread: signals are somebody else's
+        with suppress(ValueError):  # not the main thread: only the main thread may set handlers
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
     budget = budget_of(preparation, _current(archive, preparation))
     estimation = Estimation(archive, preparation) if preparation.config.estimation else None
@@ -213,7 +213,7 @@ def _drive(
         if reason.finished and estimation is not None:
             most = BEST_FINALISTS if not recommended else BEST_ESTIMATED
             unasked = [one for one in _finalists(archive, preparation, most) if estimation.rest(one)]
-            if not estimation.asks_parents:  # nobody is compared with them on search items
+            if not estimation.asks_parents:  # no candidate is compared with them on search items
                 unasked = [one for one in unasked if one.kind != "parent"]
             reason = evaluate(archive, pool, unasked, "search_rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
@@ -278,7 +278,7 @@ def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = 
 
 
 def _rules(preparation: Preparation) -> Rules:
-    """Return in which order candidates are told, and whether they race."""
+    """Return in which order candidates are observed, and whether they race."""
     controller, racing = preparation.config.controller, preparation.config.racing
     race = None
     if racing is not None:
