@@ -198,7 +198,7 @@ def freeze_parameters(parameters: Mapping[str, Any] | None) -> Parameters:
 
 
 def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that `to_mapping` gave as `document`; the form has been checked (see `searchfile`).
+    """Return the recipe that `to_mapping` gave as `document`; the form has been checked (see `config`).
 
     >>> recipe = recipe_from_mapping({
     ...     "merge_method": "linear",

@@ -129,8 +129,8 @@ def _parameters(folder: Path) -> dict[str, torch.Tensor]:
 
 def fingerprint_of(model: str) -> str:
     """Return the fingerprint of a model's weights as its files hold them; `model` is a folder or any reference."""
-    from evomerge.checkpoints import Reader
+    from evomerge.checkpoints import CheckpointReader
     from evomerge.engine._fingerprint import fingerprint
 
-    with Reader(model) as reader:
+    with CheckpointReader(model) as reader:
         return fingerprint(reader.tensors())

@@ -1,4 +1,4 @@
-"""Every example in a docstring gives what it says. Those about a run find a small one in runs/quickstart."""
+"""Every example in a docstring gives what it says. Examples find a run in runs/quickstart, and small.yaml to search."""
 
 from __future__ import annotations
 
@@ -19,11 +19,27 @@ MODULES = [
 ]
 
 
+SMALL = """
+merge:
+  merge_method: task_arithmetic
+  base_model: examples/experts/base
+  models: [{model: examples/experts/add}, {model: examples/experts/sort}]
+  parameters: {weight: {search: [0.0, 1.2], per: [model]}}
+objectives: [{task: add}, {task: sort}]
+tasks: {include: [examples/tasks]}
+scoring: {items: 4, holdout: 0.01}
+controller: {name: sobol}
+budget: {candidates: 2}
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run in runs/quickstart: 16 candidates, objectives left and right, one candidate failed."""
     place = tmp_path_factory.mktemp("examples")
     (place / "runs").mkdir()
+    (place / "examples").symlink_to(PACKAGE.parent / "examples")
+    (place / "small.yaml").write_text(SMALL)
     make_run(place / "runs" / "quickstart", candidates=16, troubles={5: "candidate"})
     return place
 

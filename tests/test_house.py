@@ -22,7 +22,17 @@ FOUND = measure.modules(ROOT)
 
 # Lowest first. A name is a module or a package directly below evomerge/.
 FLOORS = [
-    ["errors", "_facade", "option_fields", "version", "yaml_text", "model_reference", "tokenizer", "markup"],
+    [
+        "errors",
+        "_facade",
+        "_arguments",
+        "option_fields",
+        "version",
+        "yaml_text",
+        "model_reference",
+        "tokenizer",
+        "markup",
+    ],
     ["merge", "irt", "pareto", "surrogates", "stats"],
     ["metric_kinds"],
     ["recipe", "candidate", "objectives", "space"],
@@ -45,6 +55,7 @@ NEIGHBOURS = {
     ("candidate", "recipe"),
     ("objectives", "candidate"),
     ("option_fields", "errors"),
+    ("_arguments", "errors"),
 }
 
 # outside package -> the only places that import it, relative to evomerge/

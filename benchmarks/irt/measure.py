@@ -1,4 +1,4 @@
-"""Errors and coverage of every method from one round of judging, as `estimate` would give them."""
+"""Errors and coverage of every method from one cross-validation, as `estimate` would give them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evomerge.irt._uncertainty import conformal_factor
 
 
 def measure(bank: Bank, answers: ResponseTable, n: int, methods: Sequence[str], seed: int) -> dict[str, dict]:
-    """Return per method: absolute errors in points, hits of the nominal 90% interval, and the recipe that was used."""
+    """Return per method: absolute errors in points, hits of the nominal 90% interval, and the estimator used."""
     models = len(bank.table.models)
     calibration = bank.calibration()
     specs = list(dict.fromkeys(r for m in methods for r in variants(m, models)))

@@ -38,8 +38,10 @@ def one(tool: str, document: dict[str, object], out: Path, threads: int) -> None
         import safetensors  # noqa: F401
         import transformers  # noqa: F401
 
-        from evomerge.engine import _parallel as crew  # noqa: F401
-        from evomerge.engine import export
+        from evomerge.engine import (
+            _parallel,  # noqa: F401
+            export,
+        )
         from evomerge.merge.kernels import _dispatch as native
         from evomerge.recipe import recipe_from_mapping
 

@@ -16,7 +16,7 @@ import made
 import torch
 from exports import memory
 
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.recipe import recipe_from_mapping
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
@@ -33,7 +33,7 @@ def main() -> None:
     print("|---|---|---|")
     for size in options.sizes:
         models = made.make(options.folder / size, size)
-        resident = Resident(models, device="cpu")
+        resident = ResidentModel(models, device="cpu")
         loaded = memory("VmRSS")
         for method in METHODS:
             resident.write(recipe_from_mapping(made.recipe(models, method, 0)))

@@ -21,8 +21,7 @@ from pathlib import Path
 import made
 import torch
 
-from evomerge.engine import Resident
-from evomerge.engine import _parallel as crew
+from evomerge.engine import ResidentModel, _parallel
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.recipe import recipe_from_mapping
 
@@ -63,10 +62,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     models = made.make(options.folder / options.size, options.size)
-    resident = Resident(models, device="cpu")
+    resident = ResidentModel(models, device="cpu")
     count = sum(parameter.numel() for parameter in resident.model.parameters())
     rows, linear = [], 0.0
-    examine = crew.examine
+    examine = _parallel.examine
     for method in options.methods.split(","):
         copy = Copy((READ.get(method, 4) + 1) * count // 2, options.threads)
         copy()  # the first touch of memory costs more
@@ -77,9 +76,9 @@ def main() -> None:
             copies.append(seconds(copy))
             writes.append(seconds(lambda c=candidate: resident.write(c)))
             other = recipe_from_mapping(made.recipe(models, method, round_ + options.rounds))
-            crew.examine = lambda block: (torch.zeros(1, dtype=torch.int64), 0)
+            _parallel.examine = lambda block: (torch.zeros(1, dtype=torch.int64), 0)
             bare.append(seconds(lambda c=other: resident.write(c)))
-            crew.examine = examine
+            _parallel.examine = examine
         median = statistics.median(writes)
         linear = linear or median
         mergekit = ""

@@ -3,7 +3,7 @@
     python benchmarks/merge/turnaround.py --size 1m --folder scratch/models --tasks 4 --items 100 --method linear
     python benchmarks/merge/turnaround.py --size 113m --folder scratch/models --tasks 1 --items 20 --method ties
 
-Ours: `Resident.write` and `ModelScorer.answers`, as a worker does it. Theirs: mergekit to a folder, from_pretrained,
+Ours: `ResidentModel.write` and `ModelScorer.answers`, as in a worker. Theirs: mergekit to a folder, from_pretrained,
 `lm_eval.simple_evaluate` (log likelihoods of four-choice items, HF backend, batch size 16). Every round is another
 candidate; both give the same per-item accuracies, which is asserted. Imports and what is done once per worker (loading
 parents, tasks) are not timed for ours; nothing of simple_evaluate is left out for theirs. Prints a Markdown table row.
@@ -28,7 +28,7 @@ from typing import Any
 import made
 import torch
 
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.recipe import recipe_from_mapping
 from evomerge.scoring import ModelScorer, TaskSet, TaskSettings
 
@@ -107,7 +107,7 @@ def main() -> None:
         names = write_tasks(Path(scratch), options.tasks, options.items)
         task_set = TaskSet.load(names, TaskSettings((scratch,)))
         items = {name: [document.id for document in task_set.documents(name)] for name in names}
-        resident = Resident(models, device="cpu")
+        resident = ResidentModel(models, device="cpu")
         scorer = ModelScorer(resident.model, resident.tokenizer, task_set)
         for round_ in range(options.rounds + 1):  # the first is not counted: measures, prompts and caches are made
             document = made.recipe(models, options.method, round_)

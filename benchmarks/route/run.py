@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "merge"))
 import made
 
 from evomerge.candidate import Answers, Candidate, Job, Outcome
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.recipe import Recipe, Source
 from evomerge.scoring import TaskSet, TaskSettings
 from evomerge.workers import WorkerSpec
@@ -65,14 +65,14 @@ def seconds(action: Callable[[], object]) -> float:
 def switch(options: argparse.Namespace) -> None:
     models = made.make(options.folder, options.size)[:3]
     depth = made.SIZES[options.size]["num_hidden_layers"]
-    resident = Resident(models)
+    resident = ResidentModel(models)
     even = tuple((models[layer % 3], layer, 1.0) for layer in range(depth))
     odd = tuple((models[(place + 1) % 3], place * 3 % depth, 1.1) for place in range(depth + depth // 2))
     for route in (even, odd):
         resident.write(lend(models, route))
     routes = resident._routes
     owned = {tensor.data_ptr() for tensors in resident._tensors.values() for tensor in tensors.values()}
-    owned |= {place.data_ptr() for place in resident._places.values()}
+    owned |= {place.data_ptr() for place in resident._parameters.values()}
     stops = []
     for route in (even, odd):
         resident.write(lend(models, route))

@@ -19,7 +19,7 @@ from evomerge.errors import ExtraMissing, InputError, RunError
 BACKUP_NAMES = ("archive.backup.sqlite", "archive.backup-before.sqlite")  # the newest first
 BACKUP_SECONDS = 300.0
 MIRROR_SECONDS = 30.0
-URI_FILE = "archive.mirror"  # in the run folder: where it is mirrored to, for when the archive cannot be read
+URI_FILE = "archive.mirror"  # a file in the run folder names the mirror, for when the archive cannot be read
 
 
 class Keep(Protocol):

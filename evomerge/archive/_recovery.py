@@ -27,9 +27,9 @@ _SHOWN = 12  # candidates named in the report
 class Restored:
     """Which copy took the place of a damaged archive, and what had been recorded after it."""
 
-    source: str  # in words
+    source: str  # the copy's place, as text for a message
     events: int  # number of the copy's last event
-    time: float  # of that event, in seconds since 1970
+    time: float  # time of the copy's last event, in seconds since 1970
     candidates: int
     lost: int | None  # events after those that the damaged file still shows; None: it shows none, nor its own end
     lost_candidates: tuple[int, ...]  # finished in those events; they are evaluated again

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
-    from evomerge.checkpoints._atomic_directory import appearing, check_free
+    from evomerge.checkpoints._atomic_directory import atomic_directory, check_free
     from evomerge.checkpoints._headers import WIDTHS, TensorInfo
     from evomerge.checkpoints._inspection import ModelFacts, facts_of, problems_between, warnings_between
     from evomerge.checkpoints._layout import (
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
         revision_of,
         short_name,
     )
-    from evomerge.checkpoints._shards import SHARD_BYTES, Slot, plan_shards, write_shards, write_text
-    from evomerge.checkpoints._tensor_reader import Reader, count_nonfinite
+    from evomerge.checkpoints._shards import SHARD_BYTES, ShardSlot, plan_shards, write_shards, write_text
+    from evomerge.checkpoints._tensor_reader import CheckpointReader, count_nonfinite
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -54,13 +54,13 @@ __all__ = [
     "LAYER_COUNT_KEYS",
     "SHARD_BYTES",
     "WIDTHS",
+    "CheckpointReader",
     "Layout",
     "ModelFacts",
-    "Reader",
     "Role",
-    "Slot",
+    "ShardSlot",
     "TensorInfo",
-    "appearing",
+    "atomic_directory",
     "available_bytes",
     "check_disk",
     "check_free",

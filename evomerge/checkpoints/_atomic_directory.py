@@ -1,4 +1,4 @@
-"""Folders that appear under their name when they are complete, and not before."""
+"""Folders that get their final name only when they are complete, by an atomic rename."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evomerge.errors import WeightsError
 
 
 def check_free(target: Path) -> None:
-    """Refuse a folder to be made where something stands already."""
+    """Refuse a target that is a link, a file, or a folder with content."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise WeightsError(f"'{target}': expected a new folder, found a {'link' if target.is_symlink() else 'file'}")
     if target.is_dir() and any(target.iterdir()):
@@ -21,8 +21,8 @@ def check_free(target: Path) -> None:
 
 
 @contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` to fill; rename it to `target` at the end, or remove it.
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; rename it to `target` at the end, or remove it on any error.
 
     Raises:
         WeightsError: the folder is taken, or cannot be written; nothing is left behind.
@@ -33,9 +33,9 @@ def appearing(target: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         _sync_folder(partial)
-        check_free(target)  # again: somebody else may have made it meanwhile
+        check_free(target)  # checked again, because another process may have created it meanwhile
         os.rename(partial, target)
-        _sync_folder(target.parent)
+        _sync_folder(target.parent)  # a rename is durable only when its parent folder is on the disk
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in made:  # innermost first; only folders made here, and only while they are empty
@@ -43,14 +43,14 @@ def appearing(target: Path) -> Iterator[Path]:
                 parent.rmdir()
         if isinstance(error, OSError):
             raise WeightsError(
-                f"cannot write '{target}': {error.strerror or error}; nothing was left behind. "
-                "Free space or choose a folder that can be written"
+                f"cannot write '{target}': {error.strerror or error}; no partial output remains. Free "
+                "space or choose a writable folder"
             ) from error
         raise
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)  # a folder has no file object, and fsync needs a descriptor
     try:
         os.fsync(handle)
     finally:

@@ -37,7 +37,7 @@ def file_hash(path: Path) -> str:
 def _hash_in_state(path: str, state: tuple[int, ...]) -> str:
     """Return a file's hash; its state is in the signature so that a changed file is read again."""
     size = state[2]
-    if size < WORTH_BYTES:
+    if size < WORTH_BYTES:  # no note on disk
         return _read(path)
     note = _folder() / f"{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()}.json"
     known = _recall(note, state)
@@ -45,7 +45,7 @@ def _hash_in_state(path: str, state: tuple[int, ...]) -> str:
         return known
     settled = time.time() - max(state[3], state[4]) / 1e9 > SETTLED_SECONDS
     digest = _read(path)
-    if settled and _state(Path(path)) == state:
+    if settled and _state(Path(path)) == state:  # a file that changed while it was read has no one hash
         _remember(note, path, state, digest)
     return digest
 
@@ -58,7 +58,7 @@ def _state(path: Path) -> tuple[int, ...]:
 def _read(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
+        while block := file.read(1 << 22):  # 4 MiB at a time: hashing needs no mapping of the file
             digest.update(block)
     return digest.hexdigest()
 
@@ -89,6 +89,6 @@ def _remember(note: Path, path: str, state: tuple[int, ...], digest: str) -> Non
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(entry), encoding="utf-8")
-        os.replace(draft, note)
+        os.replace(draft, note)  # atomic, so that another process never reads half a note
     with contextlib.suppress(OSError):
         draft.unlink(missing_ok=True)

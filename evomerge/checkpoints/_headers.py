@@ -68,15 +68,16 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0  # unsigned, little-endian
         if not 2 <= length <= _LONGEST_HEADER:
             raise WeightsError(f"'{path}' is not a safetensors file, or is damaged: {size} bytes, no readable header")
         text = file.read(length)
-    if len(text) < length:
+    if len(text) < length:  # an interrupted download
         raise _cut_short(path, 8 + length, size)
     try:
         header = json.loads(text)
-        header.pop("__metadata__", None)
+        header.pop("__metadata__", None)  # free text of the writer, no tensor
+        # shapes and dtypes only; bytes stay on the disk
         infos = {name: _info(entry, path) for name, entry in header.items()}
         spans = sorted(tuple(entry["data_offsets"]) for entry in header.values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -109,7 +110,7 @@ def _check_spans(
                 f"'{path}': tensor {name!r} of shape {info.shape} and dtype {info.dtype} needs {info.bytes} bytes, "
                 f"its header gives it {end - first}; the file is damaged, fetch or convert it again"
             )
-    ends = [0, *(end for _, end in spans)]
+    ends = [0, *(end for _, end in spans)]  # each tensor must begin where the one before it ends
     if any(first != end for (first, _), end in zip(spans, ends, strict=False)):
         raise WeightsError(f"'{path}': tensors overlap or leave gaps; the file is damaged, fetch or convert it again")
 

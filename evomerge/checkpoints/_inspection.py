@@ -1,4 +1,4 @@
-"""What a model is, read from its small files and its headers: shown by `check` before anything is loaded."""
+"""Facts about a model, read from its small files and its headers: shown by `check` before anything is loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelFacts:
 
     parameters: int
     layers: int
-    dtype: str  # of most bytes
+    dtype: str  # the one that most bytes have
     dtypes: tuple[str, ...]  # all that occur
     bytes: int  # on disk
     architecture: str | None
@@ -33,11 +33,11 @@ class ModelFacts:
     head_dim: int | None
     context: int | None  # tokens
     rope: str | None  # base frequency and scaling, as text to be compared
-    window: int | None  # of sliding attention, tokens
-    rows: int | None  # of the embedding
-    tokens: int | None  # that the tokenizer names
+    window: int | None  # sliding attention, in tokens
+    rows: int | None  # rows of the embedding
+    tokens: int | None  # size of the tokenizer's vocabulary
     tied: bool
-    adapter_ranks: tuple[int, ...]  # that occur in its LoRA adapter; empty without one
+    adapter_ranks: tuple[int, ...]  # all ranks in its LoRA adapter; empty without one
     licence: str | None
 
     def to_mapping(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a checkpoint is made of: tensors, layers, modules and roles, read from its configuration and file headers.
+"""Layout of a checkpoint: tensors, layers, modules and roles, read from its configuration and file headers.
 
 Nothing here reads weights, so a 70B model's layout takes milliseconds.
 """
@@ -79,20 +79,28 @@ class Layout:
     @cached_property
     def parameters(self) -> int:
         """Number of trained parameters; a tied head counts once."""
-        return sum(info.elements for info in self.tensors.values())
+        return sum(info.elements for info in self.tensors.values())  # `tensors` holds no tied head
 
     @cached_property
     def dtype(self) -> str:
         """The model's dtype: the one that most of its bytes have."""
         sizes: Counter[str] = Counter()
         for info in self.tensors.values():
-            sizes[info.dtype] += info.bytes
+            sizes[info.dtype] += info.bytes  # bytes, not counts: norms are often kept in float32
         return sizes.most_common(1)[0][0]
 
     @cached_property
     def embedding(self) -> str | None:
         """Name of the input embedding, None where it is not recognised."""
         return next((name for name in self.tensors if name.endswith(_INPUT_EMBEDDINGS)), None)
+
+    def embedding_rows(self) -> int:
+        """Return the number of rows of the input embedding, (rows, width); a WeightsError where there is none."""
+        if self.embedding is None:
+            raise WeightsError(
+                f"model '{self.reference}': no embedding found among its tensors, so no vocabulary either"
+            )
+        return self.tensors[self.embedding].shape[0]
 
     @cached_property
     def modules(self) -> dict[str, tuple[str, ...]]:
@@ -102,7 +110,7 @@ class Layout:
         embeddings, head) is 'other'. The dots keep '.attention.' from matching 'post_attention_layernorm'.
         """
         parts = {
-            name[match.end() :].split(".")[0]
+            name[match.end() :].split(".")[0]  # the module right below a layer: self_attn, mlp, ...
             for name in self.tensors
             if (match := _LAYER.search(name)) and self.layer_of(name) is not None
         }
@@ -120,6 +128,7 @@ class Layout:
     def layer_of(self, name: str) -> int | None:
         """Return the layer (0, 1, ...) that a tensor belongs to, or None outside the layers."""
         match = _LAYER.search(name)
+        # a vision tower has layers too
         return int(match.group(1)) if match and name[: match.start()] == self.stack else None
 
     def in_layer(self, name: str, layer: int) -> str:
@@ -130,9 +139,9 @@ class Layout:
         return f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}"
 
     def role_of(self, name: str, shape: Sequence[int] | None = None) -> Role:
-        """Return what a tensor is: matrix, vocab, vector, router or experts (stacked, three axes or more)."""
+        """Return a tensor's role: matrix (out, in), vocab (rows, width), vector (n,), router, experts (n, out, in)."""
         shape = self.tensors[name].shape if shape is None else shape
-        if len(shape) < 2:
+        if len(shape) < 2:  # norms and biases, whatever their names
             return "vector"
         if name.endswith(_HEADS) or (_EMBEDDING.search(name) and not _POSITIONS.search(name)):
             return "vocab"
@@ -146,7 +155,7 @@ class Layout:
 
     def vocabulary(self) -> dict[str, int] | None:
         """Return the tokenizer's tokens and their ids, or None where they are not in a readable JSON file."""
-        return self._vocabulary
+        return self._vocabulary  # a method over a cached property: the public name stays a verb
 
     @cached_property
     def _vocabulary(self) -> dict[str, int] | None:
@@ -166,14 +175,16 @@ def read_layout(reference: str, local: LocalModel | None = None) -> Layout:
     local = local or locate(reference)
     config = read_json(local.folder / CONFIG)
     infos = _tensor_infos(local.folder)
+    # float8 weights need their scales to mean anything
     unusual = next((n for n, i in infos.items() if not i.floating and i.dtype.startswith("float")), None)
     if unusual is not None or "quantization_config" in config:
         found = f"tensor {unusual!r} of dtype {infos[unusual].dtype}" if unusual else "a quantization_config"
         raise WeightsError(f"model {reference!r}: expected 16, 32 or 64-bit floating-point weights, found {found}")
     buffers = {name: info for name, info in infos.items() if not info.floating or _TABLE.search(name)}
     tensors = {name: info for name, info in infos.items() if name not in buffers}
-    head = next((name for name in tensors if name.endswith(_HEADS)), None)
+    head = next((name for name in tensors if name.endswith(_HEADS)), None)  # None where the embedding serves as head
     tied = bool(text_config(config).get("tie_word_embeddings", config.get("tie_word_embeddings", head is None)))
+    # merged as the embedding, checked by the reader
     stored_head = (head, tensors.pop(head)) if tied and head is not None else None
     stack, layers = _layers(tensors, config, reference)
     return Layout(reference, local, config, tensors, buffers, layers, stack, tied, stored_head)
@@ -182,7 +193,7 @@ def read_layout(reference: str, local: LocalModel | None = None) -> Layout:
 def compare_layouts(
     base: Layout, others: Sequence[Layout], *, depth: bool = True, vocabulary: bool = True
 ) -> list[str]:
-    """Return what keeps models from being merged tensor by tensor, one sentence per problem; [] when all is well.
+    """Return why models cannot be merged tensor by tensor, one sentence per problem; [] when they can.
 
     Args:
         base: what the others are compared with.
@@ -197,7 +208,7 @@ def compare_layouts(
             problems.append(
                 f"layers: base '{base.reference}' has {base.layers}, '{other.reference}' has {other.layers}"
             )
-            continue
+            continue  # one problem instead of one per missing tensor
         ours, theirs = (base, other) if depth or base.layers == other.layers else (_one_layer(base), _one_layer(other))
         problems += _name_problems(ours, theirs)
         for name, info in ours.tensors.items():
@@ -223,6 +234,7 @@ def vocabulary_difference(base: Layout, other: Layout) -> str | None:
     ours, theirs = base.vocabulary(), other.vocabulary()
     if ours is None or theirs is None or ours == theirs:
         return None
+    # only tokens that both know can contradict each other
     moved = [token for token, index in ours.items() if theirs.get(token, index) != index]
     if not moved:
         return None
@@ -236,7 +248,7 @@ def config_difference(base: Layout, other: Layout) -> str | None:
     """Return the first configuration entry in which two models would compute different things, else None."""
     ours, theirs = text_config(base.config), text_config(other.config)
     for key in sorted({*ours, *theirs} - _CONFIG_NOISE - set(LAYER_COUNT_KEYS)):
-        # an absent key is the architecture's default, which cannot be told from here
+        # an absent key is the architecture's default, which is not known here
         if key in ours and key in theirs and ours[key] != theirs[key]:
             return f"{key}: '{base.reference}' has {ours[key]!r}, '{other.reference}' has {theirs[key]!r}"
     return None
@@ -244,7 +256,7 @@ def config_difference(base: Layout, other: Layout) -> str | None:
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the language model's part of a configuration; all of it where there is no other."""
-    part = config.get("text_config")
+    part = config.get("text_config")  # multimodal models nest the language model's configuration
     return part if isinstance(part, Mapping) else config
 
 
@@ -270,7 +282,8 @@ def _sharded_infos(folder: Path, index: Path) -> dict[str, TensorInfo]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"'{index}': expected a weight_map from tensor names to files, found none")
     headers: dict[str, dict[str, TensorInfo]] = {}
-    for shard in sorted(set(weight_map.values())):
+    for shard in sorted(set(weight_map.values())):  # each header is read once
+        # the index is untrusted: no path may leave the folder
         if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".", ".."):
             raise WeightsError(f"'{index}': expected file names inside the model's folder, found {shard!r}")
         if not (folder / shard).is_file():
@@ -284,7 +297,7 @@ def _sharded_infos(folder: Path, index: Path) -> dict[str, TensorInfo]:
 
 def _inside(path: Path, folder: Path) -> Path:
     """Return `path`, refusing links that lead out of the model's folder (the hub cache's own blobs excepted)."""
-    target = path.resolve()
+    target = path.resolve()  # the hub's cache holds links from snapshots to blobs
     home = folder.resolve()
     if target.is_relative_to(home) or target.parent == home.parent.parent / "blobs":
         return path
@@ -302,7 +315,7 @@ def _layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], refere
     count = text_config(config)[key] if key else None
     # a vision tower also has numbered layers; the configuration says how many the language model has
     stack = max(stacks, key=lambda prefix: (len(stacks[prefix]) == count, len(stacks[prefix])))
-    numbers = stacks[stack]
+    numbers = stacks[stack]  # a gap means that a file is missing
     if numbers != set(range(len(numbers))) or (count is not None and count != len(numbers)):
         expected = f"layers 0 to {(count or max(numbers) + 1) - 1} under '{stack}'"
         raise WeightsError(f"model {reference!r}: expected {expected}, found {len(numbers)}: {sorted(numbers)}")
@@ -344,9 +357,10 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
         document = read_json(folder / "tokenizer.json")
         vocabulary = document.get("model", {}).get("vocab")
         if isinstance(vocabulary, list):  # unigram tokenizers list [token, score]
+            # the id is the position in the list
             vocabulary = {entry[0]: index for index, entry in enumerate(vocabulary)}
         if isinstance(vocabulary, dict):
             return {**vocabulary, **{token["content"]: token["id"] for token in document.get("added_tokens") or []}}
     if (folder / "vocab.json").is_file():
-        return dict(read_json(folder / "vocab.json"))
+        return dict(read_json(folder / "vocab.json"))  # byte-level BPE tokenizers before tokenizer.json
     return None

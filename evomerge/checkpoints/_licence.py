@@ -46,7 +46,7 @@ def licence_of(folder: Path) -> str | None:
 
     Its README's front matter comes first, then config.json, then the text of its licence file.
     """
-    return _of_readme(folder) or _of_config(folder) or _of_text(folder)
+    return _of_readme(folder) or _of_config(folder) or _of_text(folder)  # the most explicit statement first
 
 
 def licence_warnings(licences: Mapping[str, str | None]) -> list[str]:
@@ -61,18 +61,20 @@ def licence_warnings(licences: Mapping[str, str | None]) -> list[str]:
         unknown = ", ".join(model for model in licences if model not in known)
         warnings.append(f"no licence found for {unknown}; look it up before passing the result on")
     for pattern, meaning in (
-        (_NO_DERIVATIVES, "does not allow changed versions to be passed on, and a merge is one"),
-        (_NOT_COMMERCIAL, "does not allow commercial use, so neither does the merge"),
+        (_NO_DERIVATIVES, "forbids distribution of modified versions, and a merge is one"),
+        (_NOT_COMMERCIAL, "forbids commercial use, also of the merge"),
     ):
         warnings += [f"licence {text} of {model} {meaning}" for model, text in known.items() if pattern.search(text)]
+    # copyleft: the result keeps the licence
     bound = {text: model for model, text in known.items() if _SHARE_ALIKE.search(text)}
+    # use restrictions of vendors: neither free nor copyleft
     special = {text: model for model, text in known.items() if not _FREE.search(text) and not _SHARE_ALIKE.search(text)}
     if len(bound) > 1 or (bound and special):
         pairs = ", ".join(f"{text} ({model})" for text, model in {**bound, **special}.items())
-        warnings.append(f"incompatible licences: each of {pairs} asks that the result be under itself")
+        warnings.append(f"incompatible licences: each of {pairs} requires the result to be under the same licence")
     elif len(special) > 1:
         pairs = ", ".join(f"{text} ({model})" for text, model in special.items())
-        warnings.append(f"the terms of {pairs} apply together; check that they can be met at once")
+        warnings.append(f"the terms of {pairs} all apply; check their compatibility")
     return warnings
 
 
@@ -102,7 +104,7 @@ def _of_text(folder: Path) -> str | None:
     for name in _FILES:
         if (folder / name).is_file():
             head = (folder / name).read_text(encoding="utf-8", errors="replace")[:_HEAD]
-            flat = re.sub(r"\s+", " ", head)
+            flat = re.sub(r"\s+", " ", head)  # licence texts are wrapped at different columns
             return next((licence for pattern, licence in _TEXTS if re.search(pattern, flat, re.IGNORECASE)), None)
     return None
 

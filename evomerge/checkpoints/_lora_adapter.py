@@ -52,7 +52,7 @@ class _Factors:
 
 
 class Adapter:
-    """A LoRA adapter of a model whose layout is known; small, so its tensors are read when asked for.
+    """A LoRA adapter of a model whose layout is known; small, so its tensors are read on demand.
 
     Raises:
         WeightsError: the adapter is of another kind, or names modules that the model lacks.
@@ -87,7 +87,8 @@ class Adapter:
             factors = self._factors[name]
             delta = self._stored(factors.b).to(torch.float32) @ self._stored(factors.a).to(torch.float32)
             if factors.transposed:
-                delta = delta.T
+                delta = delta.T  # PEFT's product is (out, in), the stored weight (in, out)
+            # adding in 16 bits would round small deltas away
             weight = weight.to(torch.promote_types(dtype, torch.float32)) + delta * factors.scaling
         return weight.to(dtype)
 
@@ -129,7 +130,7 @@ class Adapter:
             shapes = {letter: infos[stored].shape for letter, stored in pair.items()}
             self._factors[name] = self._factors_of(name, pair, shapes, layout)
         for name, stored in self._replacements.items():
-            if infos[stored].shape != layout.tensors[name].shape:
+            if infos[stored].shape != layout.tensors[name].shape:  # modules_to_save replace a tensor whole
                 raise self._misfit(name, infos[stored].shape, layout)
 
     def _factors_of(
@@ -151,7 +152,7 @@ class Adapter:
 
     def _target(self, stored: str, layout: Layout, key: str) -> str:
         name = stored.removeprefix(_PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")
-        # the hub's GPT-2 and its kin store their tensors without the prefix that the model's modules have
+        # the hub's GPT-2 and its relatives store their tensors without the prefix that the model's modules have
         for candidate in (name, name.split(".", 1)[-1]):
             if candidate in layout.tensors:
                 return candidate

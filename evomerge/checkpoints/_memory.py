@@ -1,4 +1,4 @@
-"""How much memory and disk a set of models needs, and whether this machine has it."""
+"""Memory and disk that a set of models needs, compared with what this machine has."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resident_bytes(layouts: Sequence[Layout]) -> int:
     stored: dict[str, int] = {}
     adapters = 0
     for layout in layouts:
-        stored[str(layout.folder.resolve())] = layout.bytes
+        stored[str(layout.folder.resolve())] = layout.bytes  # one entry per folder: adapters of one base share it
         if layout.local.adapter is not None:
             adapters += _adapted_bytes(layout)
     largest = max(info.elements for layout in layouts for info in layout.tensors.values())
@@ -61,21 +61,21 @@ def check_memory(layouts: Sequence[Layout], device: str) -> None:
 
 
 def ranking_stride(layouts: Sequence[Layout], device: str) -> int:
-    """Return how many entries of a task vector share one place of its ranking (`thresholds.rank`).
+    """Return how many entries of a task vector share one entry of its ranking (`thresholds.rank`).
 
     1, the fastest, if rankings of all task vectors take at most half of the memory that is free now that the models are
     loaded; else few enough to take next to nothing.
     """
     needed = sum(_INDEX * layout.parameters for layout in layouts[1:])
     free = available_bytes(device)
-    return 1 if free is None or 2 * needed <= free else _SPARSE
+    return 1 if free is None or 2 * needed <= free else _SPARSE  # half: candidates need memory too
 
 
 def shared_bytes(device: str) -> int:
     """Return how much memory activations that candidates share may take: a quarter of what is free."""
     free = available_bytes(device)
-    share = _MOST_SHARED // 4 if free is None else free // 4
-    return share if device == "cuda" else min(share, _MOST_SHARED)
+    quarter = _MOST_SHARED // 4 if free is None else free // 4
+    return quarter if device == "cuda" else min(quarter, _MOST_SHARED)
 
 
 def check_disk(folder: Path, needed: int) -> None:

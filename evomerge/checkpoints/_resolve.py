@@ -1,4 +1,4 @@
-"""Which model a name means, where it lies on this machine, and which revision of it that is."""
+"""Resolve model references: folder on this machine (or hub snapshot), adapter, and revision."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def locate(reference: str, revision: str | None = None) -> LocalModel:
     """
     model = parse_reference(reference)
     folder, commit = _find(model.path, model.revision or _commit(revision, 0), f"model {reference!r}")
-    _check_weights(folder, reference)
+    _check_weights(folder, reference)  # before the adapter, so that the first mistake is named first
     if model.adapter is None:
         return LocalModel(folder, revision=commit)
     where = f"adapter of model {reference!r}"
@@ -77,14 +77,14 @@ def locate(reference: str, revision: str | None = None) -> LocalModel:
 
 
 def revision_of(reference: str, local: LocalModel | None = None) -> str:
-    """Return what identifies a model's weights wherever they lie: a commit id, or a hash of the files (40 hex digits).
+    """Return the identity of a model's weights, independent of their folder: a commit id, or 40 hex digits of a hash.
 
     For a hub id it is the commit; for a folder a SHA-256 over the names and contents of its configuration and
     weights files. With an adapter it is both, joined by '+'. Files are hashed once while they stay as they are
     (`file_hashes`).
     """
     local = local or locate(reference)
-    revision = local.revision or _content_hash(_weights_files(local.folder))
+    revision = local.revision or _content_hash(_weights_files(local.folder))  # a commit needs no hashing
     if local.adapter is None:
         return revision
     adapter_files = [local.adapter / ADAPTER_CONFIG, local.adapter / ADAPTER_WEIGHTS]
@@ -104,7 +104,7 @@ def short_name(reference: str) -> str:
 
 def _commit(revision: str | None, part: int) -> str | None:
     """Return the commit of the model (0) or adapter (1) inside a recorded revision, None where it is not known."""
-    parts = (revision or "").split("+")
+    parts = (revision or "").split("+")  # base+adapter, as `revision_of` joins them
     return parts[part] if part < len(parts) and parts[part] else None
 
 
@@ -129,7 +129,7 @@ def _fetch(path: str, revision: str | None, where: str) -> tuple[Path, str]:
         folder = Path(snapshot_download(path, revision=revision, allow_patterns=list(HUB_PATTERNS)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision!r}" if revision else ""
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]  # the hub's messages span many lines
         raise WeightsError(
             f"{where}: no folder or hub id {path!r}{at}. If it is a folder, check the path; if it is on a hub, it is "
             f"neither in the local cache nor could it be fetched ({type(error).__name__}: {reason})"
@@ -140,7 +140,7 @@ def _fetch(path: str, revision: str | None, where: str) -> tuple[Path, str]:
 def _check_weights(folder: Path, reference: str) -> None:
     if not (folder / CONFIG).is_file():
         raise WeightsError(f"model {reference!r}: expected {CONFIG} in '{folder}', found {_listing(folder)}")
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob("*.safetensors")):  # names and headers are checked by `read_layout`
         return
     if any(path for pattern in _PICKLED for path in folder.glob(pattern)):
         raise WeightsError(
@@ -152,7 +152,7 @@ def _check_weights(folder: Path, reference: str) -> None:
 
 
 def _listing(folder: Path, most: int = 6) -> str:
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir())  # directory order is arbitrary
     return (", ".join(names[:most]) + (", ..." if len(names) > most else "")) or "an empty folder"
 
 
@@ -162,7 +162,7 @@ def _weights_files(folder: Path) -> list[Path]:
 
 
 def _content_hash(files: Iterable[Path]) -> str:
-    paths = sorted(files)
+    paths = sorted(files)  # the hash must not depend on directory order
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the interpreter's lock
         lines = [f"{path.name}\0{found}\n" for path, found in zip(paths, pool.map(file_hash, paths), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:_REVISION_DIGITS]

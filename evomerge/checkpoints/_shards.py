@@ -39,7 +39,7 @@ def plan_shards(tensors: Mapping[str, TensorInfo], shard_bytes: int) -> list[Sha
     groups: list[list[str]] = [[]]
     size = 0
     for name, info in tensors.items():
-        if groups[-1] and size + info.bytes > shard_bytes:
+        if groups[-1] and size + info.bytes > shard_bytes:  # a tensor larger than a shard gets one of its own
             groups.append([])
             size = 0
         groups[-1].append(name)
@@ -52,8 +52,8 @@ def plan_shards(tensors: Mapping[str, TensorInfo], shard_bytes: int) -> list[Sha
     ]
 
 
-class Slot:
-    """The place of one tensor in a file being written; a target of `crew.Crew`."""
+class ShardSlot:
+    """Byte range of one tensor in a file being written; a `parallel.Target`."""
 
     def __init__(self, descriptor: int, offset: int, name: str, info: TensorInfo) -> None:
         self.name = name
@@ -62,27 +62,29 @@ class Slot:
         self._info = info
 
     def block(self, start: int, stop: int) -> Tensor:
-        """Return fresh memory for the elements from `start` to `stop`, flat."""
+        """Return fresh memory, (stop - start,), for the elements from `start` to `stop`."""
         import torch
 
         return torch.empty(stop - start, dtype=getattr(torch, self._info.dtype))
 
     def filled(self, start: int, block: Tensor) -> None:
-        """Write a block to its place in the file; called by any thread.
+        """Write a block, (n,), to its byte range in the file; called by any thread.
 
         Raises:
             OSError: the disk is full, or whatever else the system says.
         """
         import torch
 
+        # NumPy has no bfloat16, so bytes are taken
         raw = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         offset = self._offset + start * _width(self._info)
         while raw:
+            # positional: threads share one descriptor without a lock
             written = os.pwrite(self._descriptor, raw, offset)
-            raw, offset = raw[written:], offset + written
+            raw, offset = raw[written:], offset + written  # the system may write less than it was given
 
 
-def write_shards(folder: Path, shards: Sequence[Shard], fill: Callable[[Sequence[Slot]], None]) -> int:
+def write_shards(folder: Path, shards: Sequence[Shard], fill: Callable[[Sequence[ShardSlot]], None]) -> int:
     """Write a checkpoint's weights files into a folder and return their size in bytes.
 
     Each file is on the disk (fsync) when this returns. Several shards get an index file, as transformers writes it.
@@ -109,17 +111,17 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _write(path: Path, shard: Shard, fill: Callable[[Sequence[Slot]], None]) -> int:
+def _write(path: Path, shard: Shard, fill: Callable[[Sequence[ShardSlot]], None]) -> int:
     header = _header(shard)
     with path.open("wb") as file:
         file.write(header)
-        file.flush()
+        file.flush()  # the header leaves Python's buffer before pwrite goes around it
         slots, offset = [], len(header)
         for name, info in shard.tensors:
-            slots.append(Slot(file.fileno(), offset, name, info))
+            slots.append(ShardSlot(file.fileno(), offset, name, info))
             offset += info.bytes
         fill(slots)
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # a full disk may show only here
     return offset
 
 
@@ -134,9 +136,9 @@ def _header(shard: Shard) -> bytes:
         }
         offset += info.bytes
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
+    text += b" " * (-len(text) % _ALIGNMENT)  # the format allows trailing spaces
     return struct.pack("<Q", len(text)) + text
 
 
 def _width(info: TensorInfo) -> int:
-    return info.bytes // max(info.elements, 1)
+    return info.bytes // max(info.elements, 1)  # bytes per element; 0 for an empty tensor

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Reader:
+class CheckpointReader:
     """The tensors of one model, under the names of its layout, with its adapter (if any) merged in.
 
     Nothing is kept but open files. The first read of a tensor checks that it holds numbers. A context manager; several
@@ -38,15 +38,16 @@ class Reader:
         Raises:
             WeightsError: the model has no such tensor, or the tensor holds NaN or infinity.
         """
+        # an adapter changes neither names nor shapes
         info = self.layout.tensors.get(name) or self.layout.buffers.get(name)
         if info is None:
             raise WeightsError(f"model '{self.layout.reference}' has no tensor '{name}'")
         tensor = self._stored(info.file, name)
         if self._adapter is not None:
-            tensor = self._adapter.apply(name, tensor)
+            tensor = self._adapter.apply(name, tensor)  # before the check, so that a broken adapter is found too
         if name not in self._checked:
             self._check(name, tensor)
-            self._checked.add(name)
+            self._checked.add(name)  # a file is not expected to change: once is enough
         return tensor
 
     def changed(self, name: str) -> bool:
@@ -59,10 +60,10 @@ class Reader:
             yield name, self.tensor(name)
 
     def close(self) -> None:
-        """Let the files go; tensors that share their memory stay valid, and the next read opens them again."""
-        self._files.clear()
+        """Close the files; tensors that share their memory stay valid, and the next read opens them again."""
+        self._files.clear()  # dropping the handles unmaps the files
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> CheckpointReader:
         return self
 
     def __exit__(
@@ -111,7 +112,7 @@ def count_nonfinite(tensor: Tensor) -> int:
     """Return how many elements are NaN or infinite; one fast pass where there are none."""
     import torch
 
-    if not tensor.is_floating_point() or tensor.numel() == 0:
+    if not tensor.is_floating_point() or tensor.numel() == 0:  # integers have no NaN
         return 0
     # NaN and infinity survive a sum, so a finite sum proves that there are none; a sum may also overflow by itself
     if bool(torch.isfinite(tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)))):

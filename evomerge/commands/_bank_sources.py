@@ -53,6 +53,13 @@ def calibrate(
 
     Raises:
         InputError: a source cannot be used, or its kinds are mixed; says why.
+
+    >>> import numpy as np
+    >>> from evomerge import calibrate
+    >>> np.savez("tiny.npz", A=np.ones((1, 2, 3)), B=np.zeros((1, 1, 3)), items=np.array(["x", "y", "z"]))
+    >>> bank = calibrate(["tiny.npz"])
+    >>> bank.items, bank.parameters.d
+    (('x', 'y', 'z'), 2)
     """
     if out is not None:
         writable(out)

@@ -16,7 +16,7 @@ from evomerge.commands._upload_bundle import pack
 from evomerge.config import ClusterFile
 from evomerge.errors import InputError, SearchFileError
 
-CONFIG_MAP = "evomerge-search"  # of the manifest: holds the search file
+CONFIG_MAP = "evomerge-search"  # the manifest's ConfigMap that holds the search file
 SEARCH_KEY, MOUNT = "search.yaml", "/search"  # its key, and where the head sees it
 MOST_CONFIG_BYTES = 2**20 - 4096  # Kubernetes' limit for a ConfigMap is 1 MiB, names included
 

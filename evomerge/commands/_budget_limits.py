@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from evomerge.commands._prepare import Preparation
-from evomerge.config import BudgetRequest, budget_problems, wrong_moment
+from evomerge.config import BudgetRequest, wrong_moment
 from evomerge.errors import InputError
 from evomerge.loop import Budget, Reserve
 from evomerge.run_config import BudgetConfig
@@ -42,8 +41,8 @@ def overridden(request: BudgetRequest, limits: Mapping[str, Any]) -> BudgetReque
     Raises:
         InputError: a cost without a price, or the reverse.
     """
-    changed = replace(request, **limits)
-    if problems := budget_problems(vars(changed)):
+    changed = request.model_copy(update=dict(limits))
+    if problems := changed.missing():
         raise InputError("budget: " + "; ".join(problems))
     return changed
 

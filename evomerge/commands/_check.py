@@ -32,14 +32,14 @@ from evomerge.space import SearchSpace
 class CheckReport:
     """What a search would do, and what it needs."""
 
-    path: str  # of the search file
+    path: str  # the search file's path
     models: dict[str, Layout]  # the base first
     space: SearchSpace  # the genes
     tasks: SearchTasks  # documents and items of each
-    search_file: SearchFile  # as it was read
+    search_file: SearchFile  # the search file as it was read
     facts: dict[str, ModelFacts]  # what the headers say of each model
     time: TimeEstimate  # per candidate, on this machine
-    controller: ControllerConfig  # with `auto` resolved
+    controller: ControllerConfig  # the controller, `auto` being resolved
     vocabulary: tuple[str, ...] = ()  # what happens to rows of models whose vocabularies differ
     warnings: list[str] = field(default_factory=list)  # what to mind; nothing here stops a search
 
@@ -144,6 +144,11 @@ def check(file: str | Path) -> CheckReport:
 
     Raises:
         SearchFileError: lists every problem of the file, the models and the tasks.
+
+    >>> from evomerge import check
+    >>> report = check("small.yaml")
+    >>> len(report.models), report.controller.name
+    (3, 'sobol')
     """
     search_file = read_search_file(file)
     problems = Problems(search_file)

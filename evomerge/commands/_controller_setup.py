@@ -25,7 +25,6 @@ from evomerge.controllers import (
     controller_info,
     model_weights_in,
     models_with_weights,
-    with_products,
 )
 from evomerge.errors import EvomergeError, InputError
 from evomerge.objectives import Objectives
@@ -121,7 +120,7 @@ def search_problem(
     start = space.start()
     model_weights = model_weights_in(merge, space)
     if model_weights is not None and controller.similarity:
-        model_weights = with_products(model_weights, controller.similarity)
+        model_weights = model_weights.with_products(controller.similarity)
     return SearchProblem(
         dimensions=space.dimension,
         seed=seed,

@@ -35,7 +35,7 @@ class _Estimated:
     items: tuple[str, ...]
     estimator: FewItemEstimator
     noted: tuple[str, ...] = ()  # method and notes that are recorded
-    seen: FewItemEstimator | None = None  # whose method and notes are recorded
+    seen: FewItemEstimator | None = None  # the estimator last recorded with its method and notes
 
     def learn(self, merge: NDArray[np.float64]) -> None:
         """Add a merge's full answers to what is known."""

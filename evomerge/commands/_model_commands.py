@@ -30,6 +30,14 @@ def merge_recipe(recipe: str | Path, to: str | Path, *, form: str = "hf", rank: 
         InputError: an unknown form, or a rank for a form that has none.
         SearchFileError: the file has mistakes; all are listed.
         WeightsError: a model is missing or does not fit, or the folder cannot be written.
+
+    >>> from pathlib import Path
+    >>> from evomerge import merge_recipe
+    >>> models = "[{model: examples/experts/add}, {model: examples/experts/sort}]"
+    >>> text = f"{{merge_method: linear, models: {models}, parameters: {{weight: 0.5}}}}"
+    >>> _ = Path("half.yaml").write_text(text)
+    >>> merge_recipe("half.yaml", "half")
+    'wrote half (3.0 MB, fingerprint ...)'
     """
     from evomerge.checkpoints import revision_of
     from evomerge.engine import export
@@ -54,9 +62,9 @@ class ModelScores:
     """The scores of one model."""
 
     model: str
-    digest: str  # of its recipe
+    digest: str  # digest of the recipe
     objectives: tuple[Objective, ...]
-    scores: dict[str, Score]  # by objective
+    scores: dict[str, Score]  # scores, one per objective
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the form of `score --json`."""
@@ -111,6 +119,11 @@ def score(
         TaskError: a task or metric is unknown.
         WeightsError: a model is missing or damaged.
         CandidateError: the model's output is not a number.
+
+    >>> from evomerge import score
+    >>> found = score("examples/experts/add", tasks=["add"], include=["examples/tasks"], items=4)
+    >>> found.scores["add"].items
+    4
     """
     if not tasks:
         raise InputError("--tasks must name at least one task")
@@ -194,6 +207,11 @@ def replay(folder: str | Path, candidate: int | str, allow_code_execution: bool 
     Raises:
         InputError: there is no such candidate, or it has no scores.
         WeightsError: a model has changed since the search.
+
+    >>> from evomerge import replay, search
+    >>> run = search("small.yaml", out="runs/replayed", candidates=1)
+    >>> replay("runs/replayed", 0).same
+    True
     """
     from evomerge.commands._prepare import from_config
 

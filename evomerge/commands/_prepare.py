@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def freeze(
     for index, text in constraint_problems(search_file.constraints, tasks.objectives, names):
         problems.add_at(("constraints", index), text)
     problems.refuse()
-    scoring, budget = search_file.scoring, BudgetConfig(**asdict(search_file.budget))
+    scoring, budget = search_file.scoring, BudgetConfig(**dict(search_file.budget))
     config = RunConfig(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         search_path=search_file.path,
@@ -144,8 +144,8 @@ def freeze(
         measure_versions=tasks.measure_versions,
         estimation=_estimation_config(search_file, tasks),
         item_hashes=tasks.item_hashes,
-        racing=None if scoring.racing is None else RacingConfig(**scoring.racing),
-        sanity_checks=None if scoring.sanity_checks is None else SanityChecks(**scoring.sanity_checks),
+        racing=None if scoring.racing is None else RacingConfig(**dict(scoring.racing)),
+        sanity_checks=None if scoring.sanity_checks is None else SanityChecks(**dict(scoring.sanity_checks)),
         batch_size=scoring.batch_size,
         cache=scoring.cache,
         warnings=tasks.warnings,

@@ -40,7 +40,7 @@ from evomerge.runs import (
     read_constraints,
 )
 
-BEST_ESTIMATED = 2  # of candidates that answer the rest of the search items, beside what the controller recommends
+BEST_ESTIMATED = 2  # candidates that answer the rest of the search items, beside the controller's recommendation
 
 
 @accepts(SearchOptions)
@@ -55,11 +55,16 @@ def search(file: str | Path, options: SearchOptions) -> Run:
         SearchFileError: the file, a model or a task is wrong; lists everything that is.
         ExtraMissing: a tool to log to, or what the search needs, is not installed.
         RunError: the folder already holds a run, or cannot be written.
+
+    >>> from evomerge import search
+    >>> run = search("small.yaml", out="runs/small", candidates=2)
+    >>> run.state, len(run.trials())
+    ('finished', 2)
     """
     targets_of(options.log)
     search_file = _overridden(read_search_file(file), checked(options.given()), options.seed)
-    scoring = replace(search_file.scoring, lm_eval=options.allow_code(search_file.scoring.lm_eval))
-    search_file = replace(search_file, scoring=scoring)
+    allowed = options.allow_code(search_file.scoring.lm_eval)
+    search_file = replace(search_file, scoring=search_file.scoring.model_copy(update={"lm_eval": allowed}))
     folder = Path(options.out) if options.out is not None else Path("runs") / Path(file).stem
     _require_free(folder)
     reporter = options.progress or Reporter()
@@ -94,6 +99,11 @@ def resume(folder: str | Path, options: ResumeOptions) -> Run:
 
     Raises:
         RunError: no run there, another process is at it, a model or task has changed, or the replay differs.
+
+    >>> from evomerge import resume, search
+    >>> run = search("small.yaml", out="runs/short", candidates=1)
+    >>> len(resume("runs/short", candidates=2).trials())
+    2
     """
     targets_of(options.log)
     folder = Path(folder)
@@ -231,7 +241,7 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     if preparation.config.racing is not None:
         whole = answered_everything(archive.events("told"))
         done = [number for number in done if number in whole]
-    # in reverse, so that the first of several with one recipe is what stays
+    # reversed, so that the first of several candidates with one recipe stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
     evaluations = best_evaluations(archive, done, preparation.objectives, preparation.plan.search)
     allowed = feasible_evaluations(evaluations, _constraints(archive, preparation), preparation.objectives)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 30  # between asking a job to end and killing it; a search needs a moment to record its end
 _STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"  # read by the process that watches over a job
-RUN_KEY, FETCH_KEY = "evomerge_run", "evomerge_fetch"  # of a job's metadata
+RUN_KEY, FETCH_KEY = "evomerge_run", "evomerge_fetch"  # key in a job's metadata
 
 
 @dataclass(frozen=True)
 class Parcel:
     """A job, ready to be sent; everything but the values of variables can be shown."""
 
-    name: str  # of the job
+    name: str  # the job's id
     address: str
     run: str  # run folder on the cluster
     entrypoint: str

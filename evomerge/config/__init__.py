@@ -12,17 +12,12 @@ from evomerge._facade import lazy_names
 if TYPE_CHECKING:
     from evomerge.config._cluster_file import ClusterFile, load_cluster_file, passed_on
     from evomerge.config._draft import METHODS, Draft, comma_list, draft_text
-    from evomerge.config._grammar import wrong_moment
     from evomerge.config._json_schema import search_file_schema
     from evomerge.config._mergekit_evolve import search_file_text
-    from evomerge.config._requests import (
-        BudgetRequest,
-        ControllerRequest,
-        ObjectiveRequest,
-        ScoringRequest,
-        SearchFile,
-    )
-    from evomerge.config._search_file import budget_problems, load_plain, load_recipe, load_search_file
+    from evomerge.config._objective_sections import ObjectiveRequest
+    from evomerge.config._search_file import load_plain, load_recipe, load_search_file
+    from evomerge.config._section_base import wrong_moment
+    from evomerge.config._sections import BudgetRequest, ControllerRequest, ScoringRequest, SearchFile
 
 __all__ = [
     "METHODS",
@@ -33,7 +28,6 @@ __all__ = [
     "ObjectiveRequest",
     "ScoringRequest",
     "SearchFile",
-    "budget_problems",
     "comma_list",
     "draft_text",
     "load_cluster_file",

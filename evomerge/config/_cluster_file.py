@@ -1,6 +1,6 @@
 """Cluster files: where a search runs, which run folder it writes, and which secrets it may see.
 
-Four kinds of files describe a place, told apart by what they hold: evomerge's own (the table below), Ray's cluster YAML
+Four kinds of files describe a place, told apart by what they hold: evomerge's own (the model below), Ray's cluster YAML
 (`ray up`), a KubeRay RayJob, and a Slurm batch script. Only the first is ours to check.
 """
 
@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import AfterValidator, Field
 
-from evomerge.config._grammar import Key, Many, Number, Section, Text
+from evomerge.config._section_base import (
+    AtLeastOne,
+    Context,
+    Section,
+    Text,
+    Whole,
+    example,
+    json_schema,
+    read_section,
+    setting,
+    shown,
+)
 from evomerge.config._yaml_lines import read_document, read_text
 from evomerge.errors import InputError, SearchFileError
-from evomerge.space import Place, Problem, located
+from evomerge.space import Problem, located
 
 Kind = Literal["here", "ray", "rayjob", "slurm"]
 # Where the tunnel that `ray dashboard CLUSTER.yaml` opens ends on this machine.
@@ -27,20 +39,72 @@ TUNNEL = "http://127.0.0.1:8265"
 RUNS = "~/runs"  # on clusters that Ray's cluster launcher made, which have one home per node
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-CLUSTER_FILE = Section(
-    (
-        Key("address", Text(what="URL"), "of Ray's job server, as in http://head:8265; default: this machine"),
-        Key("workers", Number(1, integer=True), "default: one per GPU, or per CPU where there are none"),
-        Key("gpus", Number(0), "per worker; 0.5 lets two workers share one; default: one each where there are any"),
-        Key("cpus", Number(1, integer=True), "per worker, also its number of threads; default: 1 on a cluster"),
-        Key("runs", Text(what="folder"), "on the cluster, in which run folders are made", default="runs"),
-        Key("files", Text(what="folder"), "that all nodes share, where uploads stay; default: until the cluster ends"),
-        Key("env", Many(Text(what="name"), "[HF_TOKEN]"), "names of variables to pass on from your environment"),
-        Key("install", Many(Text(what="requirement"), '["evomerge[all]"]'), "pip installs these on every node first"),
-        Key("fetch", Text(what="command"), "that copies a run folder to you; {run} and {name} are filled in"),
-    ),
-    "{address: 'http://head:8265', workers: 8, runs: /shared/runs}",
-)  # fmt: skip
+
+def _address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"must begin with http:// or https:// and name Ray's job server (port 8265), got {value!r}")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user or password; set RAY_AUTH_TOKEN instead")
+    return value
+
+
+def _variable(value: str) -> str:
+    if not VARIABLE.fullmatch(value):
+        # the entry itself may be a secret written here by mistake, so the message does not repeat it
+        text = "must be the name of an environment variable, as in HF_TOKEN; its value is never written to a file"
+        raise ValueError(text)
+    return value
+
+
+def _command(value: str) -> str:
+    try:
+        value.format(run="r", name="n")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(f"may hold {{run}} and {{name}} in braces and nothing else, got {value!r}") from None
+    return value
+
+
+class ClusterSection(Section):
+    """A cluster file of evomerge's own kind."""
+
+    model_config = shown(address="http://head:8265", workers=8, runs="/shared/runs")
+    address: Annotated[Text, AfterValidator(_address)] | None = setting(
+        None, "of Ray's job server, as in http://head:8265; default: this machine", "URL"
+    )
+    workers: Whole | None = setting(None, "default: one per GPU, or per CPU where there are none", ge=1)
+    gpus: float | None = setting(
+        None, "per worker; 0.5 lets two workers share one; default: one each where there are any", ge=0
+    )
+    cpus: Whole | None = setting(None, "per worker, also its number of threads; default: 1 on a cluster", ge=1)
+    runs: Text = setting("runs", "on the cluster, in which run folders are made", "folder")
+    files: Text | None = setting(
+        None, "that all nodes share, where uploads stay; default: until the cluster ends", "folder"
+    )
+    env: Annotated[tuple[Annotated[Text, Field(title="name"), AfterValidator(_variable)], ...], AtLeastOne] = setting(
+        (), "names of variables to pass on from your environment", examples=[["HF_TOKEN"]]
+    )
+    install: Annotated[tuple[Annotated[Text, Field(title="requirement")], ...], AtLeastOne] = setting(
+        (), "pip installs these on every node first", examples=[["evomerge[all]"]]
+    )
+    fetch: Annotated[Text, AfterValidator(_command)] | None = setting(
+        None, "that copies a run folder to you; {run} and {name} are filled in", "command"
+    )
+
+    def rules(self, wrong: Set[str], context: Context) -> Iterator[Problem]:
+        """Yield what does not fit this machine, or a cluster."""
+        if "address" in wrong:
+            return
+        if self.address is None:
+            for key in ("files", "env", "install", "fetch"):
+                if getattr(self, key) or key in wrong:
+                    yield Problem((key,), "is of a cluster, and this file has no address; leave it out")
+            return
+        if "runs" not in wrong and not self.runs.startswith(("/", "~/")):
+            text = f"must be absolute or begin with ~/: a job's own folder is removed after it; got {self.runs!r}"
+            yield Problem(("runs",), text)
+        if self.files is not None and not self.files.startswith("/"):
+            yield Problem(("files",), f"must be absolute: all nodes see it there, got {self.files!r}")
 
 
 @dataclass(frozen=True)
@@ -82,13 +146,15 @@ def load_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
         return ClusterFile(name, "here")  # an empty file, or comments alone: this machine with every default
     if isinstance(document.value, Mapping) and "cluster_name" in document.value:
         return _of_ray(name, document.value)
-    content = CLUSTER_FILE.read(document.value, (), problems) if document.value is not None else {}
-    if isinstance(document.value, Mapping):
-        _check(content, {problem.place[:1] for problem in problems}, problems)
+    if not isinstance(document.value, Mapping):
+        if document.value is not None:
+            text = f"must be a mapping, as in {example(json_schema(ClusterSection))}, got {document.value!r}"
+            problems.append(Problem((), text))
+        raise SearchFileError(name, located(problems, document.lines))
+    content = read_section(ClusterSection, document.value, "", problems)
     if problems:
         raise SearchFileError(name, located(problems, document.lines))
-    content = {**content, "env": content["env"] or (), "install": content["install"] or ()}
-    return ClusterFile(name, "ray" if content["address"] else "here", **content)
+    return ClusterFile(name, "ray" if content.address else "here", **dict(content))
 
 
 def _of_kuberay(name: str, content: Mapping[str, Any]) -> ClusterFile:
@@ -109,40 +175,6 @@ def _of_ray(name: str, content: Mapping[str, Any]) -> ClusterFile:
             gpus += int(kind.get("resources", {}).get("GPU", 0)) * int(kind.get("max_workers", 0))
     fetch = f"ray rsync-down {name} '{{run}}/' runs/{{name}}/"
     return ClusterFile(name, "ray", TUNNEL, gpus or None, 1.0 if gpus else None, runs=RUNS, fetch=fetch)
-
-
-def _check(content: Mapping[str, Any], wrong: set[Place], problems: list[Problem]) -> None:
-    """Add what is wrong with keys that are of the right form; those in `wrong` are not."""
-    content = {key: None if (key,) in wrong else value for key, value in content.items()}
-    address = content["address"]
-    if address is not None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            text = f"must begin with http:// or https:// and name Ray's job server (port 8265), got {address!r}"
-            problems.append(Problem(("address",), text))
-        elif "@" in parts.netloc:
-            problems.append(Problem(("address",), "must hold no user or password; set RAY_AUTH_TOKEN instead"))
-        if content["runs"] is not None and not content["runs"].startswith(("/", "~/")):
-            text = f"must be absolute or begin with ~/: a job's own folder is removed after it; got {content['runs']!r}"
-            problems.append(Problem(("runs",), text))
-        if content["files"] is not None and not content["files"].startswith("/"):
-            problems.append(Problem(("files",), f"must be absolute: all nodes see it there, got {content['files']!r}"))
-    for key in ("files", "env", "install", "fetch"):
-        if address is None and ("address",) not in wrong and content[key] is not None:
-            problems.append(Problem((key,), "is of a cluster, and this file has no address; leave it out"))
-    for index, variable in enumerate(content["env"] or ()):
-        if not VARIABLE.fullmatch(variable):
-            # the entry itself may be a secret written here by mistake, so the message does not repeat it
-            text = "must be the name of an environment variable, as in HF_TOKEN; its value is never written to a file"
-            problems.append(Problem(("env", index), text))
-    fetch = content["fetch"]
-    if fetch is not None:
-        try:
-            fetch.format(run="r", name="n")
-        except (KeyError, IndexError, ValueError):
-            problems.append(
-                Problem(("fetch",), f"may hold {{run}} and {{name}} in braces and nothing else, got {fetch!r}")
-            )
 
 
 def passed_on(cluster: ClusterFile, extra: tuple[str, ...] = ()) -> dict[str, str]:

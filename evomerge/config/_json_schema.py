@@ -1,4 +1,4 @@
-"""The JSON Schema of search files, for editors: the same tables that checking walks, said in another language.
+"""The JSON Schema of search files, for editors: written from the pydantic models that check them.
 
 An editor that knows the schema completes keys, shows their meaning, and marks most mistakes while one types; what
 depends on two keys at once, on files or on models is left to `evomerge check`.
@@ -6,105 +6,26 @@ depends on two keys at once, on files or on models is left to `evomerge check`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
-from evomerge.config._grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.config._objective_sections import metric_forms
-from evomerge.config._sections import search_file_section
+from evomerge.config._section_base import Schema, json_schema
+from evomerge.config._sections import search_file_model
 from evomerge.merge import CATALOGUE
 from evomerge.space import DTYPES, MARKER_KEYS, MERGE_KEYS, MODULES
 
-Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def search_file_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a search file; plain data, ready for `json.dumps`."""
-    schema = schema_of(search_file_section())
+    schema = json_schema(search_file_model())
     schema["properties"]["merge"] = {**_merge(), "description": schema["properties"]["merge"]["description"]}
-    _objectives(schema["properties"]["objectives"]["items"])
     return {
         "$schema": DIALECT,
         "title": "evomerge search file",
         **schema,
         "$defs": {"marker": _marker(), "value": _value()},
     }
-
-
-def schema_of(form: Form) -> Schema:
-    """Return the schema of one form of the grammar.
-
-    Raises:
-        TypeError: the grammar has grown a form that this module does not know.
-    """
-    if isinstance(form, Section):
-        return _section(form)
-    if isinstance(form, Text):
-        return {"enum": list(form.words)} if form.words else {"type": "string", "minLength": 1}
-    if isinstance(form, Number):
-        return _number(form)
-    if isinstance(form, Flag):
-        return {"type": "boolean"}
-    if isinstance(form, Moment):
-        # YAML 1.1 editors read a bare date as a timestamp; what arrives here is the text
-        return {"type": "string", "format": "date-time"}
-    if isinstance(form, Many):
-        return {"type": "array", "minItems": 1, "items": schema_of(form.entry)}
-    if isinstance(form, Anything):
-        return {}
-    if isinstance(form, Free):
-        return {"type": "object"}
-    if isinstance(form, Either):
-        forms = (form.number, form.text, form.many, form.mapping)
-        return {"anyOf": [schema_of(entry) for entry in forms if entry is not None]}
-    raise TypeError(f"form of a search file without a schema: {type(form).__name__}; add it to config/_json_schema.py")
-
-
-def _section(section: Section) -> Schema:
-    schema: Schema = {
-        "type": "object",
-        "properties": {key.name: _key(key) for key in section.keys},
-        "additionalProperties": False,
-    }
-    if required := [key.name for key in section.keys if key.required]:
-        schema["required"] = required
-    return schema
-
-
-def _key(key: Key) -> Schema:
-    schema = schema_of(key.form)
-    if not key.required:
-        schema = _or_null(schema)  # null counts as not given
-    schema["description"] = key.about
-    if isinstance(key.default, bool | int | float | str):
-        schema["default"] = key.default
-    return schema
-
-
-def _or_null(schema: Schema) -> Schema:
-    return (
-        {"anyOf": [*schema["anyOf"], {"type": "null"}]} if "anyOf" in schema else {"anyOf": [schema, {"type": "null"}]}
-    )
-
-
-def _number(form: Number) -> Schema:
-    schema: Schema = {"type": "integer" if form.integer else "number"}
-    if form.low > -math.inf:
-        schema["exclusiveMinimum" if form.open_low else "minimum"] = form.low
-    if form.high < math.inf:
-        schema["exclusiveMaximum" if form.open_high else "maximum"] = form.high
-    return schema
-
-
-def _objectives(entry: Schema) -> None:
-    """Replace the mappings of the measures, which the grammar reads in a second step, by their own sections."""
-    for kind, form in metric_forms().items():
-        choices = entry["properties"][kind]["anyOf"]
-        entry["properties"][kind]["anyOf"] = [
-            schema_of(form) if choice.get("type") == "object" else choice for choice in choices
-        ]
 
 
 def _merge() -> Schema:

@@ -3,209 +3,322 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from evomerge.config._grammar import Either, Free, Key, Many, Number, Section, Text
-from evomerge.config._option_forms import option_section
-from evomerge.config._requests import ObjectiveRequest
+from pydantic import AfterValidator, Field, Tag, ValidationInfo, create_model
+
+from evomerge.config._section_base import (
+    MAPPING,
+    TEXT,
+    AtLeastOne,
+    ByType,
+    Context,
+    File,
+    OneOf,
+    Section,
+    Text,
+    Whole,
+    example,
+    json_schema,
+    option_type,
+    required,
+    setting,
+    shown,
+)
 from evomerge.metric_kinds import METRICS, sizes
+from evomerge.option_fields import options_of
 from evomerge.scoring import RESPONSE_TOKENS, TIMINGS, Measure
-from evomerge.space import Place, Problem
+from evomerge.space import Problem
 
-PHRASE = Section(
-    (
-        Key("after", Text(what="text"), "what stands before the phrase; default: nothing"),
-        Key("text", Text(what="text"), "the continuation", required=True),
-    ),
-    '{after: "The capital of France is", text: " Paris"}',
-)
+
+@dataclass(frozen=True)
+class ObjectiveRequest:
+    """One wanted thing as the user wrote it; what is None is looked up in the task."""
+
+    task: str  # or the measure's name
+    metric: str | None = None
+    goal: Literal["maximize", "minimize"] | None = None
+    weight: float | None = None  # in the weighted mean; None: 1, and 0 for a size of the model
+    filter: str | None = None
+    name: str | None = None  # of the objective; None: after its task
+    measure: Measure | None = None  # where it is no task
+
+
+# -- the settings of each measure ---------------------------------------------------------------------------------
+
+
+class Settings(Section):
+    """Settings of one measure, complete and with absolute paths."""
+
+    def measured(self, folder: str) -> dict[str, Any]:
+        """Return the settings as JSON-ready data; relative names are looked up in `folder`."""
+        return self.model_dump(mode="json", by_alias=True, warnings=False)
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"must begin with http:// or https://, got {value!r}")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user or password; name a variable with key_env")
+    return value
+
+
+def _scale(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(value) != 2 or value[0] >= value[1]:
+        raise ValueError(f"must be [lowest, highest], got {list(value)}")
+    return value
+
+
+def _variable(value: str) -> str:
+    if not value.isidentifier():  # the key itself may have been written here, so the message does not repeat it
+        raise ValueError("must be the name of an environment variable, as in JUDGE_KEY, and not the key itself")
+    return value
+
+
+class Phrase(Section):
+    """A continuation whose likelihood is measured."""
+
+    model_config = shown(after="The capital of France is", text=" Paris")
+    after: Text | None = setting(None, "what stands before the phrase; default: nothing", "text")
+    text: Text = required("the continuation", "text")
+
+
 _PHRASE = "a text (yes, no and numbers need quotes), or {after: ..., text: ...}"
-_PHRASES = Many(Either(text=Text(what="text"), mapping=PHRASE, what=_PHRASE), '["Hello"]')
-# Keys that say how a model writes.
-_WRITING = (
-    Key("max_tokens", Number(1, integer=True), "tokens that the model may write", default=64),
-    Key("until", Many(Text(what="text"), '["\\n"]'), "texts that end an answer, beside the end-of-text token"),
-)
-PERPLEXITY = Section(
-    (
-        Key("file", Text(what="file"), "UTF-8 text, relative to this file", required=True),
-        Key("chunk", Number(16, integer=True), "characters that are read at once, one item", default=2000),
-    ),
-    "{file: wiki.txt}",
-)
-PYTHON = Section(
-    (
-        Key("function", Text(what="function"), "package.module:function", required=True),
-        Key("prompts", Text(what="file"), "the function is given the model's answers to these"),
-        Key("items", Number(1, integer=True), "the function returns this many scores; default: one number"),
-        *_WRITING,
-    ),
-    "{function: my_fitness:score}",
-)
-PHRASES = Section(
-    (
-        Key("raise", _PHRASES, "continuations that should become more likely"),
-        Key("lower", _PHRASES, "continuations that should become less likely"),
-    ),
-    '{raise: ["Certainly"], lower: ["I cannot"]}',
-)
-RESPONSE_LENGTH = Section(
-    (Key("prompts", Text(what="file"), "one prompt per line, or .jsonl", required=True), *_WRITING),
-    "{prompts: prompts.txt}",
-)
-JUDGE = Section(
-    (
-        Key("url", Text(what="URL"), "of an OpenAI-compatible server, as in http://localhost:8000/v1", required=True),
-        Key("model", Text(what="model"), "the judge's name there", required=True),
-        Key("prompts", Text(what="file"), "one prompt per line, or .jsonl", required=True),
-        Key("rubric", Text(what="text"), "what is a good answer", required=True),
-        Key("scale", Many(Number(), "[1, 10]"), "lowest and highest score", default=(1.0, 10.0)),
-        Key("key_env", Text(what="name"), "environment variable that holds the key; default: no key"),
-        Key("timeout", Number(0, open_low=True), "seconds per reply", default=60.0),
-        Key("retries", Number(0, integer=True), "further attempts where one fails", default=3),
-        *_WRITING,
-    ),
-    "{url: ..., model: ..., prompts: ..., rubric: ...}",
-)
-_BUILT_IN: Mapping[str, Section] = {
-    "perplexity": PERPLEXITY,
-    "python": PYTHON,
-    "phrases": PHRASES,
-    "response_length": RESPONSE_LENGTH,
-    "judge": JUDGE,
-}
+Phrases = Annotated[
+    tuple[
+        Annotated[
+            Annotated[Text, Field(title="text"), Tag(TEXT)] | Annotated[Phrase, Tag(MAPPING)],
+            ByType,
+            Field(title=_PHRASE),
+        ],
+        ...,
+    ],
+    AtLeastOne,
+]
 
 
-def metric_forms() -> dict[str, Section]:
-    """Return the form of each metric's settings, by kind; sizes have none."""
-    return {
-        kind: _BUILT_IN.get(kind) or option_section(info.options) for kind, info in METRICS.items() if not info.size
-    }
+class PerplexitySettings(Settings):
+    """Of `perplexity`."""
+
+    model_config = shown(file="wiki.txt")
+    file: File = required("UTF-8 text, relative to this file", "file")
+    chunk: Whole = setting(2000, "characters that are read at once, one item", ge=16)
 
 
-def _what(kind: str, form: Section) -> str:
-    short = "a task, a file" if kind == "response_length" else f"a {METRICS[kind].short}"
-    return f"{short}, or a mapping as in {form.example}" if METRICS[kind].short else form.example
+class WritingSettings(Settings):
+    """Keys that say how a model writes."""
 
-
-def objective_section() -> Section:
-    """Return the form of one entry of `objectives`."""
-    return Section(
-        (
-            Key("task", Text(what="task"), "an lm-eval task"),
-            Key("metric", Text(what="metric"), "as in lm-eval; default: the task's first"),
-            Key("goal", Text(("maximize", "minimize"), what="goal"), "default: from lm-eval's metadata"),
-            Key("weight", Number(0, open_low=True), "in the weighted mean; default: 1, and 0 for a size of the model"),
-            Key("filter", Text(what="filter"), "lm-eval's filter name; default: the metric's first"),
-            Key("name", Text(what="name"), "of the objective; default: the task's"),
-            Key(
-                "measure",
-                Text(sizes(), what="measure"),
-                "in place of a task: the size or speed of the model",
-            ),
-            *(
-                Key(
-                    kind,
-                    Either(
-                        text=Text(what=METRICS[kind].short or "mapping") if METRICS[kind].short else None,
-                        mapping=Free(form.example),
-                        what=_what(kind, form),
-                    ),
-                    "in place of a task",
-                )
-                for kind, form in metric_forms().items()
-            ),
-        ),
-        "{task: add}",
+    max_tokens: Whole = setting(64, "tokens that the model may write", ge=1)
+    until: Annotated[tuple[Annotated[Text, Field(title="text")], ...], AtLeastOne] = setting(
+        (), "texts that end an answer, beside the end-of-text token", examples=[["\n"]]
     )
 
 
-def read_objectives(
-    entries: Sequence[Mapping[str, Any]], folder: str, problems: list[Problem]
-) -> tuple[ObjectiveRequest, ...]:
-    """Return the objectives of a file; relative paths are relative to `folder`."""
-    requests = [_read(entry, ("objectives", index), folder, problems) for index, entry in enumerate(entries)]
-    _check_repeats(requests, problems)
-    return tuple(request for request in requests if request is not None)
+class PythonSettings(WritingSettings):
+    """Of `python`."""
+
+    model_config = shown(function="my_fitness:score")
+    function: Text = required("package.module:function", "function")
+    prompts: File | None = setting(None, "the function is given the model's answers to these", "file")
+    items: Whole | None = setting(None, "the function returns this many scores; default: one number", ge=1)
+
+    def rules(self, wrong: Set[str], context: Context) -> Iterator[Problem]:
+        """Yield whether items are given twice."""
+        if self.items and (self.prompts or "prompts" in wrong):
+            text = "the prompts are the items; leave items out (scoring.items says how many of them are asked)"
+            yield Problem(("items",), text)
+
+    def measured(self, folder: str) -> dict[str, Any]:
+        """Return the settings, with the folder from which the function is imported."""
+        return {**super().measured(folder), "folder": folder}
 
 
-def _read(entry: Mapping[str, Any], place: Place, folder: str, problems: list[Problem]) -> ObjectiveRequest | None:
-    shared = {"goal": entry["goal"], "weight": entry["weight"]}
-    given = [kind for kind in ("task", "measure", *metric_forms()) if entry[kind] is not None]
-    if len(given) != 1:
-        text = f"only one of {', '.join(given)} can be wanted by one objective; write one entry for each"
-        if not given:
-            text = f"task is missing: an lm-eval task, or one of {', '.join(['measure', *metric_forms()])} in its place"
-        problems.append(Problem(place, text))
-        return None
-    name = _name(entry["name"], place, problems)
-    if given == ["task"]:
-        return ObjectiveRequest(entry["task"], entry["metric"], filter=entry["filter"], name=name, **shared)
-    kind = given[0]
-    for key in ("metric", "filter"):
-        if entry[key] is not None:
-            problems.append(Problem((*place, key), f"{key} belongs to a task; leave it out with {kind}"))
-    if kind == "measure":
-        size = entry[kind]
-        # an unknown word is a problem already
-        settings = {"items": TIMINGS} if size == "seconds" else {}
-        return ObjectiveRequest(name or size, name=name, measure=Measure(size, name or size, settings), **shared)
-    if kind == "response_length" and isinstance(entry[kind], str) and not _is_file(entry[kind], folder):
-        return ObjectiveRequest(entry[kind], RESPONSE_TOKENS, name=name or kind, **shared)
-    settings = _settings(kind, entry[kind], (*place, kind), folder, problems)
-    measure = Measure(kind, name or _default_name(kind, settings), settings)
-    return ObjectiveRequest(measure.name, name=name, measure=measure, **shared)
+class PhrasesSettings(Settings):
+    """Of `phrases`."""
+
+    model_config = shown(**{"raise": ["Certainly"], "lower": ["I cannot"]})
+    raised: Phrases | None = setting(
+        None, "continuations that should become more likely", alias="raise", examples=[["Hello"]]
+    )
+    lower: Phrases | None = setting(None, "continuations that should become less likely", examples=[["Hello"]])
+
+    def _listed(self) -> Iterator[tuple[str, int, tuple[str, str]]]:
+        for key, phrases in (("raise", self.raised), ("lower", self.lower)):
+            for index, one in enumerate(phrases or ()):
+                yield key, index, ("", one) if isinstance(one, str) else (one.after or "", one.text or "")
+
+    def rules(self, wrong: Set[str], context: Context) -> Iterator[Problem]:
+        """Yield whether a phrase is listed twice, or none."""
+        if not (self.raised or self.lower or wrong & {"raise", "lower"}):
+            yield Problem((), "raise, lower or both are needed, as in {raise: [...], lower: [...]}")
+        seen = set()
+        for key, index, phrase in self._listed():
+            if phrase in seen:
+                yield Problem((key, index), f"the phrase {phrase[1]!r} is listed already; keep one")
+            seen.add(phrase)
+
+    def measured(self, folder: str) -> dict[str, Any]:
+        """Return one list of phrases, each with the direction that is wanted."""
+        rows = [{"after": after, "text": text, "lower": key == "lower"} for key, _, (after, text) in self._listed()]
+        return {"phrases": rows}
 
 
-def _name(name: str | None, place: Place, problems: list[Problem]) -> str | None:
-    # Preferences are written as in 'add=2,sort=1', and paths end a task's file name.
-    if name is not None and any(sign in name for sign in "=,\n/"):
-        problems.append(Problem((*place, "name"), f"a name cannot hold any of = , / or a line's end, got {name!r}"))
+class ResponseLengthSettings(WritingSettings):
+    """Of `response_length`."""
+
+    model_config = shown(prompts="prompts.txt")
+    prompts: File = required("one prompt per line, or .jsonl", "file")
+
+
+class JudgeSettings(WritingSettings):
+    """Of `judge`, an LLM judge."""
+
+    model_config = shown(url="http://localhost:8000/v1", model="org/judge", prompts="prompts.txt", rubric="Is it kind?")
+    url: Annotated[Text, AfterValidator(_url)] = required(
+        "of an OpenAI-compatible server, as in http://localhost:8000/v1", "URL"
+    )
+    model: Text = required("the judge's name there", "model")
+    prompts: File = required("one prompt per line, or .jsonl", "file")
+    rubric: Text = required("what is a good answer", "text")
+    scale: Annotated[tuple[float, ...], AtLeastOne, AfterValidator(_scale)] = setting(
+        (1.0, 10.0), "lowest and highest score", examples=[[1, 10]]
+    )
+    key_env: Annotated[Text, AfterValidator(_variable)] | None = setting(
+        None, "environment variable that holds the key; default: no key", "name"
+    )
+    timeout: float = setting(60.0, "seconds per reply", gt=0)
+    retries: Whole = setting(3, "further attempts where one fails", ge=0)
+
+
+_BUILT_IN: Mapping[str, type[Settings]] = {
+    "perplexity": PerplexitySettings,
+    "python": PythonSettings,
+    "phrases": PhrasesSettings,
+    "response_length": ResponseLengthSettings,
+    "judge": JudgeSettings,
+}
+
+
+def metric_models() -> dict[str, type[Settings]]:
+    """Return the model of each metric's settings, by kind; sizes have none."""
+    return {kind: _BUILT_IN.get(kind) or _registered(kind) for kind, info in METRICS.items() if not info.size}
+
+
+def _registered(kind: str) -> type[Settings]:
+    """Return a model of the options of a metric that a user registered."""
+    fields: dict[str, Any] = {}
+    known = options_of(METRICS[kind].options)
+    for name, one in known.items():
+        type = File if name in METRICS[kind].files else option_type(one)
+        described: Any = (
+            required(one.help, "name", alias=name)
+            if one.required
+            else setting(one.default, one.help, title="name", alias=name)
+        )
+        fields[f"{name}_"] = (type if one.required else type | None, described)
+    base = create_model(f"Settings of {kind}", __base__=Settings, **fields)
+    base.model_config["json_schema_extra"] = {"examples": [dict.fromkeys(known, "...")]}
+    base.model_rebuild(force=True)
+    return base
+
+
+# -- one entry --------------------------------------------------------------------------------------------------------
+
+
+def _name(name: str) -> str:
+    # preferences are written as in 'add=2,sort=1', and paths end a task's file name
+    if any(sign in name for sign in "=,\n/"):
+        raise ValueError(f"a name cannot hold any of = , / or a line's end, got {name!r}")
     return name
 
 
-def _default_name(kind: str, settings: Mapping[str, Any]) -> str:
-    return str(settings.get("function") or kind).rpartition(":")[2] if kind == "python" else kind
+class ObjectiveSection(Section):
+    """One entry of `objectives`; `objective_model` adds the kinds of METRICS."""
+
+    model_config = shown(task="add")
+    task: Text | None = setting(None, "an lm-eval task", "task")
+    metric: Text | None = setting(None, "as in lm-eval; default: the task's first", "metric")
+    goal: Literal["maximize", "minimize"] | None = setting(None, "default: from lm-eval's metadata", "goal")
+    weight: float | None = setting(None, "in the weighted mean; default: 1, and 0 for a size of the model", gt=0)
+    filter: Text | None = setting(None, "lm-eval's filter name; default: the metric's first", "filter")
+    name: Annotated[Text, AfterValidator(_name)] | None = setting(None, "of the objective; default: the task's", "name")
+    measure: str | None = None
+
+    def _given(self) -> dict[str, Any]:
+        kinds = {one.alias: getattr(self, key) for key, one in type(self).model_fields.items() if one.alias}
+        given = {"task": self.task, "measure": self.measure, **kinds}
+        return {str(kind): value for kind, value in given.items() if value is not None}
+
+    def rules(self, wrong: Set[str], context: Context) -> Iterator[Problem]:
+        """Yield whether it is not exactly one of a task and the other kinds."""
+        kinds = ("task", "measure", *metric_models())
+        given = [kind for kind in kinds if kind in self._given() or kind in wrong]
+        if len(given) > 1:
+            yield Problem(
+                (), f"only one of {', '.join(given)} can be wanted by one objective; write one entry for each"
+            )
+        elif not given:
+            yield Problem((), f"task is missing: an lm-eval task, or one of {', '.join(kinds[1:])} in its place")
+        elif given != ["task"]:
+            for key in ("metric", "filter"):
+                if getattr(self, key) is not None or key in wrong:
+                    yield Problem((key,), f"{key} belongs to a task; leave it out with {given[0]}")
+
+    def request(self, folder: str) -> ObjectiveRequest | None:
+        """Return the objective, or None where the entry has mistakes."""
+        given = self._given()
+        if len(given) != 1:
+            return None
+        ((kind, value),) = given.items()
+        shared: dict[str, Any] = {"goal": self.goal, "weight": self.weight}
+        if kind == "task":
+            return ObjectiveRequest(value, self.metric, filter=self.filter, name=self.name, **shared)
+        if kind == "response_length" and isinstance(value, str):
+            return ObjectiveRequest(value, RESPONSE_TOKENS, name=self.name or kind, **shared)
+        if kind == "measure":
+            name = self.name or value
+            settings = {"items": TIMINGS} if value == "seconds" else {}
+            return ObjectiveRequest(name, name=self.name, measure=Measure(value, name, settings), **shared)
+        settings = value.measured(folder)
+        default = str(settings.get("function") or kind).rpartition(":")[2] if kind == "python" else kind
+        measure = Measure(kind, self.name or default, settings)
+        return ObjectiveRequest(measure.name, name=self.name, measure=measure, **shared)
 
 
-def _settings(kind: str, value: Any, place: Place, folder: str, problems: list[Problem]) -> dict[str, Any]:
-    """Return a measure's settings, complete and with absolute paths."""
+def objective_model() -> type[ObjectiveSection]:
+    """Return the model of one entry of `objectives`, with the kinds that are registered now."""
+    described = "in place of a task: the size or speed of the model"
+    fields: dict[str, Any] = {"measure": (Annotated[str, OneOf(sizes())] | None, setting(None, described, "measure"))}
+    for kind, model in metric_models().items():
+        fields[f"{kind}_"] = (_kind_type(kind, model), _kind_field(kind, model))
+    return create_model("Objective", __base__=ObjectiveSection, **fields)
+
+
+def _kind_field(kind: str, model: type[Settings]) -> Any:
+    what = None
+    if METRICS[kind].short:
+        short = "a task, a file" if kind == "response_length" else f"a {METRICS[kind].short}"
+        what = f"{short}, or a mapping as in {example(json_schema(model))}"
+    return setting(None, "in place of a task", title=what, alias=kind)
+
+
+def _kind_type(kind: str, model: Any) -> Any:
     short = METRICS[kind].short
-    written = {short: value} if isinstance(value, str) and short else value
-    if not isinstance(written, Mapping):
-        return {}
-    settings = metric_forms()[kind].read(written, place, problems)
-    if "until" in settings:
-        settings["until"] = list(settings["until"] or ())
-    for key in METRICS[kind].files:
-        if isinstance(settings.get(key), str):
-            settings[key] = _existing(settings[key], (*place, key), folder, problems)
-    if kind == "phrases":
-        return {"phrases": _phrases(settings, place, problems)}
-    if kind == "judge":
-        _check_judge(settings, place, problems)
-    if kind == "python":
-        settings["folder"] = folder
-        if settings["prompts"] and settings["items"]:
-            text = "the prompts are the items; leave items out (scoring.items says how many of them are asked)"
-            problems.append(Problem((*place, "items"), text))
-    return settings
 
+    def of_text(text: str, info: ValidationInfo) -> Any:
+        if kind == "response_length" and not _is_file(text, (info.context or Context()).folder):
+            return text  # a task of the objectives
+        return model.model_validate({short: text}, context=info.context)
 
-def _check_judge(settings: dict[str, Any], place: Place, problems: list[Problem]) -> None:
-    parts = urlsplit(str(settings["url"] or "http://-"))
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        problems.append(Problem((*place, "url"), f"must begin with http:// or https://, got {settings['url']!r}"))
-    elif "@" in parts.netloc:
-        problems.append(Problem((*place, "url"), "must hold no user or password; name a variable with key_env"))
-    settings["scale"] = list(settings["scale"])
-    if len(settings["scale"]) != 2 or None in settings["scale"] or settings["scale"][0] >= settings["scale"][1]:
-        problems.append(Problem((*place, "scale"), f"must be [lowest, highest], got {settings['scale']}"))
-    if settings["key_env"] and not settings["key_env"].isidentifier():
-        text = "must be the name of an environment variable, as in JUDGE_KEY, and not the key itself"
-        problems.append(Problem((*place, "key_env"), text))
+    if not short:
+        return model | None
+    mapping = Annotated[model, Tag(MAPPING)]
+    text = Annotated[Text, Field(title=short), AfterValidator(of_text), Tag(TEXT)]
+    return Annotated[text | mapping, ByType] | None
 
 
 def _is_file(text: str, folder: str) -> bool:
@@ -214,45 +327,23 @@ def _is_file(text: str, folder: str) -> bool:
     return known or "/" in text or text.endswith((".txt", ".jsonl"))
 
 
-def _existing(name: str, place: Place, folder: str, problems: list[Problem]) -> str:
-    path = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
-    if not os.path.isfile(path):
-        problems.append(Problem(place, f"no such file: {path}; relative paths are relative to the search file"))
-    return path
-
-
-def _phrases(settings: Mapping[str, Any], place: Place, problems: list[Problem]) -> list[dict[str, Any]]:
-    if not settings["raise"] and not settings["lower"]:
-        problems.append(Problem(place, "raise, lower or both are needed, as in {raise: [...], lower: [...]}"))
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in ("raise", "lower"):
-        for index, phrase in enumerate(settings[key] or ()):
-            if not phrase:  # named already
-                continue
-            entry = {"after": "", "text": phrase} if isinstance(phrase, str) else phrase
-            after, text = str(entry.get("after") or ""), str(entry.get("text") or "")
-            if (after, text) in found:
-                problems.append(Problem((*place, key, index), f"the phrase {text!r} is listed already; keep one"))
-            found[after, text] = {"after": after, "text": text, "lower": key == "lower"}
-    return list(found.values())
-
-
-def _check_repeats(requests: Sequence[ObjectiveRequest | None], problems: list[Problem]) -> None:
-    asked: dict[tuple[Any, ...], int] = {}
+def repeats(requests: Sequence[ObjectiveRequest | None]) -> Iterator[Problem]:
+    """Yield which entries are the same, or are called the same."""
+    wanted: dict[tuple[Any, ...], int] = {}
     names: dict[str, int] = {}
     for index, request in enumerate(requests):
         if request is None:
             continue
         key = (request.task, request.metric, request.filter)
-        if request.measure is None and key in asked:
-            text = f"the same as objectives[{asked[key]}]; keep one, or name another metric"
-            problems.append(Problem(("objectives", index), text))
+        if request.measure is None and key in wanted:
+            text = f"the same as objectives[{wanted[key]}]; keep one, or name another metric"
+            yield Problem(("objectives", index), text)
             continue
-        asked.setdefault(key, index)
+        wanted.setdefault(key, index)
         name = request.name or (request.task if request.measure is not None else None)
-        taken = names.get(name, asked.get((name, None, None))) if name is not None else None
+        taken = names.get(name, wanted.get((name, None, None))) if name is not None else None
         if name is not None and taken is not None and taken != index:
             text = f"objectives[{taken}] is called {name!r} too; give one of them a `name`"
-            problems.append(Problem(("objectives", index), text))
+            yield Problem(("objectives", index), text)
         if name is not None:
             names.setdefault(name, index)

@@ -1,77 +1,50 @@
-"""The reference of search files as Markdown, from the tables that checking walks."""
+"""The reference of search files as Markdown, from the JSON Schema of the models that check them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from evomerge.config._grammar import Anything, Either, Flag, Form, Free, Key, Many, Moment, Number, Section, Text
-from evomerge.config._objective_sections import metric_forms
-from evomerge.config._sections import search_file_section
+from evomerge.config._objective_sections import metric_models
+from evomerge.config._section_base import Schema, bare, example, form, json_schema
+from evomerge.config._sections import search_file_model
 from evomerge.space import MARKER_KEYS, MERGE_KEYS
 
 
 def markdown() -> str:
     """Return one Markdown table per section of a search file, `merge` and markers included."""
-    file = search_file_section()
-    lines = ["### the file", "", *_table(file.keys)]
+    file = json_schema(search_file_model())
+    lines = ["### the file", "", *_table(file)]
     lines += ["### `merge`", "", "As in mergekit.", "", *_pairs(MERGE_KEYS)]
     lines += ["### `{search: ...}`", "", "Stands where a number or a name would stand.", "", *_pairs(MARKER_KEYS)]
-    for path, section in _sections(file, ""):
-        lines += [f"### `{path}`", "", f"As in `{section.example}`.", "", *_table(section.keys)]
-    for kind, form in metric_forms().items():
-        lines += [f"### `objectives[].{kind}`", "", f"As in `{form.example}`.", "", *_table(form.keys)]
+    metrics = {f"objectives[].{kind}": json_schema(model) for kind, model in metric_models().items()}
+    for path, section in [*_sections(file, ""), *metrics.items()]:
+        lines += [f"### `{path}`", "", f"As in `{example(section)}`.", "", *_table(section)]
     return "\n".join(lines)
 
 
-def words(form: Form) -> str:
-    """Return a form in a few words, as in 'number of at least 0'."""
-    if isinstance(form, Text):
-        return "one of " + ", ".join(f"`{word}`" for word in form.words) if form.words else form.what
-    if isinstance(form, Flag):
-        return "true or false"
-    if isinstance(form, Many):
-        return f"list of {words(form.entry)}"
-    if isinstance(form, Either):
-        return form.what
-    if isinstance(form, Anything):
-        return "anything"
-    if isinstance(form, Moment):
-        return "date and time with offset"
-    return str(form) if isinstance(form, Number) else "mapping"
+def _sections(section: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Yield every section below one but the metrics, with its path, depth first."""
+    for key, value in section["properties"].items():
+        node, name = bare(value), f"{path}{key}"
+        if node.get("type") == "array":
+            node, name = node["items"], f"{name}[]"
+        if "properties" in node and not path.startswith("objectives"):
+            yield name, node
+            yield from _sections(node, f"{name}.")
 
 
-def _sections(section: Section, path: str) -> Iterator[tuple[str, Section]]:
-    """Yield every section below one, with its path, depth first."""
-    for key in section.keys:
-        form, name = key.form, f"{path}{key.name}"
-        if isinstance(form, Many):
-            form, name = form.entry, f"{name}[]"
-        if isinstance(form, Section):
-            yield name, form
-            yield from _sections(form, f"{name}.")
-
-
-def _table(keys: tuple[Key, ...]) -> list[str]:
-    rows = [(key.name, words(key.form), _default(key), key.about) for key in keys]
+def _table(section: Schema) -> list[str]:
     lines = ["| key | form | default | meaning |", "|---|---|---|---|"]
-    return [
-        *lines,
-        *(f"| `{name}` | {_cell(form)} | {default} | {_cell(about)} |" for name, form, default, about in rows),
-        "",
-    ]
+    for name, node in section["properties"].items():
+        default = f"`{node['default']}`" if "default" in node else ""
+        default = "required" if name in section.get("required", ()) else default
+        lines.append(f"| `{name}` | {_cell(form(node))} | {default} | {_cell(node['description'])} |")
+    return [*lines, ""]
 
 
-def _pairs(keys: dict[str, str]) -> list[str]:
+def _pairs(keys: Mapping[str, str]) -> list[str]:
     rows = [f"| `{name}` | {_cell(about)} |" for name, about in keys.items()]
     return ["| key | meaning |", "|---|---|", *rows, ""]
-
-
-def _default(key: Key) -> str:
-    if key.required:
-        return "required"
-    if key.default is None or (isinstance(key.form, Free) and not key.default):
-        return ""
-    return f"`{key.default}`"
 
 
 def _cell(text: str) -> str:

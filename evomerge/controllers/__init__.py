@@ -11,7 +11,7 @@ from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
     from evomerge.controllers._auto import auto_options, choose
-    from evomerge.controllers._model_weights import model_weights_in, models_with_weights, with_products
+    from evomerge.controllers._model_weights import model_weights_in, models_with_weights
     from evomerge.controllers._proposals import Proposals
     from evomerge.controllers._protocol import (
         Controller,
@@ -52,7 +52,6 @@ __all__ = [
     "register_controller",
     "tell",
     "warm_starting",
-    "with_products",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from evomerge.controllers._protocol import Controller, SearchProblem
 from evomerge.controllers._registry import BatchOptions, build, controller_info
-from evomerge.surrogates import POINTS_PER_COEFFICIENT, coefficient_count
+from evomerge.surrogates import points_needed
 
-MOST_QUADRATIC_GENES = 40  # with more, a refit takes longer than scoring a small model
-MOST_QUADRATIC_BUDGET = 1000  # with more, evolution finds structure that no quadratic expresses
+MOST_QUADRATIC_GENES = 40  # a refit for more takes longer than scoring a small model
+MOST_QUADRATIC_BUDGET = 1000  # a larger budget lets evolution find structure that no quadratic expresses
 # Budgets for Gaussian processes: with fewer candidates a quadratic needs less data; with more, O(n^3) is too slow.
 LEAST_GAUSSIAN, MOST_GAUSSIAN = 64, 500
 CANDIDATES_PER_GENE = 4  # least for Gaussian processes: half of them are a space-filling design
@@ -97,7 +95,7 @@ def _quadratic(problem: SearchProblem) -> tuple[str, str] | None:
         return None
     if problem.objectives == 1:
         return None
-    needed = int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(problem.dimensions, "linear")))
+    needed = points_needed(problem.dimensions, "linear")
     if problem.budget < 2 * needed:
         return None
     return "quadratic", f"surrogates can be fitted from {needed} candidates on, and say where the front is uncertain"

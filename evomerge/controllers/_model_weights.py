@@ -63,6 +63,10 @@ class ModelWeights:
         norms = np.sqrt(max(float(left @ products @ left), 0.0) * max(float(right @ products @ right), 0.0))
         return float(left @ products @ right) / norms if norms > 0 else 0.0
 
+    def with_products(self, products: Sequence[Sequence[float]]) -> ModelWeights:
+        """Return the same weights with the measured inner products (n, n) of the task vectors."""
+        return replace(self, products=tuple(tuple(float(value) for value in row) for row in products))
+
     def similarity(self) -> np.ndarray:
         """Return the pairwise kinship of the models, (n, n)."""
         each = np.eye(self.count)
@@ -108,11 +112,6 @@ def _of_merge(merge: Mapping[str, Any], space: SearchSpace) -> tuple[ModelWeight
     places = list(model_places(merge))
     listed = [model for path, model in places if path[0] in ("models", "slices") and path[-1] == "model"]
     return model_weights_of(space.genes, short_names(list(dict.fromkeys(listed))))
-
-
-def with_products(model_weights: ModelWeights, products: Sequence[Sequence[float]]) -> ModelWeights:
-    """Return the model weights with the measured inner products of their task vectors (n, n)."""
-    return replace(model_weights, products=tuple(tuple(float(value) for value in row) for row in products))
 
 
 def _owner(gene: Gene, names: Sequence[str]) -> str | None:

@@ -11,19 +11,16 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from evomerge._arguments import Array
 from evomerge.controllers._protocol import SearchProblem
 from evomerge.errors import InputError
-from evomerge.pareto import Array, choose_by_preference
+from evomerge.pareto import choose_by_preference
 from evomerge.surrogates import (
     NestedState,
     fit_objectives,
     guess_link,
     initial_design,
-    join,
-    next_pair,
     predicted_front,
-    start,
-    tasks_of,
 )
 
 SMALLEST_DESIGN, LARGEST_DESIGN = 9, 20  # points per pair: 1.5 per coefficient; as many as the paper takes
@@ -60,8 +57,8 @@ class NestedFront:
         if self._state is None:
             self._state = self._begin(points, values)
         if self._pair is not None:
-            self._state = join(self._state, self._pair, self._choice(points, values, rng))
-        self._pair = next_pair(self._state)
+            self._state = self._state.join(self._pair, self._choice(points, values, rng))
+        self._pair = self._state.next_pair()
         if self._pair is None:
             self.done = True
             return self._parts.point(self._state.nodes[-1].coefficients)[None]
@@ -89,7 +86,7 @@ class NestedFront:
             metric = table[experts, tasks]
         preference = weights[self._task] if n == m else np.ones(n)
         similarity = self._parts.similarity() if self._parts.products else None
-        return start(metric, preference, similarity)
+        return NestedState.begin(metric, preference, similarity)
 
     def _plane(self) -> Array:
         """Return the coefficients (2, n) of the pair's two nodes."""
@@ -103,7 +100,7 @@ class NestedFront:
         assert self._pair is not None
         plane = self._plane()
         own = self._parts.count == self._problem.objectives
-        wanted = self._task[list(tasks_of(self._state, self._pair))] if own else np.arange(self._problem.objectives)
+        wanted = self._task[list(self._state.tasks_of(self._pair))] if own else np.arange(self._problem.objectives)
         weights = np.array(self._problem.weights or (1.0,) * self._problem.objectives)[wanted]
         if not weights.any():  # tasks without preference: any choice is as good, so weigh them equally
             weights = np.ones(len(wanted))

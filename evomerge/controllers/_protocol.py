@@ -34,7 +34,7 @@ class SearchProblem:
     choices: tuple[int, ...] = ()  # (d,) number of categories of a gene, 0 for a number; empty: all are numbers
     switches: tuple[tuple[int, int], ...] = ()  # (gene, layer) per slot of a route that a gene switches, in slot order
     items: tuple[int, ...] = ()  # (m,) items behind each fitness, the same ones for every candidate; empty: not known
-    model_weights: ModelWeights | None = None  # which genes are weights of models; None: no such genes
+    model_weights: ModelWeights | None = None  # genes that are weights of models; None: no such genes
     prior: tuple[WarmStartPoint, ...] = ()  # warm start, known before the first ask
     asynchronous: bool = False  # results arrive one by one, and workers ask before a generation is complete
     bounds: Bounds | None = None  # constraints on the fitness; None: no constraint

@@ -14,29 +14,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge._arguments import Array
 from evomerge.controllers._nested_front import NestedFront
 from evomerge.controllers._proposals import Proposals
 from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._registry import QuadraticOptions
-from evomerge.pareto import Array, Bounds
+from evomerge.pareto import Bounds
 from evomerge.surrogates import (
-    COMPLEXITIES,
-    POINTS_PER_COEFFICIENT,
     LinkName,
     Surrogate,
     anchor_points,
-    coefficient_count,
     d_optimal,
     fit_objectives,
     guess_link,
     next_points,
+    points_needed,
+    richest_complexity,
     sobol_points,
     stop_reason,
 )
 
 DESIGN_FRACTION = 0.5  # the design takes at most this fraction of the budget; the rest refines the front
 LARGEST_DESIGN = 64  # most points of the design if the budget is not known
-MOST_ANCHORS = 8  # with more genes, one anchor per gene would use up the design
+MOST_ANCHORS = 8  # one anchor per gene would use up the design of a larger space
 ROUND = 4  # proposals per refit
 POOL_PER_POINT, SMALLEST_POOL = 8, 256  # Sobol points from which a design is chosen
 
@@ -63,8 +63,8 @@ def quadratic(problem: SearchProblem, options: QuadraticOptions) -> QuadraticFro
 def design_size(dimensions: int, budget: int | None) -> int:
     """Return how many points a design should have: enough for the richest surrogate that the budget affords."""
     most = LARGEST_DESIGN if budget is None else max(1, int(DESIGN_FRACTION * budget))
-    wanted = [int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(dimensions, level))) for level in COMPLEXITIES]
-    return max([count for count in wanted if count <= most], default=most)
+    level = richest_complexity(dimensions, most)
+    return most if level is None else points_needed(dimensions, level)
 
 
 class QuadraticFront:
@@ -172,8 +172,8 @@ class QuadraticFront:
         pool = sobol_points(max(POOL_PER_POINT * left, SMALLEST_POOL), d, rng)
         even, rest = pool[: left // 4], pool[left // 4 :]  # a space-filling part guards against non-quadratic surfaces
         have = count + len(self._prior_points)
-        affordable = [level for level in COMPLEXITIES if have >= POINTS_PER_COEFFICIENT * coefficient_count(d, level)]
-        level = affordable[-1] if len(affordable) > 1 else "linear"  # D-optimality needs more than a constant
+        level = richest_complexity(d, have)
+        level = "linear" if level in (None, "constant") else level  # D-optimality needs more than a constant
         keep = np.vstack([self._prior_points, first, even])
         chosen = d_optimal(rest, left - len(even), complexity=level, keep=keep, box=[0.0, 1.0])
         return np.vstack([first, even, rest[chosen]])

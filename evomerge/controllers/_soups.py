@@ -12,13 +12,13 @@ from itertools import combinations
 
 import numpy as np
 
+from evomerge._arguments import Array
 from evomerge.controllers._model_weights import PARAMETER, ModelWeights
 from evomerge.controllers._proposals import Proposals
 from evomerge.controllers._protocol import SearchProblem
 from evomerge.controllers._registry import KinshipOptions
 from evomerge.errors import InputError
 from evomerge.option_fields import NoOptions
-from evomerge.pareto import Array
 
 ALIKE = 0.9  # the paper stops once the mean kinship of the best exceeds this: merging them adds nothing new
 

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from evomerge.engine._lora import LoraReport, export_lora, rank_of
     from evomerge.engine._model_export import export
     from evomerge.engine._parents import find_parents
-    from evomerge.engine._resident import Resident
+    from evomerge.engine._resident import ResidentModel
     from evomerge.engine._task_vector_similarity import task_vector_products
     from evomerge.engine._time_estimate import TimeEstimate, estimate_time, export_bytes
-    from evomerge.engine._vocabulary import Alignment, aligned_layouts, alignment_of, merge_of, rows_of
+    from evomerge.engine._vocabulary import Alignment, aligned_layouts, alignment_of, merge_of
     from evomerge.engine.route._mergekit import route_to_mergekit
 
 __all__ = [
     "Alignment",
     "LoraReport",
-    "Resident",
+    "ResidentModel",
     "TimeEstimate",
     "aligned_layouts",
     "alignment_of",
@@ -35,7 +35,6 @@ __all__ = [
     "merge_of",
     "rank_of",
     "route_to_mergekit",
-    "rows_of",
     "task_vector_products",
     "template_problem",
 ]

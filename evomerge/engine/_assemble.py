@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import count_nonfinite
-from evomerge.engine._merge_plan import Step
+from evomerge.engine._merge_plan import TensorOp
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key, merge, method
 
 Read = Callable[[str, str], Tensor]  # (model, tensor name) -> tensor, in its stored dtype
 
 
-def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
-    """Return the tensor that a step describes, in the step's dtype.
+def assemble(step: TensorOp, read: Read, revisions: Mapping[str, str]) -> Tensor:
+    """Return the tensor that a step describes, of the step's shape and dtype.
 
     The arithmetic is float32 (float64 where a parent is), rounded once at the end. A task vector is taken from the
     parents at their stored precision and lives only as long as the step.
@@ -36,13 +36,13 @@ def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
         MergeError: a parameter does not fit the method.
         WeightsError: a buffer differs between the parents.
     """
-    if not step.method:
+    if not step.method:  # integers and tables are copied, not merged
         return _buffer(step, read)
     entry = method(step.method)
     base = None if step.base is None else read(step.base.model, step.base.tensor)
     inputs = [read(source.model, source.tensor) for source in step.inputs]
     if entry.inputs == "deltas" and base is not None:
-        start = _wide(base)
+        start = _wide(base)  # subtracted here, so that no task vector outlives its tensor
         inputs = [_wide(tensor) - start for tensor in inputs]
     keys = [mask_key(step.mask_seed, revisions[s.model], s.tensor) for s in step.inputs] if entry.random else []
     merged = merge(step.method, base, inputs, step.parameters, keys=keys, role=step.role)
@@ -50,7 +50,7 @@ def assemble(step: Step, read: Read, revisions: Mapping[str, str]) -> Tensor:
         # float64, so that folding rounds no more than the dtype in which the tensor is stored
         merged = (merged.double() + step.fold.offset) * step.fold.scale - step.fold.offset
     if step.via is not None:
-        merged = merged.to(getattr(torch, step.via))
+        merged = merged.to(getattr(torch, step.via))  # mergekit rounds to `dtype` first, then to `out_dtype`
     merged = merged.to(getattr(torch, step.dtype))
     refuse_nonfinite(step, count_nonfinite(merged))
     return merged
@@ -61,7 +61,7 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def refuse_nonfinite(step: Step, bad: int) -> None:
+def refuse_nonfinite(step: TensorOp, bad: int) -> None:
     """Raise a CandidateError that describes the step if `bad`, the number of its values not finite, is not zero."""
     if bad:
         values = ", ".join(f"{name} {value}" for name, value in step.parameters.items())
@@ -71,7 +71,7 @@ def refuse_nonfinite(step: Step, bad: int) -> None:
         )
 
 
-def _buffer(step: Step, read: Read) -> Tensor:
+def _buffer(step: TensorOp, read: Read) -> Tensor:
     first, *others = step.inputs
     tensor = read(first.model, first.tensor)
     for source in others:
@@ -80,4 +80,4 @@ def _buffer(step: Step, read: Read) -> Tensor:
                 f"buffer '{step.name}' differs between '{first.model}' and '{source.model}'; buffers are copied, "
                 "not merged, and must be equal"
             )
-    return tensor.clone()
+    return tensor.clone()  # the caller may write into it, and the parent must stay as it is

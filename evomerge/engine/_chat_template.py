@@ -1,4 +1,4 @@
-"""The chat template of a merged model: its donor's, unless the recipe says otherwise."""
+"""The chat template of a merged model: the donor's by default; the recipe may set another."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def chat_template_of(recipe: Recipe, parents: Parents) -> str | None:
         return None
     if recipe.chat_template == "auto":
         templates = [stored_template(parents.layouts[model].folder) for model in recipe.references()]
+        # templates that differ in outer white space count as one
         counted = Counter(template.strip() for template in templates if template)
         return counted.most_common(1)[0][0] if counted else None
-    if "{" not in recipe.chat_template:
+    if "{" not in recipe.chat_template:  # a text without any Jinja expression would be a constant prompt
         raise WeightsError(
             f"chat_template: expected 'auto' or a Jinja template, got {recipe.chat_template!r}; "
             "write the template itself into the recipe (mergekit's names for templates are not known here)"
@@ -36,11 +37,11 @@ def chat_template_of(recipe: Recipe, parents: Parents) -> str | None:
 
 
 def template_problem(written: str | None, donor: Layout) -> str:
-    """Return why not every model of a search can be asked in chat form; '' where they can.
+    """Return why prompts cannot be put into chat form for every model of a search; '' if they can.
 
     Args:
         written: the merge's own `chat_template`.
-        donor: whose tokenizer all of them are asked with. `auto` does not help a parent that has no template.
+        donor: the model whose tokenizer encodes all prompts. `auto` does not help a parent without a template.
     """
     if (written is not None and written != "auto") or stored_template(donor.folder):
         return ""
@@ -52,7 +53,7 @@ def template_problem(written: str | None, donor: Layout) -> str:
 
 def stored_template(folder: Path) -> str | None:
     """Return the chat template in a model's folder, or None."""
-    if (folder / TEMPLATE_FILE).is_file():
+    if (folder / TEMPLATE_FILE).is_file():  # transformers prefers this file to tokenizer_config.json
         return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():

@@ -1,4 +1,4 @@
-"""Where transformers puts a checkpoint's tensors when it renames, stacks or joins them on loading.
+"""Map from a checkpoint's tensors to model parameters, as transformers renames, stacks or joins them on loading.
 
 The checkpoint of a Mixtral holds three matrices per expert; the model that transformers 5 builds holds two stacks per
 layer. A merge works on the checkpoint's tensors, each under its own name (as mergekit does), so every one of them must
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Home:
+class ParameterSlice:
     """The stretch of a parameter that one tensor of a checkpoint fills: consecutive elements, in the same order."""
 
     parameter: str  # name in the model
@@ -28,8 +28,10 @@ class Home:
     joined: bool = False  # whether the parameter holds several tensors
 
 
-def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict[str, Any]) -> dict[str, Home]:
-    """Return the home of every tensor that transformers would load; tensors that it would leave out are left out here.
+def slices_of(
+    model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict[str, Any]
+) -> dict[str, ParameterSlice]:
+    """Return the slice of every tensor that transformers would load; tensors that it would leave out are left out here.
 
     Args:
         model: a transformers model.
@@ -47,32 +49,32 @@ def homes_of(model: Any, shapes: Mapping[str, tuple[int, ...]], parameters: dict
     rules: list[Any] = list(get_model_conversion_mapping(model))
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     renamings = [rule for rule in rules if not isinstance(rule, WeightConverter)]
-    homes: dict[str, Home] = {}
+    slices: dict[str, ParameterSlice] = {}
     joined: dict[str, list[tuple[str, str]]] = {}  # first target -> [(pattern, name)], in the order of loading
     for name in sorted(shapes, key=dot_natural_key):
         target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
-        if target not in parameters and name in parameters:
+        if target not in parameters and name in parameters:  # a renaming for old checkpoints may catch a new name
             target, pattern = name, None
         if target in parameters and pattern is None:
-            homes[name] = Home(target)
+            slices[name] = ParameterSlice(target)
         elif target in parameters:
             joined.setdefault(target, []).append((str(pattern), name))
     by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
     for target, sources in joined.items():
-        rule = copy.deepcopy(by_pattern[sources[0][0]])
-        homes |= _joined_homes(model, target, sources, rule, shapes, parameters)
-    return homes
+        rule = copy.deepcopy(by_pattern[sources[0][0]])  # a rule collects tensors, so each target needs a fresh one
+        slices |= _joined_slices(model, target, sources, rule, shapes, parameters)
+    return slices
 
 
-def _joined_homes(
+def _joined_slices(
     model: Any,
     target: str,
     sources: Iterable[tuple[str, str]],
     rule: Any,
     shapes: Mapping[str, tuple[int, ...]],
     parameters: Mapping[str, Any],
-) -> dict[str, Home]:
-    """Return the homes of tensors that one rule makes parameters of, found by sending numbered elements through it."""
+) -> dict[str, ParameterSlice]:
+    """Return the slices of tensors that one rule makes parameters of, found by converting numbered elements."""
     import torch
 
     first: dict[str, int] = {}  # tensor -> number of its first element
@@ -89,32 +91,34 @@ def _joined_homes(
             raise WeightsError(
                 f"the checkpoint's tensors make '{name}' {tuple(values.shape)}, its config.json makes it {made_it}"
             )
-    homes: dict[str, Home] = {}
+    slices: dict[str, ParameterSlice] = {}
     for name, number in first.items():
         size = int(torch.Size(shapes[name]).numel())
-        home = next(
-            (home for home in (_find(values.reshape(-1), number, size, key) for key, values in made.items()) if home),
+        part = next(
+            (part for part in (_find(values.reshape(-1), number, size, key) for key, values in made.items()) if part),
             None,
         )
-        if home is None:
+        if part is None:
             raise WeightsError(
-                f"tensor '{name}': {type(model).__name__} takes it apart or reorders it while loading, so it cannot be "
-                "written in place; such a model can be merged to a folder (evomerge merge) and scored from there"
+                f"tensor '{name}': {type(model).__name__} splits or reorders it while loading, so it "
+                "cannot be written in place; merge to a folder (evomerge merge) and score the folder"
             )
-        homes[name] = home
-    return homes
+        slices[name] = part
+    return slices
 
 
-def _find(values: Tensor, number: int, size: int, parameter: str) -> Home | None:
+def _find(values: Tensor, number: int, size: int, parameter: str) -> ParameterSlice | None:
     """Return where the elements `number`, `number` + 1, ... stand in that order, or None where they do not."""
     import torch
 
-    places = (values == number).nonzero()
-    if len(places) != 1:
+    found = (values == number).nonzero()
+    if len(found) != 1:
         return None
-    start = int(places[0, 0])
-    expected = torch.arange(number, number + size)
-    return Home(parameter, start, joined=True) if torch.equal(values[start : start + size], expected) else None
+    start = int(found[0, 0])
+    expected = torch.arange(number, number + size)  # consecutive numbers prove that the order was kept
+    return (
+        ParameterSlice(parameter, start, joined=True) if torch.equal(values[start : start + size], expected) else None
+    )
 
 
 def _only(value: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""A name for the exact bits of a set of weights.
+"""Fingerprint: a hash of the exact bits of a set of weights.
 
 A candidate's score is only worth something if the weights that were scored are the recipe's. The fingerprint is taken
 from the model's own memory after a merge, and from the files after an export; equal fingerprints mean equal bits.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints import count_nonfinite
-from evomerge.merge import compiled, finish_hash, hash_rows
+from evomerge.merge.kernels import available, finish_hash, hash_rows
 
 FINGERPRINT_DIGITS = 32
 
@@ -42,25 +42,25 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def combine(parts: Iterable[tuple[str, str]]) -> str:
     """Return the fingerprint of tensors whose `describe` texts are known, by name."""
     total = hashlib.sha256()
-    for name, text in sorted(parts):
-        total.update(f"{name}\0{text}\n".encode())
+    for name, text in sorted(parts):  # sorted, so that the order of tensors does not matter
+        total.update(f"{name}\0{text}\n".encode())  # separators that names cannot hold
     return total.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def describe(tensor: Tensor) -> str:
-    """Return a tensor's dtype, shape and hash as text."""
+    """Return the dtype, shape and hash of a tensor of any shape and dtype as text: `float32[2, 3]:<16 digits>`."""
     return description(str(tensor.dtype).removeprefix("torch."), tensor.shape, row_sums(tensor))
 
 
 def description(dtype: str, shape: Sequence[int], sums: Tensor) -> str:
-    """Return the `describe` text of a tensor whose `row_sums` are known; `dtype` is torch's word."""
+    """Return the `describe` text of a tensor from its `row_sums`, (rows,) int64; `dtype` is torch's word."""
     return f"{dtype}{list(shape)}:{finish(sums):016x}"
 
 
 def row_sums(tensor: Tensor) -> Tensor:
     """Return the first half of the hash, one int64 number per row of ROW_BYTES bytes.
 
-    It is the sum over the row's 8-byte words of (word + word >> 29) times an odd key of the word's place, modulo 2**64.
+    It is the sum over the row's 8-byte words of (word + word >> 29) times an odd key of the word's index, modulo 2**64.
     The shifted word is added so that the top bit (every other float32's sign) also moves lower bits: times an odd key,
     the top bit alone stays the top bit, and two flipped signs would cancel. The shift is 29, not 32, because the signs
     of the two float32 numbers of one word, 32 bits apart, would cancel again.
@@ -72,39 +72,41 @@ def row_sums(tensor: Tensor) -> Tensor:
     rows = -(-tensor.numel() * tensor.element_size() // ROW_BYTES)
     sums = torch.empty(rows, dtype=torch.int64, device=device)
     keys = _row_keys(str(device))
-    if device.type == "cpu" and tensor.is_contiguous() and compiled() is not None:
+    if device.type == "cpu" and tensor.is_contiguous() and available():
         hash_rows(tensor, keys, _SHIFT, sums)
         return sums
     words = _words(tensor)
     step = _CPU_ROWS if device.type == "cpu" else _DEVICE_ROWS
     whole = words.numel() // _ROW
     table = words[: whole * _ROW].view(whole, _ROW)
+    # scratch for one step of rows, reused
     mixed = torch.empty(min(step, max(whole, 1)), _ROW, dtype=torch.int64, device=device)
     for first in range(0, whole, step):
         block = table[first : first + step]
         sums[first : first + len(block)] = _weigh(block, keys, mixed[: len(block)])
-    if whole < rows:
+    if whole < rows:  # the last row is shorter than the others
         tail = words[whole * _ROW :].unsqueeze(0)
         sums[whole:] = _weigh(tail, keys[: tail.shape[1]], torch.empty_like(tail))
     return sums
 
 
 def examine(block: Tensor) -> tuple[Tensor, int]:
-    """Return a flat block's `row_sums`, and how many of its values are NaN or infinite."""
-    if block.device.type == "cpu" and compiled() is not None:
+    """Return a flat block's `row_sums`, (rows,) int64, and how many of its values are NaN or infinite."""
+    if block.device.type == "cpu" and available():
         sums = torch.empty(-(-block.numel() * block.element_size() // ROW_BYTES), dtype=torch.int64)
         finite = hash_rows(block, _row_keys("cpu"), _SHIFT, sums)
         return sums, 0 if finite else count_nonfinite(block)
-    return row_sums(block), count_nonfinite(block)
+    return row_sums(block), count_nonfinite(block)  # two passes, where the compiled loop needs one
 
 
 def finish(sums: Tensor) -> int:
-    """Return the hash of a tensor whose `row_sums` are given, in [0, 2**64)."""
+    """Return the hash of a tensor, in [0, 2**64), from its `row_sums`, (rows,) int64."""
     if sums.numel() == 0:
         return 0
-    if sums.device.type == "cpu" and compiled() is not None:
+    if sums.device.type == "cpu" and available():
         return finish_hash(sums, _SHIFT, 1 << 40) & _MASK64
     mixed = sums + (sums >> _SHIFT)
+    # keys come in powers of two, so that few tensors of keys are cached
     return int((mixed * _last_keys(len(sums).bit_length(), str(sums.device))[: len(sums)]).sum()) & _MASK64
 
 
@@ -120,7 +122,7 @@ def _words(tensor: Tensor) -> Tensor:
     raw = flat.view(torch.uint8)
     if raw.numel() % 8 == 0 and raw.data_ptr() % 8 == 0 and raw.storage_offset() % 8 == 0:
         return raw.view(torch.int64)
-    # a short tensor, an odd length or an odd place in a file: copy to where words can be read
+    # a short tensor, an odd length or an odd offset in a file: copy to where words can be read
     padded = torch.zeros(-(-raw.numel() // 8) * 8, dtype=torch.uint8, device=raw.device)
     padded[: raw.numel()] = raw
     return padded.view(torch.int64)
@@ -133,7 +135,7 @@ def _row_keys(device: str) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _last_keys(bits: int, device: str) -> Tensor:
-    """Return the keys of up to 2**bits row sums; few keys are the first of many."""
+    """Return the keys of up to 2**bits row sums, (2**bits,) int64; fewer keys are the first of more."""
     return _odd_keys(1 << bits, 1, torch.device(device))
 
 

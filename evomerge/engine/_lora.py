@@ -19,13 +19,13 @@ from evomerge.checkpoints import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     Layout,
-    appearing,
+    atomic_directory,
     check_free,
     parse_reference,
     write_text,
 )
 from evomerge.engine._assemble import assemble
-from evomerge.engine._merge_plan import Step, donor_of
+from evomerge.engine._merge_plan import TensorOp, donor_of
 from evomerge.engine._parents import Parents, find_parents, structure_difference
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe
@@ -33,11 +33,11 @@ from evomerge.recipe import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-# 'auto' keeps, per matrix, the fewest singular values that hold this share of the sum of their squares.
+# 'auto' keeps, per matrix, the fewest singular values that hold this fraction of the sum of their squares.
 AUTO_ENERGY = 0.99
 REPORT_FILE = "reconstruction.json"
 _PREFIX = "base_model.model."
-# Above this width all singular values of a matrix take minutes; a rank that was asked for is found from random
+# Above this width all singular values of a matrix take minutes; a given rank is found from random
 # projections instead (Halko, Martinsson and Tropp 2011, arXiv:0909.4061). The error is computed all the same.
 _EXACT_WIDTH = 2048
 _OVERSAMPLING, _POWER_STEPS = 16, 6
@@ -47,7 +47,7 @@ Kind = Literal["factors", "embedding factors", "stored whole", "left out"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How well the adapter gives one tensor of the merged model."""
+    """Approximation error of one tensor of the merged model: factors (out, rank) and (rank, in), or a whole tensor."""
 
     tensor: str
     kind: Kind
@@ -61,8 +61,8 @@ class LoraReport:
     """What was written."""
 
     folder: Path
-    bytes: int  # of the adapter's weights
-    tensors: tuple[Reconstruction, ...]  # that the merge changed
+    bytes: int  # size of the adapter's weights
+    tensors: tuple[Reconstruction, ...]  # one per tensor that the merge changed
 
     @property
     def relative_error(self) -> float:
@@ -119,7 +119,7 @@ def export_lora(
     parents = find_parents(recipe.references(), dict(recipe.revisions))
     base = _base_of(recipe, parents)
     made = _Extraction(parents.layouts[base], rank)
-    steps = [step for step in parents.steps(recipe) if step.method]
+    steps = [step for step in parents.steps(recipe) if step.method]  # buffers are equal in base and merge
     readers = parents.readers(recipe)
     try:
         for number, step in enumerate(steps):
@@ -134,7 +134,7 @@ def export_lora(
 
 
 def rank_of(text: int | str | None) -> int | Literal["auto"]:
-    """Return a rank as people write it: a whole number, 'auto', or nothing, which is 'auto'.
+    """Parse a rank: a whole number, 'auto', or None, which means 'auto'.
 
     Raises:
         WeightsError: it is something else.
@@ -148,7 +148,7 @@ def rank_of(text: int | str | None) -> int | Literal["auto"]:
 
 
 class _Extraction:
-    """The adapter as it grows; mutated by `add`."""
+    """The adapter under construction; mutated by `add`."""
 
     def __init__(self, layout: Layout, rank: int | Literal["auto"]) -> None:
         self._modules = _modules(layout)
@@ -162,8 +162,8 @@ class _Extraction:
         self.biases: dict[str, Tensor] = {}  # module -> bias
         self.report: list[Reconstruction] = []
 
-    def add(self, step: Step, merged: Tensor, base: Tensor) -> None:
-        """Take in what a step changed."""
+    def add(self, step: TensorOp, merged: Tensor, base: Tensor) -> None:
+        """Add the change merged - base of a step's tensor, (out, in) or (n,), to the adapter."""
         import torch
 
         delta = merged.to(torch.float32) - base.to(torch.float32)
@@ -209,7 +209,7 @@ class _Extraction:
         self.report.append(Reconstruction(name, kind, left.shape[1], change, error))
 
     def all_weights(self) -> dict[str, Tensor]:
-        """Return every tensor of the adapter under PEFT's name; biases of adapted layers lie inside their wrapper."""
+        """Return the adapter's tensors by PEFT's names: A (r, in), B (out, r), whole tensors and biases."""
         biases = {
             f"{_PREFIX}{name}.{'base_layer.' if name in self.ranks else ''}bias": bias
             for name, bias in self.biases.items()
@@ -233,11 +233,11 @@ def _factors(delta: Tensor, rank: int | Literal["auto"]) -> tuple[Tensor, Tensor
     else:
         u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     if rank == "auto":
-        energy = torch.cumsum(s.double() ** 2, 0)
+        energy = torch.cumsum(s.double() ** 2, 0)  # (singular values,), ascending
         kept = int((energy < AUTO_ENERGY * energy[-1]).sum()) + 1
     else:
         kept = min(rank, narrow)
-    root = s[:kept].sqrt()
+    root = s[:kept].sqrt()  # split evenly, so that both factors have like norms
     return u[:, :kept] * root, vt[:kept] * root[:, None]
 
 
@@ -256,7 +256,8 @@ def _base_of(recipe: Recipe, parents: Parents) -> str:
     difference = structure_difference(recipe, parents, base)
     if difference is not None:
         raise WeightsError(
-            f"the result is another network than '{base}' ({difference}), so it is no adapter of it; export it whole"
+            f"the result's architecture differs from '{base}' ({difference}), so it cannot be an adapter; "
+            "export the whole model"
         )
     return base
 
@@ -266,7 +267,7 @@ def _modules(layout: Layout) -> dict[str, _Module]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from evomerge.engine._parameter_map import homes_in
+    from evomerge.engine._parameter_map import parameter_slices
 
     config = AutoConfig.from_pretrained(layout.folder, trust_remote_code=False)
     with torch.device("meta"):
@@ -277,9 +278,9 @@ def _modules(layout: Layout) -> dict[str, _Module]:
         for name, module in model.named_modules()
     }
     found = {}
-    for tensor, home in homes_in(model, layout).items():
-        name, _, parameter = home.parameter.rpartition(".")
-        if not home.joined:
+    for tensor, part in parameter_slices(model, layout).items():
+        name, _, parameter = part.parameter.rpartition(".")
+        if not part.joined:
             found[tensor] = _Module(name, parameter, kinds[name])
     return found
 
@@ -295,12 +296,12 @@ def _write(
     from safetensors.torch import save_file
 
     if not made.ranks:
-        raise WeightsError(f"the merge changes no matrix of '{base}', so there is nothing to put into factors")
+        raise WeightsError(f"the merge changes no matrix of '{base}', so the adapter would be empty")
     weights = made.all_weights()
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     report = LoraReport(target, size, tuple(made.report))
     complete = recipe.with_revisions(parents.revisions)
-    with appearing(target) as folder:
+    with atomic_directory(target) as folder:
         save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt"})
         _sync(folder / ADAPTER_WEIGHTS)
         texts: Mapping[str, Any] = {

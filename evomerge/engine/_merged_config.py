@@ -16,20 +16,21 @@ from evomerge.recipe import Recipe
 def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, Any]:
     """Return config.json of the merged model.
 
-    Where a configuration lists something per layer (`layer_types`: which layers attend to a window), every layer of
-    the result keeps what its first source says about it.
+    Lists with one entry per layer, (layers,), such as `layer_types` (windowed attention or full), take each entry from
+    the layer's first source.
 
     Raises:
         WeightsError: the configuration does not say how many layers there are, and their number changes.
     """
-    donor = layouts[donor_of(recipe)]
+    donor = layouts[donor_of(recipe)]  # lends everything that no layer decides
     config = copy.deepcopy(dict(donor.config))
     inner = text_config(config)
     assert isinstance(inner, dict)
-    _set_dtype(config, recipe.out_dtype or recipe.dtype or donor.dtype)
+    _set_dtype(config, recipe.out_dtype or recipe.dtype or donor.dtype)  # from_pretrained(dtype="auto") reads it
     if donor.embedding is not None and "vocab_size" in inner:
-        inner["vocab_size"] = donor.tensors[donor.embedding].shape[0]
+        inner["vocab_size"] = donor.tensors[donor.embedding].shape[0]  # the layout has the rows after alignment
     chosen = layer_origins(recipe, layouts)
+    # the donor's own layers in their own order: nothing to adapt
     if chosen == [(chosen[0][0], layer) for layer in range(donor.layers)]:
         return config
     key = layer_count_key(config)
@@ -37,11 +38,12 @@ def merged_config(recipe: Recipe, layouts: Mapping[str, Layout]) -> dict[str, An
         raise WeightsError(
             f"config.json of '{donor.reference}' does not say how many layers it has; expected num_hidden_layers"
         )
-    inner[key] = len(chosen)
+    inner[key] = len(chosen)  # a route may visit a layer twice
     for name, value in inner.items():
         if per_layer(name, value, donor.layers):
             inner[name] = [_entry(layouts[model], name, layer) for model, layer in chosen]
     if "mlp_only_layers" in inner:
+        # this list names layers by number, so it is written anew
         plain = [slot for slot, (model, layer) in enumerate(chosen) if _without_experts(layouts[model], layer)]
         inner["mlp_only_layers"], inner["decoder_sparse_step"] = plain, 1
     return config
@@ -55,6 +57,7 @@ def _without_experts(layout: Layout, layer: int) -> bool:
 
 
 def _set_dtype(config: dict[str, Any], dtype: str) -> None:
+    # transformers 5 renamed torch_dtype to dtype
     keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
     for key in keys:
         config[key] = dtype

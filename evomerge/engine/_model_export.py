@@ -1,4 +1,4 @@
-"""Writes a recipe's model as a folder in Hugging Face layout, streaming, all or nothing."""
+"""Export: a recipe's model as a folder in Hugging Face layout, streamed, all or nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from evomerge.checkpoints import (
     CONFIG,
     SHARD_BYTES,
-    Reader,
-    Slot,
+    CheckpointReader,
+    ShardSlot,
     TensorInfo,
-    appearing,
+    atomic_directory,
     check_disk,
     check_free,
     lint_folder,
@@ -26,7 +26,7 @@ from evomerge.checkpoints import (
     write_text,
 )
 from evomerge.engine._chat_template import TEMPLATE_FILE, chat_template_of
-from evomerge.engine._merge_plan import Step
+from evomerge.engine._merge_plan import TensorOp
 from evomerge.engine._merged_config import merged_config
 from evomerge.engine._parents import Parents, find_parents
 from evomerge.engine.route._mergekit import route_to_mergekit
@@ -67,10 +67,10 @@ class ExportReport:
     """What was written."""
 
     folder: Path
-    fingerprint: str  # of the weights; equal to the resident model's after writing the same recipe
-    bytes: int  # of the weights files
+    fingerprint: str  # hash of the weights; equal to the resident model's after writing the same recipe
+    bytes: int  # size of the weights files
     tensors: int
-    findings: tuple[str, ...] = ()  # what is odd about the folder or worth knowing, one sentence each
+    findings: tuple[str, ...] = ()  # inconsistencies of the folder and notes, one sentence each
     resident_fingerprint: str = ""  # where it is another: of the resident model, which applies a route's scales itself
 
 
@@ -103,17 +103,18 @@ def export(
     target = Path(out)
     extra = dict(extra_files or {})
     for name in extra:
-        if Path(name).name != name:
+        if Path(name).name != name:  # a name with a separator could leave the folder
             raise WeightsError(f"extra_files: expected plain file names, got {name!r}")
-    check_free(target)
+    check_free(target)  # before any work; checked again when the folder is renamed
     choice = recipe.tokenizer_choice
     parents = find_parents((*recipe.references(), *(choice.models() if choice else ())), dict(recipe.revisions))
     steps = parents.steps(recipe)
     texts = {**_own_files(recipe, parents), **extra, **({CARD_FILE: card} if card is not None else {})}
     alignment = parents.alignment(recipe)
     companions = _companions(recipe, parents, replaced=texts)
+    # known before any weight is read, so the disk is checked first
     infos = {step.name: TensorInfo(step.shape, step.dtype, "") for step in steps}
-    with appearing(target) as folder:
+    with atomic_directory(target) as folder:
         check_disk(folder, sum(info.bytes for info in infos.values()))
         for path in companions:
             shutil.copyfile(path, folder / path.name)
@@ -136,12 +137,12 @@ def export(
     )
     hops = enumerate(read_route(recipe, parents.layouts))
     scales = {scale_name(slot): repr(hop.scale) for slot, hop in hops if hop.scale != 1.0}
-    own = merged.fingerprint({**fold.hashes, **scales})
+    own = merged.fingerprint({**fold.hashes, **scales})  # the resident model keeps weights unscaled and scales apart
     return ExportReport(target, merged.fingerprint(), size, len(steps), (*findings, note), own)
 
 
 def _check_route(
-    recipe: Recipe, parents: Parents, folder: Path, steps: Sequence[Step], merged: _Merge
+    recipe: Recipe, parents: Parents, folder: Path, steps: Sequence[TensorOp], merged: _Merge
 ) -> FoldReport | None:
     """Check that a route's checkpoint is a network that transformers builds, and what its scales, if any, became."""
     from evomerge.engine.route._fold_check import check_fold, check_structure
@@ -157,24 +158,24 @@ class _Merge:
 
     def __init__(
         self,
-        steps: list[Step],
-        readers: Mapping[str, Reader],
+        steps: list[TensorOp],
+        readers: Mapping[str, CheckpointReader],
         revisions: Mapping[str, str],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        from evomerge.engine._parallel import Crew
-        from evomerge.engine._tensor_stats import Measures
+        from evomerge.engine._parallel import ParallelMerger
+        from evomerge.merge.kernels import TensorStats
 
         self._steps = {step.name: step for step in steps}
         self.readers = readers
         self._revisions = revisions
-        self._crew = Crew(self.read, revisions, Measures(keep=False))
+        self._merger = ParallelMerger(self.read, revisions, TensorStats(keep=False))
         self._progress = progress
         self._hashes: dict[str, str] = {}
         self._done = 0
-        self._bytes = 0  # of the results since the parents' files were last let go
+        self._bytes = 0  # result bytes since the parents' files were last unmapped
 
-    def fill(self, slots: Sequence[Slot]) -> None:
+    def fill(self, slots: Sequence[ShardSlot]) -> None:
         """Merge the tensors of these slots."""
         from evomerge.engine._assemble import assemble
 
@@ -184,9 +185,9 @@ class _Merge:
             if step.method:
                 work.append((step, slot))
             else:
-                slot.filled(0, assemble(step, self.read, self._revisions))
+                slot.filled(0, assemble(step, self.read, self._revisions))  # buffers are small: written whole
                 self._finished(step)
-        self._hashes |= self._crew.carry_out(work, self._finished)
+        self._hashes |= self._merger.run(work, self._finished)
 
     def fingerprint(self, changed: Mapping[str, str] | None = None) -> str:
         from evomerge.engine._fingerprint import combine
@@ -200,7 +201,7 @@ class _Merge:
     def read(self, model: str, tensor: str) -> Tensor:
         return self.readers[model].tensor(tensor)
 
-    def _finished(self, step: Step) -> None:
+    def _finished(self, step: TensorOp) -> None:
         self._bytes += TensorInfo(step.shape, step.dtype, "").bytes
         if self._bytes > RELEASED_BYTES:
             self._bytes = 0
@@ -232,7 +233,7 @@ def _companions(recipe: Recipe, parents: Parents, replaced: Mapping[str, str]) -
     """Return the files that are copied: the tokenizer's from its model, the others from the donor."""
     alignment, choice = parents.alignment(recipe), recipe.tokenizer_choice
     donor = parents.donor(recipe).folder
-    source = donor
+    source = donor  # without an alignment every tokenizer of the merge is the donor's
     if alignment is not None:
         source = parents.layouts[alignment.donor].folder
     elif choice is not None and choice.source in parents.layouts:

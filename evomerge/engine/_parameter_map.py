@@ -1,4 +1,4 @@
-"""Which place inside a transformers model each tensor of a checkpoint has."""
+"""Parameter map: the memory inside a transformers model that each tensor of a checkpoint fills."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints import Layout
-from evomerge.engine._conversion import Home, homes_of
+from evomerge.engine._conversion import ParameterSlice, slices_of
 from evomerge.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
 
 
-class Places(Mapping[str, "torch.Tensor"]):
-    """The memory of every tensor of a checkpoint inside a model, by the checkpoint's names.
+class ParameterMap(Mapping[str, "torch.Tensor"]):
+    """Views of a model's parameters by the checkpoint's tensor names, each of the checkpoint's shape.
 
-    A place is contiguous. It is a whole parameter, or a stretch of one where transformers joins several tensors
-    (stacked experts). Writing into a place changes the model.
+    A view is contiguous. It is a whole parameter, or a stretch of one where transformers joins several tensors
+    (stacked experts). Writing into a view changes the model.
     """
 
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], homes: Mapping[str, Home], layout: Layout) -> None:
+    def __init__(
+        self, parameters: Mapping[str, torch.nn.Parameter], slices: Mapping[str, ParameterSlice], layout: Layout
+    ) -> None:
         self._parameters = dict(parameters)
-        self._homes = dict(homes)
-        self._shapes = {name: layout.tensors[name].shape for name in homes}
+        self._slices = dict(slices)
+        self._shapes = {name: layout.tensors[name].shape for name in slices}
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        home = self._homes[name]
+        part = self._slices[name]
         # taken anew each time: a parameter may have got other memory, or have been moved to another device
-        data = self._parameters[home.parameter].data
+        data = self._parameters[part.parameter].data  # writing through `.data` bypasses autograd
         shape = self._shapes[name]
         if data.shape == shape:
             return data
-        return data.reshape(-1)[home.start : home.start + math.prod(shape)].view(shape)
+        # a view: writing reaches the model
+        return data.reshape(-1)[part.start : part.start + math.prod(shape)].view(shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
+        return iter(self._slices)
 
     def __len__(self) -> int:
-        return len(self._homes)
+        return len(self._slices)
 
     def memory(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """Return a tensor's place in a dtype; a parameter of another dtype gets new memory, its other parts kept.
+        """Return a tensor's view in a dtype; a parameter of another dtype gets new memory, its other parts kept.
 
         A tied head is the same parameter as the embedding and follows it.
         """
-        parameter = self._parameters[self._homes[name].parameter]
+        parameter = self._parameters[self._slices[name].parameter]
         if parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(dtype)  # the parameter object stays, so modules keep pointing at it
         return self[name]
 
 
-def place_tensors(model: Any, layout: Layout) -> Places:
-    """Return the place of every tensor of the layout.
+def map_parameters(model: Any, layout: Layout) -> ParameterMap:
+    """Return the parameter map of a model for every tensor of the layout.
 
     transformers' own rules say where a tensor goes; without one, tensors are named as the model's modules are, save
     for the prefix of the model's body, which old checkpoints leave out. What cannot be placed is refused: writing half
@@ -65,60 +68,67 @@ def place_tensors(model: Any, layout: Layout) -> Places:
         layout: of the checkpoint that the model was configured from.
 
     Raises:
-        WeightsError: a tensor without a place, a parameter without a tensor, or another shape.
+        WeightsError: a tensor without a parameter, a parameter without a tensor, or another shape.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    homes = homes_in(model, layout)
-    _check_complete(model, layout, parameters, homes)
-    return Places(parameters, homes, layout)
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # duplicates: a tied head has two names
+    slices = parameter_slices(model, layout)
+    _check_complete(model, layout, parameters, slices)
+    return ParameterMap(parameters, slices, layout)
 
 
-def homes_in(model: Any, layout: Layout) -> dict[str, Home]:
-    """Return the home of every tensor of the layout; the model may lie on torch's meta device.
+def parameter_slices(model: Any, layout: Layout) -> dict[str, ParameterSlice]:
+    """Return the slice of every tensor of the layout; the model may lie on torch's meta device.
 
     Raises:
-        WeightsError: a tensor without a place, or of another shape.
+        WeightsError: a tensor without a parameter, or of another shape.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     shapes = {name: info.shape for name, info in layout.tensors.items()}
-    homes = homes_of(model, shapes, parameters)
-    prefix = f"{model.base_model_prefix}."
+    slices = slices_of(model, shapes, parameters)
+    prefix = f"{model.base_model_prefix}."  # "model." or "transformer."; the hub's GPT-2 lacks it
     for name, info in layout.tensors.items():
-        if name not in homes:
+        if name not in slices:
             candidates = (name, prefix + name, name.removeprefix(prefix))
             found = next((candidate for candidate in candidates if candidate in parameters), None)
             if found is None:
                 raise _unplaced(layout, model, name, "has no place in the model", parameters)
-            homes[name] = Home(found)
-        _check_shape(name, info.shape, homes[name], parameters, layout)
-    return {name: homes[name] for name in layout.tensors}
+            slices[name] = ParameterSlice(found)
+        _check_shape(name, info.shape, slices[name], parameters, layout)
+    return {name: slices[name] for name in layout.tensors}
 
 
 def _check_shape(
-    name: str, shape: tuple[int, ...], home: Home, parameters: Mapping[str, torch.nn.Parameter], layout: Layout
+    name: str,
+    shape: tuple[int, ...],
+    part: ParameterSlice,
+    parameters: Mapping[str, torch.nn.Parameter],
+    layout: Layout,
 ) -> None:
-    found = tuple(parameters[home.parameter].shape)
-    if not home.joined and found != shape:
+    found = tuple(parameters[part.parameter].shape)
+    if not part.joined and found != shape:
         raise WeightsError(f"tensor '{name}': '{layout.reference}' is {shape}, its config.json makes it {found}")
 
 
 def _check_complete(
-    model: Any, layout: Layout, parameters: dict[str, torch.nn.Parameter], homes: Mapping[str, Home]
+    model: Any, layout: Layout, parameters: dict[str, torch.nn.Parameter], slices: Mapping[str, ParameterSlice]
 ) -> None:
-    """Refuse places that overlap, and parameters that no tensor, or not every part of them, is written to."""
+    """Refuse overlapping slices, and parameters that no tensor fills, or not completely."""
     parts: dict[int, list[tuple[int, int, str]]] = {}
-    for name, home in homes.items():
-        end = home.start + layout.tensors[name].elements
-        parts.setdefault(id(parameters[home.parameter]), []).append((home.start, end, name))
+    for name, part in slices.items():
+        end = part.start + layout.tensors[name].elements
+        # keyed by identity, so that tied parameters are one
+        # keyed by identity, so that tied parameters are one
+        parts.setdefault(id(parameters[part.parameter]), []).append((part.start, end, name))
     for stretches in parts.values():
         stretches.sort()
         for (_, end, name), (start, _, other) in pairwise(stretches):
-            if start < end:
+            if start < end:  # two tensors claim the same elements
                 raise WeightsError(
                     f"model '{layout.reference}': transformers ties '{other}' to '{name}', the checkpoint "
                     "stores both; say so with tie_word_embeddings in its config.json"
                 )
     for name, parameter in parameters.items():
+        # no overlaps here, so lengths may be added
         filled = sum(end - start for start, end, _ in parts.get(id(parameter), []))
         if filled != parameter.numel():
             what = "is not in the checkpoint" if not filled else "is in the checkpoint only in part"
@@ -126,7 +136,7 @@ def _check_complete(
 
 
 def _unplaced(layout: Layout, model: Any, name: str, what: str, known: Iterable[str]) -> WeightsError:
-    near = sorted(known, key=lambda other: -_common_tail(name, other))[:2]
+    near = sorted(known, key=lambda other: -_common_tail(name, other))[:2]  # names differ mostly in their prefixes
     return WeightsError(
         f"tensor '{name}' {what} (model '{layout.reference}', {type(model).__name__}; nearest: {', '.join(near)}). "
         "Load it with transformers and save it again with save_pretrained; if the message stays, transformers stores "

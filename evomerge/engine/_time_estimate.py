@@ -1,4 +1,4 @@
-"""A guess at how long a candidate takes on this machine, from two measurements of a few milliseconds each."""
+"""Estimated time per candidate on this machine, from two measurements of a few milliseconds each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from evomerge.checkpoints import WIDTHS, Layout
 
-# What an item is taken to be long where nobody has counted: question, examples and answers.
+# Assumed tokens per item without a measurement: question, examples and answers.
 TOKENS_PER_ITEM = 200
 _COPY_BYTES = 1 << 25
 _MATRIX = 768
@@ -30,7 +30,7 @@ class TimeEstimate:
 
     @property
     def basis(self) -> str:
-        """How the estimate came about, one sentence."""
+        """The assumptions and measured rates behind the estimate, one sentence."""
         return (
             f"every parent read and the result written at {self.copy_rate / 1e9:.1f} GB/s, 2 operations per parameter "
             f"and token at {self.compute_rate / 1e9:.0f} GFLOP/s, {TOKENS_PER_ITEM} tokens per item; rates measured on "
@@ -46,7 +46,8 @@ def estimate_time(layouts: Sequence[Layout], items: int) -> TimeEstimate:
         items: that a candidate answers, over all tasks.
     """
     copy_rate, compute_rate = _copy_rate(), _compute_rate()
-    moved = sum(layout.bytes for layout in layouts) + layouts[0].bytes
+    moved = sum(layout.bytes for layout in layouts) + layouts[0].bytes  # parents read, result written
+    # one multiplication and one addition per parameter and token
     operations = 2 * layouts[0].parameters * TOKENS_PER_ITEM * items
     return TimeEstimate(moved / copy_rate, operations / compute_rate, copy_rate, compute_rate)
 
@@ -75,10 +76,10 @@ def _compute_rate() -> float:
 
 
 def _quickest(call: Callable[[], object], times: int = 3) -> float:
-    call()
+    call()  # warms caches and allocator; not timed
     taken = []
     for _ in range(times):
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
-    return max(min(taken), 1e-9)
+    return max(min(taken), 1e-9)  # the minimum: other processes only add time

@@ -1,4 +1,4 @@
-"""Whose token stands in which row of the embeddings: models with different vocabularies brought to one.
+"""Vocabulary alignment: embedding rows of models with different tokenizers, permuted to one vocabulary.
 
 Embedding and output head have one row per token. Before a merge, every model's rows are put into the order of the
 result's vocabulary; what a model lacks is filled from others. With a `tokenizer` asked for, this is done as mergekit
@@ -29,21 +29,21 @@ _OUTPUT_BIASES = ("lm_head.bias", "embed_out.bias")
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How the vocabularies of a recipe's models become one. `tokens` and `rows` describe the result."""
+    """Row maps that bring the vocabularies of a recipe's models to one. `tokens` and `rows` describe the result."""
 
     tokens: Mapping[str, int]  # token -> row
-    rows: int  # of the embedding; those beyond the tokens are the mean of the others, or unnamed rows of the base
+    rows: int  # embedding rows; those beyond the tokens are the mean of the others, or unnamed rows of the base
     donor: str  # the model whose tokenizer files the result gets, changed if `tokenizer` is given
     maps: Mapping[str, np.ndarray]  # model -> (rows,) its row for each row of the result, -1 where it has none
     stored: Mapping[str, int]  # model -> rows of its embedding in its files
     base: str | None  # preferred among the models that have a missing row
-    explicit: Mapping[int, tuple[TokenRow, int]] = field(default_factory=dict)  # row -> what was asked for, source row
+    explicit: Mapping[int, tuple[TokenRow, int]] = field(default_factory=dict)  # row -> the recipe's choice, source row
     padded: bool = False  # rows beyond the tokens are the mean of the others
     tokenizer: Any = None  # a transformers tokenizer to be written, where no model's files will do
-    notes: tuple[str, ...] = ()  # what people should know, one sentence each
+    notes: tuple[str, ...] = ()  # notes for the user, one sentence each
 
     def touches(self, model: str) -> bool:
-        """Return whether a model's rows change."""
+        """Return whether the rows of a model's embedding, (rows, width), change."""
         return self.stored[model] != self.rows or not self._identical[model]
 
     @cached_property
@@ -54,11 +54,11 @@ class Alignment:
         }
 
     def aligned(self, model: str, models: Sequence[str], read: Callable[[str], Tensor]) -> Tensor:
-        """Return a model's tensor with the rows of the result.
+        """Return a model's tensor, (its rows, ...), as (rows, ...): with the rows of the result.
 
         Args:
-            model: whose.
-            models: that have this tensor, in the order of the recipe; missing rows come from them.
+            model: the model whose tensor is returned.
+            models: all that have this tensor, in the order of the recipe; missing rows come from them.
             read: gives the tensor of one of them as it is stored, (its rows, ...).
         """
         import torch
@@ -66,17 +66,19 @@ class Alignment:
         tensors = {name: read(name) for name in models}
         dtype = tensors[model].dtype
         for tensor in tensors.values():
-            dtype = torch.promote_types(dtype, tensor.dtype)
+            dtype = torch.promote_types(dtype, tensor.dtype)  # rows of other models must not lose precision
         plan = self._fills(tuple(models))
+        # (rows,); a forced row is replaced even where it exists
         own = np.where(plan.forced, _MISSING, self.maps[model])
         shape = (self.rows, *tensors[model].shape[1:])
+        # (rows, width) of the result; zeros where no model has the token
         made = torch.zeros(shape, dtype=dtype, device=tensors[model].device)
         _put(made, own != _MISSING, tensors[model], own)
         missing = own == _MISSING
-        for place, name in enumerate(models):
-            _put(made, missing & (plan.source == place), tensors[name], plan.row)
+        for index, name in enumerate(models):
+            _put(made, missing & (plan.source == index), tensors[name], plan.row)
         if (mean := missing & (plan.source == _MEAN)).any():
-            total = torch.zeros_like(made)
+            total = torch.zeros_like(made)  # accumulated model by model, so that one padded copy is in memory
             for name in models:
                 has = mean & (self.maps[name] != _MISSING)
                 part = torch.zeros_like(made)
@@ -86,19 +88,20 @@ class Alignment:
             chosen = torch.as_tensor(np.flatnonzero(mean))
             made[chosen] = total[chosen] / counts[chosen].view(-1, *[1] * (made.ndim - 1)).to(made.device)
         if self.padded and self.rows > len(self.tokens):
-            made[len(self.tokens) :] = made[: len(self.tokens)].mean(dim=0)
+            made[len(self.tokens) :] = made[: len(self.tokens)].mean(dim=0)  # mergekit pads with the mean embedding
         return made
 
     def _fills(self, models: tuple[str, ...]) -> _Fills:
-        """Return where rows come from that a model lacks: the only one that has it, the base, or the mean of all."""
+        """Return the sources, (rows,), of missing rows: the only model with the token, the base, or the mean."""
         has = np.stack([self.maps[model] != _MISSING for model in models])  # (models, rows)
         count = has.sum(axis=0)
+        # (rows,) index of the model whose row is taken
         source = np.where(count == 0, _ZERO, np.where(count == 1, has.argmax(axis=0), _MEAN))
-        if self.base in models:
-            place = models.index(self.base)
-            source = np.where((count > 1) & has[place], place, source)
+        if self.base in models:  # the base's own row is preferred to a mean
+            preferred = models.index(self.base)
+            source = np.where((count > 1) & has[preferred], preferred, source)
         stacked = np.stack([self.maps[model] for model in models])
-        row = stacked[np.maximum(source, 0), np.arange(self.rows)]
+        row = stacked[np.maximum(source, 0), np.arange(self.rows)]  # negative codes index anything; they are not read
         forced = np.zeros(self.rows, dtype=bool)
         for number, (choice, origin) in self.explicit.items():
             forced[number] = choice.force
@@ -113,8 +116,9 @@ class Alignment:
         return _Fills(source, row, forced)
 
     def same_as(self, other: Alignment) -> bool:
-        """Return whether the models that both know get the same rows of the same models."""
+        """Return whether both alignments give their common models the same row maps, (rows,), and fillings."""
         shared = [model for model in self.maps if model in other.maps]
+        # cheap differences first
         if self.rows != other.rows or self.explicit != other.explicit or self.padded != other.padded:
             return False
         if any((self.maps[model] != other.maps[model]).any() for model in shared):
@@ -128,13 +132,13 @@ class Alignment:
 
 @dataclass(frozen=True)
 class _Fills:
-    source: np.ndarray  # (rows,) place among the models; -1: zeros, -2: mean of those that have it
+    source: np.ndarray  # (rows,) index of the model; -1: zeros, -2: mean of those that have it
     row: np.ndarray  # (rows,) row of the source
     forced: np.ndarray  # (rows,) whether the models' own rows are replaced too
 
 
 def alignment_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment | None:
-    """Return how the models of a recipe get one vocabulary, or None where they have one already.
+    """Return the alignment of a recipe's vocabularies, or None where they are equal already.
 
     Raises:
         WeightsError: tokens stand in other rows and the recipe does not say whose tokenizer the result gets; or a
@@ -147,13 +151,13 @@ def alignment_of(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment | N
 
 
 def merge_of(models: Sequence[str], base: str, tokenizer: TokenizerChoice | None) -> Recipe:
-    """Return a recipe in which all models meet: its alignment is that of every merge of them with this tokenizer."""
+    """Return a recipe of all models, whose alignment is that of every merge of them with this tokenizer."""
     sources = tuple(Source(model) for model in dict.fromkeys(models) if model != base)
     return Recipe("linear", (*sources, Source(base)), base=base, tokenizer=tokenizer)
 
 
 def aligned_layouts(alignment: Alignment | None, layouts: Mapping[str, Layout]) -> Mapping[str, Layout]:
-    """Return the layouts that the models have once they are aligned."""
+    """Return the models' layouts after alignment: embeddings of shape (rows, width)."""
     if alignment is None:
         return layouts
     return {
@@ -163,20 +167,13 @@ def aligned_layouts(alignment: Alignment | None, layouts: Mapping[str, Layout]) 
 
 
 def vocabulary_tensors(layout: Layout) -> tuple[str, ...]:
-    """Return the names of the tensors that have one row per token."""
-    rows = rows_of(layout)
+    """Return the names of the tensors of shape (tokens, ...)."""
+    rows = layout.embedding_rows()
     return tuple(
         name
         for name, info in layout.tensors.items()
         if (layout.role_of(name) == "vocab" or name.endswith(_OUTPUT_BIASES)) and info.shape[0] == rows
     )
-
-
-def rows_of(layout: Layout) -> int:
-    """Return the number of rows of a model's embedding."""
-    if layout.embedding is None:
-        raise WeightsError(f"model '{layout.reference}': no embedding found among its tensors, so no vocabulary either")
-    return layout.tensors[layout.embedding].shape[0]
 
 
 def _with_rows(layout: Layout, rows: int) -> Layout:
@@ -188,33 +185,34 @@ def _with_rows(layout: Layout, rows: int) -> Layout:
 
 
 def _to_base(recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
-    """Return the alignment to the donor's own vocabulary and rows."""
+    """Return the alignment, with maps of shape (rows,), to the donor's own vocabulary."""
     donor = donor_of(recipe)
     home = layouts[donor]
-    rows = rows_of(home) if home.embedding is not None else 0
+    rows = home.embedding_rows() if home.embedding is not None else 0
     ours = home.vocabulary() or {}
-    maps = {donor: np.arange(rows)}
+    maps = {donor: np.arange(rows)}  # the donor's rows stay in order
     notes: list[str] = []
     for model in recipe.references()[1:]:
         other = layouts[model]
         difference = vocabulary_difference(home, other)
         if difference is not None:
             raise WeightsError(
-                f"{difference}. Say whose tokenizer the result gets, and its rows are put into one order: "
-                "tokenizer_source: base (or union, or one of the models)"
+                f"{difference}. Set tokenizer_source: base (or union, or a model) to align the vocabularies"
             )
         theirs = other.vocabulary()
         if other.embedding is None or not ours or theirs is None:
             maps[model] = np.arange(rows)
             continue
-        maps[model] = _shared_rows(ours, theirs, rows, rows_of(other))
-        notes += _note(model, maps[model], rows_of(other), rows, donor)
-    stored = {model: rows_of(layouts[model]) if layouts[model].embedding is not None else rows for model in maps}
+        maps[model] = _shared_rows(ours, theirs, rows, other.embedding_rows())
+        notes += _note(model, maps[model], other.embedding_rows(), rows, donor)
+    stored = {
+        model: layouts[model].embedding_rows() if layouts[model].embedding is not None else rows for model in maps
+    }
     return Alignment(ours, rows, donor, maps, stored, donor, notes=tuple(notes))
 
 
 def _shared_rows(ours: Mapping[str, int], theirs: Mapping[str, int], rows: int, their_rows: int) -> np.ndarray:
-    """Return the other model's row for each of ours; tokens have equal ids, but each may have names the other lacks."""
+    """Return the other model's row for each of ours, (rows,); ids agree, but either may lack tokens."""
     found = np.where(np.arange(rows) < their_rows, np.arange(rows), _MISSING)
     named = {index: token for token, index in theirs.items()}
     for token, index in ours.items():
@@ -234,18 +232,18 @@ def _note(model: str, own: np.ndarray, rows: int, result: int, donor: str) -> li
 
 
 def _to_choice(choice: TokenizerChoice, recipe: Recipe, layouts: Mapping[str, Layout]) -> Alignment:
-    """Return the alignment to the tokenizer that the recipe asks for, as mergekit makes it."""
+    """Return the alignment, with maps of shape (rows,), to the recipe's tokenizer, as mergekit makes it."""
     donor = donor_of(recipe)
     vocabularies = {model: _tokens(layouts[model], layouts[donor]) for model in recipe.references()}
     tokens, source, tokenizer = _result(choice, donor, vocabularies, layouts)
-    size = max(len(tokens), max(tokens.values(), default=-1) + 1)
+    size = max(len(tokens), max(tokens.values(), default=-1) + 1)  # ids may have gaps
     multiple = choice.pad_to_multiple_of or 1
-    rows = -(-size // multiple) * multiple
+    rows = -(-size // multiple) * multiple  # rounded up
     maps = {}
     notes: list[str] = []
     for model, vocabulary in vocabularies.items():
-        own = np.full(rows, _MISSING)
-        limit = rows_of(layouts[model])
+        own = np.full(rows, _MISSING)  # the model's row for each row of the result
+        limit = layouts[model].embedding_rows()
         for token, index in tokens.items():
             found = vocabulary.get(token, _MISSING)
             own[index] = found if found < limit else _MISSING
@@ -258,7 +256,7 @@ def _to_choice(choice: TokenizerChoice, recipe: Recipe, layouts: Mapping[str, La
             )
     explicit = {tokens[row.token]: (row, _origin(row, vocabularies, layouts)) for row in choice.rows}
     padded = rows > len(tokens)
-    stored = {model: rows_of(layouts[model]) for model in maps}
+    stored = {model: layouts[model].embedding_rows() for model in maps}
     return Alignment(tokens, rows, source, maps, stored, recipe.base, explicit, padded, tokenizer, tuple(notes))
 
 
@@ -276,7 +274,9 @@ def _result(
     added: dict[str, Any] = {}
     if choice.source == UNION:
         for model, vocabulary in vocabularies.items():
-            limit = rows_of(layouts[model])
+            limit = layouts[model].embedding_rows()
+            # sorted by the model's own ids
+            # sorted by the model's own ids
             new = sorted((index, t) for t, index in vocabulary.items() if index < limit and t not in start)
             added |= {token: token for _, token in new}
     added |= {row.token: row.token for row in choice.rows if row.token not in start}
@@ -291,12 +291,12 @@ def _result(
 
 
 def _origin(row: TokenRow, vocabularies: Mapping[str, Mapping[str, int]], layouts: Mapping[str, Layout]) -> int:
-    """Return the row of its model that a token's embedding is taken from."""
+    """Return the row of the source model's embedding, (rows, width), that a token takes."""
     if row.zero or row.model is None or row.model not in vocabularies:
         return 0  # a model that is not merged is refused where its row is wanted
     token = row.token if row.like is None else row.like
     found = token if isinstance(token, int) else vocabularies[row.model].get(token, _MISSING)
-    limit = rows_of(layouts[row.model])
+    limit = layouts[row.model].embedding_rows()
     if not 0 <= found < limit:
         what = f"no row {found}, it has {limit}" if isinstance(token, int) else f"no token {token!r}"
         raise WeightsError(f"tokenizer.tokens.{row.token}: model '{row.model}' has {what}")
@@ -322,7 +322,7 @@ def _tokens(layout: Layout, fallback: Layout) -> Mapping[str, int]:
             found = dict(_load_tokenizer(one).get_vocab())
         if found is not None:
             return found
-    raise WeightsError(f"model '{layout.reference}': a tokenizer is asked for, but '{layout.folder}' holds none")
+    raise WeightsError(f"model '{layout.reference}': a tokenizer is required, but '{layout.folder}' holds none")
 
 
 def _load_tokenizer(layout: Layout) -> Any:
@@ -335,10 +335,11 @@ def _load_tokenizer(layout: Layout) -> Any:
 
 
 def _put(made: Tensor, chosen: np.ndarray, source: Tensor, rows: np.ndarray) -> None:
-    """Write `source[rows]` into the chosen rows."""
+    """Write `source[rows]`, (chosen, ...), into the chosen rows of `made`, (rows, ...)."""
     import torch
 
     if chosen.any():
         device = made.device
-        places = torch.as_tensor(np.flatnonzero(chosen), device=device)
-        made[places] = source[torch.as_tensor(rows[chosen], device=source.device)].to(made.dtype)
+        chosen_rows = torch.as_tensor(np.flatnonzero(chosen), device=device)
+        # (chosen, width), one gather per model
+        made[chosen_rows] = source[torch.as_tensor(rows[chosen], device=source.device)].to(made.dtype)

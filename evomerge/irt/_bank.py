@@ -15,7 +15,7 @@ from evomerge.irt._model_selection import IRTModelSpec, candidate_specs, select_
 from evomerge.irt._performance import normalised
 from evomerge.irt._table import ResponseTable
 
-FORMAT = 1  # of bank files; raise it when a reader of the old format would misread the new one
+FORMAT = 1  # version of bank files; raise it when a reader of the old format would misread the new one
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from evomerge.irt._performance import best_fraction
 ADAPTIVE = EstimatorSpec("adaptive", "adaptive")
 # Fewer calibration models than this cannot support adaptive choice: it picks the items whose parameters are most wrong.
 ADAPTIVE_MODELS = 60
-SINGLE_SPLIT_MODELS = 500  # with more models one held-out group is large enough, and folds would be slow
+SINGLE_SPLIT_MODELS = 500  # one held-out group of so many models is large enough, and folds would be slow
 MAX_VALIDATION_MODELS = 400
 # Standard errors of the paired difference by which another estimator must beat the default.
 MARGIN = 0.5

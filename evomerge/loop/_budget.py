@@ -41,11 +41,11 @@ class Budget:
     """What a search may use, over all its sessions; none of it is ever exceeded, the final scoring included."""
 
     candidates: int
-    seconds: float | None = None  # of active time; jobs under way when they end are dropped, and can be resumed
-    gpu_hours: float | None = None  # of the workers' GPUs, busy or not; a worker without a GPU counts as one
+    seconds: float | None = None  # active time; jobs still running at the limit are dropped, and can be resumed
+    gpu_hours: float | None = None  # hours of the workers' GPUs, busy or not; a worker without a GPU counts as one
     deadline: float | None = None  # seconds since 1970
-    cost: float | None = None  # in the currency of `price`
-    price: float | None = None  # of one GPU-hour
+    cost: float | None = None  # limit in the currency of `price`
+    price: float | None = None  # price of one GPU-hour
     reserve: Reserve | None = None
 
     @property

@@ -103,7 +103,7 @@ class RacingPolicy:
         self._archive, self._objectives, self._racing, self._fitness = archive, objectives, racing, fitness
         self._racers: dict[int, _Racer] = {}
         self._pending: set[int] = set()
-        self._parents = {parent.number for parent in archive.candidates("parent")}  # that are not scored yet
+        self._parents = {parent.number for parent in archive.candidates("parent")}  # parents without a score yet
         self._references = _References()
         self._answers: dict[int, tuple[Evaluation, list[dict[str, float]]]] = {}
         self._batch = 0

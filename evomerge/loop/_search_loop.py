@@ -186,7 +186,7 @@ class _Search:
     meter: BudgetMeter
     remaining: list[np.ndarray] = field(default_factory=list)  # proposals of the last batch that no candidate has yet
     proposed: int = 0  # number of candidates
-    machine_failures: int = 0  # in a row
+    machine_failures: int = 0  # consecutive failures
     reason: StopReason | None = None
     observed_before: int = 0  # number of candidates observed before this session
     started: float = field(default_factory=time.monotonic)

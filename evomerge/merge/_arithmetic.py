@@ -24,6 +24,7 @@ def task_arithmetic(
 
     Source: Task Arithmetic, Ilharco et al. 2022, arXiv:2212.04089. A negative weight forgets.
     """
+    # lambda comes after the division, as in mergekit
     return base + plain_merge(times(inputs, weight), weight, normalize) * lambda_
 
 
@@ -32,7 +33,7 @@ def negation(base: Tensor, inputs: Sequence[Tensor], *, weight: Sequence[float],
 
     Source: the forgetting experiments of Task Arithmetic, Ilharco et al. 2022, arXiv:2212.04089.
     """
-    return base - plain_merge(times(inputs, weight), weight, False) * lambda_
+    return base - plain_merge(times(inputs, weight), weight, False) * lambda_  # never normalised: a strength is meant
 
 
 def resta(
@@ -50,10 +51,10 @@ def resta(
 
     Source: RESTA, Bhardwaj et al. 2024, arXiv:2402.11746.
     """
-    safety = (inputs[-2] - inputs[-1]) * lambda_
+    safety = (inputs[-2] - inputs[-1]) * lambda_  # both are deltas of one base, which cancels
     if len(inputs) == 2:
         return base + safety
-    return base + (drop_random(inputs[:1], [density], "inv", keys[:1])[0] + safety)
+    return base + (drop_random(inputs[:1], [density], "inv", keys[:1])[0] + safety)  # only the fine-tune is thinned
 
 
 def ties(
@@ -87,11 +88,14 @@ def ties(
     Source: TIES-Merging, Yadav et al. 2023, arXiv:2306.01708.
     """
     if variant == "reference":
+        # a negative threshold means that the whole model was not measured
         cuts = [global_threshold([x], d) if t < 0 else t for x, d, t in zip(inputs, density, threshold, strict=True)]
         kept = [keep_above(delta, cut) for delta, cut in zip(inputs, cuts, strict=True)]
     else:
+        # mergekit trims each tensor by itself, the paper all tensors together
         kept = [keep_largest(delta, d) for delta, d in zip(inputs, density, strict=True)]
     if rescale:
+        # before the weights, so that a weight scales the restored norm
         kept = [rescale_l1(k, delta) for k, delta in zip(kept, inputs, strict=True)]
     if variant == "reference":
         return base + counted_merge(times(kept, weight), normalize) * lambda_
@@ -99,7 +103,7 @@ def ties(
 
 
 def metagpt(base: Tensor, inputs: Sequence[Tensor], *, squared_norm: Sequence[float], lambda_: float) -> Tensor:
-    """Return base + lambda * the sum of deltas weighted by their share of the squared norm.
+    """Return base + lambda * the sum of deltas weighted by their fraction of the summed squared norms.
 
     Args:
         base: the base tensor.
@@ -116,6 +120,8 @@ def metagpt(base: Tensor, inputs: Sequence[Tensor], *, squared_norm: Sequence[fl
 
 def metagpt_weights(inputs: Sequence[Tensor], squared_norm: Sequence[float]) -> list[float]:
     """Return MetaGPT's coefficients, which sum to one; all zero where every task vector is zero."""
+    # a negative norm means that the whole model was not measured
     norms = [dot(delta, delta) if given < 0 else given for delta, given in zip(inputs, squared_norm, strict=True)]
     total = sum(norms)
+    # equal models have no task vectors, so nothing is added
     return [value / total if total > 0 else 0.0 for value in norms]

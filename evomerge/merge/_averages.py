@@ -28,13 +28,14 @@ def ema_weights(count: int, decay: float) -> list[float]:
     >>> ema_weights(2, 0.5)
     [0.3333333333333333, 0.6666666666666666]
     """
-    raw = [(1 - decay) ** (count - 1 - index) for index in range(count)]
-    total = sum(raw)
+    raw = [(1 - decay) ** (count - 1 - index) for index in range(count)]  # the latest checkpoint has age 0 and weight 1
+    total = sum(raw)  # closed form avoided: it divides by zero at decay 0
     return [value / total for value in raw]
 
 
 def sma(base: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:
-    """Return the plain mean of checkpoints."""
+    """Return the plain mean of checkpoints, each of the shape of the result."""
+    # the rounding of `linear`, so that equal weights give equal bits
     return fused_sum(inputs, sma_weights(len(inputs)))
 
 

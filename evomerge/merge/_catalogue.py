@@ -1,4 +1,4 @@
-"""The catalogue of merge methods: names, parameters, ranges, papers, and the door through which one tensor is merged.
+"""Catalogue of merge methods: names, parameters, ranges and papers.
 
 Reading the catalogue needs no torch, so search files can be checked on a machine without it. A method's function is
 imported when it is first asked for.
@@ -6,30 +6,26 @@ imported when it is first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from evomerge.errors import MergeError, near
-from evomerge.merge._parameters import Parameter, checked
+from evomerge.merge._parameters import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CATALOGUE", "Method", "Parameter", "merge", "method"]
-
 
 @dataclass(frozen=True)
 class Method:
-    """One merge method: what it takes, what it costs, where it is from."""
+    """One merge method: inputs, parameters, properties that decide how it can be computed, and source."""
 
     name: str  # the mergekit YAML word where mergekit has the method
     family: str  # the module of evomerge.merge that holds the function, which has the method's name
-    inputs: Literal[
-        "deltas", "weights"
-    ]  # what `inputs` holds: task vectors (source - base), or the models' own weights
+    inputs: Literal["deltas", "weights"]  # task vectors (source - base), or the models' own weights
     base: Literal["required", "optional", "none"]  # whether the merge names a common ancestor
     models: tuple[int, int | None]  # fewest and most inputs; the base is not counted
     parameters: tuple[Parameter, ...]  # what the YAML may set
@@ -70,7 +66,7 @@ def _normalize(default: bool) -> Parameter:
 
 
 def _rescale(default: bool) -> Parameter:
-    return _flag("rescale", default, "scale up what is kept to make up for what is dropped")
+    return _flag("rescale", default, "rescale kept entries to compensate for dropped ones")
 
 
 def _lambda(extension: bool = False, default: float = 1.0, search: tuple[float, float] = (0.5, 1.5)) -> Parameter:
@@ -96,6 +92,7 @@ _EPSILON = Parameter(
 )
 _GAMMA = Parameter("gamma", 0.01, True, 0.0, 1.0, search=(0.0, 0.05), summary="fraction of largest entries dropped")
 _ACTIVE = Parameter("epsilon", 1e-5, False, 0.0, search=(1e-7, 1e-3), summary="smallest change that counts as one")
+# DARE's weights are absolute in mergekit: normalize defaults to false
 _DARE = (_weight(), _density(), _normalize(False), _rescale(True), _RESCALE_NORM, _lambda())
 _BREADCRUMBS = (
     _weight(),
@@ -122,7 +119,7 @@ _METHODS = (
         "weighted average of the models", "Model soups, arXiv:2203.05482", blockwise=True, in_mergekit=True,
     ),
     Method(
-        "slerp", "interpolate", "weights", "required", (1, 1),
+        "slerp", "interpolate", "weights", "required", (1, 1),  # mergekit's base is the point t = 0, not an ancestor
         (Parameter("t", None, False, search=(0.0, 1.0), summary="0 is the base, 1 the other model"),), "N",
         "spherical interpolation between the base and one model", "Shoemake 1985, per tensor", in_mergekit=True,
     ),
@@ -153,7 +150,7 @@ _METHODS = (
         in_mergekit=True,
     ),
     Method(
-        "model_stock", "interpolate", "deltas", "required", (2, None),
+        "model_stock", "interpolate", "deltas", "required", (2, None),  # one model has no angle to another
         (
             _flag("filter_wise", False, "one ratio per row"),
             _flag("clamp", False, "keep the ratio in [0, 1]: never away from the models", extension=True),
@@ -162,7 +159,7 @@ _METHODS = (
         elementwise=False, in_mergekit=True,
     ),
     Method(
-        "nearswap", "interpolate", "weights", "required", (1, 1),
+        "nearswap", "interpolate", "weights", "required", (1, 1),  # per entry, so any block can be merged alone
         (Parameter("t", None, False, 0.0, search=(1e-4, 1e-2), summary="largest change of an entry"),), "N",
         "the base moved towards a model by a bounded step", "NearSwap, mergekit", blockwise=True, in_mergekit=True,
     ),
@@ -177,7 +174,7 @@ _METHODS = (
         "each layer from one of two models; see depth.layer_swap", "Layer swapping, arXiv:2410.01335", blockwise=True,
     ),
     Method(
-        "sma", "averages", "weights", "none", _ANY, (), "L",
+        "sma", "averages", "weights", "none", _ANY, (), "L",  # the order of inputs is that of training for these three
         "plain mean of checkpoints", "Model merging in pre-training, arXiv:2505.12082", blockwise=True,
     ),
     Method(
@@ -195,7 +192,7 @@ _METHODS = (
     Method(
         "task_arithmetic", "arithmetic", "deltas", "required", _ANY, (_weight(), _normalize(False), _lambda()), "L",
         "base plus a weighted sum of task vectors", "Task Arithmetic, arXiv:2212.04089",
-        blockwise=True, in_mergekit=True, ignored=("density", "rescale", "int8_mask"),
+        blockwise=True, in_mergekit=True, ignored=("density", "rescale", "int8_mask"),  # mergekit accepts them unused
     ),
     Method(
         "negation", "arithmetic", "deltas", "required", _ANY, (_weight(1.0), _lambda()), "L",
@@ -204,12 +201,12 @@ _METHODS = (
     Method(
         "resta", "arithmetic", "deltas", "required", (2, 3),
         (
-            Parameter("density", 1.0, False, 0.0, 1.0, search=(0.1, 1.0), summary="share kept of the first of three"),
+            Parameter("density", 1.0, False, 0.0, 1.0, search=(0.1, 1.0), summary="fraction kept of the first"),
             _lambda(search=(0.0, 2.0)),
         ), "L|m", "adds a safety vector (aligned minus unaligned)", "RESTA, arXiv:2402.11746", random=True,
     ),
     Method(
-        "metagpt", "arithmetic", "deltas", "required", _ANY,
+        "metagpt", "arithmetic", "deltas", "required", _ANY,  # the norm is the whole model's, given by the engine
         (
             Parameter("squared_norm", -1.0, True, summary="of the whole task vector; negative: of this tensor",
                       statistic="squared_norm"),
@@ -227,17 +224,17 @@ _METHODS = (
             _variant("trim scope, count, ties and mean of mergekit or of the paper's code (reference)", "reference"),
             Parameter("threshold", -1.0, True, summary="reference: smallest magnitude kept; negative: from this tensor",
                       extension=True, statistic="global_threshold"),
-        ), "R", "trim to the largest entries, elect a sign, average those who agree", "TIES-Merging, arXiv:2306.01708",
+        ), "R", "trim, elect a sign, average the entries that agree", "TIES-Merging, arXiv:2306.01708",
         in_mergekit=True, ignored=_MASK,
     ),
     Method(
         "dare_linear", "sparsified", "deltas", "required", _ANY, _DARE, "L|m",
         "drop entries at random, rescale the rest, sum", "DARE, arXiv:2311.03099",
-        random=True, in_mergekit=True, ignored=_MASK,
+        random=True, in_mergekit=True, ignored=_MASK,  # the mask key makes the drop reproducible
     ),
     Method(
         "dare_ties", "sparsified", "deltas", "required", _ANY, _DARE, "R",
-        "drop entries at random, rescale the rest, elect a sign, sum those who agree", "DARE, arXiv:2311.03099",
+        "drop entries at random, rescale the rest, elect a sign, sum what agrees", "DARE, arXiv:2311.03099",
         random=True, in_mergekit=True, ignored=_MASK,
     ),
     Method(
@@ -266,10 +263,10 @@ _METHODS = (
             _weight(),
             Parameter("n", 64, True, 1, search=(16, 128), summary="entries kept per group"),
             Parameter("m", 256, False, 1, summary="length of a group"),
-            Parameter("order", 0.0, True, search=(0.0, 1.0), summary="models with lower values choose first"),
+            Parameter("order", 0.0, True, search=(0.0, 1.0), summary="lower values select first"),
             _flag("overlap", False, "fill groups from entries that others took"),
             _lambda(),
-        ), "L|m", "models take turns in keeping the largest free entries", "CABS, arXiv:2503.01874", elementwise=False,
+        ), "L|m", "models select the largest free entries in turn", "CABS, arXiv:2503.01874", elementwise=False,
     ),
     Method(
         "compeft", "sparsified", "deltas", "required", _ANY,
@@ -286,7 +283,7 @@ _METHODS = (
     Method(
         "sce", "masked", "deltas", "required", _ANY,
         (
-            Parameter("select_topk", 1.0, False, 0.0, 1.0, search=(0.05, 1.0), summary="share of varying entries used"),
+            Parameter("select_topk", 1.0, False, 0.0, 1.0, search=(0.05, 1.0), summary="fraction of varying entries"),
             _variant("mergekit merges selected entries only, reference (FuseChat) all", "reference"),
             _lambda(True),
         ), "N", "select what varies, weigh by energy, erase minority signs", "FuseChat, arXiv:2408.07990",
@@ -324,7 +321,7 @@ _METHODS = (
         "consensus", "masked", "deltas", "required", _ANY,
         (
             Parameter("alpha", 0.4, False, search=(0.1, 1.0), summary="scale of the summed task vector"),
-            Parameter("mu", 0.4, False, 0.0, search=(0.2, 0.6), summary="share of the others to exceed"),
+            Parameter("mu", 0.4, False, 0.0, search=(0.2, 0.6), summary="fraction of the others to exceed"),
             Parameter("k", 2, False, 0, search=(1, 3), summary="models that must find an entry useful"),
             _lambda(),
         ), "N", "summed task vectors where enough models need them", "TALL masks, arXiv:2405.07813", blockwise=True,
@@ -343,7 +340,7 @@ _METHODS = (
     Method(
         "star", "spectral", "deltas", "required", _ANY,
         (
-            Parameter("eta", 0.4, True, 0.0, 1.0, search=(0.1, 1.0), summary="share of the nuclear norm kept"),
+            Parameter("eta", 0.4, True, 0.0, 1.0, search=(0.1, 1.0), summary="fraction of the nuclear norm kept"),
             _weight(1.0),
             _normalize(True),
             _lambda(),
@@ -360,7 +357,7 @@ _METHODS = (
     Method(
         "iso_cts", "spectral", "deltas", "required", _ANY,
         (
-            Parameter("common_fraction", 0.8, False, 0.0, 1.0, search=(0.0, 1.0), summary="share of common directions"),
+            Parameter("common_fraction", 0.8, False, 0.0, 1.0, search=(0.0, 1.0), summary="fraction that is common"),
             _lambda(search=(0.0, 3.0)),
         ), "S", "even spectrum over common and task-specific directions", "Iso-CTS, arXiv:2502.04959",
         elementwise=False, by_role=True,
@@ -369,7 +366,7 @@ _METHODS = (
         "tsv_m", "spectral", "deltas", "required", _ANY,
         (
             _weight(1.0),
-            Parameter("rank_fraction", 1.0, False, 0.0, search=(0.2, 2.0), summary="rank per model, in fair shares"),
+            Parameter("rank_fraction", 1.0, False, 0.0, search=(0.2, 2.0), summary="rank per model, in equal parts"),
             _lambda(search=(0.0, 3.0)),
         ), "S", "low-rank task vectors made orthogonal to each other", "TSV-Merge, arXiv:2412.00081",
         elementwise=False, by_role=True,
@@ -378,7 +375,7 @@ _METHODS = (
         "r_tsvm", "spectral", "deltas", "required", _ANY,
         (
             _weight(1.0),
-            Parameter("outlier_sigma", 3.0, False, 0.0, search=(2.0, 6.0), summary="where outliers begin"),
+            Parameter("outlier_sigma", 3.0, False, 0.0, search=(2.0, 6.0), summary="threshold of outliers"),
             Parameter("strength", 1.0, False, 0.0, 1.0, search=(0.0, 1.0), summary="exponent of the outlier weights"),
             _lambda(search=(0.0, 3.0)),
         ), "S", "TSV-Merge with outlier weights and sparsity-dependent ranks", "R-TSVM, arXiv:2502.06876",
@@ -398,37 +395,3 @@ def method(name: str) -> Method:
     if name not in CATALOGUE:
         raise MergeError(f"unknown merge method {name!r}. {near(name, CATALOGUE)}")
     return CATALOGUE[name]
-
-
-def merge(
-    name: str,
-    base: Tensor | None,
-    inputs: Sequence[Tensor],
-    parameters: Mapping[str, Any],
-    *,
-    keys: Sequence[int] = (),
-    role: str = "matrix",
-) -> Tensor:
-    """Return one tensor of the merged model: the full weights, not a delta.
-
-    Args:
-        name: a method of the catalogue.
-        base: the base model's tensor, or None where the method has none.
-        inputs: per model, its task vector or its weights, as `Method.inputs` says; shaped like the base.
-        parameters: values by name; one value per input for per-model parameters, else one. Missing ones take defaults.
-        keys: one mask key per input, for random methods (`masks.mask_key`).
-        role: what the tensor is in its model: matrix, vocab, vector, router or experts. Stacked experts (three axes)
-            are merged slice by slice along the first axis; the other roles matter to spectral methods only. mergekit
-            knows no roles: pass "matrix" to do as it does.
-
-    Returns:
-        A new tensor of the inputs' shape, float32, or float64 if any input is. Inputs are not modified.
-
-    Raises:
-        MergeError: a name, count, shape, dtype or value does not fit.
-    """
-    from evomerge.merge._apply import merge_tensor  # torch is imported only to merge
-
-    entry = method(name)
-    values = {word: value for word, value in parameters.items() if word not in entry.ignored}
-    return merge_tensor(entry, base, inputs, checked(name, entry.parameters, values, len(inputs)), keys, role)

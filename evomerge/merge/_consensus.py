@@ -23,16 +23,18 @@ def times(deltas: Sequence[Tensor], weight: Sequence[float]) -> list[Tensor]:
 
 def elect_signs(deltas: Sequence[Tensor]) -> Tensor:
     """Return +1 or -1 per element: the sign of the sum over models, a sum of zero electing +1."""
+    # computed in place: a bool tensor and `where` cost two more passes
     return sum_of(deltas).ge_(0.0).mul_(2.0).sub_(1.0)
 
 
 def agreement(deltas: Sequence[Tensor], signs: Tensor) -> list[Tensor]:
     """Return each delta's magnitude where its sign is the elected one, and zero elsewhere."""
-    return [(delta * signs).clamp_(min=0.0) for delta in deltas]
+    return [(delta * signs).clamp_(min=0.0) for delta in deltas]  # magnitude times agreement, without a mask in memory
 
 
 def votes(agreeing: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Return, per element, the sum of weights of the models that agree there (`agreement`)."""
+    # a zero entry does not vote, as in mergekit
     return sum_of([magnitude.sign().mul_(w) for magnitude, w in zip(agreeing, weights, strict=True)])
 
 
@@ -58,7 +60,7 @@ def _merge_agreeing(deltas: Sequence[Tensor], signs: Tensor, weights: Sequence[f
     if normalize:
         divisor = votes(agreeing, weights)
         merged.div_(divisor.masked_fill_(divisor == 0, 1.0))
-    return merged.mul_(signs).add_(0.0)  # no negative zeros: block kernels come to zero another way
+    return merged.mul_(signs).add_(0.0)  # no negative zeros: block kernels compute zeros with another sign
 
 
 def plain_merge(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
@@ -79,5 +81,6 @@ def counted_merge(deltas: Sequence[Tensor], normalize: bool) -> Tensor:
     An element whose sum over models is zero takes the sign of the sum of all elected signs in this tensor.
     """
     total = sum_of(deltas).sign_()
+    # float64, because the count of signs exceeds what float32 holds exactly
     majority = 1.0 if float(total.sum(dtype=torch.float64)) >= 0 else -1.0
     return _merge_agreeing(deltas, total.masked_fill_(total == 0, majority), [1.0] * len(deltas), normalize)

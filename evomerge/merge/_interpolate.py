@@ -45,23 +45,25 @@ def slerp(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
     Source: Shoemake 1985, "Animating rotation with quaternion curves", per tensor as in mergekit.
     """
     (other,) = inputs
-    return weighted_sum((base, other), slerp_shares(t, *cosine_of(base, other)))
+    # two roundings per product, as mergekit
+    return weighted_sum((base, other), slerp_coefficients(t, *cosine_of(base, other)))
 
 
 def cosine_of(left: Tensor, right: Tensor) -> tuple[float, bool]:
     """Return the cosine between two flattened tensors, and whether they count as collinear; 0 if one is zero."""
     # Divide before multiplying: the product of two large norms may overflow, of two small ones vanish.
     (left_square, product), (_, right_square) = gram((left, right))
+    # a zero tensor has cosine 0: product is 0 too
     lengths = [length if (length := square**0.5) > _TINY_NORM else 1.0 for square in (left_square, right_square)]
     cosine = max(-1.0, min(1.0, product / lengths[0] / lengths[1]))
     return cosine, abs(cosine) > _COLLINEAR
 
 
-def slerp_shares(t: float, cosine: float, collinear: bool) -> tuple[float, float]:
+def slerp_coefficients(t: float, cosine: float, collinear: bool) -> tuple[float, float]:
     """Return the coefficients of the two ends; a new `t` costs no pass over the tensors once the cosine is known."""
     if collinear:
         return 1 - t, t
-    angle = math.acos(cosine)
+    angle = math.acos(cosine)  # strictly between 0 and pi: collinear pairs have left already
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
@@ -80,15 +82,17 @@ def nuslerp(
 
     Source: NuSLERP, as in mergekit.
     """
-    total = weight[0] + weight[1]
+    total = weight[0] + weight[1]  # only the ratio of weights matters
     t = 0.5 if abs(total) < 1e-6 else weight[1] / total
     left, right = inputs if base is None else (inputs[0] - base, inputs[1] - base)
     if nuslerp_flatten:
         (left_square, product), (_, right_square) = gram((left, right))
         cosine = product / max(left_square**0.5, _ROW_NORM) / max(right_square**0.5, _ROW_NORM)
+        # no axes: broadcasts to the whole tensor
         cosines = torch.tensor(cosine, dtype=torch.float64, device=left.device)
         merged = _slerp_by_cosine(left, right, t, cosines)
     elif nuslerp_row_wise:
+        # the first axis becomes the last one and goes back
         merged = _slerp_last_axis(left.transpose(0, -1), right.transpose(0, -1), t).transpose(0, -1).contiguous()
     else:
         merged = _slerp_last_axis(left, right, t)
@@ -106,13 +110,13 @@ def _slerp_last_axis(left: Tensor, right: Tensor, t: float) -> Tensor:
 
 def _slerp_by_cosine(left: Tensor, right: Tensor, t: float, cosine: Tensor) -> Tensor:
     """Return the slerp of two tensors given their cosines, float64, which broadcast against them."""
-    cosine = cosine.clamp(-1, 1)
+    cosine = cosine.clamp(-1, 1)  # rounding may leave the domain of acos
     # to float32: where mergekit, in that precision, sees a sine of zero, so do we
     collinear = 1 - cosine.float().double().square() <= _ROW_COLLINEAR
-    angle = torch.acos(torch.where(collinear, 0.0, cosine))
-    share_left = torch.where(collinear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
-    share_right = torch.where(collinear, t, torch.sin(t * angle) / torch.sin(angle))
-    return left * share_left.to(left.dtype) + right * share_right.to(left.dtype)
+    angle = torch.acos(torch.where(collinear, 0.0, cosine))  # collinear entries are replaced before 0 / 0 arises
+    left_weight = torch.where(collinear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
+    right_weight = torch.where(collinear, t, torch.sin(t * angle) / torch.sin(angle))
+    return left * left_weight.to(left.dtype) + right * right_weight.to(left.dtype)
 
 
 def multislerp(
@@ -137,14 +141,18 @@ def multislerp(
         return inputs[0].clone()
     vectors = list(inputs) if base is None else [x - base for x in inputs]
     divisor = _divisor("multislerp", weight) if normalize_weights else 1.0
-    shares = [w / divisor for w in weight]
+    fractions = [w / divisor for w in weight]  # relative weights; they sum to one if normalised
     lengths = [norm(x) for x in vectors]
-    mean = weighted_sum(vectors, [share / (length + eps) for share, length in zip(shares, lengths, strict=True)])
-    mean_length = norm(mean)
+    mean = weighted_sum(
+        vectors, [fraction / (length + eps) for fraction, length in zip(fractions, lengths, strict=True)]
+    )
+    mean_length = norm(mean)  # near zero where the directions cancel
     if mean_length >= eps:
-        merged = mean * (sum(share * length for share, length in zip(shares, lengths, strict=True)) / mean_length)
+        merged = mean * (
+            sum(fraction * length for fraction, length in zip(fractions, lengths, strict=True)) / mean_length
+        )
     elif len(vectors) == 2 or max(lengths) < eps:  # zero task vectors, of a frozen layer, have no directions to cancel
-        merged = weighted_sum(vectors, shares)
+        merged = weighted_sum(vectors, fractions)
     else:
         raise MergeError(f"multislerp: the directions of {len(vectors)} models cancel at weights {list(weight)}")
     return merged if base is None else base + merged
@@ -167,19 +175,21 @@ def karcher(
     if len(inputs) == 1:
         return inputs[0].clone()
     divisor = _divisor("karcher", weight)
-    shares = [w / divisor for w in weight]
-    products = gram(inputs)
+    fractions = [w / divisor for w in weight]
+    products = gram(inputs)  # (models, models), float64; one pass over memory
     lengths = [products[i][i] ** 0.5 for i in range(len(inputs))]
+    # a tensor without a direction cannot be normalised
     valid = [index for index, length in enumerate(lengths) if length > tol]
     if not valid:
         return torch.zeros_like(inputs[0])
     cosines = torch.tensor(
         [[products[i][j] / lengths[i] / lengths[j] for j in valid] for i in valid], dtype=torch.float64
     )
-    directed = [shares[index] for index in valid]
+    directed = [fractions[index] for index in valid]  # renormalised over the models that have a direction
     alpha = torch.tensor(directed, dtype=torch.float64) / _divisor("karcher", directed)
     mean = _karcher_coefficients(cosines, alpha, max_iter, tol)
-    scale = sum(share * length for share, length in zip(shares, lengths, strict=True))
+    # the mean norm counts zero tensors too
+    scale = sum(fraction * length for fraction, length in zip(fractions, lengths, strict=True))
     return weighted_sum(
         [inputs[index] for index in valid],
         [scale * float(c) / lengths[index] for c, index in zip(mean, valid, strict=True)],
@@ -190,7 +200,7 @@ def _karcher_coefficients(products: Tensor, alpha: Tensor, max_iter: int, tol: f
     """Return the mean of unit vectors as their coefficients; `products` holds their dot products, float64."""
 
     def length(c: Tensor) -> float:
-        return max(float(c @ products @ c), 0.0) ** 0.5
+        return max(float(c @ products @ c), 0.0) ** 0.5  # the norm of a combination follows from the Gram matrix
 
     start = length(alpha)
     mean = torch.eye(len(alpha), dtype=torch.float64)[0] if start < tol else alpha / start
@@ -200,12 +210,12 @@ def _karcher_coefficients(products: Tensor, alpha: Tensor, max_iter: int, tol: f
         # no direction leads to a vector that is here already, and none is distinguished to the opposite one
         moving = (angle >= tol) & (math.pi - angle >= tol)
         pull = torch.where(moving, alpha * angle / torch.where(moving, torch.sin(angle), 1.0), 0.0)
-        tangent = pull - float(pull @ cosine) * mean
+        tangent = pull - float(pull @ cosine) * mean  # the part orthogonal to the mean moves it along the sphere
         step = length(tangent)
         if step < tol:
             break
-        mean = math.cos(step) * mean + math.sin(step) / step * tangent
-        mean = mean / length(mean)
+        mean = math.cos(step) * mean + math.sin(step) / step * tangent  # the exponential map of the sphere
+        mean = mean / length(mean)  # rounding errors would add up over steps
     return mean
 
 
@@ -224,7 +234,7 @@ def model_stock(base: Tensor, inputs: Sequence[Tensor], *, filter_wise: bool, cl
     """
     n = len(inputs)
     if filter_wise:
-        ratio = _mean_row_cosine(inputs).to(base.dtype)
+        ratio = _mean_row_cosine(inputs).to(base.dtype)  # (..., rows, 1)
     else:
         products = gram(inputs)
         lengths = [products[i][i] ** 0.5 for i in range(n)]
@@ -233,11 +243,11 @@ def model_stock(base: Tensor, inputs: Sequence[Tensor], *, filter_wise: bool, cl
         mean = sum(max(-1.0, min(1.0, value)) for value in cosines) / len(cosines)
         ratio = torch.tensor(mean, dtype=torch.float64)
     divisor = 1 + (n - 1) * ratio
-    singular = divisor.abs() < 1e-6
+    singular = divisor.abs() < 1e-6  # cosine -1 / (n - 1): the deltas sum to zero
     t = torch.where(singular, 0.0, n * ratio / torch.where(singular, 1.0, divisor))
     if clamp:
         t = t.clamp(0, 1)
-    return base + divide_(sum_of(inputs), n) * (t * lambda_).to(base.dtype)
+    return base + divide_(sum_of(inputs), n) * (t * lambda_).to(base.dtype)  # t is float64 until here and rounds once
 
 
 def _mean_row_cosine(deltas: Sequence[Tensor]) -> Tensor:
@@ -258,8 +268,8 @@ def nearswap(base: Tensor, inputs: Sequence[Tensor], *, t: float) -> Tensor:
     Source: NearSwap (alchemonaut 2024), as in mergekit.
     """
     (other,) = inputs
-    share = (t / (base - other).abs_().clamp_(min=1e-6)).clamp_(0, 1)
-    return share * other + (1 - share) * base
+    fraction = (t / (base - other).abs_().clamp_(min=1e-6)).clamp_(0, 1)  # entries nearer than t are taken over whole
+    return fraction * other + (1 - fraction) * base
 
 
 def passthrough(base: Tensor | None, inputs: Sequence[Tensor], *, scale: float) -> Tensor:
@@ -272,7 +282,7 @@ def layer_swap(base: Tensor | None, inputs: Sequence[Tensor], *, share: float) -
 
     Source: Bandarkar et al. 2024, "Layer swapping for zero-shot cross-lingual transfer", arXiv:2410.01335.
     """
-    if share in (0, 1):
+    if share in (0, 1):  # a copy is exact, a product with 1 and 0 is not for infinities
         return inputs[int(share)].clone()
     return weighted_sum(inputs, (1 - share, share))
 

@@ -38,20 +38,22 @@ def sce(base: Tensor, inputs: Sequence[Tensor], *, select_topk: float, variant: 
 
     Source: SCE of FuseChat, Wan et al. 2024, arXiv:2408.07990.
     """
-    selected = list(inputs)
+    selected = list(inputs)  # select_topk 1 needs no variance, and no mask
     if select_topk < 1:
         variance = variance_over_models(inputs)
+        # one mask for all models: the entry varies, not the model
         mask = largest_mask(variance, selected_count(int(torch.count_nonzero(variance)), select_topk))
         selected = [delta * mask for delta in inputs]
-    shares = energy_shares([dot(delta, delta) / delta.numel() for delta in selected], variant)
-    return sce_sum(base, inputs if variant == "reference" else selected, shares, lambda_)
+    # the mean square of what was selected
+    fractions = energy_fractions([dot(delta, delta) / delta.numel() for delta in selected], variant)
+    return sce_sum(base, inputs if variant == "reference" else selected, fractions, lambda_)
 
 
-def sce_sum(base: Tensor, deltas: Sequence[Tensor], shares: Sequence[float], lambda_: float) -> Tensor:
+def sce_sum(base: Tensor, deltas: Sequence[Tensor], fractions: Sequence[float], lambda_: float) -> Tensor:
     """Return base + lambda * the sign-elected mean of deltas; element by element, so a block gives that block of it."""
     signs = elect_signs(deltas)
-    total = sum_of(agreement(times(deltas, shares), signs)).mul_(signs)
-    divisor = votes(agreement(deltas, signs), shares)
+    total = sum_of(agreement(times(deltas, fractions), signs)).mul_(signs)  # magnitudes get their sign back
+    divisor = votes(agreement(deltas, signs), fractions)  # the weights of the models that agree, per entry
     return base + total.div_(divisor.clamp_(min=_TINY_DIVISOR)) * lambda_
 
 
@@ -61,7 +63,7 @@ def variance_over_models(deltas: Sequence[Tensor]) -> Tensor:
     torch.var gives the same numbers (its float64 steps differ, so one in many millions may round the other way) and
     takes ten times as long over a short first axis.
     """
-    wide = [delta.double() for delta in deltas]
+    wide = [delta.double() for delta in deltas]  # float32 squares of small deltas would lose half their digits
     mean = sum_of(wide).div_(len(wide))
     squares = [(value - mean).square_() for value in wide]
     return sum_of(squares).div_(len(squares)).to(deltas[0].dtype)
@@ -75,8 +77,8 @@ def selected_count(nonzero: int, fraction: float) -> int:
     return int(torch.tensor(nonzero) * fraction)
 
 
-def energy_shares(energy: Sequence[float], variant: str) -> list[float]:
-    """Return each delta's mean square divided by the sum of them; equal shares where mergekit's variant wants them."""
+def energy_fractions(energy: Sequence[float], variant: str) -> list[float]:
+    """Return each delta's mean square divided by the sum of them; equal ones where mergekit has them."""
     total, floor = sum(energy), 0.0 if variant == "reference" else _TINY_SQUARES
     return [value / total if total > floor else 1 / len(energy) for value in energy]
 
@@ -89,6 +91,7 @@ def magmax(base: Tensor, inputs: Sequence[Tensor], *, weight: Sequence[float], l
     chosen = inputs[0] * weight[0]
     for delta, w in zip(inputs[1:], weight[1:], strict=True):
         scaled = delta * w
+        # `>=` lets the later model win
         chosen = torch.where(scaled.abs() >= chosen.abs(), scaled, chosen)
     return base + chosen * lambda_
 
@@ -101,9 +104,10 @@ def consensus(base: Tensor, inputs: Sequence[Tensor], *, alpha: float, mu: float
     Source: Wang et al. 2024, "Localizing task information for improved model merging and compression",
     arXiv:2405.07813.
     """
-    joint = sum_of(inputs) * alpha
+    joint = sum_of(inputs) * alpha  # the multi-task vector that the masks are compared with
+    # int32: torch does not add bool tensors
     votes = sum_of([tall_mask(delta, joint, mu).to(torch.int32) for delta in inputs])
-    return base + joint * (votes >= k) * lambda_
+    return base + joint * (votes >= k) * lambda_  # entries that few models need are dropped whole
 
 
 def tall_mask(delta: Tensor, joint: Tensor, mu: float) -> Tensor:
@@ -132,7 +136,9 @@ def ramplus_tl(
     active, count = _activity(inputs, epsilon)
     factors = []
     for mask in active:
+        # entries of this model, in this tensor
         shared, own = int((mask & (count > 1)).sum()), int((mask & (count == 1)).sum())
+        # epsilon also keeps the divisor from zero
         factors.append(1 + r * min(max(shared / max(own, epsilon), 0.0), alpha))
     return base + _overlap_merge(inputs, factors, epsilon) * lambda_
 
@@ -145,7 +151,7 @@ def _activity(deltas: Sequence[Tensor], epsilon: float) -> tuple[list[Tensor], T
 
 def _overlap_merge(deltas: Sequence[Tensor], factors: Sequence[float], epsilon: float) -> Tensor:
     active, count = _activity(deltas, epsilon)
-    own, divisor = count == 1, count.clamp(min=1)
+    own, divisor = count == 1, count.clamp(min=1)  # (entries,): changed by one model, and by how many
     parts = [
         torch.where(own, delta * factor, delta / divisor) * mask
         for delta, factor, mask in zip(deltas, factors, active, strict=True)
@@ -178,23 +184,24 @@ def pcb(
     """
     magnitudes = [_clipped(delta.abs(), clip) for delta in inputs]
     clipped = [delta.sign() * magnitude for delta, magnitude in zip(inputs, magnitudes, strict=True)]
-    shares = [_min_max(magnitude) for magnitude in magnitudes]
+    fractions = [_min_max(magnitude) for magnitude in magnitudes]
     # the competition is between the task vectors as they are; only what is merged is clipped
-    rivals = inputs if variant == "released" else [x.sign() * s for x, s in zip(clipped, shares, strict=True)]
-    together = sum_of(rivals)
+    rivals = inputs if variant == "released" else [x.sign() * s for x, s in zip(clipped, fractions, strict=True)]
+    together = sum_of(rivals)  # its sign says whether an entry's rivals pull the same way
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for delta, merged, share, w, d in zip(inputs, clipped, shares, weight, density, strict=True):
+    for delta, merged, size, w, d in zip(inputs, clipped, fractions, weight, density, strict=True):
         # intra-competition grows with an entry's size in its model, inter-competition with agreement between models
-        worth = torch.exp(len(inputs) * share.square()) * torch.tanh(delta * together)
+        worth = torch.exp(len(inputs) * size.square()) * torch.tanh(delta * together)
+        # entries below it are levelled, not removed: their score is the lowest
         floor = order_statistic(worth, min(int(worth.numel() * (1 - d)), worth.numel() - 1))
         score = _min_max(torch.maximum(worth, floor))
         total.add_(merged * score * w)
-        divisor.add_(score)
+        divisor.add_(score)  # unweighted: `weight` stays outside the competition
     return base + total.div_(divisor.clamp_(min=1e-12)) * lambda_
 
 
 def _clipped(magnitude: Tensor, clip: float) -> Tensor:
-    """Return magnitudes clamped between the values at two truncated places of their ascending order."""
+    """Return magnitudes clamped between the values at two truncated positions in their ascending order."""
     count = magnitude.numel()
     low, high = min(int(count * clip), count - 1), max(int(count * (1 - clip) - 1), 0)
     return magnitude.clamp(order_statistic(magnitude, low), order_statistic(magnitude, high))
@@ -203,7 +210,7 @@ def _clipped(magnitude: Tensor, clip: float) -> Tensor:
 def _min_max(values: Tensor) -> Tensor:
     """Return values mapped linearly to [0, 1]; zeros where all are equal."""
     low, high = values.min(), values.max()
-    return (values - low) / torch.where(high > low, high - low, 1.0)
+    return (values - low) / torch.where(high > low, high - low, 1.0)  # the divisor 1 turns equal values into zeros
 
 
 def arcee_fusion(base: Tensor, inputs: Sequence[Tensor], *, iqr_factor: float, lambda_: float) -> Tensor:
@@ -218,6 +225,7 @@ def arcee_fusion(base: Tensor, inputs: Sequence[Tensor], *, iqr_factor: float, l
     (other,) = inputs
     delta = other - base
     importance = delta.abs() * _row_divergence(other, base)
+    # exact, where torch.quantile refuses 16 million entries and more
     quartiles = [order_statistic(importance, int(q * (importance.numel() - 1))) for q in (0.25, 0.5, 0.75)]
     threshold = quartiles[1] + (quartiles[2] - quartiles[0]) * iqr_factor
     return base + delta * (importance >= threshold) * lambda_
@@ -225,5 +233,6 @@ def arcee_fusion(base: Tensor, inputs: Sequence[Tensor], *, iqr_factor: float, l
 
 def _row_divergence(left: Tensor, right: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence of softmaxed rows, last axis kept with length 1."""
+    # the constant, mergekit's, keeps the logarithm finite
     p, q = torch.softmax(left, dim=-1) + 1e-8, torch.softmax(right, dim=-1) + 1e-8
     return (p * torch.log(p / q)).sum(dim=-1, keepdim=True)

@@ -1,6 +1,6 @@
 """Random masks that are a pure function of (mask seed, source, tensor, element).
 
-A generator with a state gives an element the number that its place in some loop happened to draw. Here element `i` of
+A generator with a state gives an element the number drawn at its position in some loop. Here element `i` of
 a tensor gets a hash of its key and `i`, so a mask does not depend on the worker, the order of tensors, how a tensor is
 cut into blocks, the number of threads, or the device.
 
@@ -36,6 +36,7 @@ def mask_key(mask_seed: int, source: str, tensor: str) -> int:
         source: name of the fine-tuned model, as in the recipe.
         tensor: name of the tensor in the checkpoint.
     """
+    # a separator that names cannot hold keeps different triples apart
     text = "\x00".join((str(int(mask_seed)), source, tensor))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
@@ -51,13 +52,13 @@ def draws(key: int, count: int, offset: int = 0, device: torch.device | str | No
     One 64-bit hash serves two neighbouring elements: element `i` takes the low half of hash `i // 2` when `i` is even
     and the high half when it is odd, and keeps the upper 24 bits of that half.
     """
-    first, last = offset // 2, (offset + count + 1) // 2
+    first, last = offset // 2, (offset + count + 1) // 2  # hashes, two elements each
     hashes = torch.empty(max(last - first, 0), dtype=torch.int64, device=device)
     for part in chunks(hashes.numel(), _CHUNK):
         _fill_hashes(hashes[part], key, first + part.start)
     halves = hashes.view(torch.int32)  # low half first: torch runs on little-endian machines
     halves.bitwise_right_shift_(32 - DRAW_BITS).bitwise_and_((1 << DRAW_BITS) - 1)
-    return halves[offset - 2 * first :][:count]
+    return halves[offset - 2 * first :][:count]  # an odd offset skips the low half of the first hash
 
 
 def uniform(key: int, count: int, offset: int = 0, device: torch.device | str | None = None) -> Tensor:
@@ -90,7 +91,7 @@ def _fill_hashes(out: Tensor, key: int, first: int) -> None:
     """Write SplitMix64 outputs number `first`, `first + 1`, ... of the stream that starts at `key` into `out`."""
     # int64 arithmetic wraps around like the unsigned arithmetic of the paper; only shifts need care with the sign bit.
     torch.add(_steps(out.device)[: out.numel()], _signed(key + (first + 1) * _GOLDEN), out=out)
-    shifted = torch.empty_like(out)
+    shifted = torch.empty_like(out)  # one scratch buffer for three rounds
     for shift, multiplier in _MIX:
         torch.bitwise_right_shift(out, shift, out=shifted)
         out.bitwise_xor_(shifted.bitwise_and_((1 << (64 - shift)) - 1))
@@ -101,7 +102,7 @@ def _fill_hashes(out: Tensor, key: int, first: int) -> None:
 @lru_cache
 def _steps(device: torch.device) -> Tensor:
     """Return multiples of the generator's increment, from 0, `(_CHUNK,)` int64: the same for every key."""
-    return torch.arange(_CHUNK, device=device).mul_(_signed(_GOLDEN))
+    return torch.arange(_CHUNK, device=device).mul_(_signed(_GOLDEN))  # adding a key gives that key's stream
 
 
 def _signed(value: int) -> int:

@@ -33,9 +33,9 @@ def global_threshold(deltas: Iterable[Tensor], density: float) -> float:
 
     Source: TIES-Merging, Yadav et al. 2023, arXiv:2306.01708, released code.
     """
-    tensors = list(deltas)
+    tensors = list(deltas)  # read twice: once to count, once to select
     total = sum(delta.numel() for delta in tensors)
     if density <= 0 or total == 0:
-        return float("inf")
+        return float("inf")  # keeps nothing
     rank = total - int(total * density)  # 1-based, ascending
     return nth_smallest([delta.abs() for delta in tensors], rank - 1) if rank > 0 else 0.0

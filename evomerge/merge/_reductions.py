@@ -1,4 +1,4 @@
-"""Sums over tensors: the few places where the order of additions matters, so it is written down once.
+"""Sums over tensors: the few operations in which the order of additions matters, so it is written down once.
 
 Two rules keep a merge the same bytes on any worker. Sums *over models* run left to right. Multiply and add are kept
 apart, with a rounding each, wherever mergekit does so; `linear` fuses them, as mergekit does. Sums *over elements*
@@ -31,9 +31,9 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         tensors: at least one tensor, all of one shape and dtype.
         weights: one coefficient per tensor.
     """
-    total = tensors[0] * weights[0]
+    total = tensors[0] * weights[0]  # a new tensor, so that inputs stay as they are
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total.add_(tensor * weight)
+        total.add_(tensor * weight)  # two roundings: the product is rounded before it is added
     return total
 
 
@@ -41,7 +41,7 @@ def fused_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Return `weighted_sum` with one rounding per model: torch multiplies and adds in one step where it can."""
     total = tensors[0] * weights[0]
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total.add_(tensor, alpha=weight)
+        total.add_(tensor, alpha=weight)  # a fused multiply-add: one rounding
     return total
 
 
@@ -77,12 +77,13 @@ def dot(left: Tensor, right: Tensor) -> float:
 def gram(tensors: Sequence[Tensor]) -> list[list[float]]:
     """Return all dot products of tensors of equal size, float64, reading each tensor once."""
     flat = [tensor.reshape(-1) for tensor in tensors]
-    pairs = [(i, j) for i in range(len(flat)) for j in range(i + 1)]
+    pairs = [(i, j) for i in range(len(flat)) for j in range(i + 1)]  # the lower triangle; the matrix is symmetric
     size = SERIAL_CHUNK if flat[0].device.type == "cpu" else _DEVICE_CHUNK
     parts = []
     for piece in chunks(flat[0].numel(), size):
-        wide = [tensor[piece].double() for tensor in flat]
+        wide = [tensor[piece].double() for tensor in flat]  # float64 of one chunk only
         parts.append(torch.stack([(wide[i] * wide[j]).sum() for i, j in pairs]))
+    # one transfer from the device instead of one per chunk
     rows = torch.stack(parts).tolist() if parts else [[0.0] * len(pairs)]
     totals = {pair: sum(row[index] for row in rows) for index, pair in enumerate(pairs)}
     return [[totals[max(i, j), min(i, j)] for j in range(len(flat))] for i in range(len(flat))]
@@ -105,7 +106,7 @@ def mean(tensor: Tensor) -> float:
 
 def standard_deviation(tensor: Tensor) -> float:
     """Return the float64 population standard deviation of a tensor's elements."""
-    center = mean(tensor)
+    center = mean(tensor)  # two passes: the one-pass formula cancels for large means
     return (_chunked_sum(lambda x: (x.double() - center).square_().sum(), tensor) / tensor.numel()) ** 0.5
 
 
@@ -113,5 +114,6 @@ def _chunked_sum(part: Callable[..., Tensor], *tensors: Tensor) -> float:
     """Return the sum of `part` over corresponding chunks of the flattened tensors, added left to right in float64."""
     flat = [tensor.reshape(-1) for tensor in tensors]
     size = SERIAL_CHUNK if flat[0].device.type == "cpu" else _DEVICE_CHUNK
+    # 0-dimensional, still on the device
     parts = [part(*(tensor[piece] for tensor in flat)) for piece in chunks(flat[0].numel(), size)]
     return sum(torch.stack(parts).tolist()) if parts else 0.0

@@ -32,7 +32,7 @@ def kept_count(density: float, count: int) -> int:
         return count
     if density <= 0 or count == 0:
         return 0
-    return max(1, int(density * count))
+    return max(1, int(density * count))  # mergekit keeps at least one entry
 
 
 def largest_mask(delta: Tensor, count: int) -> Tensor:
@@ -42,8 +42,8 @@ def largest_mask(delta: Tensor, count: int) -> Tensor:
     if count >= delta.numel():
         return torch.ones_like(delta)
     magnitude = delta.abs()
-    value, last = last_kept(magnitude, count)
-    mask = magnitude.reshape(-1)
+    value, last = last_kept(magnitude, count)  # the threshold, and how far equal entries are kept
+    mask = magnitude.reshape(-1)  # the mask is written over the magnitudes, to save a buffer
     mask[: last + 1].ge_(value)
     mask[last + 1 :].gt_(value)
     return mask.reshape(delta.shape)
@@ -89,7 +89,7 @@ def rescale_l1(kept: Tensor, delta: Tensor) -> Tensor:
     before, after = absolute_sum(delta), absolute_sum(kept)
     if before < TINY_NORM or after < TINY_NORM:
         return kept
-    return kept * (before / after)
+    return kept * (before / after)  # one factor per tensor, float64 until the product
 
 
 def drop_random(
@@ -100,6 +100,7 @@ def drop_random(
     if rescale_norm == "l1":
         return [rescale_l1(k, delta) if d < 1 else k for k, delta, d in zip(kept, deltas, density, strict=True)]
     if rescale_norm == "inv":
+        # DARE's divisor; nothing was dropped at density 1
         return [k * (1 / d) if 0 < d < 1 else k for k, d in zip(kept, density, strict=True)]
     return kept
 
@@ -115,9 +116,9 @@ def keep_inliers(delta: Tensor, density: float, gamma: float) -> Tensor:
     """
     if density >= 1:
         return delta.clone()
-    first, last = inlier_ranks(density, gamma, delta.numel())
+    first, last = inlier_ranks(density, gamma, delta.numel())  # ranks by falling magnitude
     outliers, kept = (delta * largest_mask(delta, count) for count in (first, last))
-    return kept - outliers
+    return kept - outliers  # exact: the outliers are among the kept entries
 
 
 def inlier_ranks(density: float, gamma: float, count: int) -> tuple[int, int]:
@@ -127,7 +128,7 @@ def inlier_ranks(density: float, gamma: float, count: int) -> tuple[int, int]:
     ((1, 5), (1, 10))
     """
     kept, dropped_largest = int(max(density, 0.0) * count), int(gamma * count)
-    dropped_smallest = max(0, count - kept - dropped_largest)
+    dropped_smallest = max(0, count - kept - dropped_largest)  # density + gamma above 1: fewer of the largest go
     return count - dropped_smallest - kept, count - dropped_smallest
 
 
@@ -138,7 +139,7 @@ def keep_inliers_by_row(delta: Tensor, density: float, gamma: float) -> Tensor:
     """
     length = delta.shape[-1]
     first, kept = int(length * gamma), int(length * density)
-    order = falling_order(delta.abs())
+    order = falling_order(delta.abs())  # (..., rows, length) int64
     mask = torch.zeros(delta.shape, dtype=torch.bool, device=delta.device)
     return delta * mask.scatter_(-1, order[..., first : first + kept], True)
 
@@ -158,10 +159,12 @@ def keep_probability(delta: Tensor, density: float, epsilon: float) -> Tensor:
     check_chances(density, epsilon)
     length = delta.shape[-1]
     if length == 1:
-        return torch.full_like(delta, density)
+        return torch.full_like(delta, density)  # a rank among one entry would be 0 / 0
     order = falling_order(delta.abs())
     ascending = torch.arange(length - 1, -1, -1, dtype=delta.dtype, device=delta.device)
+    # inverts the permutation: rank per entry instead of entry per rank
     rank = torch.empty_like(delta).scatter_(-1, order, ascending.expand(delta.shape))
+    # mergekit's order of operations, for equal bits
     return rank.div_(length - 1).mul_(2).mul_(epsilon).add_(density - epsilon)
 
 
@@ -191,16 +194,16 @@ def keep_groups(delta: Tensor, n: int, m: int, free: Tensor, overlap: bool) -> t
     Source: CABS, Yang et al. 2025, arXiv:2503.01874.
     """
     count = delta.numel()
-    groups = -(-count // m)
-    magnitude = delta.reshape(-1).abs().double()
-    span = float(magnitude.max()) + 1
+    groups = -(-count // m)  # rounded up: the last group may be short
+    magnitude = delta.reshape(-1).abs().double()  # float64, so that adding `span` keeps small differences
+    span = float(magnitude.max()) + 1  # more than any difference between two magnitudes
     # free entries first, then taken ones where they may be used at all, then the padding
     worth = torch.full((groups * m,), -2 * span, dtype=torch.float64, device=delta.device)
     worth[:count] = torch.where(free.reshape(-1), magnitude, magnitude - span if overlap else -torch.inf)
     worth = worth.reshape(groups, m)
     order = torch.sort(worth, dim=-1, descending=True, stable=True).indices[:, : min(n, m)]
     mask = torch.zeros_like(worth, dtype=torch.bool).scatter_(-1, order, True)
-    mask &= worth > -torch.inf
+    mask &= worth > -torch.inf  # a group may have fewer free entries than n
     mask = mask.reshape(-1)[:count].reshape(delta.shape)
     return delta * mask, mask
 
@@ -212,4 +215,5 @@ def ternary(delta: Tensor, density: float, alpha: float) -> Tensor:
 
     Source: ComPEFT, Yadav et al. 2023, arXiv:2311.13171.
     """
+    # one bit per kept entry and one scalar, the compressed form
     return keep_largest(delta, density).sign_() * (alpha * standard_deviation(delta))

@@ -16,7 +16,7 @@ from torch import Tensor
 from evomerge.errors import MergeError
 from evomerge.merge._reductions import divide_, mean, standard_deviation, sum_of, weighted_sum
 
-# Singular values below this share of the largest are numerical zeros even in float64.
+# Singular values below this fraction of the largest are numerical zeros even in float64.
 _RANK_TOLERANCE = 1e-10
 
 
@@ -43,23 +43,24 @@ def star(
 
     Source: STAR, Lee et al. 2025, arXiv:2502.10339.
     """
-    total = sum(weight) if normalize else 1.0
+    total = sum(weight) if normalize else 1.0  # weights are relative if normalised
     if total == 0:
         raise MergeError(f"star: weights {list(weight)} sum to zero and cannot be normalized; change them")
+    # vectors and vocabularies are averaged whole
     cut = [truncate_spectrum(x, e) for x, e in zip(inputs, eta, strict=True)] if _is_matrix(base, role) else inputs
     return base + weighted_sum(cut, [w / total for w in weight]) * lambda_
 
 
 def truncate_spectrum(delta: Tensor, eta: float) -> Tensor:
     """Return a matrix with the fewest leading singular values that reach `eta` of their sum, its nuclear norm kept."""
-    u, s, vt = _svd(delta)
+    u, s, vt = _svd(delta)  # (out, r), (r,), (r, in)
     total = float(s.sum())
     if total == 0:
         return torch.zeros_like(delta)
-    share = s.double().cumsum(0)
-    count = min(int(torch.searchsorted(share, eta * float(share[-1]))) + 1, len(s))
-    scale = total / float(s[:count].sum())
-    return (u[:, :count] * (s[:count] * scale)) @ vt[:count]
+    cumulative = s.double().cumsum(0)  # the last entry, not 1, is the total: no rounding can miss it
+    count = min(int(torch.searchsorted(cumulative, eta * float(cumulative[-1]))) + 1, len(s))
+    scale = total / float(s[:count].sum())  # the nuclear norm is kept, not the Frobenius norm
+    return (u[:, :count] * (s[:count] * scale)) @ vt[:count]  # scales columns instead of building a diagonal matrix
 
 
 def iso_c(base: Tensor, inputs: Sequence[Tensor], *, iso_rank: str, lambda_: float, role: str) -> Tensor:
@@ -74,8 +75,8 @@ def iso_c(base: Tensor, inputs: Sequence[Tensor], *, iso_rank: str, lambda_: flo
     if not _is_matrix(base, role):
         return base + _mean(inputs) * lambda_
     u, s, vt = _svd(sum_of(inputs))
-    rank = _rank(s, base.shape) if iso_rank == "numeric" else len(s)
-    return base + (u[:, :rank] @ vt[:rank]) * (s.mean() * lambda_)
+    rank = _rank(s, base.shape) if iso_rank == "numeric" else len(s)  # zero singular values have arbitrary vectors
+    return base + (u[:, :rank] @ vt[:rank]) * (s.mean() * lambda_)  # the mean is over all values, zeros too
 
 
 def iso_cts(base: Tensor, inputs: Sequence[Tensor], *, common_fraction: float, lambda_: float, role: str) -> Tensor:
@@ -84,8 +85,8 @@ def iso_cts(base: Tensor, inputs: Sequence[Tensor], *, common_fraction: float, l
     Args:
         base: the base tensor.
         inputs: task vectors.
-        common_fraction: share of the singular values that come from the summed task vector; the rest is divided among
-            the models. 1 is Iso-C.
+        common_fraction: fraction of the singular values that come from the summed task vector; the models share the
+            others. 1 is Iso-C.
         lambda_: scale of the merged delta.
         role: see the module.
 
@@ -95,13 +96,14 @@ def iso_cts(base: Tensor, inputs: Sequence[Tensor], *, common_fraction: float, l
     if not _is_matrix(base, role):
         return base + _mean(inputs) * lambda_
     n, rank = len(inputs), min(base.shape)
-    per_model = min(round((rank - int(rank * common_fraction)) / n), rank // n)
-    common = rank - per_model * n
+    per_model = min(round((rank - int(rank * common_fraction)) / n), rank // n)  # directions that each model adds
+    common = rank - per_model * n  # whatever rounding leaves goes to the common part
     u, s, vt = _leading(sum_of(inputs), common)
+    # outside the common column space only
     parts = [_leading(delta - u @ (u.mT @ delta), per_model) for delta in inputs] + [(u, s, vt)]
-    left = polar(torch.cat([part[0] for part in parts], dim=1))
+    left = polar(torch.cat([part[0] for part in parts], dim=1))  # (out, directions), orthogonal after concatenation
     values = torch.cat([part[1] for part in parts])
-    right = polar(torch.cat([part[2] for part in parts], dim=0))
+    right = polar(torch.cat([part[2] for part in parts], dim=0))  # (directions, in)
     return base + (left @ right) * (values.sum() / (common + n * per_model) * lambda_)
 
 
@@ -127,10 +129,10 @@ def tsv_m(
     Source: TSV-Merge, Gargiulo et al. 2025, arXiv:2412.00081. Models with the same directions share them here, where an
     unguarded decomposition would fill in arbitrary ones.
     """
-    scaled = [delta * w for delta, w in zip(inputs, weight, strict=True)]
+    scaled = [delta * w for delta, w in zip(inputs, weight, strict=True)]  # before the decomposition
     if not _is_matrix(base, role):
         return base + _mean(scaled) * lambda_
-    rank = max(1, int(min(base.shape) * rank_fraction / len(inputs)))
+    rank = max(1, int(min(base.shape) * rank_fraction / len(inputs)))  # n models share the rank of one matrix
     return base + _orthogonal_sum(scaled, [rank] * len(inputs)) * lambda_
 
 
@@ -156,21 +158,21 @@ def r_tsvm(
         role: see the module.
 
     Source: R-TSVM, "Mix data or merge models?", Yang et al. 2025, arXiv:2502.06876. Details that its abstract leaves
-    open are ours: an outlier weight is the share of the summed outlier magnitudes times the number of models, and
-    sparsity the share of entries below a hundredth of the largest.
+    open are ours: an outlier weight is the fraction of the summed outlier magnitudes times the number of models, and
+    sparsity the fraction of entries below a hundredth of the largest.
     """
-    scaled = [delta * w for delta, w in zip(inputs, weight, strict=True)]
+    scaled = [delta * w for delta, w in zip(inputs, weight, strict=True)]  # before the decomposition
     if not _is_matrix(base, role):
         return base + _mean(scaled) * lambda_
     n, rank = len(inputs), min(base.shape)
-    outliers = [_outlier_sum(delta, outlier_sigma) for delta in scaled]
+    outliers = [_outlier_sum(delta, outlier_sigma) for delta in scaled]  # float64 sums, one per model
     total = sum(outliers)
     scaled = [
         delta * (n * o / total if total > 0 else 1.0) ** strength for delta, o in zip(scaled, outliers, strict=True)
     ]
-    filled = [_filled_share(delta) for delta in scaled]
+    filled = [_filled_fraction(delta) for delta in scaled]  # dense task vectors need more directions
     mean_filled = sum(filled) / n
-    ranks = [max(1, int(rank / n * share / mean_filled)) if mean_filled > 0 else 1 for share in filled]
+    ranks = [max(1, int(rank / n * fraction / mean_filled)) if mean_filled > 0 else 1 for fraction in filled]
     return base + _orthogonal_sum(scaled, ranks) * lambda_
 
 
@@ -186,11 +188,11 @@ def _orthogonal_sum(deltas: Sequence[Tensor], ranks: Sequence[int]) -> Tensor:
     parts = [_leading(delta, rank) for delta, rank in zip(deltas, ranks, strict=True)]
     left = polar(torch.cat([part[0] for part in parts], dim=1))
     right = polar(torch.cat([part[2] for part in parts], dim=0))
-    return (left * torch.cat([part[1] for part in parts])) @ right
+    return (left * torch.cat([part[1] for part in parts])) @ right  # left, (directions,) values, right
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)  # reduced: r is the smaller side
     return u, s, vt
 
 
@@ -215,7 +217,7 @@ def _rank(singular_values: Tensor, shape: torch.Size) -> int:
 
 
 def _is_matrix(tensor: Tensor, role: str) -> bool:
-    return role == "matrix" and tensor.ndim == 2
+    return role == "matrix" and tensor.ndim == 2  # biases have the role vector, convolutions more axes
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
@@ -223,12 +225,12 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _outlier_sum(delta: Tensor, sigma: float) -> float:
-    far = (delta - mean(delta)).abs() > sigma * standard_deviation(delta)
+    far = (delta - mean(delta)).abs() > sigma * standard_deviation(delta)  # (out, in) bool
     return float((delta.abs() * far).sum(dtype=torch.float64))
 
 
-def _filled_share(delta: Tensor) -> float:
-    """Return the share of entries of at least a hundredth of the largest magnitude; 0 for a zero matrix."""
+def _filled_fraction(delta: Tensor) -> float:
+    """Return the fraction of entries of at least a hundredth of the largest magnitude; 0 for a zero matrix."""
     magnitude = delta.abs()
     largest = magnitude.max()
     return float((magnitude >= largest * 1e-2).double().mean()) if largest > 0 else 0.0

@@ -24,13 +24,15 @@ _INDEX = 1 << 31  # an index below this fits 31 bits, and a magnitude 32 bits ab
 def order_statistic(values: Tensor, index: int) -> Tensor:
     """Return the element at `index` of the ascending sorted values, a tensor without axes."""
     if values.dtype != torch.float32 or values.device.type != "cpu":
-        return values.reshape(-1).kthvalue(index + 1).values
+        return values.reshape(-1).kthvalue(index + 1).values  # kthvalue counts from one
     return torch.tensor(nth_smallest([values], index), dtype=torch.float32)
 
 
 def nth_smallest(tensors: Sequence[Tensor], index: int) -> float:
     """Return the element at `index` of all tensors' values, sorted ascending and rounded to float32."""
+    # first the upper 16 bits of the wanted key
     upper, index = _bin_of(sum(_count(tensor, None) for tensor in tensors), index)
+    # then the lower 16 bits among the keys that share them
     lower, _ = _bin_of(sum(_count(tensor, upper) for tensor in tensors), index)
     key = ((upper - _BINS // 2) << _BITS) | lower
     return float(_keys(torch.tensor(key, dtype=torch.int32).view(torch.float32)).view(torch.float32))
@@ -47,12 +49,12 @@ def last_kept(magnitude: Tensor, kept: int) -> tuple[float, int]:
     value = float(order_statistic(flat, flat.numel() - kept))
     # entries equal to the value are few or many; those that stay are the first ones
     above = sum(int(torch.count_nonzero(flat[part] > value)) for part in chunks(flat.numel(), _CHUNK))
-    missing = kept - above
+    missing = kept - above  # how many of the equal entries stay
     for part in chunks(flat.numel(), _CHUNK):
-        places = torch.nonzero(flat[part] == value).reshape(-1)
-        if len(places) >= missing:
-            return value, part.start + int(places[missing - 1])
-        missing -= len(places)
+        indices = torch.nonzero(flat[part] == value).reshape(-1)
+        if len(indices) >= missing:
+            return value, part.start + int(indices[missing - 1])
+        missing -= len(indices)
     raise AssertionError("the order statistic is among the values")
 
 
@@ -60,6 +62,7 @@ def keep_up_to(delta: Tensor, value: float, last: int) -> Tensor:
     """Return `delta` with magnitudes below `value` set to zero, and from index `last` + 1 on those equal to it too."""
     flat = delta.reshape(-1)
     kept = torch.empty_like(flat)
+    # hardshrink keeps |x| > bound, so `below` lets equal ones stay
     torch.ops.aten.hardshrink.out(flat[: last + 1], below(value, delta.dtype), out=kept[: last + 1])
     torch.ops.aten.hardshrink.out(flat[last + 1 :], value, out=kept[last + 1 :])
     return kept.reshape(delta.shape)
@@ -70,7 +73,7 @@ def below(value: float, dtype: torch.dtype) -> float:
     if value == 0:
         return 0.0
     form, whole = ("<d", "<Q") if dtype == torch.float64 else ("<f", "<I")
-    (bits,) = struct.unpack(whole, struct.pack(form, value))
+    (bits,) = struct.unpack(whole, struct.pack(form, value))  # the bits of positive floats sort like the floats
     return struct.unpack(form, struct.pack(whole, bits - 1))[0]
 
 
@@ -89,7 +92,7 @@ def falling_order(magnitude: Tensor) -> Tensor:
 def _keys(values: Tensor) -> Tensor:
     """Return int32 keys that sort like the float32 values; applied to a key (as float32) it gives the value's bits."""
     bits = values.view(torch.int32)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats sort the other way round, so their bits are flipped
 
 
 def _count(tensor: Tensor, upper: int | None) -> Tensor:
@@ -99,7 +102,7 @@ def _count(tensor: Tensor, upper: int | None) -> Tensor:
     for part in chunks(flat.numel(), _CHUNK):
         keys = _keys(flat[part].to(torch.float32))
         high = (keys >> _BITS).add_(_BINS // 2)
-        halves = high if upper is None else (keys & (_BINS - 1))[high == upper]
+        halves = high if upper is None else (keys & (_BINS - 1))[high == upper]  # (elements,) bin numbers
         counts += torch.bincount(halves, minlength=_BINS).cpu()
     return counts
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
-    from evomerge.pareto._arguments import Array, Mask, at_least, fraction, same_shape, score_table, vector
     from evomerge.pareto._constraints import Bounds, not_dominated_by_any
     from evomerge.pareto._dominance import crowding_distance, dominates, extend_front, front_ranks, non_dominated
     from evomerge.pareto._hypervolume import hypervolume, hypervolume_history
@@ -26,16 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUGMENTATION",
-    "Array",
     "Bounds",
-    "Mask",
-    "at_least",
     "choose_by_preference",
     "crowding_distance",
     "desirability",
     "dominates",
     "extend_front",
-    "fraction",
     "front_ranks",
     "hypervolume",
     "hypervolume_history",
@@ -45,10 +40,7 @@ __all__ = [
     "overall_desirability",
     "preference_weights",
     "representatives",
-    "same_shape",
-    "score_table",
     "simplex_weights",
-    "vector",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)

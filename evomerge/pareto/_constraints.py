@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, Mask, score_table
 from evomerge.errors import InputError
-from evomerge.pareto._arguments import Array, Mask, score_table
 from evomerge.pareto._dominance import dominates
 
 

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evomerge.pareto._arguments import Array, Mask, score_table
+from evomerge._arguments import Array, Mask, score_table
 
 # Rows compared with the front at once; bounds memory at this many times the front's size in bytes.
 BLOCK_ROWS = 256

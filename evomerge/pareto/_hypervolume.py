@@ -12,8 +12,8 @@ from bisect import bisect_left
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, score_table, vector
 from evomerge.errors import InputError
-from evomerge.pareto._arguments import Array, score_table, vector
 from evomerge.pareto._dominance import extend_front, non_dominated
 
 

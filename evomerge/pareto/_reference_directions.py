@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evomerge.pareto._arguments import Array, at_least, score_table
+from evomerge._arguments import Array, at_least, score_table
 
 
 def simplex_weights(objectives: int, count: int) -> Array:

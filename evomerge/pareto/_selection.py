@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evomerge._arguments import Array, score_table, vector
 from evomerge.errors import InputError
-from evomerge.pareto._arguments import Array, score_table, vector
 from evomerge.pareto._dominance import non_dominated
 
 # Weight of the sum in the augmented Tchebycheff distance: just enough to prefer a dominating point on a tie.
@@ -38,7 +38,7 @@ def normalised(scores: ArrayLike) -> Array:
     """
     table = score_table(scores)
     ideal, nadir = ideal_and_nadir(table)  # (m,) each
-    span = ideal - nadir
+    span = ideal - nadir  # 0 for an objective that is constant on the front
     return (table - nadir) / np.where(span > 0, span, 1.0)
 
 
@@ -167,7 +167,7 @@ def overall_desirability(desirabilities: ArrayLike, weights: ArrayLike = 1.0) ->
 
 
 def _front_rows(scores: ArrayLike) -> NDArray[np.int64]:
-    rows = np.flatnonzero(non_dominated(scores))
+    rows = np.flatnonzero(non_dominated(scores))  # (f,) indices into the rows given
     if rows.size == 0:
         raise InputError(
             "scores must have at least one row without NaN to choose from; got none. "

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evomerge._arguments import Array, Mask
 from evomerge.candidate import Candidate, Evaluation, Objective
 from evomerge.errors import InputError, near
-from evomerge.pareto import Array, Bounds, Mask
+from evomerge.pareto import Bounds
 from evomerge.runs._evaluations import fitness_table
 
 EXAMPLE = "as in 'safety >= base - 1 point', 'add >= 0.6', 'sort >= best - 2%'"

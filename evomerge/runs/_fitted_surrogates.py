@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evomerge._arguments import Array
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
-from evomerge.pareto import Array
 from evomerge.runs._evaluations import best_number, fitness_table
 from evomerge.runs._run_data import RunData
 from evomerge.surrogates import (

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge._arguments import Array, Mask
 from evomerge.candidate import Objective
 from evomerge.errors import InputError
 from evomerge.objectives import Objectives
 from evomerge.pareto import (
     AUGMENTATION,
-    Array,
-    Mask,
     desirability,
     dominates,
     hypervolume,

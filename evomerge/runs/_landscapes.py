@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge._arguments import Array
 from evomerge.candidate import Candidate
 from evomerge.controllers import model_weights_in
 from evomerge.errors import InputError
-from evomerge.pareto import Array
 from evomerge.runs._candidate_selection import picked_candidate
 from evomerge.runs._evaluations import fitness_table
 from evomerge.runs._fitted_surrogates import LEVEL, RunSurrogates, surrogates_of

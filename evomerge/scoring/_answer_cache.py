@@ -23,7 +23,7 @@ from evomerge.candidate import Response
 T = TypeVar("T")
 
 FILE_NAME = "answers.sqlite"
-VERSION = 1  # of what is stored and of how keys are made
+VERSION = 1  # version of the stored format and of the keys: raising it forgets every stored answer
 _AT_ONCE = 500  # keys per query
 _WAIT = 30.0  # seconds for another writer
 # Packages whose versions can change an answer.

@@ -23,8 +23,8 @@ from evomerge.stats import (
     weighted_sum,
 )
 
-RESAMPLES = 10_000  # of the bootstrap
-JOINT_RESAMPLES = 2_000  # of the one that only sets a common width
+RESAMPLES = 10_000  # bootstrap resamples
+JOINT_RESAMPLES = 2_000  # resamples of the bootstrap that only sets a common width
 
 
 @dataclass(frozen=True)

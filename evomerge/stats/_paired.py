@@ -33,7 +33,8 @@ class MeanDifference:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the two-sided interval of this level, in (0, 1)."""
-        quantile = 0.5 + level / 2
+        quantile = 0.5 + level / 2  # two-sided
+        # SciPy's stdtrit has no infinite degrees of freedom
         reach = float(ndtri(quantile) if math.isinf(self.freedom) else stdtrit(self.freedom, quantile))
         error = math.sqrt(self.variance)
         return self.value - reach * error, self.value + reach * error
@@ -86,6 +87,7 @@ def paired_mean(differences: ArrayLike, population: int | None = None) -> MeanDi
     mean = float(pairs.mean())
     if population is not None and count >= population:
         return MeanDifference(mean, 0.0, math.inf)
+    # finite population correction: the unseen fraction of the items
     unseen = 1.0 if population is None else 1.0 - count / population
     if is_ternary(pairs):
         # one pseudo-item for either sign, two in total (Bonett and Price)
@@ -155,7 +157,7 @@ def max_t_deviations(samples: Sequence[Sample], errors: ArrayLike, rng: np.rando
     Source: Romano and Wolf 2005, 'Stepwise multiple testing as formalized data snooping', Econometrica 73.
     """
     widths = np.asarray(errors, dtype=np.float64)
-    means = np.zeros((draws, len(widths)))
+    means = np.zeros((draws, len(widths)))  # deviations from the observed weighted sums
     for weight, rows in samples:
         count = rows.shape[1]
         # counts per item instead of indices: all models share one draw, and the mean is a matrix product

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
-    from evomerge.surrogates._acquisition import by_drawn_volume, distance
     from evomerge.surrogates._bayesian import next_points, stop_reason
     from evomerge.surrogates._design import anchor_points, d_optimal, initial_design, sobol_points
-    from evomerge.surrogates._features import COMPLEXITIES, coefficient_count
     from evomerge.surrogates._gaussian_process import GaussianProcess, Hyperparameters, fit_process
     from evomerge.surrogates._importance import (
         binned_variance_fractions,
@@ -24,16 +22,14 @@ if TYPE_CHECKING:
         sobol_indices,
     )
     from evomerge.surrogates._links import LinkName, guess_link
-    from evomerge.surrogates._nested import NestedState, join, next_pair, start, tasks_of
+    from evomerge.surrogates._nested import NestedState
+    from evomerge.surrogates._noisy_ehvi import improving
     from evomerge.surrogates._predicted_front import PredictedFront, predicted_front
-    from evomerge.surrogates._quadratic import POINTS_PER_COEFFICIENT, fit_objectives
+    from evomerge.surrogates._quadratic import fit_objectives, points_needed, richest_complexity
     from evomerge.surrogates._reliability import check_front, reliability_warnings
     from evomerge.surrogates._surrogate import Surrogate, predict
-    from evomerge.surrogates._surrogate_optimizer import evolve
 
 __all__ = [
-    "COMPLEXITIES",
-    "POINTS_PER_COEFFICIENT",
     "GaussianProcess",
     "Hyperparameters",
     "LinkName",
@@ -42,31 +38,26 @@ __all__ = [
     "Surrogate",
     "anchor_points",
     "binned_variance_fractions",
-    "by_drawn_volume",
     "check_front",
-    "coefficient_count",
     "d_optimal",
-    "distance",
-    "evolve",
     "fit_objectives",
     "fit_process",
     "guess_link",
+    "improving",
     "initial_design",
-    "join",
-    "next_pair",
     "next_points",
     "partial_rank_correlation",
     "path_between",
+    "points_needed",
     "predict",
     "predicted_front",
     "rank_correlation",
     "reliability_warnings",
+    "richest_complexity",
     "slice_points",
     "sobol_indices",
     "sobol_points",
-    "start",
     "stop_reason",
-    "tasks_of",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from evomerge.pareto import Array, Bounds, Mask, dominates, non_dominated, vector
+from evomerge._arguments import Array, Mask, vector
+from evomerge.pareto import Bounds, dominates, non_dominated
 from evomerge.surrogates._design import sobol_points
 from evomerge.surrogates._regression import row_forms
 from evomerge.surrogates._surrogate import Surrogate, draw_coefficients, link_sd
@@ -72,7 +73,7 @@ def by_drawn_volume(
         at_pool = np.where((misses <= 0)[:, :, None], at_pool, floor - 1.0)
         at_known = np.where(bounds.met(at_known)[:, :, None], at_known, floor - 1.0)
     unit = sobol_points(VOLUME_SAMPLES, len(floor), rng)
-    # which candidates dominate a sample; float32, not bool, so that the products below use BLAS
+    # pairs of a sample and a candidate that dominates it; float32, not bool, so that the products below use BLAS
     reached = np.zeros((draws, VOLUME_SAMPLES, at_pool.shape[1]), dtype=np.float32)
     open_still = np.zeros((draws, VOLUME_SAMPLES), dtype=np.float32)  # samples that no evaluated point dominates
     cell = np.zeros(draws)  # volume that one sample stands for

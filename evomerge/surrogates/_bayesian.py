@@ -23,8 +23,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, at_least, score_table, vector
 from evomerge.errors import InputError
-from evomerge.pareto import Array, Bounds, at_least, score_table, vector
+from evomerge.pareto import Bounds
 from evomerge.surrogates._acquisition import by_draws, by_hypervolume, by_uncertainty, distance, farthest
 from evomerge.surrogates._design import sobol_points
 from evomerge.surrogates._predicted_front import predicted_front, same_space

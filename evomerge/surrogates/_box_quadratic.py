@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.pareto import Array, Mask
+from evomerge._arguments import Array, Mask
 
 MOST_SWEEPS = 500
 # A quadratic counts as concave if its largest eigenvalue is below minus this fraction of the largest magnitude.

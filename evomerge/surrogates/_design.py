@@ -6,11 +6,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from evomerge._arguments import Array, at_least, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, at_least, score_table
-from evomerge.surrogates._features import COMPLEXITIES, Complexity, centred_features, coefficient_count
+from evomerge.surrogates._features import Complexity, centred_features
 from evomerge.surrogates._observations import box_around
-from evomerge.surrogates._quadratic import POINTS_PER_COEFFICIENT
+from evomerge.surrogates._quadratic import richest_complexity
 from evomerge.surrogates._regression import row_forms
 
 # Sobol points from which a D-optimal design of n points is chosen: this many per point, and at least the second number.
@@ -137,8 +137,7 @@ def initial_design(
     if left == 0:
         return anchors
     if complexity is None:
-        affordable = [name for name in COMPLEXITIES if count >= POINTS_PER_COEFFICIENT * coefficient_count(k, name)]
-        complexity = affordable[-1] if affordable else "linear"
+        complexity = richest_complexity(k, count) or "linear"
     spread = int(SPREAD_FRACTION * left)
     pool = sobol_points(max(POOL_PER_POINT * left, SMALLEST_POOL), k, rng, bounds)
     even = pool[:spread]  # the head of a Sobol sequence is itself even

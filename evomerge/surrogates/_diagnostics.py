@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtrc
 
-from evomerge.pareto import Array, Mask
+from evomerge._arguments import Array, Mask
 from evomerge.surrogates._links import Link
 from evomerge.surrogates._observations import Observations
 from evomerge.surrogates._regression import RidgeFit

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, score_table
 from evomerge.errors import InputError, near
-from evomerge.pareto import Array, score_table
 
 Complexity = Literal["constant", "linear", "diagonal", "full"]
 
@@ -108,7 +108,7 @@ def uncentred(coefficients: Array, middle: Array, half: Array, complexity: Compl
     matrix = curvature / np.outer(half, half)
     linear = slope / half - matrix @ middle
     constant = level - (slope / half) @ middle + middle @ matrix @ middle / 2
-    full = pack(matrix, linear, constant)  # with zeros where the complexity has no features
+    full = pack(matrix, linear, constant)  # features that the complexity lacks have coefficient 0
     pairs = k * (k - 1) // 2
     kept = {
         "constant": [],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import chdtr
 
-from evomerge.pareto import Array
+from evomerge._arguments import Array
 from evomerge.surrogates._features import Complexity, centred_features
 from evomerge.surrogates._links import Link
 from evomerge.surrogates._observations import Observations

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from evomerge.pareto import Array
+from evomerge._arguments import Array
 from evomerge.surrogates._links import Link, guess_link, link_named
 
 # Fractions of 0 and 1 are read as fractions of this many items if the number of items is not known.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, at_least, score_table, vector
 from evomerge.errors import InputError
-from evomerge.pareto import Array, at_least, score_table, vector
 from evomerge.surrogates._features import unpack
 from evomerge.surrogates._surrogate import Surrogate
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
+from evomerge._arguments import Array, same_shape
 from evomerge.errors import InputError, near
-from evomerge.pareto import Array, same_shape
 
 LinkName = Literal["logit", "softplus", "identity"]
 

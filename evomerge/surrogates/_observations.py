@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, Mask, same_shape, score_table, vector
 from evomerge.errors import InputError
-from evomerge.pareto import Array, Mask, same_shape, score_table, vector
 from evomerge.surrogates._links import Link
 
 # A score with standard error 0 among noisy ones weighs at most this many times the typical one.

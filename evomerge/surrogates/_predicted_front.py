@@ -16,8 +16,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, Mask, at_least, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, Mask, at_least, non_dominated, representatives, score_table, simplex_weights
+from evomerge.pareto import non_dominated, representatives, simplex_weights
 from evomerge.surrogates._box_quadratic import box_maxima
 from evomerge.surrogates._design import sobol_points
 from evomerge.surrogates._observations import box_around

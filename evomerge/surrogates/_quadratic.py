@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, same_shape, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, same_shape, score_table
 from evomerge.surrogates._diagnostics import diagnose
 from evomerge.surrogates._features import COMPLEXITIES, Complexity, centred_features, coefficient_count
 from evomerge.surrogates._fitting import posterior, select, solve
@@ -32,6 +32,21 @@ from evomerge.surrogates._surrogate import Surrogate
 RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 # `auto` uses a complexity only with this many distinct points per coefficient.
 POINTS_PER_COEFFICIENT = 1.5
+
+
+def points_needed(dimensions: int, complexity: Complexity = "full") -> int:
+    """Return the number of distinct points for a surrogate of K `dimensions`, `POINTS_PER_COEFFICIENT` each.
+
+    >>> points_needed(3, "linear"), points_needed(3)
+    (6, 15)
+    """
+    return int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(dimensions, complexity)))
+
+
+def richest_complexity(dimensions: int, points: int) -> Complexity | None:
+    """Return the richest complexity that so many points allow; None if there are too few even for a constant."""
+    allowed = [level for level in COMPLEXITIES if points >= points_needed(dimensions, level)]
+    return allowed[-1] if allowed else None
 
 
 def fit(
@@ -179,14 +194,9 @@ def _complexities(
     if np.ptp(data.y) <= 1e-12 * max(1.0, float(np.abs(data.y).max())):
         notes.append("constant objective: it cannot guide a search and is fitted by a constant")
         return ["constant"], tuple(notes)
-    allowed = [
-        level
-        for level in COMPLEXITIES
-        if level == "constant" or distinct >= POINTS_PER_COEFFICIENT * coefficient_count(k, level)
-    ]
+    allowed = [level for level in COMPLEXITIES if level == "constant" or distinct >= points_needed(k, level)]
     if "full" not in allowed:
-        needed = int(np.ceil(POINTS_PER_COEFFICIENT * coefficient_count(k, "full")))
-        notes.append(f"{distinct} distinct points allow at most {allowed[-1]!r}; 'full' needs {needed}")
+        notes.append(f"{distinct} distinct points allow at most {allowed[-1]!r}; 'full' needs {points_needed(k)}")
     if k == 1 and "full" in allowed:
         allowed.remove("diagonal")  # without products the two are the same
     return allowed, tuple(notes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.pareto import Array
+from evomerge._arguments import Array
 
 # Singular values below this fraction of the largest count as zero: the minimum-norm solution leaves them out.
 RANK_TOLERANCE = 1e-10

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evomerge._arguments import Array, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, score_table
 from evomerge.surrogates._predicted_front import PredictedFront
 from evomerge.surrogates._surrogate import Surrogate
 

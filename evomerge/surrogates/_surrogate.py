@@ -9,8 +9,8 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
+from evomerge._arguments import Array, Mask, at_least, fraction, score_table
 from evomerge.errors import InputError
-from evomerge.pareto import Array, Mask, at_least, fraction, score_table
 from evomerge.surrogates._diagnostics import Diagnostics
 from evomerge.surrogates._features import Complexity, centred_features, uncentred, unpack
 from evomerge.surrogates._links import Link

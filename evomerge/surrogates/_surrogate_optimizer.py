@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from evomerge.pareto import Array, front_ranks, non_dominated, representatives
+from evomerge._arguments import Array
+from evomerge.pareto import front_ranks, non_dominated, representatives
 
 CROSSOVER_ETA, CROSSOVER_PROBABILITY = 20.0, 0.9
 MUTATION_ETA = 20.0

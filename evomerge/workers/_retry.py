@@ -27,7 +27,7 @@ class JobAttempt:
     not_before: float = float("-inf")  # no further try earlier
     runs: set[int] = field(default_factory=set)  # workers that run it now
     failed_nodes: set[str] = field(default_factory=set)
-    failed_workers: set[str] = field(default_factory=set)  # by name
+    failed_workers: set[str] = field(default_factory=set)  # names of the workers on which it failed
     ended: bool = False
     start_failure_used: bool = False  # a worker died before it reported the start of the job; allowed once
     tries: int = 0  # failures of machines

@@ -95,7 +95,7 @@ class LocalPool:
         self._evaluator = SafeEvaluator(spec, f"{socket.gethostname()}/0")
         self._jobs: deque[Job] = deque()
         self._running: Iterator[Answers | Outcome] | None = None
-        self._tasks_left = 0  # of the running job
+        self._tasks_left = 0  # tasks of the running job without an answer
         self._busy_seconds = 0.0
         self._done = 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.checkpoints import Layout
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.errors import WeightsError
 from evomerge.scoring import AnswerCache, Measure, ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
 from evomerge.tokenizer import TokenizerChoice
@@ -35,8 +35,8 @@ class WorkerSpec:
     revisions: Mapping[str, str] = field(default_factory=dict)  # model -> revision that it must have here too
     batch_size: int | None = None  # None: chosen from memory
     device: str | None = None  # None: the GPU that this process may use, else the CPU
-    tokenizer: TokenizerChoice | None = None  # of the merged models; None: the first model's
-    threads: int | None = None  # of torch on the CPU; None: one for a small model, else torch's own choice
+    tokenizer: TokenizerChoice | None = None  # tokenizer of the merged models; None: the first model's
+    threads: int | None = None  # torch's threads on the CPU; None: one for a small model, else torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
     rungs: SanityChecks | None = None  # what a candidate must pass before it is scored
@@ -53,7 +53,7 @@ class Worker:
     """Evaluates jobs one after another on one device; owns the resident model and nothing else."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._resident = Resident(
+        self._resident = ResidentModel(
             spec.models,
             device=spec.device,
             revisions=spec.revisions,

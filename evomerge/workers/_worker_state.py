@@ -24,7 +24,7 @@ class WorkerState:
     heard: float  # time of its last event
     state: Literal["starting", "loading", "ready"] = "starting"
     gpu_fraction: float = 0.0  # GPUs that it holds
-    gpus: tuple[str, ...] = ()  # by their numbers on the node
+    gpus: tuple[str, ...] = ()  # GPUs, by their numbers on the node
     attempt: JobAttempt | None = None
     asked: dict[str, int] = field(default_factory=dict)  # task -> items of the current job
     left: dict[str, int] = field(default_factory=dict)  # task -> items not answered yet

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from evomerge.checkpoints import Reader, compare_layouts, read_layout, revision_of
-from evomerge.engine import Resident, export
+from evomerge.checkpoints import CheckpointReader, compare_layouts, read_layout, revision_of
+from evomerge.engine import ResidentModel, export
 from evomerge.errors import WeightsError
 from tests.pico import fingerprint_of
 
@@ -72,7 +72,7 @@ def test_equals_merge_and_unload(case: str, families: Any, tmp_path: Path) -> No
     family, tied, settings = CASES[case]
     base = families(family, tied).base
     expected = make_adapter(base, tmp_path / "adapter", **settings)
-    with Reader(f"{base}+{tmp_path / 'adapter'}") as reader, Reader(str(base)) as plain:
+    with CheckpointReader(f"{base}+{tmp_path / 'adapter'}") as reader, CheckpointReader(str(base)) as plain:
         found = dict(reader.tensors())
         changed = [name for name in found if not torch.equal(found[name], plain.tensor(name))]
     assert found.keys() == expected.keys()
@@ -86,7 +86,7 @@ def test_bfloat16_base_is_rounded_once(families: Any, tmp_path: Path) -> None:
     base = families("llama", False, torch.bfloat16).base
     expected = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
     name = "model.layers.0.self_attn.q_proj.weight"
-    with Reader(f"{base}+{tmp_path / 'adapter'}") as reader:
+    with CheckpointReader(f"{base}+{tmp_path / 'adapter'}") as reader:
         found = reader.tensor(name)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected[name].float(), rtol=2**-7, atol=1e-6)
@@ -98,7 +98,7 @@ def test_an_adapter_is_a_parent_like_any_other(llama: Any, tmp_path: Path) -> No
     assert compare_layouts(read_layout(str(llama.base)), [read_layout(adapted)]) == []
     assert revision_of(adapted).split("+")[0] == revision_of(str(llama.base))
     recipe = llama.recipe("ties", models=[{"model": adapted, "parameters": {"weight": 0.7, "density": 0.5}}])
-    resident = Resident([str(llama.base), adapted])
+    resident = ResidentModel([str(llama.base), adapted])
     report = export(recipe, tmp_path / "out")
     assert resident.write(recipe) == report.fingerprint == fingerprint_of(str(tmp_path / "out"))
 
@@ -106,7 +106,7 @@ def test_an_adapter_is_a_parent_like_any_other(llama: Any, tmp_path: Path) -> No
 def test_what_an_adapter_leaves_alone_is_shared_with_its_base(llama: Any, tmp_path: Path) -> None:
     make_adapter(llama.base, tmp_path / "adapter", target_modules=["q_proj"])
     adapted = f"{llama.base}+{tmp_path / 'adapter'}"
-    tensors = Resident([str(llama.base), adapted])._tensors
+    tensors = ResidentModel([str(llama.base), adapted])._tensors
     base, other = tensors[str(llama.base)], tensors[adapted]
     own = {name for name in base if base[name].data_ptr() != other[name].data_ptr()}
     assert own == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(4)}
@@ -124,13 +124,13 @@ def test_other_kinds_are_refused(change: dict[str, Any], message: str, llama: An
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
     with pytest.raises(WeightsError, match=message):
-        Reader(f"{llama.base}+{tmp_path / 'adapter'}")
+        CheckpointReader(f"{llama.base}+{tmp_path / 'adapter'}")
 
 
 def test_an_adapter_of_another_model_is_refused(llama: Any, families: Any, tmp_path: Path) -> None:
     make_adapter(families("gpt2", True).base, tmp_path / "adapter", target_modules=["c_attn"])
     with pytest.raises(WeightsError, match=r"c_attn.lora_A.weight' has no place in model .*the adapter was made for"):
-        Reader(f"{llama.base}+{tmp_path / 'adapter'}")
+        CheckpointReader(f"{llama.base}+{tmp_path / 'adapter'}")
 
 
 def test_an_adapter_of_another_width_is_refused(llama: Any, tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_an_adapter_of_another_width_is_refused(llama: Any, tmp_path: Path) -> N
     wide = make_model(tmp_path / "wide", hidden_size=32)
     make_adapter(wide, tmp_path / "adapter", target_modules=["q_proj"])
     with pytest.raises(WeightsError, match=r"q_proj.weight': .* is \(16, 16\), adapter .* is \(32, 32\)"):
-        Reader(f"{llama.base}+{tmp_path / 'adapter'}")
+        CheckpointReader(f"{llama.base}+{tmp_path / 'adapter'}")
 
 
 def test_a_tied_head_cannot_have_an_adapter_of_its_own(families: Any, tmp_path: Path) -> None:
     untied, tied = families("llama", False).base, families("llama", True).base
     make_adapter(untied, tmp_path / "adapter", target_modules=["lm_head"])
     with pytest.raises(WeightsError, match=r"its output head is tied to the embedding"):
-        Reader(f"{tied}+{tmp_path / 'adapter'}")
+        CheckpointReader(f"{tied}+{tmp_path / 'adapter'}")

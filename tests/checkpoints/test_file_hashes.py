@@ -41,7 +41,7 @@ def sha256(path: Path) -> str:
 
 
 def forge(cache: Path) -> str:
-    """Put another hash into the only note, so that reading it can be told from reading the file."""
+    """Put another hash into the only note, so that reading it can be distinguished from reading the file."""
     (note,) = cache.iterdir()
     entry = json.loads(note.read_text())
     entry["sha256"] = "f" * 64

@@ -106,15 +106,15 @@ def test_a_recipe_is_a_point_to_begin_from(run: Run, tmp_path: Path) -> None:
 
 def test_products_of_task_vectors_are_their_correlations() -> None:
     torch = pytest.importorskip("torch")
-    from evomerge.checkpoints import Reader
+    from evomerge.checkpoints import CheckpointReader
     from evomerge.engine import task_vector_products
 
     names = [str(EXPERTS / name) for name in ("add", "sort", "reverse")]
-    with Reader(str(EXPERTS / "base")) as base:
+    with CheckpointReader(str(EXPERTS / "base")) as base:
         root = dict(base.tensors())
         vectors = []
         for name in names:
-            with Reader(name) as reader:
+            with CheckpointReader(name) as reader:
                 vectors.append(
                     torch.cat([(t.double() - root[key].double()).reshape(-1) for key, t in reader.tensors()])
                 )

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from evomerge.controllers import Replayable, SearchProblem, WarmStartPoint, build
-from evomerge.controllers._nehvi import design_points, improving
+from evomerge.controllers._nehvi import design_points
 from evomerge.errors import InputError
 from evomerge.pareto import Bounds, hypervolume
-from evomerge.surrogates import by_drawn_volume, fit_process
+from evomerge.surrogates import fit_process, improving
+from evomerge.surrogates._acquisition import by_drawn_volume
 from tests.contracts.test_controllers import drive
 
 BEST = np.array([[0.2, 0.3, 0.8, 0.4], [0.8, 0.4, 0.3, 0.6]])  # of two objectives

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from evomerge.config._reference import markdown
-from evomerge.config._sections import search_file_section
+from evomerge.config._sections import search_file_model
 from evomerge.controllers import CONTROLLERS
 from evomerge.merge import CATALOGUE
 from evomerge.metric_kinds import METRICS
@@ -133,7 +133,7 @@ def test_the_reference_has_every_verb_key_frame_method_and_space(site_pages: Mod
     assert all(f"| `{name}` |" in pages["reference/methods.md"] for name in CATALOGUE)
     spaces = [path.stem for path in (ROOT / "search_spaces").glob("*.yaml")]
     assert all(f"## {name}\n" in pages["gallery.md"] for name in spaces)
-    assert all(f"| `{key.name}` |" in markdown() for key in search_file_section().keys)
+    assert all(f"| `{key}` |" in markdown() for key in search_file_model().model_fields)
     assert "| `min_items` | whole number of at least 2 | `20` |" not in markdown().split("### `scoring.racing`")[0]
     assert "| `min_items` |" in markdown().split("### `scoring.racing`")[1]
 

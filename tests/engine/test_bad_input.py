@@ -1,4 +1,4 @@
-"""Parents that do not fit, and places that cannot be written: one clear message, and nothing left behind."""
+"""Parents that do not fit, and folders that cannot be written: one clear message, and no partial output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from evomerge.checkpoints import _memory as plan
 from evomerge.checkpoints import _shards as shards
 from evomerge.checkpoints import read_layout
-from evomerge.engine import Resident, export
+from evomerge.engine import ResidentModel, export
 from evomerge.errors import InputError, MergeError, WeightsError
 from evomerge.recipe import Recipe, recipe_from_mapping
 from tests.pico import fingerprint_of, make_model
@@ -48,7 +48,7 @@ def both_refuse(recipe: Recipe, out: Path, match: str) -> None:
         export(recipe, out)
     assert sorted(out.parent.iterdir()) == before
     with pytest.raises(WeightsError, match=match):
-        Resident(recipe.references()).write(recipe)
+        ResidentModel(recipe.references()).write(recipe)
 
 
 def test_a_missing_tensor(llama: Any, tmp_path: Path) -> None:
@@ -211,12 +211,12 @@ def test_a_configuration_that_transformers_does_not_know(llama: Any, tmp_path: P
     config = json.loads((odd / "config.json").read_text())
     (odd / "config.json").write_text(json.dumps({**config, "model_type": "nonesuch"}))
     with pytest.raises(WeightsError, match=r"transformers builds no causal language model from its config.json"):
-        Resident([str(odd)])
+        ResidentModel([str(odd)])
     (odd / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     with pytest.raises(
         WeightsError, match=r"down_proj.weight': '.*odd' is \(16, 24\), its config.json makes it \(16, 48\)"
     ):
-        Resident([str(odd)])
+        ResidentModel([str(odd)])
 
 
 def test_tensors_without_a_place_in_the_model(llama: Any, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_tensors_without_a_place_in_the_model(llama: Any, tmp_path: Path) -> Non
         llama.base, tmp_path / "extra", lambda tensors: tensors.update({"model.adapter.weight": torch.ones(2, 2)})
     )
     with pytest.raises(WeightsError, match=r"'model.adapter.weight' has no place in the model .*LlamaForCausalLM"):
-        Resident([str(extra)])
+        ResidentModel([str(extra)])
 
     def drop(tensors: dict[str, torch.Tensor]) -> None:
         for layer in range(4):
@@ -232,10 +232,10 @@ def test_tensors_without_a_place_in_the_model(llama: Any, tmp_path: Path) -> Non
 
     short = damaged(llama.base, tmp_path / "short", drop)
     with pytest.raises(WeightsError, match=r"'model.layers.0.self_attn.k_proj.weight' is not in the checkpoint"):
-        Resident([str(short)])
+        ResidentModel([str(short)])
 
 
-# --- places that cannot be written ---------------------------------------------------------------------------------
+# --- folders that cannot be written --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -279,24 +279,24 @@ def largest_file() -> Iterator[int]:
 
 
 def test_a_disk_that_fills_up(good: Recipe, tmp_path: Path, largest_file: int) -> None:
-    with pytest.raises(WeightsError, match=r"cannot write '.*out': File too large; nothing was left behind"):
+    with pytest.raises(WeightsError, match=r"cannot write '.*out': File too large; no partial output remains"):
         export(good, tmp_path / "deep" / "out", shard_bytes=3 * largest_file)
     assert list(tmp_path.iterdir()) == []  # not even the parent folder that was made for it
 
 
 def test_no_space_left(good: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = 0
-    write = shards.Slot.filled
+    write = shards.ShardSlot.filled
 
-    def fill(self: shards.Slot, start: int, block: torch.Tensor) -> None:
+    def fill(self: shards.ShardSlot, start: int, block: torch.Tensor) -> None:
         nonlocal written
         written += 1
         if written == 20:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, start, block)
 
-    monkeypatch.setattr(shards.Slot, "filled", fill)
-    with pytest.raises(WeightsError, match=r"cannot write '.*out': No space left on device; nothing was left behind"):
+    monkeypatch.setattr(shards.ShardSlot, "filled", fill)
+    with pytest.raises(WeightsError, match=r"cannot write '.*out': No space left on device; no partial output remains"):
         export(good, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -322,7 +322,7 @@ def test_a_place_that_is_read_only(good: Recipe, tmp_path: Path) -> None:
     else:  # the super-user writes anywhere, but not into the kernel's tables
         (closed / "probe").rmdir()
         place = Path("/proc")
-    with pytest.raises(WeightsError, match=r"cannot write '.*out': .*; nothing was left behind"):
+    with pytest.raises(WeightsError, match=r"cannot write '.*out': .*; no partial output remains"):
         export(good, place / "out")
     assert not (place / "out").exists()
 
@@ -339,7 +339,7 @@ def test_an_interrupt(error: type[BaseException], good: Recipe, tmp_path: Path) 
 
 
 def test_the_folder_appears_whole(good: Recipe, tmp_path: Path) -> None:
-    """While the merge runs, its name does not exist; somebody who waits for it never sees half a model."""
+    """While the merge runs, its name does not exist; a process that waits for it never sees half a model."""
     seen: list[list[str]] = []
     export(good, tmp_path / "out", progress=lambda done, total: seen.append([p.name for p in tmp_path.iterdir()]))
     assert all(len(names) == 1 and names[0].startswith("out.partial-") for names in seen)
@@ -377,7 +377,7 @@ def test_extra_files_stay_inside(name: str, good: Recipe, tmp_path: Path) -> Non
 def test_memory_is_counted_before_anything_is_loaded(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_available_main_memory", lambda: 100_000)
     with pytest.raises(WeightsError, match=r"3 models and the resident one need .* on 'cpu', .* are free"):
-        Resident(llama.all)
+        ResidentModel(llama.all)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

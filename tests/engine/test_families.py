@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoints import read_layout
-from evomerge.engine import Resident, export
+from evomerge.engine import ResidentModel, export
 from evomerge.errors import WeightsError
 from evomerge.recipe import passthrough, recipe_from_mapping
 from tests.engine.test_against_mergekit import by_mergekit, by_us, largest_difference
@@ -64,7 +64,7 @@ def test_the_layout_is_read_from_names(family: str, tied: bool, families: Any) -
 @pytest.mark.parametrize("family", FAMILIES)
 def test_resident_export_and_transformers_agree(family: str, tied: bool, families: Any, tmp_path: Path) -> None:
     parents = families(family, tied)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     recipe = parents.recipe("ties")
     report = export(recipe, tmp_path / "out", shard_bytes=20_000)
     assert resident.write(recipe) == report.fingerprint == fingerprint_of(str(tmp_path / "out"))
@@ -150,7 +150,9 @@ def test_gpt_neox_with_the_tables_that_its_old_checkpoints_store(method: str, fa
     assert largest_difference(*weights) == 0
     layout = read_layout(str(tmp_path / "ours"))
     assert set(layout.buffers) == tables
-    assert Resident(list(moved.values())).write(recipe_from_mapping(document)) == fingerprint_of(str(tmp_path / "ours"))
+    assert ResidentModel(list(moved.values())).write(recipe_from_mapping(document)) == fingerprint_of(
+        str(tmp_path / "ours")
+    )
 
 
 @pytest.mark.slow
@@ -183,7 +185,7 @@ def test_experts_as_mergekit(family: str, tied: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_neox"])
 def test_another_dtype_in_parameters_that_hold_several_tensors(family: str, families: Any, tmp_path: Path) -> None:
     parents = families(family, False)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     before = resident.write(parents.recipe())
     half = parents.recipe(dtype="bfloat16")
     assert resident.write(half) == export(half, tmp_path / "out").fingerprint
@@ -197,7 +199,7 @@ def test_another_dtype_in_parameters_that_hold_several_tensors(family: str, fami
 def test_one_expert_alone_can_be_merged(family: str, families: Any) -> None:
     """A filter names one expert of the checkpoint; in the model it is a slice of a stack, and only that changes."""
     parents = families(family, False)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     resident.write(passthrough(str(parents.base)))
     before = {name: tensor.clone() for name, tensor in resident.model.state_dict().items()}
     word = {"mixtral": "layers.2.block_sparse_moe.experts.1.", "qwen3_moe": "layers.2.mlp.experts.1."}[family]
@@ -230,7 +232,7 @@ def test_a_checkpoint_without_one_of_its_experts_is_refused(families: Any, tmp_p
     with pytest.raises(
         WeightsError, match=r"layers.1.mlp.experts.*\(2, 48, 16\), its config.json makes it \(3, 48, 16\)"
     ):
-        Resident([str(folder)])
+        ResidentModel([str(folder)])
 
 
 def test_experts_of_two_models_with_other_numbers_of_experts_are_refused(families: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from evomerge.checkpoints import Reader
+from evomerge.checkpoints import CheckpointReader
 from evomerge.engine import LoraReport, export, export_lora
 from evomerge.engine._lora import AUTO_ENERGY, _factors
 from evomerge.errors import WeightsError
@@ -47,7 +47,7 @@ def test_full_rank_is_the_merged_model(family: str, families: Any, tmp_path: Pat
     export(recipe, tmp_path / "whole")
     assert report.left_out == ()
     assert report.relative_error < 1e-5
-    assert {tensor.tensor for tensor in report.tensors} == set(Reader(str(parents.base)).layout.tensors)
+    assert {tensor.tensor for tensor in report.tensors} == set(CheckpointReader(str(parents.base)).layout.tensors)
     expected, logits = whole_model(tmp_path / "whole")
     found, unmerged = merged_by_peft(parents.base, tmp_path / "lora")
     for name, tensor in expected.state_dict().items():
@@ -85,7 +85,7 @@ def test_the_adapter_is_a_parent_again(llama: Any, tmp_path: Path) -> None:
     """Our own reader and PEFT agree on the adapter that was written."""
     export_lora(llama.recipe(), tmp_path / "lora", rank=4)
     found, _ = merged_by_peft(llama.base, tmp_path / "lora")
-    with Reader(f"{llama.base}+{tmp_path / 'lora'}") as reader:
+    with CheckpointReader(f"{llama.base}+{tmp_path / 'lora'}") as reader:
         for name, tensor in reader.tensors():
             assert torch.equal(tensor, found.state_dict()[name]), name
 

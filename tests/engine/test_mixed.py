@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evomerge.checkpoints import Reader, read_layout
-from evomerge.engine import Resident, export
+from evomerge.checkpoints import CheckpointReader, read_layout
+from evomerge.engine import ResidentModel, export
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
 from tests.engine.test_against_mergekit import by_mergekit, weights_of
@@ -50,7 +50,7 @@ def test_a_dtype_of_its_own_for_every_parent(parents: list[Path], tmp_path: Path
     base, one, two = (weights_of(folder)[NAME].float() for folder in parents)
     expected = (base + ((one - base) * 0.4 + (two - base) * 0.4)).bfloat16()
     assert torch.equal(weights_of(tmp_path / "out")[NAME], expected)
-    resident = Resident([str(folder) for folder in parents])
+    resident = ResidentModel([str(folder) for folder in parents])
     assert resident.write(recipe) == report.fingerprint
     assert [read_layout(str(folder)).dtype for folder in parents] == ["bfloat16", "float32", "float16"]
 
@@ -70,7 +70,7 @@ def test_two_dtypes_inside_one_parent(llama: Any, tmp_path: Path) -> None:
 
     mixed = rewritten(llama.one, tmp_path / "mixed", halve)
     recipe = recipe_from_mapping(document([llama.base, mixed]))
-    assert Resident([str(llama.base), str(mixed)]).write(recipe) == export(recipe, tmp_path / "out").fingerprint
+    assert ResidentModel([str(llama.base), str(mixed)]).write(recipe) == export(recipe, tmp_path / "out").fingerprint
     base, half = weights_of(llama.base)[NAME], weights_of(mixed)[NAME]
     assert torch.equal(weights_of(tmp_path / "out")[NAME], base + (half.float() - base) * 0.4)
 
@@ -133,7 +133,7 @@ def test_an_adapted_parent_is_never_whole_in_memory(
         return result
 
     monkeypatch.setattr(Adapter, "apply", watching)
-    with Reader(f"{llama.base}+{tmp_path / 'lora'}") as reader:
+    with CheckpointReader(f"{llama.base}+{tmp_path / 'lora'}") as reader:
         total = sum(tensor.numel() for _, tensor in reader.tensors())
     assert (made, total) == (12, reader.layout.parameters)
     assert most <= 2

@@ -1,4 +1,4 @@
-"""The fast way against the plain one: every method, the same bits, whatever is cut where and by how many threads."""
+"""Kernels against plain functions: every method, the same bits, for any blocks and any number of threads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from evomerge.engine import _parallel as module
 from evomerge.engine._assemble import assemble
 from evomerge.engine._fingerprint import describe, examine
-from evomerge.engine._fused_kernels import filler
-from evomerge.engine._merge_plan import Input, Step
-from evomerge.engine._parallel import Crew, Memory
-from evomerge.engine._tensor_stats import Measures
+from evomerge.engine._fused_kernels import make_kernel
+from evomerge.engine._merge_plan import Input, TensorOp
+from evomerge.engine._parallel import Memory, ParallelMerger
 from evomerge.errors import CandidateError, MergeError
 from evomerge.merge import CATALOGUE, method
+from evomerge.merge.kernels import TensorStats
 from evomerge.merge.kernels import _dispatch as native
 
 MODELS = ("base", "one", "two", "three")
@@ -88,7 +88,7 @@ def parents(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> dict[s
     return {model: tensor.to(dtype) for model, tensor in made.items()}
 
 
-def step_of(name: str, shape: tuple[int, ...], dtype: str = "float32", **values: Any) -> Step:
+def step_of(name: str, shape: tuple[int, ...], dtype: str = "float32", **values: Any) -> TensorOp:
     entry = method(name)
     count = entry.models[1] or 3
     base = None if entry.base == "none" else Input("base", "t")
@@ -99,14 +99,14 @@ def step_of(name: str, shape: tuple[int, ...], dtype: str = "float32", **values:
     inputs = tuple(Input(model, "t") for model in MODELS[1 : count + 1])
     role: Any = "vector" if len(shape) < 2 else "matrix"
     parameters = {**parameters, **more}
-    return Step("t", shape, dtype, name, inputs, base, parameters, role, mask_seed=5)
+    return TensorOp("t", shape, dtype, name, inputs, base, parameters, role, mask_seed=5)
 
 
 def bits(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def check(step: Step, tensors: dict[str, Tensor], revisions: dict[str, str] = REVISIONS, **options: Any) -> None:
+def check(step: TensorOp, tensors: dict[str, Tensor], revisions: dict[str, str] = REVISIONS, **options: Any) -> None:
     """Write a step into memory full of NaN, twice (the second time from remembered measures), and compare."""
 
     def read(model: str, name: str) -> Tensor:
@@ -115,10 +115,10 @@ def check(step: Step, tensors: dict[str, Tensor], revisions: dict[str, str] = RE
     before = {model: tensor.clone() for model, tensor in tensors.items()}
     expected = assemble(step, read, revisions)
     for keep, stride in ((True, 1), (True, 7), (False, 1)):
-        crew = Crew(read, revisions, Measures(keep=keep, stride=stride), **options)
+        merger = ParallelMerger(read, revisions, TensorStats(keep=keep, stride=stride), **options)
         for _ in range(2 if keep else 1):
             out = torch.full(step.shape, torch.nan, dtype=getattr(torch, step.dtype))
-            hashes = crew.carry_out([(step, Memory(out))])
+            hashes = merger.run([(step, Memory(out))])
             assert torch.equal(bits(out), bits(expected)), (step.method, step.parameters, step.shape, step.dtype)
             assert hashes == {"t": describe(expected)}
     assert all(torch.equal(bits(tensors[model]), bits(before[model])) for model in tensors)
@@ -172,7 +172,7 @@ def test_threads_and_blocks(threads: int, block: int | None, monkeypatch: pytest
     def read(model: str, name: str) -> Tensor:
         return every[name][model]
 
-    crew = Crew(read, REVISIONS, Measures(keep=True), threads=threads, block=block)
+    merger = ParallelMerger(read, REVISIONS, TensorStats(keep=True), threads=threads, block=block)
     for name in ("linear", "ties", "dare_ties", "sce", "slerp"):
         steps = []
         for index, shape in enumerate(shapes):
@@ -180,11 +180,13 @@ def test_threads_and_blocks(threads: int, block: int | None, monkeypatch: pytest
             values = values.get(name, {"weight": [0.2 * index + 0.1, 0.5, 1.0]})
             made = step_of(name, shape, **values)
             places = [tuple(Input(i.model, f"t{index}") for i in made.inputs), made.base and Input("base", f"t{index}")]
-            steps.append(Step(f"t{index}", shape, "float32", name, *places, made.parameters, made.role, mask_seed=5))
+            steps.append(
+                TensorOp(f"t{index}", shape, "float32", name, *places, made.parameters, made.role, mask_seed=5)
+            )
         outs = [torch.full(shape, torch.nan) for shape in shapes]
         seen: list[str] = []
         work = [(step, Memory(out)) for step, out in zip(steps, outs, strict=True)]
-        hashes = crew.carry_out(work, lambda step, seen=seen: seen.append(step.name))
+        hashes = merger.run(work, lambda step, seen=seen: seen.append(step.name))
         for step, out in zip(steps, outs, strict=True):
             expected = assemble(step, read, REVISIONS)
             assert torch.equal(bits(out), bits(expected)), (name, step.name)
@@ -197,8 +199,8 @@ def test_the_fast_way_is_really_taken() -> None:
     taken = {
         name
         for name, values in CASES
-        if filler(
-            step_of(name, (64,), **values), lambda place: tensors[place.model], REVISIONS, Measures(keep=True), 64
+        if make_kernel(
+            step_of(name, (64,), **values), lambda source: tensors[source.model], REVISIONS, TensorStats(keep=True), 64
         )
     }
     assert taken >= {
@@ -235,7 +237,7 @@ def test_any_number_of_models(name: str, count: int) -> None:
     for normalize in (False, True):
         inputs = tuple(Input(model, "t") for model in models)
         base = None if entry.base == "none" else Input("base", "t")
-        step = Step("t", (3001,), "float32", name, inputs, base, {**parameters, "normalize": normalize}, "vector")
+        step = TensorOp("t", (3001,), "float32", name, inputs, base, {**parameters, "normalize": normalize}, "vector")
         check(step, tensors, {model: model for model in tensors}, block=16384)
 
 
@@ -263,7 +265,9 @@ def test_stacked_experts_are_thinned_one_by_one() -> None:
     shape = (3, 20, 30)
     for name, dtype in itertools.product(("ties", "dare_linear", "linear", "della", "sce"), ("float32", "bfloat16")):
         step = step_of(name, shape, dtype, **SETTINGS.get(name, [{}])[0])
-        stacked = Step(step.name, shape, dtype, name, step.inputs, step.base, step.parameters, "experts", mask_seed=5)
+        stacked = TensorOp(
+            step.name, shape, dtype, name, step.inputs, step.base, step.parameters, "experts", mask_seed=5
+        )
         check(stacked, parents(shape, torch.float32), block=16384)
 
 
@@ -272,20 +276,22 @@ def test_what_is_not_finite_is_refused_by_name(threads: int, monkeypatch: pytest
     monkeypatch.setattr(module, "_WORTH_THREADS", 0)
     monkeypatch.setattr(module, "_SHARED", 1 << 14)
     tensors = {model: torch.full((40_000,), 3e38) for model in MODELS}
-    crew = Crew(lambda model, name: tensors[model], REVISIONS, Measures(keep=True), threads=threads, block=8192)
+    merger = ParallelMerger(
+        lambda model, name: tensors[model], REVISIONS, TensorStats(keep=True), threads=threads, block=8192
+    )
     step = step_of("linear", (40_000,), normalize=False, weight=[1.0, 1.0, 1.0])
     with pytest.raises(CandidateError, match=r"merged tensor 't' holds 40000 values that are NaN or infinite in float"):
-        crew.carry_out([(step, Memory(torch.empty(40_000)))])
+        merger.run([(step, Memory(torch.empty(40_000)))])
     huge = step_of("linear", (40_000,), normalize=False, weight=[0.1, 0.1, 0.1])  # finite, though their sum is not
-    crew.carry_out([(huge, Memory(torch.empty(40_000)))])
+    merger.run([(huge, Memory(torch.empty(40_000)))])
 
 
-def refused(step: Step, tensors: dict[str, Tensor]) -> tuple[str, str]:
+def refused(step: TensorOp, tensors: dict[str, Tensor]) -> tuple[str, str]:
     messages = []
     read: Callable[[str, str], Tensor] = lambda model, name: tensors[model]  # noqa: E731
     for run in (
         lambda: assemble(step, read, REVISIONS),
-        lambda: Crew(read, REVISIONS, Measures(keep=True)).carry_out([(step, Memory(torch.empty(step.shape)))]),
+        lambda: ParallelMerger(read, REVISIONS, TensorStats(keep=True)).run([(step, Memory(torch.empty(step.shape)))]),
     ):
         with pytest.raises(MergeError) as caught:
             run()

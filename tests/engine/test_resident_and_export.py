@@ -12,9 +12,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.checkpoints import Reader, revision_of
-from evomerge.engine import Resident, export
-from evomerge.engine._parallel import Crew
+from evomerge.checkpoints import CheckpointReader, revision_of
+from evomerge.engine import ResidentModel, export
+from evomerge.engine._parallel import ParallelMerger
 from evomerge.errors import CandidateError, WeightsError
 from evomerge.merge import mask_key
 from evomerge.merge._masks import bernoulli
@@ -33,7 +33,7 @@ def logits(model: Any) -> torch.Tensor:
         return model(PROMPT).logits
 
 
-def assert_same_model(resident: Resident, folder: Path) -> None:
+def assert_same_model(resident: ResidentModel, folder: Path) -> None:
     loaded = load(folder)
     ours, theirs = resident.model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
@@ -49,7 +49,7 @@ def assert_same_model(resident: Resident, folder: Path) -> None:
 )
 def test_resident_export_and_transformers_agree(family: str, tied: bool, families: Any, tmp_path: Path) -> None:
     parents = families(family, tied)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     for method in ("ties", "dare_ties", "linear"):
         recipe = parents.recipe(method)
         report = export(recipe, tmp_path / method, shard_bytes=20_000)
@@ -69,7 +69,7 @@ def test_resident_export_and_transformers_agree(family: str, tied: bool, familie
 
 @pytest.mark.parametrize("dtypes", [{"dtype": "bfloat16"}, {"dtype": "float32", "out_dtype": "float16"}])
 def test_another_dtype(dtypes: dict[str, str], llama: Any, tmp_path: Path) -> None:
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     before = llama.recipe("ties")
     first = resident.write(before)
     recipe = llama.recipe("ties", **dtypes)
@@ -80,7 +80,7 @@ def test_another_dtype(dtypes: dict[str, str], llama: Any, tmp_path: Path) -> No
 
 def test_bfloat16_parents(families: Any, tmp_path: Path) -> None:
     parents = families("llama", True, torch.bfloat16)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     recipe = parents.recipe("ties")
     assert resident.write(recipe) == export(recipe, tmp_path / "out").fingerprint
     assert_same_model(resident, tmp_path / "out")
@@ -91,7 +91,7 @@ def test_bfloat16_parents(families: Any, tmp_path: Path) -> None:
 
 
 def test_a_parent_is_itself(llama: Any) -> None:
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     for parent in llama.all:
         assert resident.write(passthrough(parent)) == fingerprint_of(parent)
         assert torch.equal(logits(resident.model), logits(load(Path(parent))))
@@ -99,7 +99,7 @@ def test_a_parent_is_itself(llama: Any) -> None:
 
 def test_two_hundred_writes_leave_no_trace(llama: Any) -> None:
     """Every write starts from the parents: what was there before does not matter, not even in the last bit."""
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     recipe = llama.recipe("dare_linear")
     first = resident.write(recipe)
     seen = set()
@@ -108,21 +108,21 @@ def test_two_hundred_writes_leave_no_trace(llama: Any) -> None:
         seen.add(resident.write(other))
     assert len(seen) == 200
     assert resident.write(recipe) == first
-    assert Resident(llama.all).write(recipe) == first
+    assert ResidentModel(llama.all).write(recipe) == first
 
 
 def test_what_is_there_already_is_not_merged_again_unless_somebody_touched_it(
     llama: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged: list[list[str]] = []
-    carry_out = Crew.carry_out
+    run = ParallelMerger.run
 
-    def watching(self: Crew, work: Any, *more: Any) -> dict[str, str]:
+    def watching(self: ParallelMerger, work: Any, *more: Any) -> dict[str, str]:
         merged.append([step.name for step, _ in work])
-        return carry_out(self, work, *more)
+        return run(self, work, *more)
 
-    monkeypatch.setattr(Crew, "carry_out", watching)
-    resident = Resident(llama.all)
+    monkeypatch.setattr(ParallelMerger, "run", watching)
+    resident = ResidentModel(llama.all)
     recipe = llama.recipe()
     first = resident.write(recipe)
     assert resident.write(recipe) == first
@@ -132,14 +132,14 @@ def test_what_is_there_already_is_not_merged_again_unless_somebody_touched_it(
     document = recipe.to_mapping()
     document["models"][1]["parameters"]["weight"] = [{"filter": "down_proj", "value": 0.9}, {"value": 0.4}]
     other = resident.write(recipe_from_mapping(document))
-    assert other == Resident(llama.all).write(recipe_from_mapping(document)) == resident.fingerprint() != first
+    assert other == ResidentModel(llama.all).write(recipe_from_mapping(document)) == resident.fingerprint() != first
     assert [len(names) for names in merged[:4]] == [39, 0, 1, 4]
     assert merged[2] == ["model.norm.weight"]
     assert merged[3] == [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(4)]
 
 
 def test_a_failed_candidate_leaves_the_resident_unknown_and_usable(llama: Any) -> None:
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     good = llama.recipe()
     first = resident.write(good)
     huge = llama.recipe("task_arithmetic", parameters={"lambda": 1e38}, out_dtype="float16", dtype="float32")
@@ -153,7 +153,7 @@ def test_a_failed_candidate_leaves_the_resident_unknown_and_usable(llama: Any) -
 
 def test_rotary_tables_and_tied_heads_survive(families: Any) -> None:
     parents = families("llama", True)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     expected = load(parents.base).model.rotary_emb.inv_freq
     resident.write(parents.recipe())
     assert torch.equal(resident.model.model.rotary_emb.inv_freq, expected)
@@ -166,7 +166,7 @@ def test_generation_settings_of_the_base_are_those_of_the_resident(llama: Any, t
 
     base = Path(shutil.copytree(llama.base, tmp_path / "base"))
     (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5], "repetition_penalty": 1.3}))
-    generation = Resident([str(base)]).model.generation_config
+    generation = ResidentModel([str(base)]).model.generation_config
     assert generation.eos_token_id == [0, 5]
     assert generation.repetition_penalty == 1.3
 
@@ -183,7 +183,7 @@ def test_a_hub_gpt2_without_the_prefix_of_its_body(families: Any, tmp_path: Path
     renamed = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64).tril() for layer in range(4)}
     save_file({**renamed, **masks}, base / "model.safetensors", {"format": "pt"})
-    resident = Resident([str(base)])
+    resident = ResidentModel([str(base)])
     recipe = passthrough(str(base))
     assert resident.write(recipe) == export(recipe, tmp_path / "out").fingerprint
     assert torch.equal(logits(resident.model), logits(load(made)))
@@ -199,7 +199,7 @@ def test_masks_follow_the_content_of_a_model_and_not_its_place(llama: Any, tmp_p
     document["base_model"] = moved[0]
     for entry, place in zip(document["models"], moved[1:], strict=True):
         entry["model"] = place
-    assert Resident(moved).write(recipe_from_mapping(document)) == Resident(llama.all).write(recipe)
+    assert ResidentModel(moved).write(recipe_from_mapping(document)) == ResidentModel(llama.all).write(recipe)
 
 
 def test_the_mask_of_one_tensor_by_hand(llama: Any, tmp_path: Path) -> None:
@@ -212,7 +212,11 @@ def test_the_mask_of_one_tensor_by_hand(llama: Any, tmp_path: Path) -> None:
         "mask_seed": 11,
     }
     export(recipe_from_mapping(document), tmp_path / "out")
-    with Reader(str(llama.base)) as base, Reader(str(llama.one)) as one, Reader(str(tmp_path / "out")) as merged:
+    with (
+        CheckpointReader(str(llama.base)) as base,
+        CheckpointReader(str(llama.one)) as one,
+        CheckpointReader(str(tmp_path / "out")) as merged,
+    ):
         start, delta = base.tensor(name), one.tensor(name) - base.tensor(name)
         key = mask_key(11, revision_of(str(llama.one)), name)
         kept = bernoulli(key, delta.numel(), 0.5).view_as(delta)
@@ -260,7 +264,7 @@ def test_everything_that_an_export_holds(llama: Any, tmp_path: Path) -> None:
 
 
 def test_the_chat_template_of_a_recipe_reaches_the_resident_tokenizer(llama: Any) -> None:
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     resident.write(llama.recipe(chat_template="{{ messages }}"))
     assert resident.tokenizer.chat_template == "{{ messages }}"
     resident.write(llama.recipe())
@@ -297,15 +301,15 @@ def test_layers_stacked_and_repeated(families: Any, tmp_path: Path) -> None:
         for (name, tensor), (_, other) in zip(got.named_parameters(), expected.named_parameters(), strict=True):
             assert torch.equal(tensor, other), name
     assert torch.isfinite(logits(model)).all()
-    with pytest.raises(WeightsError, match=r"another network than .* \(layers: .* has 4, the result has 6\)"):
-        Resident(parents.all).write(recipe)
+    with pytest.raises(WeightsError, match=r"architecture differs from .* \(layers: .* has 4, the result has 6\)"):
+        ResidentModel(parents.all).write(recipe)
 
 
 def test_layers_swapped_within_the_same_depth_are_written_in_place(llama: Any, tmp_path: Path) -> None:
     parts = [(llama.one, 0, 1), (llama.base, 1, 3), (llama.two, 3, 4)]
     slices = [{"sources": [{"model": str(model), "layer_range": [a, b]}]} for model, a, b in parts]
     recipe = recipe_from_mapping({"merge_method": "passthrough", "slices": slices})
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     assert resident.write(recipe) == export(recipe, tmp_path / "out").fingerprint
     assert_same_model(resident, tmp_path / "out")
 
@@ -318,7 +322,11 @@ def test_a_base_that_is_given_no_weight_lends_only_its_configuration_to_linear(l
     }
     export(recipe_from_mapping(document), tmp_path / "out")
     name = "model.layers.0.mlp.up_proj.weight"
-    with Reader(llama.all[1]) as one, Reader(llama.all[2]) as two, Reader(str(tmp_path / "out")) as out:
+    with (
+        CheckpointReader(llama.all[1]) as one,
+        CheckpointReader(llama.all[2]) as two,
+        CheckpointReader(str(tmp_path / "out")) as out,
+    ):
         expected = 0.25 * one.tensor(name).double() + 0.75 * two.tensor(name).double()
         assert float((out.tensor(name).double() - expected).abs().max()) < 1e-7
 
@@ -327,7 +335,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     import weakref
 
     from evomerge.checkpoints import _shards as shards
-    from evomerge.engine import _parallel as crew
+    from evomerge.engine import _parallel
     from tests.pico import make_model
 
     base = make_model(tmp_path / "base", hidden_size=128, intermediate_size=1200, layers=1)
@@ -335,9 +343,9 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
     sizes: list[int] = []
     most = 0
-    block = shards.Slot.block
+    block = shards.ShardSlot.block
 
-    def watching(self: shards.Slot, start: int, stop: int) -> torch.Tensor:
+    def watching(self: shards.ShardSlot, start: int, stop: int) -> torch.Tensor:
         nonlocal most
         made = block(self, start, stop)
         alive.add(made)
@@ -345,8 +353,8 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         sizes.append(made.numel())
         return made
 
-    monkeypatch.setattr(shards.Slot, "block", watching)
-    monkeypatch.setattr(crew, "_COMPILED", 1 << 17)
+    monkeypatch.setattr(shards.ShardSlot, "block", watching)
+    monkeypatch.setattr(_parallel, "_COMPILED", 1 << 17)
     document = {"merge_method": "ties", "base_model": str(base), "models": [{"model": str(other)}]}
     document["parameters"] = {"weight": 1.0, "density": 0.4}
     export(recipe_from_mapping(document), tmp_path / "out")
@@ -356,7 +364,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_resident_needs_a_model_that_it_has_loaded(llama: Any) -> None:
-    resident = Resident(llama.all[:2])
+    resident = ResidentModel(llama.all[:2])
     with pytest.raises(WeightsError, match=r"recipe names model '.*two', loaded are: .*base"):
         resident.write(llama.recipe())
 
@@ -366,9 +374,9 @@ def test_a_recipe_of_another_revision_is_refused(llama: Any, tmp_path: Path) -> 
     with pytest.raises(WeightsError, match=r"expected revision 0+, found [0-9a-f]{40}"):
         export(recipe, tmp_path / "out")
     with pytest.raises(WeightsError, match=r"the recipe was made with revision 0+"):
-        Resident(llama.all).write(recipe)
+        ResidentModel(llama.all).write(recipe)
     with pytest.raises(WeightsError, match=r"expected revision 0+"):
-        Resident(llama.all, revisions={str(llama.one): "0" * 40})
+        ResidentModel(llama.all, revisions={str(llama.one): "0" * 40})
     assert not (tmp_path / "out").exists()
 
 
@@ -377,7 +385,7 @@ def test_a_parent_that_computes_something_else_is_not_scored_under_the_bases_con
 
     base = make_model(tmp_path / "base")
     other = make_model(tmp_path / "other", rms_norm_eps=0.5)
-    resident = Resident([str(base), str(other)])
+    resident = ResidentModel([str(base), str(other)])
     with pytest.raises(WeightsError, match=r"rms_norm_eps: .* has 1e-06, .* has 0.5"):
         resident.write(passthrough(str(other)))
     export(passthrough(str(other)), tmp_path / "out")
@@ -386,9 +394,9 @@ def test_a_parent_that_computes_something_else_is_not_scored_under_the_bases_con
 
 def test_weights_do_not_start_as_noise(llama: Any) -> None:
     """Nothing of the model is left as it was allocated: every parameter is reached by the fingerprint."""
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     resident.write(llama.recipe())
-    reached = {parameter.data_ptr() for parameter in resident._places.values()}
+    reached = {parameter.data_ptr() for parameter in resident._parameters.values()}
     assert reached == {parameter.data_ptr() for parameter in resident.model.parameters()}
     assert all(math.isfinite(float(parameter.sum())) for parameter in resident.model.parameters())
 
@@ -403,7 +411,7 @@ def test_a_checkpoint_of_two_precisions_becomes_one_as_transformers_loads_it(fam
     tensors = load_file(made / "model.safetensors")
     wide = {name: tensor.float() + 1e-4 if "norm" in name else tensor for name, tensor in tensors.items()}
     save_file(wide, mixed / "model.safetensors", {"format": "pt"})
-    resident = Resident([str(mixed)])
+    resident = ResidentModel([str(mixed)])
     assert resident.write(passthrough(str(mixed))) == export(passthrough(str(mixed)), tmp_path / "out").fingerprint
     assert_same_model(resident, tmp_path / "out")
     assert torch.equal(logits(resident.model), logits(load(mixed)))
@@ -418,7 +426,7 @@ def test_code_that_comes_with_a_model_is_never_run(llama: Any, tmp_path: Path) -
     (folder / "config.json").write_text(json.dumps({**config, **remote}))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(WeightsError, match=r"transformers builds no causal language model"):
-        Resident([str(folder)])
+        ResidentModel([str(folder)])
     assert not (tmp_path / "ran").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.errors import CandidateError, InfrastructureError, WeightsError
 from evomerge.recipe import Recipe, Source, passthrough
 from evomerge.scoring.batched._kv_cache import computed_alone
@@ -22,15 +22,15 @@ from evomerge.scoring.batched._packing import Likelihood, pack_sequences
 from tests.pico import FAMILIES, make_model
 
 PROMPT = torch.arange(2, 40).reshape(2, 19)
-Hop = tuple[str, int, float]
+LayerCall = tuple[str, int, float]
 
 
-def lend(models: Sequence[str], route: Sequence[Hop]) -> Recipe:
+def lend(models: Sequence[str], route: Sequence[LayerCall]) -> Recipe:
     """Return the recipe of a route over models of which nothing is merged."""
     return Recipe("passthrough", tuple(Source(model) for model in models), route=tuple(route))
 
 
-def by_hand(models: Sequence[str], route: Sequence[Hop], dtype: torch.dtype = torch.float32) -> Any:
+def by_hand(models: Sequence[str], route: Sequence[LayerCall], dtype: torch.dtype = torch.float32) -> Any:
     """Return the network of a route as an ordinary transformers model, its layers copied, scales applied by hooks."""
     loaded = {model: AutoModelForCausalLM.from_pretrained(model).eval() for model in models}
     first = loaded[models[0]]
@@ -81,7 +81,7 @@ def test_a_route_is_the_network_put_together_by_hand(family: str, families: Any)
     parents = families(family)
     base, one, two = parents.all
     route = [(base, 0, 1.0), (one, 1, 1.0), (two, 1, 1.0), (two, 1, 0.7), (base, 3, 1.3), (one, 2, 1.0), (one, 0, 1.0)]
-    resident = Resident(parents.all, share_bytes=2**20)
+    resident = ResidentModel(parents.all, share_bytes=2**20)
     fingerprint = resident.write(lend(parents.all, route))
     expected = by_hand(parents.all, route)
     assert torch.equal(logits(resident.model), logits(expected))
@@ -90,20 +90,20 @@ def test_a_route_is_the_network_put_together_by_hand(family: str, families: Any)
     assert resident.model.config.num_hidden_layers == 7
     plain = resident.write(passthrough(one))
     assert torch.equal(logits(resident.model), logits(AutoModelForCausalLM.from_pretrained(one).eval()))
-    assert plain == Resident([one]).write(passthrough(one)) == resident.fingerprint()
+    assert plain == ResidentModel([one]).write(passthrough(one)) == resident.fingerprint()
     assert resident.model.config.num_hidden_layers == 4
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 0.31])
 def test_any_scale_runs(scale: float, llama: Any) -> None:
     route = [(str(llama.base), 0, 1.0), (str(llama.one), 1, scale), (str(llama.base), 3, 1.0)]
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     resident.write(lend(llama.all, route))
     assert torch.equal(logits(resident.model), logits(by_hand(llama.all, route)))
 
 
 def test_layers_of_the_merge_and_of_its_parents_run_together(llama: Any) -> None:
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     merge = llama.recipe("ties")
     resident.write(merge)
     stack = [copy.deepcopy(layer) for layer in resident.model.model.layers]
@@ -126,7 +126,7 @@ def test_layers_of_the_merge_and_of_its_parents_run_together(llama: Any) -> None
 
 
 def test_nothing_is_copied_and_every_visit_has_a_cache_of_its_own(llama: Any) -> None:
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     one = str(llama.one)
     resident.write(lend(llama.all, [(one, 2, 1.0), (one, 2, 1.0), (str(llama.base), 2, 1.0)]))
     first, second, third = resident.model.model.layers
@@ -143,7 +143,7 @@ def test_nothing_is_copied_and_every_visit_has_a_cache_of_its_own(llama: Any) ->
 
 def test_stacked_experts_are_joined_once_and_not_again(families: Any) -> None:
     parents = families("mixtral")
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     one = str(parents.one)
     resident.write(lend(parents.all, [(one, 1, 1.0), (one, 0, 1.0)]))
     stack = resident.model.model.layers[0].mlp.experts.down_proj
@@ -157,7 +157,7 @@ def test_a_source_of_another_depth(llama: Any, tmp_path: Path) -> None:
     deep = str(make_model(tmp_path / "deep", "llama", 7, layers=6))
     models = [str(llama.base), deep]
     route = [(deep, 5, 1.0), (models[0], 3, 1.0), (deep, 0, 1.0)]
-    resident = Resident(models)
+    resident = ResidentModel(models)
     resident.write(lend(models, route))
     assert torch.equal(logits(resident.model), logits(by_hand(models, route)))
 
@@ -168,7 +168,7 @@ def test_sources_of_another_depth_keep_what_their_own_configuration_says_of_thei
     kinds = json.loads((Path(deep) / "config.json").read_text())["layer_types"]
     assert (kinds[5], kinds[4]) == ("full_attention", "sliding_attention")
     route = [(base, 0, 1.0), (deep, 5, 1.0), (deep, 4, 1.0)]
-    resident = Resident([base, deep])
+    resident = ResidentModel([base, deep])
     resident.write(lend([base, deep], route))
     assert resident.model.config.layer_types == ["sliding_attention", "full_attention", "sliding_attention"]
     assert torch.equal(written(resident.model), written(by_hand([base, deep], route)))
@@ -176,7 +176,7 @@ def test_sources_of_another_depth_keep_what_their_own_configuration_says_of_thei
 
 def test_parents_run_in_the_dtype_of_the_recipe(llama: Any) -> None:
     route = [(str(llama.one), 1, 1.0), (str(llama.base), 0, 1.0)]
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     half = replace(lend(llama.all, route), dtype="bfloat16")
     resident.write(half)
     assert logits(resident.model).dtype == torch.bfloat16
@@ -187,7 +187,7 @@ def test_parents_run_in_the_dtype_of_the_recipe(llama: Any) -> None:
 
 def test_the_fingerprint_tells_routes_apart(llama: Any) -> None:
     base, one, _ = llama.all
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     own = [(base, layer, 1.0) for layer in range(4)]
     swapped = [own[1], own[0], *own[2:]]
     scaled = [*own[:3], (base, 3, 1.1)]
@@ -211,7 +211,7 @@ def sequences(count: int = 9) -> list[Likelihood]:
     return [Likelihood(stem + draw(4 + place), (5, 7, 9)) for place, stem in enumerate(stems) for _ in range(2)]
 
 
-def population(models: Sequence[str], count: int) -> list[list[Hop]]:
+def population(models: Sequence[str], count: int) -> list[list[LayerCall]]:
     """Return routes over six layers that differ from the first in one of their last two hops."""
     base, one, two = models
     start = [(base, 0, 1.0), (one, 1, 0.9), (base, 2, 1.0), (two, 3, 1.0), (base, 1, 1.0), (base, 3, 1.0)]
@@ -230,7 +230,7 @@ def population(models: Sequence[str], count: int) -> list[list[Hop]]:
 def test_candidates_that_begin_alike_share_their_layers(family: str, limit: int, families: Any) -> None:
     """The same answers to the last bit, however much or little memory there is."""
     parents = families(family)
-    plain, sharing = Resident(parents.all, share_bytes=0), Resident(parents.all, share_bytes=limit)
+    plain, sharing = ResidentModel(parents.all, share_bytes=0), ResidentModel(parents.all, share_bytes=limit)
     texts = sequences()
     if family in ("gemma2", "gpt2"):  # a window of 32 tokens; a context of 64
         texts = [Likelihood(text.inputs[:22] + text.inputs[-6:], text.targets) for text in texts]
@@ -257,7 +257,7 @@ def test_candidates_that_begin_alike_share_their_layers(family: str, limit: int,
 
 
 def test_another_text_or_another_merge_shares_nothing(llama: Any) -> None:
-    resident = Resident(llama.all, share_bytes=2**28)
+    resident = ResidentModel(llama.all, share_bytes=2**28)
     base = str(llama.base)
     route = tuple(("merged", layer, 1.0) for layer in range(4))
     merge = llama.recipe("ties")
@@ -277,7 +277,7 @@ def test_another_text_or_another_merge_shares_nothing(llama: Any) -> None:
 
 def test_hidden_states_are_those_of_the_route(llama: Any) -> None:
     """transformers hooks a model once to hand them out; a stack that is pointed elsewhere is hooked again."""
-    resident = Resident(llama.all, share_bytes=2**28)
+    resident = ResidentModel(llama.all, share_bytes=2**28)
     base, one, _ = llama.all
     for route in ([(base, 0, 1.0), (one, 1, 1.0)], [(base, 0, 1.0), (one, 2, 1.0), (one, 2, 1.0)]):
         resident.write(lend(llama.all, route))
@@ -292,7 +292,7 @@ def test_written_answers_share_their_steps_and_a_timed_pass_shares_nothing(llama
     """The same tokens after the same beginning: every step of the second candidate is known but for its last layer."""
     base, one, _ = llama.all
     route = [(base, 0, 1.0), (one, 1, 1.0), (base, 2, 1.0), (base, 3, 1.0)]
-    resident = Resident(llama.all, share_bytes=2**28)
+    resident = ResidentModel(llama.all, share_bytes=2**28)
     forced = {
         "min_new_tokens": 12,
         "max_new_tokens": 12,
@@ -313,9 +313,9 @@ def test_written_answers_share_their_steps_and_a_timed_pass_shares_nothing(llama
     assert (resident.work.run, resident.work.shared) == (tokens + 2 * 4 * 38, 3 * tokens)
 
 
-def refused(models: Sequence[str], route: Sequence[Hop], **more: Any) -> str:
+def refused(models: Sequence[str], route: Sequence[LayerCall], **more: Any) -> str:
     with pytest.raises((WeightsError, CandidateError)) as caught:
-        Resident(models).write(replace(lend(models, route), **more))
+        ResidentModel(models).write(replace(lend(models, route), **more))
     return str(caught.value)
 
 
@@ -323,7 +323,7 @@ def test_a_kind_of_layers_that_the_network_has_no_positions_for_is_refused(tmp_p
     base = str(make_model(tmp_path / "base", "gemma3_text", 0))  # four layers, all of them sliding
     deep = str(make_model(tmp_path / "deep", "gemma3_text", 1, layers=6))
     assert "layers of type full_attention" in refused([base, deep], [(base, 0, 1.0), (deep, 0, 1.0)])
-    assert "layers of type" not in str(Resident([deep, base]).write(lend([deep, base], [(base, 0, 1.0)])))
+    assert "layers of type" not in str(ResidentModel([deep, base]).write(lend([deep, base], [(base, 0, 1.0)])))
 
 
 def test_bad_routes_are_refused(llama: Any, tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evomerge.engine import Resident, export
+from evomerge.engine import ResidentModel, export
 from evomerge.engine._merge_plan import Fold
 from evomerge.engine.route._fold import Branches, fold_of
 from evomerge.errors import WeightsError
 from evomerge.recipe import recipe_from_mapping
 from evomerge.scoring.batched._likelihood import PackedBatches
 from evomerge.scoring.batched._packing import pack_sequences
-from tests.engine.test_route import Hop, lend, logits, sequences, written
+from tests.engine.test_route import LayerCall, lend, logits, sequences, written
 from tests.pico import FAMILIES, fingerprint_of, make_model
 
 ORDER = (("merged", 0), ("one", 1), ("merged", 1), ("two", 1), ("two", 1), ("one", 3))
@@ -47,7 +47,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_exported_route_is_the_resident_one(family: str, families: Any, tmp_path: Path) -> None:
     parents = families(family)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     plain = routed(parents, (1.0,) * 6)
     report = export(plain, tmp_path / "plain", shard_bytes=20_000)
     assert resident.write(plain) == report.fingerprint == fingerprint_of(str(tmp_path / "plain"))
@@ -71,10 +71,12 @@ def test_fourteen_layers_say_the_same_before_and_after_their_export(llama: Any, 
     """Log likelihoods through shared prefixes, and answers written with a cache, of 14 visits of 3 x 4 layers."""
     base, one, two = llama.all
     pattern = [(base, 0), (one, 1), (base, 1), (two, 2), (one, 2), (one, 2), (base, 2)]
-    route: list[Hop] = [(model, layer, 1.0 + 0.05 * (place % 5 - 2)) for place, (model, layer) in enumerate(pattern)]
+    route: list[LayerCall] = [
+        (model, layer, 1.0 + 0.05 * (place % 5 - 2)) for place, (model, layer) in enumerate(pattern)
+    ]
     route += [(two, 3, 0.9), (two, 0, 1.1), (base, 3, 1.0), (one, 3, 1.2), (base, 3, 1.0), (one, 0, 0.8), (two, 3, 1.0)]
     assert len(route) == 14
-    resident = Resident(llama.all)
+    resident = ResidentModel(llama.all)
     resident.write(lend(llama.all, route))
     export(lend(llama.all, route), tmp_path / "out")
     loaded = load(tmp_path / "out")
@@ -113,7 +115,7 @@ def test_a_norm_that_adds_one_is_folded_with_it() -> None:
 def test_sixteen_bit_weights(families: Any, tmp_path: Path) -> None:
     parents = families("llama", False, torch.bfloat16)
     recipe = routed(parents)
-    resident = Resident(parents.all)
+    resident = ResidentModel(parents.all)
     report = export(recipe, tmp_path / "out")
     assert resident.write(recipe) == report.resident_fingerprint
     assert load(tmp_path / "out").dtype == torch.bfloat16
@@ -133,12 +135,12 @@ def test_lists_about_layers_follow_the_route(families: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("scale", "words"), [(0.0, "0 cuts the stream off"), (-0.5, "-0.5 turns the stream's sign, which the norms")]
+    ("scale", "words"), [(0.0, "0 zeroes the hidden state"), (-0.5, "-0.5 flips the sign of the hidden state")]
 )
 def test_scales_that_are_not_positive_are_refused(scale: float, words: str, llama: Any, tmp_path: Path) -> None:
     base = str(llama.base)
     recipe = lend(llama.all, [(base, 0, 1.0), (base, 1, scale)])
-    Resident(llama.all).write(recipe)  # it can be run
+    ResidentModel(llama.all).write(recipe)  # it can be run
     with pytest.raises(WeightsError, match=f"hop 1: an entry scale of {words}"):
         export(recipe, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -160,7 +162,7 @@ def test_a_fold_that_the_epsilon_spoils_is_measured_and_refused(llama: Any, tmp_
 def test_a_family_that_is_not_known_is_refused(llama: Any) -> None:
     from evomerge.checkpoints import read_layout
     from evomerge.engine.route._fold import folded
-    from evomerge.engine.route._routes import Hop as Place
+    from evomerge.engine.route._routes import LayerCall as Place
 
     layout = read_layout(str(llama.base))
     strange = replace(layout, config={**layout.config, "model_type": "lama"})
@@ -198,10 +200,10 @@ def test_mergekit_makes_the_same_checkpoint(llama: Any, tmp_path: Path) -> None:
         ([("one", 0, 1.0), ("base", 1, 1.0)], "embeddings of the first slice's model"),
         ([("base", 0, 1.0), ("one", 1, 1.0)], "final norm and head of the last slice's model"),
         ([("merged", 0, 1.0), ("base", 1, 1.0)], r"cannot name the result of another merge \(ties\)"),
-        ([("base", 0, 1.0), ("base", 1, -1.0)], "turns the stream's sign"),
+        ([("base", 0, 1.0), ("base", 1, -1.0)], "flips the sign of the hidden state"),
     ],
 )
-def test_what_mergekit_cannot_express_is_refused(route: list[Hop], words: str, llama: Any) -> None:
+def test_what_mergekit_cannot_express_is_refused(route: list[LayerCall], words: str, llama: Any) -> None:
     from evomerge.engine import find_parents, route_to_mergekit
 
     names = {"merged": "merged", "one": str(llama.one), "base": str(llama.base)}
@@ -210,5 +212,5 @@ def test_what_mergekit_cannot_express_is_refused(route: list[Hop], words: str, l
         route_to_mergekit(replace(llama.recipe("ties"), route=hops), find_parents(llama.all).layouts)
 
 
-def export_folder(llama: Any, route: Sequence[Hop], folder: Path) -> Path:
+def export_folder(llama: Any, route: Sequence[LayerCall], folder: Path) -> Path:
     return export(lend(llama.all, route), folder).folder

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.engine import Resident, export, find_parents
+from evomerge.engine import ResidentModel, export, find_parents
 from evomerge.errors import WeightsError
 from evomerge.recipe import passthrough, recipe_from_mapping
 from tests.engine.test_against_mergekit import by_mergekit, weights_of
@@ -145,7 +145,7 @@ def test_rows_that_a_model_lacks_are_the_bases(world: dict[str, Path], tmp_path:
     base, other, out = (weights_of(folder) for folder in (world["more"], world["less"], tmp_path / "out"))
     assert torch.equal(out[EMBEDDING][:6], base[EMBEDDING][:6] + (other[EMBEDDING] - base[EMBEDDING][:6]) * 0.3)
     assert torch.equal(out[EMBEDDING][6:], base[EMBEDDING][6:])
-    resident = Resident([str(world["more"]), str(world["less"])])
+    resident = ResidentModel([str(world["more"]), str(world["less"])])
     assert resident.write(recipe) == export(recipe, tmp_path / "again").fingerprint
 
 
@@ -165,7 +165,7 @@ def test_two_names_for_one_row_are_two_tokens(tmp_path: Path) -> None:
 
 
 def test_other_vocabularies_without_a_choice_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"gives 6 tokens other ids.*tokenizer_source: base \(or union, or one of"):
+    with pytest.raises(WeightsError, match=r"gives 6 tokens other ids.*tokenizer_source: base \(or union, or a model"):
         export(recipe_from_mapping(document(world, "other")), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -186,7 +186,7 @@ def test_tokens_that_do_not_exist(tokens: dict[str, Any], message: str, world: d
 
 def test_a_parent_with_spare_rows_is_written_as_its_base_reads_it(world: dict[str, Path], tmp_path: Path) -> None:
     parent = recipe_from_mapping({**passthrough(str(world["padded"])).to_mapping(), "base_model": str(world["base"])})
-    resident = Resident([str(world["base"]), str(world["padded"])])
+    resident = ResidentModel([str(world["base"]), str(world["padded"])])
     assert resident.write(parent) == export(parent, tmp_path / "out").fingerprint
     with pytest.raises(WeightsError, match=r"rows of the embedding: .* has 8, the result has 12"):
         resident.write(passthrough(str(world["padded"])))

@@ -1,4 +1,4 @@
-"""A search that asks few items: who is asked what, what is told, and that a killed one goes on as if nothing was."""
+"""A search that estimates scores from few items: items per candidate, fitness values, and resuming after a kill."""
 
 from __future__ import annotations
 

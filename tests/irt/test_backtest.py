@@ -161,7 +161,7 @@ def test_odd_calibration_tables(y: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dims", [0, -1, 41, "two", 1.5, "2.0"])
-def test_bad_dims_are_refused(dims: object) -> None:
+def test_bad_dims_are_refused(dims: Any) -> None:
     with pytest.raises(InputError, match="dims must be"):
         calibrate(table(np.eye(ITEMS)), dims)
 
@@ -219,9 +219,8 @@ def test_from_files_to_files(tmp_path: Path) -> None:
     write_table(table(y[40:], "new"), tmp_path / "test.npz")
     bank = calibrate(tmp_path / "train.csv", dims=1, out=tmp_path / "bank.json")
     assert bank.provenance["source"] == "train.csv"
-    (tmp_path / "p.csv").write_text(
-        "child,parent_1,parent_2\nnew0,m1,new3\nnew1,m2,missing\nnew2,m1,m1\nelsewhere,m1,m2\n"
-    )
+    pedigree = "new0,m1,new3\nnew1,m2,missing\nnew2,m1,m1\nelsewhere,m1,m2\n"
+    (tmp_path / "p.csv").write_text(f"child,parent_1,parent_2\n{pedigree}")
     found = estimate(tmp_path / "bank.json", tmp_path / "test.npz", 10, "mp-irt", tmp_path / "p.csv")
     assert [entry["method"] for entry in found[:3]] == ["mp-irt", "p-irt", "p-irt"]
     assert "missing" in found[1]["warnings"][-1]

@@ -22,7 +22,7 @@ def family(seed: int, merges: int, items: int = ITEMS) -> tuple[np.ndarray, np.n
     return parents, (rng.random((merges, items)) < 1.0 / (1.0 + np.exp(-z))).astype(float)
 
 
-def asked(answers: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def masked(answers: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     rows = np.full_like(answers, np.nan)
     rows[:, chosen] = answers[:, chosen]
     return rows
@@ -43,7 +43,7 @@ def test_few_answers_err_a_quarter_less_than_their_mean() -> None:
     for _ in range(10):
         chosen = informative_items(items, WEIGHTS, 10, rng)
         truth = merges.mean(axis=1)
-        ours.append(np.abs(inherited_scores(items, WEIGHTS, asked(merges, chosen)).estimate - truth).mean())
+        ours.append(np.abs(inherited_scores(items, WEIGHTS, masked(merges, chosen)).estimate - truth).mean())
         plain = rng.permutation(ITEMS)[:10]
         raw.append(np.abs(merges[:, plain].mean(axis=1) - truth).mean())
     assert np.mean(ours) < 0.75 * np.mean(raw)
@@ -55,7 +55,7 @@ def test_intervals_cover(taught: int) -> None:
     for seed in range(8):
         parents, merges = family(seed, 40 + taught)
         items = inheritance_items(parents, merges[:taught])
-        rows = asked(merges[taught:], informative_items(items, WEIGHTS, 20, np.random.default_rng(seed)))
+        rows = masked(merges[taught:], informative_items(items, WEIGHTS, 20, np.random.default_rng(seed)))
         scores = inherited_scores(items, WEIGHTS, rows)
         hits.append(np.abs(scores.estimate - merges[taught:].mean(axis=1)) <= 1.645 * scores.sd)
     assert 0.84 <= np.mean(hits) <= 0.99
@@ -67,7 +67,9 @@ def test_merges_teach_single_items_and_the_prior() -> None:
     truth = merges[100:].mean(axis=1)
     error = {
         taught: np.abs(
-            inherited_scores(inheritance_items(parents, merges[:taught]), WEIGHTS, asked(merges[100:], chosen)).estimate
+            inherited_scores(
+                inheritance_items(parents, merges[:taught]), WEIGHTS, masked(merges[100:], chosen)
+            ).estimate
             - truth
         ).mean()
         for taught in (0, 100)
@@ -88,7 +90,7 @@ def test_without_answers_a_merge_is_right_about_as_often_as_its_parents() -> Non
 def test_the_items_order_does_not_matter() -> None:
     parents, merges = family(4, 6)
     order = np.random.default_rng(1).permutation(ITEMS)
-    rows = asked(merges[3:], np.arange(0, ITEMS, 9))
+    rows = masked(merges[3:], np.arange(0, ITEMS, 9))
     here = inherited_scores(inheritance_items(parents, merges[:3]), WEIGHTS, rows)
     there = inherited_scores(inheritance_items(parents[:, order], merges[:3, order]), WEIGHTS, rows[:, order])
     np.testing.assert_allclose(here.estimate, there.estimate, atol=1e-8)

@@ -10,10 +10,10 @@ import pytest
 
 from evomerge.irt._curves import probabilities
 
+Pool = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # theta, a, b and responses
 
-def simulate(
-    models: int, items: int, d: int, seed: int, a_sd: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+
+def simulate(models: int, items: int, d: int, seed: int, a_sd: float = 1.0) -> Pool:
     """Return theta, a, b and 0/1 responses of a simulated pool; a tenth of the items discriminate negatively."""
     rng = np.random.default_rng(seed)
     theta = rng.standard_normal((models, d))

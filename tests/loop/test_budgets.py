@@ -213,7 +213,9 @@ def test_limits_are_checked(given: dict[str, Any], message: str) -> None:
 
 def test_limits_of_the_command_line_replace_those_of_the_file() -> None:
     request = BudgetRequest(candidates=100, cost=10.0, price=2.0)
-    assert overridden(request, {"cost": 50.0, "hours": 3.0}) == BudgetRequest(100, 3.0, None, None, 50.0, 2.0)
+    assert overridden(request, {"cost": 50.0, "hours": 3.0}) == BudgetRequest(
+        candidates=100, hours=3.0, cost=50.0, price=2.0
+    )
     with pytest.raises(InputError, match="cost needs price beside it"):
         overridden(BudgetRequest(candidates=100), {"cost": 50.0})
 

@@ -69,7 +69,8 @@ def test_mistakes_have_a_place_and_a_message(load: Load, rest: str, message: str
 def test_racing_has_defaults_and_is_off_by_default(load: Load) -> None:
     assert load("budget: {hours: 1}").scoring.racing is None
     found = load("budget: {hours: 1}\nscoring: {racing: {}}").scoring.racing
-    assert found == {"min_items": 20, "alpha": 0.05, "against": None}
+    assert found is not None
+    assert (found.min_items, found.alpha, found.against) == (20, 0.05, None)
 
 
 @pytest.mark.parametrize("name", ["cma-es", "sobol", "tpe"])

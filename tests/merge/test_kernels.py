@@ -25,7 +25,7 @@ def tensors(seed: int, count: int = 3, ties: bool = False) -> tuple[Tensor, list
 
 
 def kept_by(bounds: thresholds.Cut, delta: Tensor) -> Tensor:
-    """The readable twin: an entry stays if it is larger, or equal and not behind the last one."""
+    """The readable reference: an entry stays if it is larger, or equal and not behind the last one."""
     kept = [
         abs(x) > bounds.value or (abs(x) == bounds.value and i <= bounds.last) for i, x in enumerate(delta.tolist())
     ]
@@ -66,8 +66,8 @@ def in_blocks(kernel: Any, base: Tensor | None, inputs: list[Tensor], block: int
     out = torch.full((SIZE,), torch.nan)
     for start in range(0, SIZE, block):
         part = slice(start, start + block)
-        places = {} if kernel is kernels.sum_block else {"start": start}
-        kernel(out[part], None if base is None else base[part], [x[part] for x in inputs], **values, **places)
+        offsets = {} if kernel is kernels.sum_block else {"start": start}
+        kernel(out[part], None if base is None else base[part], [x[part] for x in inputs], **values, **offsets)
     return out
 
 

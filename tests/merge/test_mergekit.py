@@ -161,7 +161,7 @@ EXACT_BF16 = ["task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties", "nea
 @pytest.mark.parametrize("shape", [(8, 15), (120,), (1, 120), (120, 1)], ids=str)
 @pytest.mark.parametrize(("name", "index"), [pair for pair in SETTINGS if pair[0] in EXACT_BF16])
 def test_mergekit_bfloat16_where_deltas_are_exact(name: str, index: int, shape: tuple[int, ...]) -> None:
-    """bfloat16 in and out, mergekit told to work in float32: the same bits after the last rounding."""
+    """bfloat16 in and out, mergekit working in float32: the same bits after the last rounding."""
     count = CASES[name][0]
     base, models = lattice_models(shape, count, seed=index)
     values = settings(name, index, count)

@@ -6,7 +6,7 @@ import pytest
 
 import evomerge
 from evomerge.candidate import Candidate, Job
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.errors import CandidateError
 from evomerge.recipe import passthrough, recipe_from_mapping
 from evomerge.scoring import ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
@@ -72,7 +72,7 @@ def test_norms_are_those_of_the_weights_and_only_candidates_are_held_to_them(pla
     models = tuple(str(place / name) for name in ("base", "left", "right"))
     settings = TaskSettings((str(TASKS),))
     worker = WorkerSpec(models, ("add",), settings, rungs=SanityChecks()).build()
-    resident = Resident(models)
+    resident = ResidentModel(models)
     resident.write(passthrough(models[1]))
     own, parents = resident.norms(), resident.parent_norms()
     state = dict(resident.model.named_parameters())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evomerge.candidate import Response
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.recipe import Recipe, Source, passthrough
 from evomerge.scoring import TIMINGS, Measure, documents, estimate
 from evomerge.scoring.metrics._sizes import depth, forward_seconds, parameters
@@ -18,7 +18,7 @@ from tests.pico import make_model
 @pytest.fixture(scope="module")
 def resident(tmp_path_factory):
     folder = str(make_model(tmp_path_factory.mktemp("sizes") / "a", layers=4, tied=True))
-    return folder, Resident([folder], device="cpu")
+    return folder, ResidentModel([folder], device="cpu")
 
 
 def test_a_model_as_it_is(resident) -> None:

@@ -7,7 +7,7 @@ from evomerge.errors import InputError
 from evomerge.pareto import crowding_distance, dominates, extend_front, front_ranks, non_dominated
 from evomerge.pareto._dominance import BLOCK_ROWS
 
-from . import twins
+from . import brute_force
 
 
 def tables(most_rows=12, most_objectives=5):
@@ -23,8 +23,8 @@ def tables(most_rows=12, most_objectives=5):
 @settings(max_examples=300, deadline=None)
 @given(tables())
 def test_front_and_ranks_equal_their_twins(scores):
-    assert non_dominated(scores).tolist() == twins.front(scores).tolist()
-    assert front_ranks(scores).tolist() == twins.ranks(scores).tolist()
+    assert non_dominated(scores).tolist() == brute_force.front(scores).tolist()
+    assert front_ranks(scores).tolist() == brute_force.ranks(scores).tolist()
 
 
 @settings(max_examples=200, deadline=None)
@@ -33,7 +33,7 @@ def test_a_front_extended_row_by_row_is_the_front_of_all_rows(scores):
     everything = distinct = None
     for row in scores:
         everything, distinct = extend_front(everything, row), extend_front(distinct, row, duplicates=False)
-    expected = scores[twins.front(scores)]  # duplicates included
+    expected = scores[brute_force.front(scores)]  # duplicates included
     assert sorted([] if everything is None else everything.tolist()) == sorted(expected.tolist())
     assert sorted([] if distinct is None else distinct.tolist()) == np.unique(expected, axis=0).tolist()
 
@@ -54,7 +54,7 @@ def test_front_of_many_rows_on_both_sides_of_the_block_size(m):
     rng = np.random.default_rng(m)
     for n in (BLOCK_ROWS - 1, 2 * BLOCK_ROWS + 3):
         scores = rng.normal(size=(n, m)).round(1)
-        assert (non_dominated(scores) == twins.front(scores)).all()
+        assert (non_dominated(scores) == brute_force.front(scores)).all()
 
 
 def test_worked_example_with_a_tie_a_duplicate_and_a_failure():

@@ -32,7 +32,7 @@ def test_the_example_of_the_design_means_what_it_says(write, quickstart, folder)
     assert file.include == (str(folder.parent / "tasks"),)
     assert file.scoring == ScoringRequest(items=100, holdout=0.5, estimator="mean", lm_eval={"num_fewshot": 0})
     assert file.controller == ControllerRequest("cma-es", {"population": 12})
-    assert file.budget == BudgetRequest(300, 1.0)
+    assert file.budget == BudgetRequest(candidates=300, hours=1.0)
     assert file.merge["base_model"] == str(experts / "base")
     assert [entry["model"] for entry in file.merge["models"]] == [str(experts / n) for n in ("add", "sort", "spell")]
     space = file.space(layers=8, modules=MODULES)
@@ -42,9 +42,9 @@ def test_the_example_of_the_design_means_what_it_says(write, quickstart, folder)
 
 def test_everything_optional_has_a_default(write):
     file = load_search_file(write(SMALL))
-    assert file.scoring == ScoringRequest(items=None, holdout=0.5, estimator="mean", banks={}, lm_eval={}, racing=None)
+    assert file.scoring == ScoringRequest(items=None, holdout=0.5, estimator="mean", lm_eval={}, racing=None)
     assert file.controller == ControllerRequest("cma-es")
-    assert (file.budget, file.seed, file.include) == (BudgetRequest(10, None), 0, ())
+    assert (file.budget, file.seed, file.include) == (BudgetRequest(candidates=10), 0, ())
     assert file.merge["models"] == [{"model": "org/x"}, {"model": "org/y"}]
 
 

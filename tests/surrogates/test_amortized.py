@@ -3,15 +3,8 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.pareto import hypervolume, non_dominated, simplex_weights
-from evomerge.surrogates import (
-    check_front,
-    coefficient_count,
-    fit_objectives,
-    initial_design,
-    predicted_front,
-    reliability_warnings,
-)
-from evomerge.surrogates._features import features, pack
+from evomerge.surrogates import check_front, fit_objectives, initial_design, predicted_front, reliability_warnings
+from evomerge.surrogates._features import coefficient_count, features, pack
 from evomerge.surrogates._predicted_front import describe, supported_points
 from evomerge.surrogates._surrogate import leverage
 

@@ -3,9 +3,9 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.pareto import representatives, simplex_weights
-from evomerge.surrogates import anchor_points, coefficient_count, d_optimal, initial_design, sobol_points
+from evomerge.surrogates import anchor_points, d_optimal, initial_design, sobol_points
 from evomerge.surrogates._box_quadratic import box_maxima
-from evomerge.surrogates._features import centred_features
+from evomerge.surrogates._features import centred_features, coefficient_count
 
 
 def test_anchors():

@@ -4,8 +4,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from evomerge.errors import InputError
-from evomerge.surrogates import COMPLEXITIES, coefficient_count, fit_objectives, guess_link, predict
-from evomerge.surrogates._features import features, pack, uncentred, unpack
+from evomerge.surrogates import fit_objectives, guess_link, predict
+from evomerge.surrogates._features import COMPLEXITIES, coefficient_count, features, pack, uncentred, unpack
 from evomerge.surrogates._links import LINKS, link_named
 from evomerge.surrogates._quadratic import fit
 from evomerge.surrogates._regression import leave_one_out_path, ridge_fit

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.checkpoints import read_layout
-from evomerge.engine import Resident
+from evomerge.engine import ResidentModel
 from evomerge.errors import WeightsError
 from evomerge.recipe import Recipe, Source
 from evomerge.workers._worker import MappedFiles
@@ -45,9 +45,9 @@ def recipe(models: list[str], weight: float) -> Recipe:
 
 def test_shared_parents_are_mapped_never_copied_and_give_the_same_weights(models: list[str], tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) // 1024
-    own = Resident(models, device="cpu")
+    own = ResidentModel(models, device="cpu")
     assert mapped(tmp_path)["Size"] == 0
-    shared = Resident(models, device="cpu", shared=True)
+    shared = ResidentModel(models, device="cpu", shared=True)
     assert mapped(tmp_path)["Size"] >= size
     for weight in (0.3, 0.9):
         assert shared.write(recipe(models, weight)) == own.write(recipe(models, weight))

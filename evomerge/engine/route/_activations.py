@@ -1,4 +1,4 @@
-"""What layers gave for earlier candidates, kept so that candidates with the same first layers share them.
+"""Cache of layer outputs: candidates whose routes begin with the same layers share their activations.
 
 Routes of one population form a trie: nodes are layers (their weights) with the scale on entering them. An output is
 kept under a hash of everything that determined it: the hidden states that entered the stack, and for every layer from
@@ -29,7 +29,7 @@ _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 @dataclass(frozen=True)
 class Kept:
-    """What one layer gave: its output, and what it put into its cache where it has one."""
+    """Output (..., tokens, width) of one layer, and the keys and values that it added to its cache, if any."""
 
     output: Any
     added: tuple[torch.Tensor, torch.Tensor] | None = None  # keys and values of the tokens of the pass
@@ -37,19 +37,19 @@ class Kept:
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes."""
+        """Size in memory."""
         return bytes_of(self.output) + bytes_of(self.added) + bytes_of(self.state)
 
 
 class ActivationStore:
-    """Outputs by key within a bound of memory; the least recently used leave first, those of this candidate never.
+    """Outputs (..., tokens, width) by key, bounded in bytes; evicts the least recently used, never this candidate's.
 
     That exception keeps the store useful when it is smaller than one candidate's outputs: what fits stays and is found
     by the next candidate, instead of every entry being driven out shortly before it is wanted.
     """
 
     def __init__(self, limit: int) -> None:
-        """Take the bound in bytes."""
+        """Set the bound, in bytes."""
         self.limit = limit
         self.bytes = 0
         self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
@@ -59,22 +59,22 @@ class ActivationStore:
         return len(self._kept)
 
     def begin(self) -> None:
-        """Count what follows as another candidate's."""
+        """Begin the next candidate."""
         self._candidate += 1
 
     def find(self, key: str) -> Kept | None:
-        """Return what is kept under a key."""
+        """Return the output (..., tokens, width) under a key, or None."""
         found = self._kept.get(key)
         if found is None:
             return None
         self._kept[key] = (found[0], self._candidate)
-        self._kept.move_to_end(key)
+        self._kept.move_to_end(key)  # an OrderedDict's end is the most recently used
         return found[0]
 
     def keep(self, key: str, kept: Kept) -> None:
-        """Keep an output if there is room, or can be."""
+        """Store an output if it fits, after dropping outputs of earlier candidates."""
         size = kept.bytes
-        if size > self.limit:
+        if size > self.limit:  # nothing would be gained by emptying the store for it
             return
         while self.bytes + size > self.limit:
             oldest = next(iter(self._kept))
@@ -91,24 +91,24 @@ class ActivationStore:
                 self._kept.move_to_end(key)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop all outputs."""
         self._kept.clear()
         self.bytes = 0
 
 
 class Digests:
-    """Hashes of tensors, each taken once as long as the tensor lives."""
+    """Hashes of tensors of any shape and dtype, each computed once while the tensor lives."""
 
     def __init__(self) -> None:
-        self._passing: dict[int, tuple[torch.Tensor, str]] = {}  # of this pass; holds them, so that ids stay theirs
-        self._lasting: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}  # of caches
+        self._passing: dict[int, tuple[torch.Tensor, str]] = {}  # this pass's tensors, held so that ids stay unique
+        self._lasting: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}  # tensors inside caches
 
     def begin_pass(self) -> None:
-        """Forget what was handed to the layers of the last pass."""
-        self._passing.clear()
+        """Forget the hashes of the last pass's inputs."""
+        self._passing.clear()  # tensors of the last pass are freed
 
     def of(self, value: Any) -> str | None:
-        """Return a text that two values share only if they are equal, None where that cannot be told."""
+        """Return a text that is equal only for equal values; None for values that cannot be hashed."""
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
         if isinstance(value, _PLAIN):
@@ -121,10 +121,10 @@ class Digests:
         return None
 
     def of_cache(self, layer: Any) -> str | None:
-        """Return the same for one layer of a cache."""
+        """Return such a text for one layer of a key-value cache, keys and values (batch, heads, tokens, head size)."""
         if layer is None:
             return "empty"
-        if type(layer).__name__ not in _GROWING:
+        if type(layer).__name__ not in _GROWING:  # written in place: a hash taken now would soon be wrong
             return None
         if not layer.is_initialized:
             return "empty"
@@ -132,13 +132,14 @@ class Digests:
         return f"{counts} {self._lasts(layer.keys)} {self._lasts(layer.values)}"
 
     def name_cache(self, layer: Any, key: str) -> None:
-        """Let one layer of a cache be known by the key of the pass that has just extended it."""
+        """Name one layer of a cache by the key of the pass that has just extended it, instead of hashing it."""
         if type(layer).__name__ in _GROWING and layer.is_initialized:
             self._remember(layer.keys, f"keys after {key}")
             self._remember(layer.values, f"values after {key}")
 
     @staticmethod
     def _joined(name: str, parts: list[str | None]) -> str | None:
+        # one part without a hash leaves the whole without one
         return None if None in parts else f"{name}({','.join(str(part) for part in parts)})"
 
     def _tensor(self, tensor: torch.Tensor) -> str:
@@ -169,17 +170,17 @@ def _text_of(tensor: torch.Tensor) -> str:
     """Return dtype, shape and a hash of a tensor's bits as text."""
     if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > _SMALL:
         return describe(tensor)
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()  # (bytes,)
     return f"{tensor.dtype}{list(tensor.shape)}:{hashlib.blake2b(raw.data, digest_size=16).hexdigest()}"
 
 
 def chained(before: str, *facts: str) -> str:
-    """Return the key of a place in the trie from that of the place before."""
+    """Return the key of a trie node from its parent's key and the facts that determine its output."""
     return hashlib.blake2b("\0".join((before, *facts)).encode(), digest_size=20).hexdigest()
 
 
 def bytes_of(value: Any) -> int:
-    """Return the bytes of all tensors in a value."""
+    """Return the bytes of all tensors, of any shape and dtype, in a nested value."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):

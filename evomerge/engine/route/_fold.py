@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.checkpoints import Layout, text_config
-from evomerge.engine._merge_plan import Fold, Step
-from evomerge.engine.route._routes import Hop
+from evomerge.engine._merge_plan import Fold, TensorOp
+from evomerge.engine.route._routes import LayerCall
 from evomerge.errors import WeightsError, near
 
 
 @dataclass(frozen=True)
 class Branches:
-    """Where scale enters and leaves the branches of a family's layers: patterns of tensor names."""
+    """Tensors that carry scale into and out of the branches of a family's layers, as patterns of names."""
 
     outputs: tuple[str, ...] = ()  # last linear maps, with their biases
     norms: tuple[str, ...] = ()  # norms behind a branch
@@ -53,28 +53,32 @@ FAMILIES: dict[str, Branches] = {
 }
 
 
-def cumulative(hops: Sequence[Hop]) -> list[float]:
-    """Return S_k for every hop.
+def cumulative(hops: Sequence[LayerCall]) -> list[float]:
+    """Return the cumulative scales S_k, (hops,).
 
     Raises:
         WeightsError: a scale is zero or negative.
     """
     found, product = [], 1.0
-    for place, hop in enumerate(hops):
+    for index, hop in enumerate(hops):
         if hop.scale <= 0:
-            what = "cuts the stream off" if hop.scale == 0 else "turns the stream's sign, which the norms would keep"
+            what = (
+                "zeroes the hidden state"
+                if hop.scale == 0
+                else ("flips the sign of the hidden state, which norms preserve")
+            )
             raise WeightsError(
-                f"route, hop {place}: an entry scale of {hop.scale:g} {what}; only positive scales can be folded into "
-                "the weights of an ordinary checkpoint. Search with positive scales, or take the recipe away instead "
-                "(--as recipe)"
+                f"route, hop {index}: an entry scale of {hop.scale:g} {what}; only positive scales can be "
+                "folded into the weights of an ordinary checkpoint. Search with positive scales, or "
+                "export the recipe (--as recipe)"
             )
         product *= hop.scale
         found.append(product)
     return found
 
 
-def folded(steps: Sequence[Step], hops: Sequence[Hop], layout: Layout) -> list[Step]:
-    """Return the steps of a route's checkpoint with its entry scales folded in.
+def folded(steps: Sequence[TensorOp], hops: Sequence[LayerCall], layout: Layout) -> list[TensorOp]:
+    """Return the merge plan, (tensors,), of a route's checkpoint with its entry scales folded in.
 
     Args:
         steps: of the materialised route, layers numbered in its order.
@@ -84,29 +88,31 @@ def folded(steps: Sequence[Step], hops: Sequence[Hop], layout: Layout) -> list[S
     Raises:
         WeightsError: a scale is not positive, or the family's layers are not known here.
     """
-    if all(hop.scale == 1.0 for hop in hops):
+    if all(hop.scale == 1.0 for hop in hops):  # no family needs to be known then
         return list(steps)
-    products = cumulative(hops)
+    products = cumulative(hops)  # (hops,)
     family = str(text_config(layout.config).get("model_type") or layout.config.get("model_type"))
     if family not in FAMILIES:
         raise WeightsError(
-            f"route: entry scales cannot be folded into a {family} model, whose layers are not known to be scale "
-            f"invariant. {near(family, FAMILIES)}. Search without scales, or take the recipe away (--as recipe)"
+            f"route: entry scales cannot be folded into a {family} model, whose layers are not known to be "
+            f"scale invariant. {near(family, FAMILIES)}. Search without scales, or export the recipe (--as "
+            "recipe)"
         )
     found = []
     for step in steps:
-        slot = layout.layer_of(step.name)
+        slot = layout.layer_of(step.name)  # the route's own numbering: one layer per hop
         fold = None if slot is None or not step.method else fold_of(FAMILIES[family], step.name, products[slot])
         found.append(step if fold is None else replace(step, fold=fold))
     return found
 
 
 def fold_of(branches: Branches, name: str, product: float) -> Fold | None:
-    """Return how a tensor of a layer changes when the stream behind it is divided by `product`."""
+    """Return how a layer's tensor changes when the hidden states behind it are divided by `product`, or None."""
     if product == 1.0:
         return None
     if any(re.search(pattern, name) for pattern in branches.outputs):
-        return Fold(1.0 / product)
+        return Fold(1.0 / product)  # an output map divides, since it adds to a stream that was divided
     if any(re.search(pattern, name) for pattern in branches.norms):
         return Fold(1.0 / product, branches.offset)
+    # an input map multiplies back what no norm restores
     return Fold(product) if any(re.search(pattern, name) for pattern in branches.inputs) else None

@@ -1,4 +1,4 @@
-"""Whether a checkpoint into which entry scales were folded computes what the route computes, measured."""
+"""Check by measurement that a checkpoint with folded entry scales computes what its route computes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from evomerge.checkpoints import read_layout
 from evomerge.engine._assemble import Read, assemble
 from evomerge.engine._fingerprint import describe
-from evomerge.engine._merge_plan import Step
-from evomerge.engine._parameter_map import place_tensors
+from evomerge.engine._merge_plan import TensorOp
+from evomerge.engine._parameter_map import map_parameters
 from evomerge.engine.route._layer_calls import stack_of
-from evomerge.engine.route._routes import Hop
+from evomerge.engine.route._routes import LayerCall
 from evomerge.errors import WeightsError
 
 # Nats per token by which log likelihoods may differ: the order of what batch sizes and kernels change anyway.
@@ -28,33 +28,34 @@ class FoldReport:
     """How a folded checkpoint compares with its route."""
 
     error: float  # largest difference of a token's log likelihood, nats
-    tokens: int  # that were compared
-    hashes: Mapping[str, str]  # of the tensors as the route has them, by name: `describe` texts
+    tokens: int  # log likelihoods compared
+    hashes: Mapping[str, str]  # tensor name -> `describe` text before folding
 
 
 def check_structure(folder: Path) -> None:
-    """Refuse a checkpoint whose tensors are not those of the network that its configuration describes.
+    """Refuse a checkpoint whose tensors' names or shapes do not match the network that its configuration describes.
 
     Raises:
-        WeightsError: names the first tensor without a place, or the place without a tensor.
+        WeightsError: names the first tensor without a parameter, or the parameter without a tensor.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes only: no memory is allocated
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.tie_weights()
     try:
-        place_tensors(model, read_layout(str(folder)))
+        map_parameters(model, read_layout(str(folder)))
     except WeightsError as error:
         raise WeightsError(
-            f"route: a {config.model_type} configuration cannot say what this order of layers needs ({error}). Keep "
-            "layers of each make where the configuration expects them, or take the recipe away (--as recipe)"
+            f"route: a {config.model_type} configuration cannot express this order of layers ({error}). "
+            "Keep each type of layer where the configuration expects it, or export the recipe (--as "
+            "recipe)"
         ) from error
 
 
 def check_fold(
-    folder: Path, steps: Sequence[Step], hops: Sequence[Hop], read: Read, revisions: Mapping[str, str]
+    folder: Path, steps: Sequence[TensorOp], hops: Sequence[LayerCall], read: Read, revisions: Mapping[str, str]
 ) -> FoldReport:
     """Compare the checkpoint in a folder with the route whose scales were folded into it.
 
@@ -77,12 +78,12 @@ def check_fold(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, layout.dtype), trust_remote_code=False)
     model.eval().requires_grad_(False)
     tokens = _tokens(model)
-    exported = _scores(model, tokens)
-    places, hashes = place_tensors(model, layout), {}
+    exported = _scores(model, tokens)  # (texts, tokens - 1, 2), with the scales inside the weights
+    views, hashes = map_parameters(model, layout), {}
     for step in steps:
         if step.fold is not None:
-            plain = assemble(replace(step, fold=None), read, revisions)
-            places[step.name].copy_(plain)
+            plain = assemble(replace(step, fold=None), read, revisions)  # the resident model's own bits
+            views[step.name].copy_(plain)
             hashes[step.name] = describe(plain)
     for module, hop in zip(stack_of(model, layout)[0], hops, strict=True):
         if hop.scale != 1.0:
@@ -90,13 +91,13 @@ def check_fold(
     routed = _scores(model, tokens)
     error = float((exported - routed).abs().max())
     bound = TOLERANCE[layout.dtype]
-    if not error <= bound:
+    if not error <= bound:  # `not <=` refuses NaN too
         scales = [hop.scale for hop in hops]
         raise WeightsError(
-            f"route: with its entry scales ({min(scales):g} to {max(scales):g}) folded into the weights, log "
-            f"likelihoods in {layout.dtype} differ by up to {error:.2g} nats, more than {bound:g}: the epsilon of the "
-            "norms or the rounding of the weights is not small beside the hidden states. Use scales nearer 1 or a "
-            "wider dtype, or take the recipe away (--as recipe)"
+            f"route: with its entry scales ({min(scales):g} to {max(scales):g}) folded into the weights, "
+            f"log likelihoods in {layout.dtype} differ by up to {error:.2g} nats, more than {bound:g}: the "
+            "epsilon of the norms or the rounding of the weights is not small beside the hidden states. "
+            "Use scales nearer 1 or a wider dtype, or export the recipe (--as recipe)"
         )
     return FoldReport(error, exported.numel(), hashes)
 
@@ -110,13 +111,13 @@ def _tokens(model: Any) -> torch.Tensor:
 
 
 def _scores(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Return log likelihoods (texts, tokens - 1, 2), float64: of the token that follows, and of the first choice."""
+    """Return log likelihoods (texts, tokens - 1, 2), float64: of the next token, and of the most likely one."""
     with torch.inference_mode():
-        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].double()
+        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].double()  # (texts, tokens - 1, vocabulary)
     scores = torch.log_softmax(logits, dim=-1)
-    following = scores.gather(-1, tokens[:, 1:].unsqueeze(-1))
+    following = scores.gather(-1, tokens[:, 1:].unsqueeze(-1))  # (texts, tokens - 1, 1)
     return torch.cat([following, scores.max(dim=-1, keepdim=True).values], dim=-1)
 
 
 def _scaling(scale: float) -> Any:
-    return lambda module, given: (given[0] * scale, *given[1:])
+    return lambda module, given: (given[0] * scale, *given[1:])  # hidden states are a layer's first argument

@@ -1,7 +1,7 @@
-"""Routes: in which order which layers run, checked against the models that lend them.
+"""Routes: the sequence of layers that a network runs, checked against the models that the layers come from.
 
-A route is a sequence of hops. The stream of hidden states is multiplied by a hop's entry scale and then goes through
-its layer. What is outside the layers (embeddings, final norm, head) is the merged model's.
+A route is a sequence of hops. The hidden states (..., tokens, width) are multiplied by a hop's entry scale, then go
+through its layer. What is outside the layers (embeddings, final norm, head) is the merged model's.
 
 Source: data-flow search, Akiba et al. 2024, "Evolutionary Optimization of Model Merging Recipes", arXiv:2403.13187.
 """
@@ -21,7 +21,7 @@ from evomerge.recipe import Recipe
 MERGED = "merged"  # the source that is the result of the recipe's merge
 # Layers whose state is what attention caches: keys and values that grow. Other states are written in place.
 ROUTED_TYPES = ("full_attention", "sliding_attention")
-# Settings under which a layer's computation depends on its place in the stack, with the values that do no harm.
+# Settings under which a layer's computation depends on its position in the stack, with the values that do no harm.
 _PLACED: Mapping[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (None, False),
     "num_kv_shared_layers": (None, 0),
@@ -31,16 +31,16 @@ _PLACED: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Hop:
-    """One step of a route."""
+class LayerCall:
+    """One hop of a route: hidden states (..., tokens, width) are scaled and go through a layer of a source."""
 
     source: str  # 'merged', or a model as the recipe writes it
-    layer: int  # of the source
-    scale: float = 1.0  # of the hidden state on entering the layer
+    layer: int  # index in the source
+    scale: float = 1.0  # factor of the hidden state on entering the layer
 
 
-def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[Hop, ...]:
-    """Return the hops of a recipe with a route, after checking that its layers can follow each other.
+def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[LayerCall, ...]:
+    """Return the hops of a recipe's route, (hops,), after checking that its layers can follow each other.
 
     Args:
         recipe: whose `route` is not None.
@@ -52,23 +52,24 @@ def read_route(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[Hop, ...]
     """
     if not recipe.route:
         raise CandidateError("route: expected at least one hop [source, layer, scale], got none; no layer would run")
-    hops = tuple(Hop(*hop) for hop in recipe.route)
-    home = layouts[donor_of(recipe)]
-    sources = list(dict.fromkeys(hop.source for hop in hops))
+    hops = tuple(LayerCall(*hop) for hop in recipe.route)
+    home = layouts[donor_of(recipe)]  # embeddings, norm and head come from this model
+    sources = list(dict.fromkeys(hop.source for hop in hops))  # each checked once, in order
     known = _known(recipe)
     for source in sources:
         if source not in known:
             raise WeightsError(f"route: {_unknown(source, recipe, known)}")
         if source != MERGED:
             _check_meets(home, layouts[source], [layouts[model] for model in known if model != MERGED])
+    # 'merged' has the merge's own depth, which slices may change
     depths = {source: _depth(source, recipe, layouts) for source in sources}
-    for place, hop in enumerate(hops):
+    for index, hop in enumerate(hops):
         if not 0 <= hop.layer < depths[hop.source]:
             raise WeightsError(
-                f"route, hop {place}: '{hop.source}' has layers 0 to {depths[hop.source] - 1}, got layer {hop.layer}"
+                f"route, hop {index}: '{hop.source}' has layers 0 to {depths[hop.source] - 1}, got layer {hop.layer}"
             )
         if not math.isfinite(hop.scale):
-            raise CandidateError(f"route, hop {place}: the scale must be a finite number, got {hop.scale}")
+            raise CandidateError(f"route, hop {index}: the scale must be a finite number, got {hop.scale}")
     _check_routable(home)
     return hops
 
@@ -94,14 +95,14 @@ def scale_name(slot: int) -> str:
 
 
 def kind_of(layout: Layout, layer: int) -> str:
-    """Return what a model's configuration says about one of its layers alone, as text to be compared."""
+    """Return the per-layer entries of a model's configuration for one layer, as text to be compared."""
     config = text_config(layout.config)
     found = {name: values[layer] for name, values in config.items() if per_layer(name, values, layout.layers)}
     return repr(sorted(found.items()))
 
 
 def per_layer(name: str, value: Any, layers: int) -> bool:
-    """Return whether an entry of a configuration lists something for each layer."""
+    """Return whether an entry of a configuration is a list with one item per layer."""
     # a list as long as the stack may mean something else; those that describe layers say so in their names
     return isinstance(value, (list, tuple)) and len(value) == layers and ("layer" in name or "block" in name)
 
@@ -124,7 +125,7 @@ def _depth(source: str, recipe: Recipe, layouts: Mapping[str, Layout]) -> int:
 
 
 def _check_meets(home: Layout, other: Layout, models: Sequence[Layout]) -> None:
-    """Refuse a source whose layers cannot follow those of `home`, naming the models whose layers could."""
+    """Refuse a source whose layers differ from those of `home` in shapes or width, naming the models that fit."""
     difference = _meeting_difference(home, other)
     if difference is None:
         return
@@ -147,7 +148,7 @@ def _meeting_difference(home: Layout, other: Layout) -> str | None:
         return f"layers of type {', '.join(new)}, of which '{home.reference}' has none"
     if not _same_shapes(home, other):
         return "its layers' tensors have other names or shapes"
-    plain = [_without_layer_lists(home), _without_layer_lists(other)]
+    plain = [_without_layer_lists(home), _without_layer_lists(other)]  # lists per layer are compared per hop
     return config_difference(*plain)
 
 
@@ -189,12 +190,12 @@ def _check_routable(home: Layout) -> None:
     strange = sorted(_types(home) - set(ROUTED_TYPES))
     if strange:
         raise WeightsError(
-            f"route: '{home.reference}' has layers of type {', '.join(strange)}, which keep a state that a route "
-            f"cannot give to each visit; layers of type {' and '.join(ROUTED_TYPES)} can be routed"
+            f"route: '{home.reference}' has layers of type {', '.join(strange)}, which keep a state per "
+            f"position in the stack; layers of type {' and '.join(ROUTED_TYPES)} can be routed"
         )
     for name, harmless in _PLACED.items():
         if config.get(name) not in harmless:
             raise WeightsError(
-                f"route: '{home.reference}' sets {name}={config[name]!r}, so its layers depend on their place in the "
-                "stack and cannot be put in another order"
+                f"route: '{home.reference}' sets {name}={config[name]!r}, so its layers depend on their position in "
+                "the stack and cannot be put in another order"
             )

@@ -1,6 +1,6 @@
-"""The stack of the resident model, pointed at the layers of a route.
+"""Stack of the resident model, pointed at the layers of a route.
 
-A visit is a layer under another place in the stack: it shares the layer's parameters and has its own slot in the
+A visit is a layer at another index of the stack: it shares the layer's parameters and has its own slot in the
 cache. Pointing the stack at a route copies no weights; it fills a list with visits and adapts what the configuration
 says about each layer.
 """
@@ -15,100 +15,101 @@ import torch
 
 from evomerge.checkpoints import Layout, layer_count_key, text_config
 from evomerge.engine.route._activations import ActivationStore, Digests, Kept, chained
-from evomerge.engine.route._layer_calls import share, stack_of
+from evomerge.engine.route._layer_calls import share_parameters, stack_of
 from evomerge.engine.route._routes import per_layer
 
 
 @dataclass(frozen=True)
-class Stop:
-    """One hop with its layer at hand."""
+class BoundLayer:
+    """One hop bound to its layer."""
 
     module: Any  # the layer, nn.Module; visits share its parameters
     scale: float
-    digest: str  # of the layer's weights and kind
+    digest: str  # hash of the layer's weights and kind
     entries: Mapping[str, Any]  # what per-layer lists of the configuration say about it
 
 
 @dataclass
-class Work:
-    """How many layer evaluations (tokens times layers) passes needed, and how many of them were shared."""
+class LayerEvaluations:
+    """Layer evaluations (tokens times layers) computed, and taken from the store."""
 
     run: int = 0
     shared: int = 0
 
 
 @dataclass
-class Flow:
-    """What the visits of one stack share: the store, and where the pass under way stands in the trie."""
+class PassState:
+    """State shared by the layers of one stack: the store, and the current node of the trie."""
 
     store: ActivationStore | None
-    work: Work = field(default_factory=Work)
+    work: LayerEvaluations = field(default_factory=LayerEvaluations)
     digests: Digests = field(default_factory=Digests)
-    place: str | None = None  # key of the place before the next layer; None: not to be shared
+    node: str | None = None  # key of the trie node before the next layer; None: not shared
     path: list[str] = field(default_factory=list)
     alone: Callable[[], bool] = lambda: False  # whether the pass under way is to be computed in any case
 
     def enter(self, hidden: torch.Tensor) -> None:
-        """Begin a pass."""
+        """Begin a pass over hidden states (..., tokens, width)."""
         self.digests.begin_pass()
-        self.path = []
+        self.path = []  # keys of this pass
         shared = self.store is not None and self.store.limit > 0 and not self.alone()
-        self.place = self.digests.of(hidden) if shared and not hidden.requires_grad else None
+        self.node = self.digests.of(hidden) if shared and not hidden.requires_grad else None
 
     def leave(self) -> None:
-        """End a pass. Deep places leave the store first: without the shallow ones they could not be reached."""
+        """End a pass. Deep nodes leave the store first: without the shallow ones they could not be reached."""
         if self.store is not None:
             self.store.touch(reversed(self.path))
 
 
-class Visit:
-    """Stands in for the forward of a layer at one place of the stack."""
+class RoutedLayer:
+    """Replaces the forward of a layer at one index of the stack."""
 
-    def __init__(self, forward: Any, slot: int, last: bool, stop: Stop, flow: Flow) -> None:
-        self._forward, self._slot, self._last, self._stop, self._flow = forward, slot, last, stop, flow
+    def __init__(self, forward: Any, slot: int, last: bool, layer_call: BoundLayer, state: PassState) -> None:
+        self._forward, self._slot, self._last, self._bound, self._state = forward, slot, last, layer_call, state
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the layer makes of the scaled hidden states (..., tokens, width), or made of them before."""
-        flow = self._flow
+        """Return the layer's output for the scaled hidden states (..., tokens, width), computed or from the store."""
+        state = self._state
         if self._slot == 0:
-            flow.enter(hidden_states)
+            state.enter(hidden_states)
         tokens = hidden_states.numel() // hidden_states.shape[-1]
         cache = next((value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")), None)
-        key = None if flow.place is None else self._key(flow.place, cache, args, kwargs)
-        kept = None if key is None or flow.store is None else flow.store.find(key)
+        key = None if state.node is None else self._key(state.node, cache, args, kwargs)
+        kept = None if key is None or state.store is None else state.store.find(key)
         layer = None if cache is None else _cache_layer(cache, self._slot, make=key is not None)
-        written = None if cache is None or _is_transient(cache) else layer  # None: nobody reads what comes into it
+        written = None if cache is None or _is_transient(cache) else layer  # None: its input is not read
         if kept is None:
             output = self._computed(hidden_states, args, kwargs)
-            flow.work.run += tokens
-            if key is not None and flow.store is not None:
-                flow.store.keep(key, _kept(output, written, hidden_states.shape[-2]))
+            state.work.run += tokens
+            if key is not None and state.store is not None:
+                state.store.keep(key, _kept(output, written, hidden_states.shape[-2]))
         else:
             output = kept.output
-            flow.work.shared += tokens
+            state.work.shared += tokens
             _restore(layer, kept)
         if key is not None and written is not None:
-            flow.digests.name_cache(written, key)
-        flow.place = key
+            state.digests.name_cache(written, key)
+        state.node = key
         if key is not None:
-            flow.path.append(key)
+            state.path.append(key)
         if self._last:
-            flow.leave()
+            state.leave()
         return output
 
     def _computed(self, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        entered = hidden if self._stop.scale == 1.0 else hidden * self._stop.scale
+        # no multiplication: the bits of an ordinary stack
+        entered = hidden if self._bound.scale == 1.0 else hidden * self._bound.scale
         return self._forward(entered, *args, **kwargs)
 
     def _key(self, before: str, cache: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        digests = self._flow.digests
+        digests = self._state.digests
         given = digests.of([None if value is cache else value for value in args])
         named = digests.of({name: None if value is cache else value for name, value in kwargs.items()})
         kind = "none" if cache is None else "read only" if _is_transient(cache) else "kept"
         held = digests.of_cache(None if cache is None else _cache_layer(cache, self._slot))
         if given is None or named is None or held is None:
             return None
-        return chained(before, self._stop.digest, repr(self._stop.scale), given, named, kind, held)
+        return chained(before, self._bound.digest, repr(self._bound.scale), given, named, kind, held)
 
 
 class RouteStack:
@@ -128,31 +129,31 @@ class RouteStack:
         names |= {name for name, value in lists.items() if per_layer(name, value, layout.layers)}
         self._lists = {name: list(getattr(self._config, name)) for name in sorted(names)}
         self._visits: dict[tuple[int, int], Any] = {}  # (layer, slot) -> module
-        # whoever times a pass says so, see scoring.resident_cache.computed_alone
-        self.flow = Flow(store, alone=lambda: bool(getattr(model, "computed_alone", False)))
+        # a timed pass sets this attribute, see scoring.resident_cache.computed_alone
+        self.state = PassState(store, alone=lambda: bool(getattr(model, "computed_alone", False)))
         self.pointed = False
 
     def entries(self, layer: int) -> dict[str, Any]:
-        """Return what per-layer lists of the configuration say about one of the model's own layers."""
+        """Return the entries of per-layer lists, (layers,), of the configuration for one of the model's own layers."""
         return {name: values[layer] for name, values in self._lists.items()}
 
-    def point(self, stops: Sequence[Stop]) -> None:
-        """Make the model run through these layers, in this order."""
+    def point(self, bound: Sequence[BoundLayer]) -> None:
+        """Make the model run through these layers, (hops,), in this order."""
         self._forget_hooks()
         modules = []
-        for slot, stop in enumerate(stops):
-            module = self._visit(stop.module, slot)
-            module.__dict__["forward"] = Visit(
-                module.__dict__["_own_forward"], slot, slot == len(stops) - 1, stop, self.flow
+        for slot, layer_call in enumerate(bound):
+            module = self._visit(layer_call.module, slot)
+            module.__dict__["forward"] = RoutedLayer(
+                module.__dict__["_own_forward"], slot, slot == len(bound) - 1, layer_call, self.state
             )
             modules.append(module)
         self._fill(modules)
-        setattr(self._config, self._key, len(stops))
+        setattr(self._config, self._key, len(bound))  # caches and masks are sized from the configuration
         for name in self._lists:
-            setattr(self._config, name, [stop.entries[name] for stop in stops])
-        if self.flow.store is not None:
-            self.flow.store.begin()
-        self.flow.work = Work()
+            setattr(self._config, name, [layer_call.entries[name] for layer_call in bound])
+        if self.state.store is not None:
+            self.state.store.begin()
+        self.state.work = LayerEvaluations()
         self.pointed = True
 
     def restore(self) -> None:
@@ -169,7 +170,7 @@ class RouteStack:
     def _visit(self, layer: Any, slot: int) -> Any:
         known = self._visits.get((id(layer), slot))
         if known is None:
-            known = self._visits[id(layer), slot] = share(layer, slot)
+            known = self._visits[id(layer), slot] = share_parameters(layer, slot)
             known.__dict__["_own_forward"] = known.forward
         return known
 
@@ -187,7 +188,7 @@ class RouteStack:
 
 
 def _kept(output: Any, layer: Any, tokens: int) -> Kept:
-    """Return what a layer gave and put into its layer of a cache, if any, in a pass over some tokens."""
+    """Return a layer's output (..., tokens, width) and what it added to its layer of a cache, if any."""
     if layer is None:
         return Kept(output)
     if layer.keys.shape[-2] < tokens:  # a window shorter than the pass
@@ -198,7 +199,7 @@ def _kept(output: Any, layer: Any, tokens: int) -> Kept:
 
 
 def _restore(layer: Any, kept: Kept) -> None:
-    """Put into a layer of a cache what was kept for it."""
+    """Restore the keys and values, (batch, heads, tokens, head size), that were stored for a layer of a cache."""
     if kept.added is not None:
         layer.update(*kept.added)
     elif kept.state is not None:
@@ -206,7 +207,7 @@ def _restore(layer: Any, kept: Kept) -> None:
 
 
 def _is_transient(cache: Any) -> bool:
-    # whoever asks may say that nobody reads what this pass writes into the cache, see scoring.resident_cache.fork
+    # the caller marks a cache that is not read after this pass, see scoring.resident_cache.fork
     return bool(getattr(cache, "transient", False))
 
 

@@ -1,4 +1,4 @@
-"""The door to the compiled loops: there where numba is installed and tensors lie in main memory, else None."""
+"""Dispatch to the compiled loops: available where numba is installed and tensors lie in main memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {torch.float32: 0, torch.bfloat16: 1}
 
 def _exponents(bits: int, width: int) -> npt.NDArray[np.int64]:
     """Return the exponent's bits of each number of `width` bits in a word of 64, four of them, some perhaps equal."""
-    return np.array([(bits << place % 64) for place in range(0, 4 * width, width)], np.uint64).view(np.int64)
+    return np.array([(bits << shift % 64) for shift in range(0, 4 * width, width)], np.uint64).view(np.int64)
 
 
 # All exponent bits set: NaN or infinity.
@@ -32,10 +32,10 @@ _EXPONENTS = {
     torch.bfloat16: _exponents(0x7F80, 16),
     torch.float16: _exponents(0x7C00, 16),
 }
-_KEPT_ROWS = 8  # of SERIAL_CHUNK float32 each: half a mebibyte of scratch
+_KEPT_ROWS = 8  # rows of SERIAL_CHUNK float32: half a mebibyte of scratch
 _DOUBLE = _exponents(0x7FF0000000000000, 64)
 
-Fill = Callable[[Tensor, int], None]  # writes the stretch of a result whose first element has this index
+Kernel = Callable[[Tensor, int], None]  # writes the stretch of a result whose first element has this index
 
 
 @lru_cache(maxsize=1)
@@ -43,17 +43,22 @@ def compiled() -> ModuleType | None:
     """Return the module of compiled loops, or None without numba or where torch rounds in another way than they do."""
     # torch multiplies and adds in one rounding only where it was built for these instructions; so do the loops
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return None
+        return None  # older processors lack fused multiply-add
     try:
         from evomerge.merge.kernels import _numba_loops as module
-    except ImportError:
+    except ImportError:  # numba is an optional package
         return None
     return module
 
 
+def available() -> bool:
+    """Return whether the compiled loops can be used on this machine."""
+    return compiled() is not None
+
+
 def taken(*tensors: Tensor) -> bool:
     """Return whether the compiled loops can work on these tensors."""
-    return compiled() is not None and all(
+    return available() and all(
         tensor.device.type == "cpu" and tensor.dtype in _KINDS and tensor.is_contiguous() for tensor in tensors
     )
 
@@ -65,10 +70,10 @@ def adder(
     divisor: float | None = None,
     lambda_: float = 1.0,
     fused: bool = False,
-) -> Fill:
+) -> Kernel:
     """Return what `kernels.sum_block` would write, the base subtracted from the inputs; `fused` as for `linear`."""
     loop, values = _loops().add_up, (_singles(weight), _single(divisor), np.float32(lambda_), fused)
-    return _fill(loop, base, inputs, values)
+    return _kernel(loop, base, inputs, values)
 
 
 def trimmer(
@@ -78,13 +83,13 @@ def trimmer(
     weight: Sequence[float],
     normalize: bool,
     lambda_: float,
-) -> Fill:
+) -> Kernel:
     """Return what `kernels.ties_block` would write, the base subtracted from the inputs."""
     bounds = _singles([cut.value for cut in cuts])
     # entries of the bound's own size stay up to `last`: all of them where everything is kept
     last = np.array([base.numel() if cut.keeps_all else cut.last for cut in cuts], np.int64)
     values = (_filled_up(weight), bounds, last, normalize, np.float32(lambda_))
-    return _fill(_loops().trim, base, inputs, values)
+    return _kernel(_loops().trim, base, inputs, values)
 
 
 def dropper(
@@ -98,20 +103,20 @@ def dropper(
     normalize: bool,
     divisor: float | None,
     lambda_: float,
-) -> Fill:
-    """Return what `kernels.dare_block` would write, the base subtracted from the inputs; from even places on."""
+) -> Kernel:
+    """Return what `kernels.dare_block` would write, the base subtracted from the inputs; from even indices on."""
     thinning = (_filled_up(weight), _singles(density), _singles(factor), np.array(keys, np.uint64))
-    return _fill(_loops().drop, base, inputs, (*thinning, elect, normalize, _single(divisor), np.float32(lambda_)))
+    return _kernel(_loops().drop, base, inputs, (*thinning, elect, normalize, _single(divisor), np.float32(lambda_)))
 
 
 def kept_sum(base: Tensor, source: Tensor, density: float, key: int) -> float:
     """Return the L1 norm of what DARE keeps of source - base, float64, not rescaled; summed in the plain order."""
-    loop, places = _loops().kept_magnitudes, (*_place(base), *_place(source))
+    loop, addresses = _loops().kept_magnitudes, (*_address(base), *_address(source))
     rows = torch.empty(_KEPT_ROWS, SERIAL_CHUNK)
     count, total = source.numel(), 0.0
     for part in chunks(count, rows.numel()):
-        stretch = rows.view(-1)[: part.stop - part.start]
-        loop(stretch.numpy(), *places, part.start, stretch.numel(), np.float32(density), np.uint64(key))
+        stretch = rows.view(-1)[: part.stop - part.start]  # the last chunk is shorter
+        loop(stretch.numpy(), *addresses, part.start, stretch.numel(), np.float32(density), np.uint64(key))
         whole = stretch.numel() // SERIAL_CHUNK
         sums = rows[:whole].sum(1, dtype=torch.float64).tolist()  # each row as if it were summed alone
         rest = stretch[whole * SERIAL_CHUNK :]
@@ -132,26 +137,28 @@ def thin_by_rank(
     own: bool,
 ) -> None:
     """Write what `row_ranks.Chances.thin` writes; `source`, `base` and float32 `out` are stretches from `start` on."""
-    places = (*_place(source), *_place(base), out.numel(), start)
+    addresses = (*_address(source), *_address(base), out.numel(), start)
+    # the loop reads 2 or 4 bytes per rank
     rank = (ranks.data_ptr(), ranks.element_size(), np.float32(length - 1), *(np.float32(value) for value in spread))
-    _loops().thin_by_rank(out.data_ptr(), *places, *rank, np.uint64(key), own)
+    _loops().thin_by_rank(out.data_ptr(), *addresses, *rank, np.uint64(key), own)
 
 
 def variances(out: Tensor, sources: Sequence[Tensor], base: Tensor) -> None:
     """Write `selective.variance_over_models` of the flat task vectors source - base into float32 `out`."""
-    addresses, kinds = zip(*(_place(tensor) for tensor in sources), strict=True)
+    # numba takes arrays, not lists of tensors
+    addresses, kinds = zip(*(_address(tensor) for tensor in sources), strict=True)
     every = (np.array(addresses, np.int64), np.array(kinds, np.int64))
-    _loops().variances(out.data_ptr(), *_place(base), *every, base.numel())
+    _loops().variances(out.data_ptr(), *_address(base), *every, base.numel())
 
 
 def ranked(base: Tensor, source: Tensor) -> Tensor:
     """Return the order that `thresholds.rank` finds in source - base, int32."""
-    return torch.from_numpy(_loops().ranked(*_place(base), *_place(source), source.numel()))
+    return torch.from_numpy(_loops().ranked(*_address(base), *_address(source), source.numel()))
 
 
 def select(base: Tensor, source: Tensor, kept: int) -> tuple[float, int]:
     """Return value and last index of the cut that keeps `kept` entries of source - base; 0 < kept < all."""
-    value, last = _loops().select(*_place(base), *_place(source), source.numel(), kept)
+    value, last = _loops().select(*_address(base), *_address(source), source.numel(), kept)
     return float(value), int(last)
 
 
@@ -166,25 +173,27 @@ def finish_hash(sums: Tensor, shift: int, stream: int) -> int:
     return int(_loops().finish_hash(sums.numpy(), shift, stream))
 
 
-def _fill(loop: Callable[..., None], base: Tensor | None, inputs: Sequence[Tensor], values: tuple[Any, ...]) -> Fill:
-    addresses, kinds = zip(*(_place(tensor) for tensor in inputs), strict=True)
-    sources = (*_place(base), np.array(addresses, np.int64), np.array(kinds, np.int64))
+def _kernel(
+    loop: Callable[..., None], base: Tensor | None, inputs: Sequence[Tensor], values: tuple[Any, ...]
+) -> Kernel:
+    addresses, kinds = zip(*(_address(tensor) for tensor in inputs), strict=True)
+    sources = (*_address(base), np.array(addresses, np.int64), np.array(kinds, np.int64))
     alive = (base, *inputs)  # the loop knows their addresses only
 
-    def fill(out: Tensor, start: int) -> None:
-        loop(*_place(out), start, out.numel(), *sources, *values)
+    def kernel(out: Tensor, start: int) -> None:
+        loop(*_address(out), start, out.numel(), *sources, *values)
         assert alive
 
-    return fill
+    return kernel
 
 
 def _loops() -> ModuleType:
     module = compiled()
-    assert module is not None  # the caller has asked `taken`
+    assert module is not None  # callers check `taken` or `available` first
     return module
 
 
-def _place(tensor: Tensor | None) -> tuple[int, int]:
+def _address(tensor: Tensor | None) -> tuple[int, int]:
     return (0, 0) if tensor is None else (tensor.data_ptr(), _KINDS[tensor.dtype])
 
 
@@ -193,8 +202,8 @@ def _singles(values: Sequence[float]) -> npt.NDArray[np.float32]:
 
 
 def _filled_up(weight: Sequence[float]) -> npt.NDArray[np.float32]:
-    return _singles([*weight, *[0.0] * (4 - len(weight))])
+    return _singles([*weight, *[0.0] * (4 - len(weight))])  # the loops work on four models at a time
 
 
 def _single(divisor: float | None) -> np.float32:
-    return np.float32(1 if divisor is None else divisor)
+    return np.float32(1 if divisor is None else divisor)  # dividing by one leaves the bits as they are

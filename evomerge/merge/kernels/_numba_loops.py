@@ -70,7 +70,7 @@ def _load(address, kind, first, count, scratch):
     halves = carray(_uint16_at(address + 2 * first), count)
     bits = scratch.view(np.uint32)
     for i in range(count):
-        bits[i] = np.uint32(halves[i]) << np.uint32(16)
+        bits[i] = np.uint32(halves[i]) << np.uint32(16)  # bfloat16 is the upper half of a float32
     return scratch[:count]
 
 
@@ -90,8 +90,9 @@ def _store(values, address, kind, first, count):
         bits = values.view(np.uint32)
         for i in range(count):
             b = bits[i]
+            # adds half a unit, and one more bit if the kept part is odd
             rounded = (b + np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            nan = (b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+            nan = (b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)  # rounding could carry a NaN over to infinity
             halves[i] = np.uint16(np.uint32(0x7FC0) if nan else rounded)
 
 
@@ -113,19 +114,19 @@ def add_up(out, out_kind, start, count, base, base_kind, inputs, kinds, weight, 
     """
     models, based = len(inputs), base != 0
     wide, total, origin = np.empty((4, STEP), np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.float32)
-    nothing = np.full(STEP, np.float32(-0.0))
+    nothing = np.full(STEP, np.float32(-0.0))  # x + -0.0 is x in every bit, also for -0.0
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
         to = _target(out, out_kind, first, length, total)
-        place = start + first
-        zero = _load(base, base_kind, place, length, origin) if based else nothing[:length]
+        index = start + first
+        zero = _load(base, base_kind, index, length, origin) if based else nothing[:length]
         for j in range(0, models, 4):
             into = to if j + 4 >= models and not based else total[:length]
             before = total[:length] if j else nothing[:length]
-            a = _load(inputs[j], kinds[j], place, length, wide[0])
-            b = _load(inputs[j + 1], kinds[j + 1], place, length, wide[1]) if j + 1 < models else nothing[:length]
-            c = _load(inputs[j + 2], kinds[j + 2], place, length, wide[2]) if j + 2 < models else nothing[:length]
-            d = _load(inputs[j + 3], kinds[j + 3], place, length, wide[3]) if j + 3 < models else nothing[:length]
+            a = _load(inputs[j], kinds[j], index, length, wide[0])
+            b = _load(inputs[j + 1], kinds[j + 1], index, length, wide[1]) if j + 1 < models else nothing[:length]
+            c = _load(inputs[j + 2], kinds[j + 2], index, length, wide[2]) if j + 2 < models else nothing[:length]
+            d = _load(inputs[j + 3], kinds[j + 3], index, length, wide[3]) if j + 3 < models else nothing[:length]
             u = weight[j]
             v = weight[j + 1] if j + 1 < models else _ONE
             w = weight[j + 2] if j + 2 < models else _ONE
@@ -180,18 +181,18 @@ def _disjoint(kept, models, count, weight, normalize, total, divisor, merged):
         divisor[i] = _ZERO
     for j in range(1, models):
         for i in range(count):
-            total[i] = total[i] + kept[j, i]
+            total[i] = total[i] + kept[j, i]  # left to right over models, as `sum_of`
     for j in range(models):
         w = weight[j]
         for i in range(count):
             x = kept[j, i]
-            agrees = (x > _ZERO) if total[i] >= _ZERO else (x < _ZERO)
+            agrees = (x > _ZERO) if total[i] >= _ZERO else (x < _ZERO)  # a zero sum elects +
             merged[i] = merged[i] + (x if agrees else _ZERO)
             divisor[i] = divisor[i] + (w if agrees else _ZERO)
     if normalize:
         for i in range(count):
             d = divisor[i]
-            merged[i] = merged[i] / (_ONE if d == _ZERO else d) + _ZERO
+            merged[i] = merged[i] / (_ONE if d == _ZERO else d) + _ZERO  # plus zero: no negative zeros
     else:
         for i in range(count):
             merged[i] = merged[i] + _ZERO
@@ -200,7 +201,7 @@ def _disjoint(kept, models, count, weight, normalize, total, divisor, merged):
 @njit(nogil=True, error_model="numpy", cache=True)
 def _finish_four(kept, weight, normalize, origin, scale, to):
     """Write origin + scale * the disjoint merge of four weighted deltas (zeros for missing ones); all in registers."""
-    a, b, c, d = kept[0], kept[1], kept[2], kept[3]
+    a, b, c, d = kept[0], kept[1], kept[2], kept[3]  # (models or 4, STEP); missing models are zero rows
     u, v, w, x = weight[0], weight[1], weight[2], weight[3]
     for i in range(len(to)):
         to[i] = origin[i] + _merged_four(a[i], b[i], c[i], d[i], u, v, w, x, normalize) * scale
@@ -233,41 +234,42 @@ def trim(out, out_kind, start, count, base, base_kind, inputs, kinds, weight, va
     total, votes, merged = np.empty(STEP, np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.float32)
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
-        place = start + first
-        origin = _load(base, base_kind, place, length, narrow)
+        index = start + first
+        origin = _load(base, base_kind, index, length, narrow)
         to = _target(out, out_kind, first, length, rounding)
-        if models <= 4 and not _straddled(last, place, length):
-            a = _load(inputs[0], kinds[0], place, length, wide[0])
-            # a model that is the base changes nothing and agrees with nobody
-            b = _load(inputs[1], kinds[1], place, length, wide[1]) if models > 1 else origin
-            c = _load(inputs[2], kinds[2], place, length, wide[2]) if models > 2 else origin
-            d = _load(inputs[3], kinds[3], place, length, wide[3]) if models > 3 else origin
-            _trim_four(a, b, c, d, origin, weight, _bounds(value, last, place, length), normalize, scale, to)
+        if models <= 4 and not _straddled(last, index, length):
+            a = _load(inputs[0], kinds[0], index, length, wide[0])
+            # a model equal to the base changes nothing and agrees with no other model
+            b = _load(inputs[1], kinds[1], index, length, wide[1]) if models > 1 else origin
+            c = _load(inputs[2], kinds[2], index, length, wide[2]) if models > 2 else origin
+            d = _load(inputs[3], kinds[3], index, length, wide[3]) if models > 3 else origin
+            _trim_four(a, b, c, d, origin, weight, _bounds(value, last, index, length), normalize, scale, to)
         else:
             for j in range(models):
-                equal = min(max(last[j] + 1 - place, 0), length)
-                given = _load(inputs[j], kinds[j], place, length, wide[0])
+                # how many elements of this chunk lie before the cut's end
+                equal = min(max(last[j] + 1 - index, 0), length)
+                given = _load(inputs[j], kinds[j], index, length, wide[0])
                 _trim_one(given, origin, weight[j], value[j], equal, kept[j])
             _elect(kept, models, length, weight, normalize, origin, scale, to, total, votes, merged)
         _store(to, out, out_kind, first, length)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _straddled(last, place, length):
+def _straddled(last, index, length):
     """Return whether a stretch holds the end of a cut, where what is kept changes."""
     found = False
     for j in range(len(last)):
-        found = found or place <= last[j] < place + length - 1
+        found = found or index <= last[j] < index + length - 1
     return found
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _bounds(value, last, place, length):
+def _bounds(value, last, index, length):
     """Return per model (four of them) the magnitude above which entries of a stretch stay."""
     bounds = np.zeros(4, np.float32)
     for j in range(len(value)):
         bounds[j] = value[j]
-        if last[j] >= place + length - 1:  # equal ones stay too: the number just below, or less than nothing
+        if last[j] >= index + length - 1:  # equal ones stay too: the number just below, or less than nothing
             bounds[j] = np.nextafter(value[j], np.float32(-1))
     return bounds
 
@@ -303,7 +305,7 @@ def _merged_four(p, q, r, s, u, v, w, x, normalize):
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def _trim_one(given, origin, w, bound, equal, row):
-    """Write a weighted, trimmed delta into `row`; before place `equal` entries of the bound's size stay."""
+    """Write a weighted, trimmed delta into `row`; among the first `equal` entries those of the bound's size stay."""
     for i in range(equal):
         x = given[i] - origin[i]
         row[i] = (x if abs(x) >= bound else _ZERO) * w
@@ -318,7 +320,7 @@ def _trim_one(given, origin, w, bound, equal, row):
 def _uniform(key, start, hashes, into):
     """Write the uniform numbers of elements from `start` (even) on, `masks.uniform`."""
     count = len(into)
-    origin = key + (np.uint64(start // 2) + np.uint64(1)) * _GOLDEN
+    origin = key + (np.uint64(start // 2) + np.uint64(1)) * _GOLDEN  # one hash serves two elements
     for i in range((count + 1) // 2):
         z = origin + np.uint64(i) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
@@ -326,6 +328,7 @@ def _uniform(key, start, hashes, into):
         hashes[i] = z ^ (z >> np.uint64(31))
     halves = hashes.view(np.uint32)  # low half first
     for i in range(count):
+        # the upper 24 bits: exact in float32
         into[i] = np.float32(np.int32(halves[i] >> np.uint32(8))) * np.float32(2.0**-24)
 
 
@@ -370,7 +373,7 @@ def drop(
             _draw(density[j], keys[j], start + first, hashes, row)
             w, f = weight[j], factor[j]
             for i in range(length):
-                row[i] = (given[i] - origin[i]) * row[i] * f * w
+                row[i] = (given[i] - origin[i]) * row[i] * f * w  # the order of roundings is that of the plain method
             if density[j] <= _ZERO:  # zeros, not zeros with a delta's sign
                 for i in range(length):
                     row[i] = _ZERO * w
@@ -421,20 +424,21 @@ def thin_by_rank(
     hashes, chance = np.empty(STEP // 2, np.uint64), np.empty(STEP, np.float32)
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
-        place = start + first
+        index = start + first
         to = carray(_float32_at(out + 4 * first), length)
         origin = _load(base, base_kind, first, length, narrow)
         given = _load(source, kind, first, length, wide)
-        _uniform(key, place, hashes, draws[:length])
+        _uniform(key, index, hashes, draws[:length])
         if width == 2:
-            short = carray(_int16_at(ranks + 2 * place), length)
+            short = carray(_int16_at(ranks + 2 * index), length)
             for i in range(length):
                 chance[i] = np.float32(short[i]) / top * two * epsilon + floor
         else:
-            long = carray(_int32_at(ranks + 4 * place), length)
+            long = carray(_int32_at(ranks + 4 * index), length)
             for i in range(length):
                 chance[i] = np.float32(long[i]) / top * two * epsilon + floor
         for i in range(length):
+            # a product, so that -0.0 stays -0.0
             to[i] = (given[i] - origin[i]) * (_ONE if draws[i] < chance[i] else _ZERO)
         if own:
             for i in range(length):
@@ -462,7 +466,7 @@ def variances(out, base, base_kind, inputs, kinds, count):
         for j in range(models):
             given, row = _load(inputs[j], kinds[j], first, length, wide), deltas[j]
             for i in range(length):
-                row[i] = np.float64(given[i] - origin[i])
+                row[i] = np.float64(given[i] - origin[i])  # the difference is float32, as in the plain method
                 mean[i] += row[i]
         for i in range(length):
             mean[i] /= number
@@ -481,7 +485,7 @@ def _magnitude_bits(base, base_kind, source, kind, first, count, narrow, wide, b
     """Write the magnitudes of a delta as bits, uint32, which sort like the magnitudes."""
     origin = _load(base, base_kind, first, count, narrow)
     given = _load(source, kind, first, count, wide)
-    delta = bits.view(np.float32)
+    delta = bits.view(np.float32)  # the same memory: writing floats fills the bits
     for i in range(count):
         delta[i] = abs(given[i] - origin[i])
 
@@ -493,7 +497,7 @@ _DIGITS = ((0, 11), (11, 10), (21, 10))  # (lowest bit, bits) of the 31 bits of 
 def ranked(base, base_kind, source, kind, count):
     """Return the indices of a delta's entries by falling magnitude, ties by index, int32: a radix sort.
 
-    Magnitude and index travel in one word. Digits of 8 bits: more places to write to than that leave the cache.
+    Magnitude and index travel in one word. Digits of 8 bits: more write positions than that leave the cache.
     """
     pairs, other = np.empty(count, np.uint64), np.empty(count, np.uint64)
     narrow, wide, bits = np.empty(STEP, np.float32), np.empty(STEP, np.float32), np.empty(STEP, np.uint32)
@@ -502,22 +506,22 @@ def ranked(base, base_kind, source, kind, count):
         length = min(STEP, count - first)
         _magnitude_bits(base, base_kind, source, kind, first, length, narrow, wide, bits)
         for i in range(length):
-            key = np.uint32(0x7FFFFFFF) - bits[i]
+            key = np.uint32(0x7FFFFFFF) - bits[i]  # turned round, so that ascending keys are falling magnitudes
             pairs[first + i] = (np.uint64(key) << np.uint64(32)) | np.uint64(first + i)
             for digit in range(4):
-                tables[digit, (key >> np.uint32(8 * digit)) & np.uint32(255)] += 1
+                tables[digit, (key >> np.uint32(8 * digit)) & np.uint32(255)] += 1  # all four histograms in one pass
     for digit in range(4):
-        low, table, place = np.uint64(32 + 8 * digit), tables[digit], np.int64(0)
+        low, table, position = np.uint64(32 + 8 * digit), tables[digit], np.int64(0)
         for b in range(256):
             size = table[b]
-            table[b] = place
-            place += size
+            table[b] = position  # histogram -> first position of each digit
+            position += size
         for i in range(count):
             pair = pairs[i]
             b = (pair >> low) & np.uint64(255)
             other[table[b]] = pair
             table[b] += 1
-        pairs, other = other, pairs
+        pairs, other = other, pairs  # each digit's pass is stable, so the last one leaves all sorted
     order = np.empty(count, np.int32)
     for i in range(count):
         order[i] = np.int32(pairs[i] & np.uint64(0x7FFFFFFF))
@@ -539,11 +543,11 @@ def select(base, base_kind, source, kind, count, kept):
             for i in range(length):
                 if above > 30 or (bits[i] >> np.uint32(above)) == (known >> np.uint32(above)):
                     table[(bits[i] >> np.uint32(low)) & np.uint32((1 << width) - 1)] += 1
-        b = (1 << width) - 1
+        b = (1 << width) - 1  # from the largest digit down
         while table[b] < wanted:
             wanted -= table[b]
             b -= 1
-        known |= np.uint32(b) << np.uint32(low)
+        known |= np.uint32(b) << np.uint32(low)  # one digit more of the wanted magnitude
     for first in range(0, count, STEP):
         length = min(STEP, count - first)
         _magnitude_bits(base, base_kind, source, kind, first, length, narrow, wide, bits)
@@ -580,17 +584,17 @@ def hash_rows(address, size, keys, shift, exponents, sums):
     for row in range(len(sums)):
         first = row * _ROW
         length = max(min(_ROW, words - first), 0)
-        place = carray(_int64_at(address + 8 * first), length)
+        memory = carray(_int64_at(address + 8 * first), length)
         total = np.int64(0)
         for i in range(length):
-            word = place[i]
-            total += (word + (word >> shift)) * keys[i]
+            word = memory[i]
+            total += (word + (word >> shift)) * keys[i]  # int64 overflow wraps: arithmetic modulo 2**64
             bad |= ((word & e) == e) | ((word & f) == f) | ((word & g) == g) | ((word & h) == h)
         if row == len(sums) - 1 and size % 8:
             rest = carray(_uint8_at(address + 8 * words), size % 8)
             word = np.int64(0)
             for i in range(size % 8):
-                word |= np.int64(rest[i]) << np.int64(8 * i)
+                word |= np.int64(rest[i]) << np.int64(8 * i)  # little-endian, as the whole words
             total += (word + (word >> shift)) * keys[words - first]
             bad |= ((word & e) == e) | ((word & f) == f) | ((word & g) == g) | ((word & h) == h)
         sums[row] = total
@@ -605,6 +609,6 @@ def finish_hash(sums, shift, stream):
         key = (np.uint64(row + 1) + np.uint64(stream)) * _GOLDEN
         key = (key ^ (key >> np.uint64(30))) * _MIX_1
         key = (key ^ (key >> np.uint64(27))) * _MIX_2
-        key = key ^ (key >> np.uint64(31))
-        total += (sums[row] + (sums[row] >> shift)) * np.int64(key | np.uint64(1))
+        key = key ^ (key >> np.uint64(31))  # SplitMix64 of the row's number
+        total += (sums[row] + (sums[row] >> shift)) * np.int64(key | np.uint64(1))  # odd keys lose no bits
     return total

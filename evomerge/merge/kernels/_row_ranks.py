@@ -26,7 +26,7 @@ class RowRanks:
     """
 
     ranks: Tensor  # (count,) int16 or int32, flat; length - 1 is the largest magnitude of its row
-    length: int  # of a row, 2 or more
+    length: int  # entries in a row, 2 or more
 
 
 def rank_rows(source: Tensor, base: Tensor) -> RowRanks:
@@ -34,11 +34,11 @@ def rank_rows(source: Tensor, base: Tensor) -> RowRanks:
     length = source.shape[-1]
     narrow = torch.int16 if length <= _NARROW else torch.int32
     ranks = torch.empty(source.numel(), dtype=narrow, device=source.device)
-    rows, starts, places = source.reshape(-1, length), base.reshape(-1, length), ranks.view(-1, length)
+    rows, starts, ranked = source.reshape(-1, length), base.reshape(-1, length), ranks.view(-1, length)
     falling = torch.arange(length - 1, -1, -1, dtype=narrow, device=source.device)
     for part in chunks(len(rows), max(1, _ROWS // length)):
         order = falling_order((rows[part].float() - starts[part].float()).abs())
-        places[part].scatter_(-1, order, falling.expand(order.shape))
+        ranked[part].scatter_(-1, order, falling.expand(order.shape))
     return RowRanks(ranks, length)
 
 
@@ -48,7 +48,7 @@ class Chances:
 
     density: float  # 1 and more keeps everything, 0 and less nothing
     epsilon: float
-    key: int  # of the mask
+    key: int  # seed of the mask
     ranks: RowRanks | None
     own: bool = False  # divide each kept entry by its own chance
 
@@ -92,7 +92,7 @@ class Chances:
 
 
 def chances(density: float, epsilon: float, key: int, own: bool, ranks: Callable[[], RowRanks]) -> Chances:
-    """Return how a density thins one task vector; `ranks` is asked for only where they matter.
+    """Return how a density thins one task vector; `ranks` is called only where they matter.
 
     Raises:
         MergeError: a probability would leave (0, 1).

@@ -1,7 +1,7 @@
 """Which entries any density keeps, without sorting again: rank a task vector once, look up a cut per candidate.
 
 A cut names the last entry kept in the order of falling magnitude, earlier index first among equals. That is all a block
-kernel needs: before that entry's place in memory magnitudes from its own upwards stay, behind it only larger ones.
+kernel needs: before that entry's index magnitudes from its own upwards stay, behind it only larger ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Cut:
     def shrink_bound(self, stop: int) -> float:
         """Return b such that a stretch that ends before index `stop` keeps the magnitudes above b.
 
-        The stretch must not extend over `last` + 1, where the answer changes.
+        The stretch must not extend over `last` + 1, where the bound changes.
         """
         if stop > self.last + 1:
             return self.value
@@ -108,10 +108,10 @@ def cut_at(ranking: Ranking, delta: Tensor, kept: int) -> Cut:
         return KEEP_ALL
     flat = delta.reshape(-1)
     rank_of_last = kept - 1
-    place, beyond = divmod(rank_of_last, ranking.stride)
-    index = int(ranking.order[place])
+    position, beyond = divmod(rank_of_last, ranking.stride)
+    index = int(ranking.order[position])
     if beyond:
-        index = _search(ranking, flat, place, beyond)
+        index = _search(ranking, flat, position, beyond)
     return Cut(abs(float(flat[index])), index)
 
 
@@ -129,21 +129,22 @@ def cut_once(delta: Tensor, density: float) -> Cut:
     return Cut(value, int(torch.nonzero(magnitude == value).reshape(-1)[beyond]))
 
 
-def _order_statistic(values: Tensor, place: int) -> float:
+def _order_statistic(values: Tensor, position: int) -> float:
     if values.device.type == "cpu" and values.dtype == torch.float32:
-        return float(np.partition(values.numpy(), place)[place])  # several times faster than kthvalue
-    return float(values.kthvalue(place + 1).values)
+        return float(np.partition(values.numpy(), position)[position])  # several times faster than kthvalue
+    return float(values.kthvalue(position + 1).values)
 
 
-def _search(ranking: Ranking, flat: Tensor, place: int, beyond: int) -> int:
-    """Return the index of the entry that ranks `beyond` places behind ranked entry `place`."""
-    first = int(ranking.order[place])
+def _search(ranking: Ranking, flat: Tensor, position: int, beyond: int) -> int:
+    """Return the index of the entry that ranks `beyond` ranks behind ranked entry `position`."""
+    first = int(ranking.order[position])
     top = float(flat[first].abs())
-    after = int(ranking.order[place + 1]) if place + 1 < len(ranking.order) else None
+    after = int(ranking.order[position + 1]) if position + 1 < len(ranking.order) else None
     bottom = float(flat[after].abs()) if after is not None else 0.0
     found = []
     for part in chunks(flat.numel(), _SCAN):
         magnitude = flat[part].abs()
+        # only entries between two ranked ones can be the answer
         found.append(torch.nonzero((magnitude <= top) & (magnitude >= bottom)).reshape(-1) + part.start)
     candidates = torch.cat(found)  # ascending, as a stable sort wants them
     magnitude = flat[candidates].abs()

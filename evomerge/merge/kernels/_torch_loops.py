@@ -1,4 +1,4 @@
-"""Merging into memory that is there already, a cache-sized chunk at a time: the fast twins of the plain methods.
+"""Merging into memory that is there already, a cache-sized chunk at a time: fast versions of the plain methods.
 
 Each kernel writes one block (any consecutive stretch of a flattened tensor) of a merged tensor into `out` and gives the
 same values as the plain method, whatever the block and chunk sizes. Statistics of the whole tensor come in as
@@ -55,11 +55,12 @@ def sum_block(
         chunk: elements worked on at a time; does not change the result.
     """
     divisor = (sum_of_weights if base is None else weight_divisor)(weight, torch.float32) if normalize else None
+    # (total, term) rows, reused by every chunk
     buffers = torch.empty(2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
     for to, start, given, (total, term) in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk)):
         origin = start if subtract else None
         if base is None and to.dtype == torch.float32:
-            total = to
+            total = to  # float32 results are summed where they belong, without a copy
         torch.mul(_delta(given[0], origin, total), weight[0], out=total)
         for tensor, w in zip(given[1:], weight[1:], strict=True):
             if base is None:  # as `linear` adds: multiply and add in one rounding
@@ -96,9 +97,10 @@ def ties_block(
         subtract: inputs are weights from which the base is subtracted.
         chunk: elements worked on at a time; does not change the result.
     """
+    # (models + 2, chunk)
     buffers = torch.empty(len(inputs) + 2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
     factors = torch.tensor([list(weight)], dtype=torch.float32, device=out.device).T  # (models, 1)
-    stop = start
+    stop = start  # flat index behind the chunk, which decides between the two bounds of a cut
     for to, origin, given, work in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk, start, cuts)):
         stop += to.numel()
         kept = work[:-2]
@@ -149,9 +151,10 @@ def dare_block(
         chunk: elements worked on at a time; does not change the result.
     """
     buffers = torch.empty(len(inputs) + 2, min(chunk, out.numel()), dtype=torch.float32, device=out.device)
+    # (2, models, 1)
     factors = torch.tensor([list(factor), list(weight)], dtype=torch.float32, device=out.device).unsqueeze(-1)
     divisor = weight_divisor(weight, torch.float32) if normalize and not elect else None
-    offset = start
+    offset = start  # masks depend on an element's index in its tensor
     for to, origin, given, work in _walk(out, base, inputs, buffers, _sizes(out.numel(), chunk)):
         kept, merged = work[:-2], work[-1]
         for index, (delta, tensor) in enumerate(zip(kept, given, strict=True)):
@@ -160,7 +163,7 @@ def dare_block(
             else:
                 source = _delta(tensor, origin if subtract else None, delta)
                 _thin(source, density[index], keys[index], offset, delta)
-        kept.mul_(factors[0]).mul_(factors[1])  # in two roundings, as the plain method
+        kept.mul_(factors[0]).mul_(factors[1])  # two roundings, as the plain method has them
         signs = None
         if elect:
             signs = _disjoint(kept, weight, normalize, work[-2], merged)
@@ -184,10 +187,10 @@ def dare_factor(
     With `base`, `delta` is the model's weights from which the base is subtracted here; `before` is the L1 norm of the
     delta where it is known already.
     """
-    if density >= 1 or density <= 0 or rescale_norm == "none":
+    if density >= 1 or density <= 0 or rescale_norm == "none":  # nothing is dropped, or nothing is left to scale
         return 1.0
     if rescale_norm == "inv":
-        return 1 / density
+        return 1 / density  # the expectation of the kept sum is then that of the delta (DARE)
     flat, start = delta.reshape(-1), None if base is None else base.reshape(-1)
     if start is not None and native.taken(flat, start):
         after = native.kept_sum(start, flat, density, key)
@@ -202,7 +205,7 @@ def _kept_sum(flat: Tensor, base: Tensor | None, density: float, key: int) -> fl
     kept = torch.empty(SERIAL_CHUNK, dtype=torch.float32, device=flat.device)
     total = 0.0
     for part in chunks(flat.numel(), SERIAL_CHUNK):
-        view = kept[: part.stop - part.start]
+        view = kept[: part.stop - part.start]  # the last chunk is shorter
         _thin(_delta(flat[part], None if base is None else base[part], view), density, key, part.start, view)
         total += float(view.abs_().sum(dtype=torch.float64))
     return total
@@ -230,6 +233,7 @@ def _walk(
 def _delta(tensor: Tensor, base: Tensor | None, scratch: Tensor) -> Tensor:
     """Return the float32 task vector of a chunk: the tensor itself if it is one, else `scratch`."""
     if base is None:
+        # `copy_` widens without another buffer
         return tensor if tensor.dtype == torch.float32 else scratch.copy_(tensor)
     if tensor.dtype == base.dtype == torch.float32:
         return torch.sub(tensor, base, out=scratch)
@@ -269,7 +273,7 @@ def _disjoint(kept: Tensor, weight: Sequence[float], normalize: bool, total: Ten
     _add_rows(kept, merged)
     merged.add_(0.0)  # clamping leaves negative zeros as they are
     if normalize:
-        kept.sign_()
+        kept.sign_()  # ones where a model agrees, zeros elsewhere
         votes = kept[0].mul_(weight[0])
         for row, w in zip(kept[1:], weight[1:], strict=True):
             votes.add_(row, alpha=w)  # a product with one or zero is exact, fused or not
@@ -289,6 +293,7 @@ def _finish(
 ) -> None:
     """Write base + lambda * signs * merged / divisor; `merged` is overwritten."""
     if divisor is not None:
+        # a tensor, because a plain number becomes a product with its reciprocal
         merged.div_(torch.full((), divisor, dtype=torch.float32, device=merged.device))
     if lambda_ != 1:
         merged.mul_(lambda_)
@@ -296,7 +301,7 @@ def _finish(
         if out is not merged:
             out.copy_(merged)
         return
-    single = base if base.dtype == torch.float32 else base.float()
+    single = base if base.dtype == torch.float32 else base.float()  # widened late, so that only a chunk of it exists
     target = out if out.dtype == torch.float32 else merged
     if signs is None:
         torch.add(single, merged, out=target)
@@ -308,6 +313,6 @@ def _finish(
 
 def _sizes(count: int, chunk: int, start: int = 0, cuts: Sequence[Cut] = ()) -> list[int]:
     """Return lengths of at most `chunk` that add up to `count`, none of which extends over the end of a cut."""
-    marks = (bounds.last + 1 - start for bounds in cuts)
+    marks = (bounds.last + 1 - start for bounds in cuts)  # relative to this block
     edges = sorted({*range(0, count, chunk), count, *(mark for mark in marks if 0 < mark < count)})
     return [right - left for left, right in pairwise(edges)]

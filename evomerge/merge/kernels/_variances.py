@@ -64,8 +64,8 @@ def variances(sources: Sequence[Tensor], base: Tensor, *, ranked: bool) -> Varia
     if not ranked:
         return Variances(nonzero, values, None)
     ranks = torch.empty(values.numel(), dtype=torch.int32, device=values.device)
-    places = torch.arange(values.numel(), dtype=torch.int32, device=values.device)
-    return Variances(nonzero, None, ranks.scatter_(0, falling_order(values), places))
+    positions = torch.arange(values.numel(), dtype=torch.int32, device=values.device)
+    return Variances(nonzero, None, ranks.scatter_(0, falling_order(values), positions))
 
 
 def energies(sources: Sequence[Tensor], base: Tensor, mask: Mask | None) -> list[float]:

@@ -91,7 +91,7 @@ def generation_fallback_reason(model: Any, arguments: Mapping[str, Any]) -> str 
     """Return why greedy writing here would differ from the model's own `generate`, or None."""
     if arguments.get("do_sample"):
         return "answers are sampled"
-    ignored = {"do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p"}  # of sampling only
+    ignored = {"do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p"}  # for sampling only
     for name, value in arguments.items():
         if name not in ignored and value not in NEUTRAL.get(name, ()):
             return f"generation argument {name}={value!r}"

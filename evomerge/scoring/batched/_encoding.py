@@ -35,7 +35,7 @@ class Encoded:
     """One request as token ids, and whether something had to be left out for it to fit the context."""
 
     parts: tuple[Likelihood, ...] = ()  # more than one for rolling windows over a long text
-    prompt: tuple[int, ...] = ()  # of a written answer
+    prompt: tuple[int, ...] = ()  # token ids before a written answer
     truncated: bool = False
 
 

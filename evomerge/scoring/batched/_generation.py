@@ -21,7 +21,7 @@ Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # token ids per sequenc
 class Stops:
     """When an answer is complete, and what of it counts."""
 
-    strings: tuple[str, ...]  # in lm-eval's order: an answer is cut at each in turn
+    strings: tuple[str, ...]  # lm-eval's order matters: an answer is cut at each in turn
     tokens: frozenset[int]  # end-of-text tokens
     limit: int  # new tokens at most
 
@@ -127,7 +127,7 @@ class _Batch:
         pads = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
         self._model = model
         self._texts: list[list[int]] = [[] for _ in prompts]
-        self._active = list(range(len(prompts)))  # which prompt each row of the tensors belongs to
+        self._active = list(range(len(prompts)))  # index of the prompt behind each row of the tensors
         self._going = set(self._active)  # prompts whose answer is not complete
         self._ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
         places = torch.arange(width, device=device).unsqueeze(0)

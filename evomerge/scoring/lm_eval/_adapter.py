@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-SHOWN_CHARACTERS = 200  # of a generated answer, kept with its response
+SHOWN_CHARACTERS = 200  # characters of a generated answer, kept with its response
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TaskSet:
                 missing, and datasets that would have to come from a hub that cannot be reached.
         """
         settings = settings or TaskSettings()
-        with warnings.catch_warnings():  # in a notebook, tqdm asks for widgets on import; no bar of ours needs them
+        with warnings.catch_warnings():  # tqdm asks for widgets on import in a notebook; no bar here needs them
             warnings.filterwarnings("ignore", message="IProgress not found")
             _require("lm_eval", "datasets")
             from lm_eval.tasks import TaskManager

@@ -18,7 +18,7 @@ class Document:
     """One question of a task: its name within the task and the hash of its content."""
 
     id: str
-    hash: str  # of everything but the naming field, so that copies under two names are seen as one question
+    hash: str  # leaves the naming field out, so that copies under two names count as one question
 
 
 @dataclass(frozen=True)

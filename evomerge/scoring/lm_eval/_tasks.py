@@ -44,7 +44,7 @@ class Loading:
         self._settings = settings
         self._scratch = scratch
         self._make_manager = manager
-        self._manager: Any = None  # of the name that is being loaded
+        self._manager: Any = None  # lm-eval's task manager for the name that is being loaded
         self._folders = list(settings.include)
         self._problems: list[str] = []
 

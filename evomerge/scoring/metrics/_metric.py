@@ -24,9 +24,9 @@ from evomerge.scoring.metrics._texts import read_prompts
 class Measure:
     """One metric of a model; `settings` are JSON-ready, with absolute paths and every default filled in."""
 
-    kind: str  # of a registered metric; never 'task'
+    kind: str  # kind of a registered metric; never 'task'
     name: str  # stands where a task's name stands
-    settings: Mapping[str, Any] = field(default_factory=dict)  # by the kind's own keys
+    settings: Mapping[str, Any] = field(default_factory=dict)  # settings, keyed as the kind names them
 
     def objective(self, goal: Literal["maximize", "minimize"] | None = None, weight: float | None = None) -> Objective:
         """Return the objective that wants this measure; it has the measure's name.

@@ -13,7 +13,7 @@ from evomerge.scoring.metrics._texts import chunks, read_text
 
 LOSS = "loss"  # metric: negative log likelihood per token, nats
 TOKENS = "tokens"  # metric: the chunk's number of tokens
-FEWEST_CHUNKS = 4  # of a text: two to search on and two held out, so that both have a standard error
+FEWEST_CHUNKS = 4  # fewest chunks of a text: two to search on and two held out, so that both have a standard error
 
 
 def documents(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

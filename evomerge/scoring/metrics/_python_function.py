@@ -22,7 +22,7 @@ from evomerge.scoring.metrics._metric import Measure, ModelInterface
 
 SCORE = "score"
 WHOLE = "whole"  # metric, 1 per item: the score is one number for all items together
-SEED = 1234  # of the global generators while a function runs, so that it gives the same number twice
+SEED = 1234  # seeds the global generators while a function runs, so that it gives the same number twice
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Asked:
     """What a fitness function is given; the model must be left as it was found."""
 
     model: Any  # transformers model with the candidate's weights, in evaluation mode, gradients off
-    tokenizer: Any  # that of the merged model
+    tokenizer: Any  # the merged model's tokenizer
     items: tuple[str, ...]  # names of what is asked, in order; one where no prompts or items are declared
     prompts: tuple[str, ...] = ()  # one per item, where the search file names prompts
     texts: tuple[str, ...] = ()  # the model's greedy answers to them
@@ -45,7 +45,7 @@ class Function:
     digest: str
 
 
-_imported: dict[tuple[str, str], Function] = {}  # by path and folder; imported again where the file has changed
+_imported: dict[tuple[str, str], Function] = {}  # keyed by path and folder; imported again where the file has changed
 
 
 def version(settings: Mapping[str, Any]) -> list[str]:

@@ -12,8 +12,8 @@ from evomerge.errors import CandidateError
 from evomerge.scoring.metrics._metric import Measure, ModelInterface
 
 TIMINGS = 8  # forward passes that are timed, each an item, so that the mean has a standard error
-TOKENS = 128  # of the text that is timed, or the model's context where that is shorter
-TEXTS = 4  # that are timed together
+TOKENS = 128  # length of the timed text, or the model's context where that is shorter
+TEXTS = 4  # sequences that are timed together
 
 
 def ask(

@@ -19,9 +19,9 @@ try:
 except ModuleNotFoundError as missing:
     raise ExtraMissing("ray[default]", "cluster") from missing
 
-SILENT_SECONDS = 60.0  # that a connection may stay lost while a job is followed
+SILENT_SECONDS = 60.0  # longest time a connection may stay lost while a job is followed
 POLL_SECONDS = 1.0
-YOUNG_SECONDS = 60.0  # that a cluster which has just started may refuse jobs, for want of an agent on its nodes
+YOUNG_SECONDS = 60.0  # a cluster that has just started may refuse jobs this long: its nodes have no agent yet
 # Ray's modules that note what they upload and when a connection closes, each at a level of its own.
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -37,7 +37,7 @@ class JobState:
 
     status: str  # PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED
     message: str
-    exit_code: int | None  # of the command, where it has ended by itself
+    exit_code: int | None  # the command's exit status, where it has ended by itself
     metadata: Mapping[str, str]
 
     @property

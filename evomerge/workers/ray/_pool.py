@@ -129,7 +129,7 @@ class RayCluster:
         self._stdout = StdoutFilter(log)
         self.resources = Resources()
         self._private: PrivateRay | None = None
-        self._connected = not ray.is_initialized()  # by us, so that we disconnect
+        self._connected = not ray.is_initialized()  # connected here, so disconnected here
         self._remotes: dict[int, _Remote] = {}
         self._asked_for = 0
         self._gauges: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Readable twins: the definitions as loops, to compare the fast functions with."""
+"""Brute force: the definitions as loops, to compare the fast functions with."""
 
 from __future__ import annotations
 

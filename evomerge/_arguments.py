@@ -1,4 +1,4 @@
-"""Argument checks shared by the Pareto math: shapes, finiteness, ranges, each with a message that says what to do."""
+"""Argument checks shared by fronts and surrogates: shapes, finiteness and ranges, with messages that say what to do."""
 
 from __future__ import annotations
 

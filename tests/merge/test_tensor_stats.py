@@ -1,4 +1,4 @@
-"""Measures of whole tensors: the same numbers by every way, and nothing measured twice."""
+"""Statistics of whole tensors: equal numbers from every implementation, and nothing computed twice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from evomerge.checkpoints import ranking_stride
 from evomerge.engine._merge_plan import Input
-from evomerge.engine._tensor_stats import Measures
 from evomerge.merge._masks import bernoulli
+from evomerge.merge.kernels import TensorStats
 from evomerge.merge.kernels import _dispatch as native
 from evomerge.merge.kernels import _thresholds as thresholds
 from evomerge.merge.kernels._torch_loops import dare_factor
@@ -36,34 +36,34 @@ def test_the_compiled_ranking_is_the_stable_sort(ties: bool, dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("way", ["torch", "compiled"])
-def test_every_way_finds_the_same_cut(way: str, ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if way == "torch":
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+def test_every_backend_finds_the_same_cut(backend: str, ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend == "torch":
         monkeypatch.setattr(native, "compiled", lambda: None)
     tensors = pair(ties)
     delta = tensors["one"] - tensors["base"]
     ranking = thresholds.rank(delta)
-    every = [Measures(keep=True), Measures(keep=True, stride=64), Measures(keep=False)]
+    every = [TensorStats(keep=True), TensorStats(keep=True, stride=64), TensorStats(keep=False)]
     for density in (0.0, 1e-6, 0.1, 0.5, 0.77, 1 - 1e-5, 1.0):
         expected = thresholds.cut(ranking, delta, density)
         assert thresholds.cut_once(delta, density) == expected
-        for measures in every:
-            assert measures.cut(lambda place: tensors[place.model], BASE, SOURCE, density) == expected
+        for stats in every:
+            assert stats.cut(lambda source: tensors[source.model], BASE, SOURCE, density) == expected
 
 
 def test_what_was_measured_is_not_measured_again() -> None:
     tensors = pair(False)
     reads: list[str] = []
 
-    def read(place: Input) -> Tensor:
-        reads.append(place.model)
-        return tensors[place.model]
+    def read(source: Input) -> Tensor:
+        reads.append(source.model)
+        return tensors[source.model]
 
-    kept, forgetful = Measures(keep=True), Measures(keep=False)
-    for measures, expected in ((kept, 2), (forgetful, 4)):
+    kept, forgetful = TensorStats(keep=True), TensorStats(keep=False)
+    for stats, expected in ((kept, 2), (forgetful, 4)):
         reads.clear()
-        first = measures.cosine(read, BASE, SOURCE)
-        assert measures.cosine(read, BASE, SOURCE) == first
+        first = stats.cosine(read, BASE, SOURCE)
+        assert stats.cosine(read, BASE, SOURCE) == first
         assert len(reads) == expected
 
 
