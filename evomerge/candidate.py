@@ -15,7 +15,7 @@ from evomerge.stats import normal_interval
 Kind = Literal["search", "parent", "remeasured"]
 FIRST_REMEASURED = 1_000_000  # their numbers begin here: those of the search stay the order of its proposals
 # rest: search items that finalists answer at the end, beside the anchor items of all candidates
-Split = Literal["search", "rest", "holdout"]
+Split = Literal["search", "search_rest", "holdout"]
 FailureKind = Literal["infrastructure", "candidate", "configuration"]
 
 

@@ -119,7 +119,7 @@ def one_seed(seed: int, options: argparse.Namespace, folder: Path) -> dict[str, 
         final = next(final for final in run.finals() if final.number == winner(run))
         row[name] = final.scores[objective.name].value
         row[f"{name} over parent"] = difference(run, runs["weights"], best)
-        row[f"{name} met again"] = sum(event == "same" for event in run.tables.events()["kind"])
+        row[f"{name} met again"] = sum(event == "duplicate" for event in run.tables.events()["kind"])
     for name in ("route", "staged"):
         row[f"{name} over weights"] = difference(runs[name], runs["weights"], winner(runs["weights"]))
     return row

@@ -200,7 +200,7 @@ def checked(folder: Path, candidates: int, in_order: bool) -> dict[str, Any]:
             for number in range(candidates)
             if number not in failed and len(archive.responses("search", number)) != ITEMS * len(TASKS)
         ]
-        told = [event.candidate for event in archive.events("told")]
+        told = [event.candidate for event in archive.events("observed")]
     assert sorted(ends) == list(range(candidates)), "a candidate has no end"
     assert set(ends.values()) == {1}, "a candidate has two ends"
     assert not short, f"answers of {short[:5]} are missing"

@@ -109,7 +109,7 @@ def measured(run: Run) -> dict[str, float]:
     with Archive.open(run.folder) as archive:
         answered = sum(
             len(items)
-            for split in ("search", "rest")
+            for split in ("search", "search_rest")
             for candidate in archive.candidates()
             for items in archive.answered(split, candidate.number).values()
         )

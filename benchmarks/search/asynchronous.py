@@ -76,10 +76,10 @@ def run(seed: int, workers: int, candidates: int, staleness: int | None, populat
         run_search(
             *(archive, Space(), controller, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness, None, rules)
         )
-        told = {e.candidate: sum(e.payload["fitness"]) for e in archive.events("told")}
+        told = {e.candidate: sum(e.payload["fitness"]) for e in archive.events("observed")}
         best = max(told, key=lambda number: (told[number], -number))
         late = [c for c in archive.candidates("search") if c.number >= candidates - 50]
-        ages = [e.payload.get("staleness", 0) for e in archive.events("told")]
+        ages = [e.payload.get("staleness", 0) for e in archive.events("observed")]
         chosen = archive.candidate(best)
     evaluator = SyntheticEvaluator(spec)
 

@@ -56,7 +56,7 @@ def run(seed: int, candidates: int, racing: Racing | None) -> dict[str, float]:
             *(archive, Space(), controller, pool, OBJECTIVES, PLAN, Budget(candidates), mean_fitness, None, rules)
         )
         asked = {n: len(archive.responses("search", n)) / len(TASKS) for n in range(candidates)}
-        told = {e.candidate: sum(e.payload["fitness"]) for e in archive.events("told")}
+        told = {e.candidate: sum(e.payload["fitness"]) for e in archive.events("observed")}
         whole = [number for number in told if asked[number] == ITEMS]
         best = archive.candidate(max(whole, key=lambda number: (told[number], -number)))
         verdicts = {event.candidate or 0: event.payload for event in archive.events("raced")}

@@ -11,6 +11,14 @@ from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
     from evomerge.archive._backup import URI_FILE, Beside, Keep, Keeper, Mirror, mirror_of, restore
+    from evomerge.archive._event_kinds import (
+        PAYLOADS,
+        EventKind,
+        RacedPayload,
+        ResumedPayload,
+        RetryPayload,
+        WorkerPayload,
+    )
     from evomerge.archive._lock import WriterLock, holder_of
     from evomerge.archive._reader import Event
     from evomerge.archive._recovery import restore_newest
@@ -19,14 +27,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILE_NAME",
+    "PAYLOADS",
     "URI_FILE",
     "Archive",
     "ArchiveDamaged",
     "Beside",
     "Event",
+    "EventKind",
     "Keep",
     "Keeper",
     "Mirror",
+    "RacedPayload",
+    "ResumedPayload",
+    "RetryPayload",
+    "WorkerPayload",
     "WriterLock",
     "holder_of",
     "mirror_of",

@@ -59,7 +59,7 @@ class WriterLock:
 
 
 def _lock_patiently(descriptor: int) -> None:
-    """Take the exclusive lock; wait a moment for a reader that only asks whether somebody writes."""
+    """Take the exclusive lock; wait a moment for a reader that only tests whether the folder has a writer."""
     import fcntl
 
     for attempt in range(10):
@@ -73,7 +73,7 @@ def _lock_patiently(descriptor: int) -> None:
 
 
 def holder_of(folder: Path) -> str | None:
-    """Return who writes to a run folder now, as in 'process 7 on host'; None where nobody does. Takes no lock."""
+    """Return who writes to a run folder now, as in 'process 7 on host'; None without a writer. Takes no lock."""
     import fcntl
 
     try:

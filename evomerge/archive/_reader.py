@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.archive import _schema as schema
+from evomerge.archive._event_kinds import EventKind
 from evomerge.candidate import Candidate, Failure, Kind, Outcome, Response, Split
 from evomerge.errors import RunError
 from evomerge.recipe import recipe_from_mapping
@@ -23,23 +24,14 @@ _CHUNK = 256  # rows read at a time: a reader holds no statement open while the 
 class Event:
     """Something that happened, in the order in which it happened.
 
-    Kinds: asked (payload: first, count, size), submitted, answered (task, items: how many answers; the task is
-    done), part (the same for some of the items asked; the first part of a task lists all of them in `together`),
-    finished (failure), told (fitness, or null for a failure; stderr in a race; staleness where results are told on
-    arrival), raced (whether it answers more items, see `loop.race`), retry (worker, message, seconds lost, worked:
-    seconds at the job), worker (what became of one: what, worker, and facts, see pool.protocol.Notice), same (twin:
-    the candidate whose answers are reused), devices (count), resumed, interrupted, stopped, ended, recovered (from
-    what, and what was lost), remeasured (numbers, and what was predicted of them: fitness, sd, low, high), recommended
-    (numbers, and told: after how many candidates), anchors (tasks, methods: the items that every candidate is asked, or
-    the first generation where they are drawn anew), estimated (scores: what a candidate's answers to them told),
-    tracking (to, id: the tools that show the run), note (text).
+    `PAYLOADS` in `_event_kinds.py` lists the kinds, each with the keys of its payload.
     """
 
     seq: int
     time: float  # seconds since 1970, for people; clocks jump, so nothing is computed from it
     seconds: float  # active time of the run when it happened, over all its sessions
-    kind: str
-    candidate: int | None
+    kind: EventKind
+    candidate: int | None  # None where the event concerns the whole run
     payload: Mapping[str, Any]
 
 
@@ -86,7 +78,7 @@ class Reader:
         )
         return np.array([json.loads(text) for (text,) in rows], dtype=float)
 
-    def twin(self, candidate: Candidate) -> int | None:
+    def duplicate_of(self, candidate: Candidate) -> int | None:
         """Return the parent or the first earlier search candidate with the same recipe, or None."""
         select = "SELECT min(number) FROM candidates WHERE digest = ? AND number < ?"
         number: int | None = self._rows(select, (candidate.recipe.digest, candidate.number))[0][0]
@@ -96,7 +88,7 @@ class Reader:
         """Return how many candidates of this kind are recorded."""
         return int(self._rows("SELECT count(*) FROM candidates WHERE kind = ?", (kind,))[0][0])
 
-    def events(self, *kinds: str) -> Iterator[Event]:
+    def events(self, *kinds: EventKind) -> Iterator[Event]:
         """Yield events in order; of these kinds, or all."""
         where = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
         select = f"SELECT seq, time, seconds, kind, candidate, payload FROM events WHERE seq > ? {where} ORDER BY seq"
@@ -106,11 +98,11 @@ class Reader:
 
     def half_way(self, split: Split) -> dict[tuple[int, str], tuple[str, ...]]:
         """Return (candidate, task) -> the items that were asked together, where only some of them are answered."""
-        first = self._rows("SELECT min(seq) FROM events WHERE kind = 'part'")[0][0]
+        first = self._rows("SELECT min(seq) FROM events WHERE kind = 'partial'")[0][0]
         if first is None:  # the rule: only long tasks are answered in parts
             return {}
         found: dict[tuple[int, str], tuple[str, ...]] = {}
-        kinds = "('part', 'answered')"
+        kinds = "('partial', 'answered')"
         select = f"SELECT seq, kind, candidate, payload FROM events WHERE seq > ? AND kind IN {kinds} ORDER BY seq"
         for _, kind, candidate, text in self._chunks(select, first - 1, []):
             payload = json.loads(text)
@@ -123,10 +115,10 @@ class Reader:
         return found
 
     def responses(self, split: Split, number: int) -> tuple[Response, ...]:
-        """Return the answers of one candidate, in the order in which their questions were first met."""
+        """Return the answers of one candidate, in the order in which their items were first recorded."""
         select = (
-            "SELECT task, item, metric, value, answer FROM answers JOIN questions ON id = question "
-            "WHERE candidate = ? AND split = ? ORDER BY question"
+            "SELECT task, item, metric, value, answer FROM answers JOIN items ON id = item_id "
+            "WHERE candidate = ? AND split = ? ORDER BY item_id"
         )
         return tuple(Response(*row) for row in self._rows(select, (number, split)))
 
@@ -140,7 +132,7 @@ class Reader:
     def means(self, split: Split, metrics: Sequence[str]) -> dict[tuple[int, str, str], float]:
         """Return (candidate, task, metric) -> mean value of the stored answers in some metrics."""
         select = (
-            "SELECT candidate, task, metric, avg(value) FROM answers JOIN questions ON id = question "
+            "SELECT candidate, task, metric, avg(value) FROM answers JOIN items ON id = item_id "
             f"WHERE split = ? AND metric IN ({', '.join('?' * len(metrics))}) GROUP BY candidate, task, metric"
         )
         return {(number, task, metric): value for number, task, metric, value in self._rows(select, (split, *metrics))}
@@ -148,9 +140,7 @@ class Reader:
     def answered(self, split: Split, number: int) -> dict[str, set[str]]:
         """Return task -> items that this candidate has answered."""
         found: dict[str, set[str]] = {}
-        select = (
-            "SELECT DISTINCT task, item FROM answers JOIN questions ON id = question WHERE candidate = ? AND split = ?"
-        )
+        select = "SELECT DISTINCT task, item FROM answers JOIN items ON id = item_id WHERE candidate = ? AND split = ?"
         for task, item in self._rows(select, (number, split)):
             found.setdefault(task, set()).add(item)
         return found

@@ -41,14 +41,14 @@ CREATE TABLE events (
     payload TEXT NOT NULL             -- JSON
     );
 
-CREATE TABLE questions (              -- each item's names are written once, not once per candidate
+CREATE TABLE items (                  -- each item's names are written once, not once per candidate
     id INTEGER PRIMARY KEY, task TEXT NOT NULL, item TEXT NOT NULL, metric TEXT NOT NULL,
     UNIQUE (task, item, metric));
 
 CREATE TABLE answers (
-    candidate INTEGER NOT NULL, split TEXT NOT NULL, question INTEGER NOT NULL,
+    candidate INTEGER NOT NULL, split TEXT NOT NULL, item_id INTEGER NOT NULL,
     value REAL NOT NULL, answer TEXT NOT NULL,
-    PRIMARY KEY (candidate, split, question)) WITHOUT ROWID;
+    PRIMARY KEY (candidate, split, item_id)) WITHOUT ROWID;
 
 CREATE TABLE outcomes (
     id INTEGER PRIMARY KEY, candidate INTEGER NOT NULL, split TEXT NOT NULL,
@@ -58,7 +58,7 @@ CREATE TABLE outcomes (
     UNIQUE (candidate, split, attempt));
 
 CREATE VIEW responses AS
-    SELECT candidate, split, task, item, metric, value, answer FROM answers JOIN questions ON id = question;
+    SELECT candidate, split, task, item, metric, value, answer FROM answers JOIN items ON id = item_id;
 """
 
 _APPEND_ONLY = "CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'append-only'); END"
@@ -73,7 +73,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     """Write the schema; call it inside a transaction."""
     for statement in TABLES.split("\n\n"):
         connection.execute(statement)
-    for table in ("config", "candidates", "events", "questions", "answers", "outcomes"):
+    for table in ("config", "candidates", "events", "items", "answers", "outcomes"):
         for verb in ("UPDATE", "DELETE"):
             connection.execute(_APPEND_ONLY.format(table=table, verb=verb))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -109,7 +109,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         if path.with_name(path.name + "-wal").exists():
             raise
-        # A closed archive in a folder where SQLite cannot put its shared memory: nobody writes, so none is needed.
+        # A closed archive in a folder where SQLite cannot put its shared memory: no process writes, so none is needed.
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
     return connection
 

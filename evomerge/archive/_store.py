@@ -14,9 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from evomerge.archive import _schema as schema
+from evomerge.archive._event_kinds import (
+    AnsweredPayload,
+    EventKind,
+    EventPayload,
+    ObservedPayload,
+    RemeasuredPayload,
+)
 from evomerge.archive._lock import FILE_NAME as LOCK_NAME
 from evomerge.archive._lock import WriterLock
 from evomerge.archive._reader import Reader
@@ -44,7 +51,7 @@ class Archive(Reader):
         self._lock = lock
         self._watch = watch  # called with the name of each event before, and with 'commit' after, it is on the disk
         self._depth = 0
-        self._questions: dict[tuple[str, str, str], int] = {}
+        self._item_ids: dict[tuple[str, str, str], int] = {}
         self._opened = time.monotonic()
         self._seconds_before = 0.0
 
@@ -173,15 +180,15 @@ class Archive(Reader):
                     self._notify("commit")
         except BaseException:
             if self._depth == 1:
-                self._questions.clear()  # ids that were given inside are gone
+                self._item_ids.clear()  # ids that were given inside are gone
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
             raise
         finally:
             self._depth -= 1
 
-    def put_event(self, kind: str, candidate: int | None = None, payload: Mapping[str, Any] | None = None) -> None:
-        """Record that something happened now; see `Event` for the kinds."""
+    def put_event(self, kind: EventKind, candidate: int | None = None, payload: EventPayload | None = None) -> None:
+        """Record that something happened now; each kind has its payload, see `_event_kinds.PAYLOADS`."""
         row = (time.time(), self.seconds(), kind, candidate, _dumps(payload or {}))
         with self.transaction():
             self._connection.execute(
@@ -212,14 +219,14 @@ class Archive(Reader):
         with self.transaction():
             self._put_candidates(candidates)
             numbers = [candidate.number for candidate in candidates]
-            self.put_event("remeasured", None, {"numbers": numbers, **predicted})
+            self.put_event("remeasured", None, cast("RemeasuredPayload", {"numbers": numbers, **predicted}))
 
-    def put_recommended(self, candidates: Sequence[Candidate], told: int) -> None:
-        """Record points that a controller recommends after `told` candidates; they are measured beside the budget."""
+    def put_recommended(self, candidates: Sequence[Candidate], observed: int) -> None:
+        """Record points recommended after `observed` candidates; they are measured beside the budget."""
         with self.transaction():
             self._put_candidates(candidates)
             numbers = [candidate.number for candidate in candidates]
-            self.put_event("recommended", None, {"numbers": numbers, "told": told})
+            self.put_event("recommended", None, {"numbers": numbers, "observed": observed})
 
     def put_submitted(self, number: int, split: Split) -> None:
         """Record that a candidate was handed to a worker."""
@@ -238,7 +245,7 @@ class Archive(Reader):
         if bad := [response.item for response in answers.responses if not math.isfinite(response.value)]:
             raise RunError(f"candidate {answers.number}, task {answers.task}: item {bad[0]!r} has no finite value")
         rows = [
-            (answers.number, answers.split, self._question(response), float(response.value), response.answer)
+            (answers.number, answers.split, self._item_id(response), float(response.value), response.answer)
             for response in answers.responses
         ]
         with self.transaction():
@@ -248,10 +255,11 @@ class Archive(Reader):
                 raise RunError(
                     f"candidate {answers.number}, task {answers.task} ({answers.split}): an item was answered twice"
                 ) from error
-            payload = {"split": answers.split, "task": answers.task, "items": len(answers.responses)}
+            size = len(answers.responses)
+            payload: AnsweredPayload = {"split": answers.split, "task": answers.task, "items": size}
             if together:
                 payload["together"] = list(together)
-            self.put_event("part" if answers.left else "answered", answers.number, payload)
+            self.put_event("partial" if answers.left else "answered", answers.number, payload)
 
     def put_outcome(self, outcome: Outcome) -> None:
         """Record the end of a job; a candidate has a second outcome only where it was tried again after a resume."""
@@ -264,37 +272,37 @@ class Archive(Reader):
             work = (outcome.worker, outcome.seconds, _dumps(dict(outcome.stages)), outcome.fingerprint)
             row = (*key, *reason, *work)
             self._connection.execute(f"INSERT INTO outcomes VALUES (NULL{', ?' * len(row)})", row)
-            payload = {"split": outcome.split, "failure": failure.kind if failure else None}
-            self.put_event("finished", outcome.number, payload)
+            kind = failure.kind if failure else None
+            self.put_event("finished", outcome.number, {"split": outcome.split, "failure": kind})
 
-    def put_told(
+    def put_observed(
         self,
         number: int,
         fitness: Sequence[float] | None,
         stderr: Sequence[float] | None = None,
         staleness: int | None = None,
     ) -> None:
-        """Record what the controller is about to be told, before it is told; stderr and staleness where known."""
-        payload: dict[str, Any] = {"fitness": None if fitness is None else list(fitness)}
+        """Record what the controller is about to observe, before it does; stderr and staleness where known."""
+        payload: ObservedPayload = {"fitness": None if fitness is None else list(fitness)}
         if stderr is not None:
             payload["stderr"] = list(stderr)
         if staleness is not None:
             payload["staleness"] = staleness
-        self.put_event("told", number, payload)
+        self.put_event("observed", number, payload)
 
-    def copy_answers(self, twin: int, number: int, split: Split = "search") -> None:
-        """Give candidate `number` the answers and the outcome of `twin`, whose recipe is the same."""
+    def copy_answers(self, original: int, number: int, split: Split = "search") -> None:
+        """Give candidate `number` the answers and the outcome of `original`, whose recipe is the same."""
         with self.transaction():
-            self.put_event("same", number, {"twin": twin, "split": split})
+            self.put_event("duplicate", number, {"of": original, "split": split})
             self._connection.execute(
-                "INSERT OR IGNORE INTO answers SELECT ?, split, question, value, answer FROM answers "
+                "INSERT OR IGNORE INTO answers SELECT ?, split, item_id, value, answer FROM answers "
                 "WHERE candidate = ? AND split = ?",
-                (number, twin, split),
+                (number, original, split),
             )
-            outcome = self.outcome(twin, split)
+            outcome = self.outcome(original, split)
             if outcome is None:
-                raise RunError(f"candidate {twin} is not finished; its answers cannot stand for candidate {number}")
-            self.put_outcome(Outcome(number, split, outcome.failure, f"as {twin}", 0.0, {}, outcome.fingerprint))
+                raise RunError(f"candidate {original} is not finished; its answers cannot stand for candidate {number}")
+            self.put_outcome(Outcome(number, split, outcome.failure, f"as {original}", 0.0, {}, outcome.fingerprint))
 
     def seconds(self) -> float:
         """Return the run's active time in seconds: what earlier sessions used, and this one since it was opened."""
@@ -319,14 +327,14 @@ class Archive(Reader):
         except sqlite3.IntegrityError as error:
             raise RunError(f"{self.path}: a candidate's number is taken: {error}") from error
 
-    def _question(self, response: Response) -> int:
+    def _item_id(self, response: Response) -> int:
         key = (response.task, response.item, response.metric)
-        if key not in self._questions:
+        if key not in self._item_ids:
             with self.transaction():
-                self._connection.execute("INSERT OR IGNORE INTO questions (task, item, metric) VALUES (?, ?, ?)", key)
-                select = "SELECT id FROM questions WHERE task = ? AND item = ? AND metric = ?"
-                self._questions[key] = self._connection.execute(select, key).fetchone()[0]
-        return self._questions[key]
+                self._connection.execute("INSERT OR IGNORE INTO items (task, item, metric) VALUES (?, ?, ?)", key)
+                select = "SELECT id FROM items WHERE task = ? AND item = ? AND metric = ?"
+                self._item_ids[key] = self._connection.execute(select, key).fetchone()[0]
+        return self._item_ids[key]
 
     def _notify(self, moment: str) -> None:
         if self._watch is not None:
@@ -342,5 +350,5 @@ def _remove_made(folder: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         (folder / (FILE_NAME + suffix)).unlink(missing_ok=True)
     (folder / LOCK_NAME).unlink(missing_ok=True)
-    with suppress(OSError):  # somebody else put a file there meanwhile
+    with suppress(OSError):  # another process may have put a file there meanwhile
         folder.rmdir()

@@ -89,17 +89,17 @@ def _search_here(arguments: argparse.Namespace, cluster: Any, options: SubmitOpt
 
 
 def _send(arguments: argparse.Namespace, cluster: Any, options: SubmitOptions) -> int:
-    from evomerge.commands import connect, parcel, send
+    from evomerge.commands import connect, job_request, send
 
-    job = parcel(arguments.file, cluster, options)
+    job = job_request(arguments.file, cluster, options)
     if arguments.dry_run:
         print(json.dumps(job.to_mapping(), indent=2))
         return DONE
-    for path in job.luggage.elsewhere:
+    for path in job.bundle.elsewhere:
         _say(f"not uploaded, must exist on the cluster: {path}")
     jobs = connect(job.address)
     send(jobs, job)
-    _say(f"{job.name} started, {len(job.luggage.files)} files uploaded ({job.luggage.bytes / 2**20:.1f} MiB)")
+    _say(f"{job.name} started, {len(job.bundle.files)} files uploaded ({job.bundle.bytes / 2**20:.1f} MiB)")
     _hint(arguments, job.name)
     if arguments.no_follow:
         print(job.name)

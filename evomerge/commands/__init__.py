@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evomerge.commands._run_search import resume, run_of_file, search
     from evomerge.commands._search_options import Reporter, ResumeOptions, SearchOptions, SubmitOptions
     from evomerge.commands._search_progress import progress_printer
-    from evomerge.commands._submit import STOP_SECONDS, connect, ending, exit_status, parcel, search_options, send
+    from evomerge.commands._submit import STOP_SECONDS, connect, ending, exit_status, job_request, search_options, send
 
 __all__ = [
     "STOP_SECONDS",
@@ -32,8 +32,8 @@ __all__ = [
     "connect",
     "ending",
     "exit_status",
+    "job_request",
     "merge_recipe",
-    "parcel",
     "progress_printer",
     "rayjob_manifest",
     "remeasure",

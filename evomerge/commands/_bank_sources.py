@@ -71,7 +71,7 @@ def calibrate(
             f"({', '.join(sorted(kinds))})"
         )
     kind = kinds.pop()
-    told: dict[str, Any] = {"source": ", ".join(path.name for path in paths)}
+    provenance: dict[str, Any] = {"source": ", ".join(path.name for path in paths)}
     if kind == "parameters":
         bank = _imported(paths[0], seed)
     else:
@@ -81,9 +81,9 @@ def calibrate(
             table, facts = _of_logs(paths, task, metric, filter)
         else:
             table, facts = read_table(paths[0]), {}
-        told |= facts
+        provenance |= facts
         bank = calibrate_table(table, dims, seed)
-    bank = replace(bank, provenance={**bank.provenance, **told})
+    bank = replace(bank, provenance={**bank.provenance, **provenance})
     if out is not None:
         write_bank(bank, out)
     return bank

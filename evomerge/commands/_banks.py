@@ -54,7 +54,7 @@ def held_out_in_banks(tasks: TaskSet, plan: ItemPlan, banks: Mapping[str, BankCo
     """Return a sentence for each bank that knows questions which this run holds out, with how many they are.
 
     Another seed holds out other documents, so a bank made by an earlier run knows about half of this run's. No answer
-    to them is used: a bank is cut to the search items. But whoever chose models by that bank has seen them.
+    to them is used: a bank is cut to the search items. But models that were chosen by that bank have used them.
     """
     found, read = [], dict[str, Bank]()
     for task, entry in banks.items():
@@ -75,13 +75,13 @@ def held_out_in_banks(tasks: TaskSet, plan: ItemPlan, banks: Mapping[str, BankCo
 
 def require_metric(bank: Bank, search_file: SearchFile, tasks: TaskSet, task: str) -> None:
     """Raise InputError where a bank says that it was calibrated on another metric than the search wants."""
-    told = bank.provenance.get("metric")
+    metric = bank.provenance.get("metric")
     for request in search_file.objectives:
-        if request.task == task and request.measure is None and told is not None:
+        if request.task == task and request.measure is None and metric is not None:
             objective = tasks.objective(task, request.metric, request.filter)
-            if objective.metric != told:
+            if objective.metric != metric:
                 raise InputError(
-                    f"it was calibrated on metric {told!r}, and task {task!r} is scored by {objective.metric!r}; "
+                    f"it was calibrated on metric {metric!r}, and task {task!r} is scored by {objective.metric!r}; "
                     "calibrate on answers in that metric"
                 )
 

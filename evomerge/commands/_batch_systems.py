@@ -45,8 +45,8 @@ def rayjob_manifest(cluster: ClusterFile, file: str | Path, options: SubmitOptio
         InputError: the search needs files that a ConfigMap cannot carry.
     """
     _refuse_env(options, f"put it into the secret that {cluster.path} names")
-    luggage = pack(file)
-    if others := [name for name in luggage.files if name != luggage.search_file]:
+    bundle = pack(file)
+    if others := [name for name in bundle.files if name != bundle.search_file]:
         raise InputError(
             f"{file} names {len(others)} files by relative paths ({others[0]}, ...), and a ConfigMap carries the "
             "search file alone: name models by hub id, and tasks by their path in the image or on the volume"

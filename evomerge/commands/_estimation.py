@@ -80,7 +80,7 @@ class Estimation:
             methods = {one.objective.name: one.estimator.method for one in self._estimated}
             with self._archive.transaction():
                 self._archive.put_event("anchors", None, {"tasks": self._anchors, "methods": methods})
-        for event in self._archive.events("told"):
+        for event in self._archive.events("observed"):
             if event.candidate is not None:
                 self._learn(event.candidate, self._archive.responses("search", event.candidate))
         for one in self._estimated:
@@ -97,9 +97,9 @@ class Estimation:
 
     def recommended(self, controller: Controller) -> list[Candidate]:
         """Return what the controller recommends at the end, recorded; [] where it does not recommend anything."""
-        told = self._archive.count("search")
+        observed = self._archive.count("search")
         for event in self._archive.events("recommended"):
-            if event.payload["told"] == told:
+            if event.payload["observed"] == observed:
                 return [self._archive.candidate(number) for number in event.payload["numbers"]]
         if not self._estimated or not isinstance(controller, Recommender):
             return []
@@ -108,7 +108,7 @@ class Estimation:
         for point in points:
             genotype = tuple(float(gene) for gene in point)
             candidates.append(Candidate(first + len(candidates), self._space.decode(point), genotype, "remeasured"))
-        self._archive.put_recommended(candidates, told)
+        self._archive.put_recommended(candidates, observed)
         return candidates
 
     def rest(self, candidate: Candidate) -> Items:
@@ -121,7 +121,7 @@ class Estimation:
         return {task: items for task, items in left.items() if items}
 
     def fitness(self, number: int, responses: Sequence[Response]) -> Evaluation:
-        """Return what is known of a candidate, record what its anchor items alone told, and learn from full answers."""
+        """Return what is known of a candidate, record its score by anchor items alone, and learn from full answers."""
         estimates = {one.objective.name: self._estimate(one, number, responses) for one in self._estimated}
         known = {name: estimate for name, estimate in estimates.items() if estimate is not None}
         if known:

@@ -14,7 +14,7 @@ import numpy as np
 from evomerge.archive import Archive
 from evomerge.loop import Items
 
-# A generation is at least so many consecutive candidates: results told on arrival are proposed one at a time.
+# A generation is at least so many consecutive candidates: an asynchronous search proposes one at a time.
 LEAST = 8
 
 

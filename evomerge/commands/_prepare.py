@@ -107,6 +107,7 @@ def freeze(
     assert tasks is not None
     revisions = {name: revision_of(name) for name in models.layouts} if read_weights else {}
     try:
+        # The merge document was expanded at load, for errors with line numbers; layer counts are known only now.
         space = search_file.space(
             layers=models.base.layers, modules=models.base.modules, revisions=revisions, depths=models.depths
         )
@@ -170,7 +171,7 @@ def from_config(config: RunConfig, space: SearchSpace | None = None) -> Preparat
         tokenizer=tokenizer_of(config.merge),
         measures=config.measures,
         cache=config.cache,
-        rungs=config.sanity_checks,
+        sanity_checks=config.sanity_checks,
     )
     parents = tuple(
         Candidate(-1 - place, _parent(name, config), (), "parent", short_name(name))

@@ -17,8 +17,8 @@ from evomerge.runs import FrontAnswer, FrontRequest, Run
 def remeasure(run: Run, request: FrontRequest, *, workers: int | None = None, address: str | None = None) -> str:
     """Score the predicted points that a request shows and put them into the run's archive; say what was done.
 
-    They answer the items of the search, so that they stand beside its candidates; the controller is told nothing, and
-    a search resumed later goes on as it would have. What was predicted is kept, so that `front` can compare.
+    They answer the items of the search, so that they stand beside its candidates; the controller does not observe
+    them, and a search resumed later goes on as it would have. What was predicted is kept, so that `front` can compare.
 
     Args:
         run: finished or stopped; it is locked while this goes on.

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from evomerge.archive import Archive, mirror_of
+from evomerge.archive import Archive, ResumedPayload, mirror_of
 from evomerge.candidate import Candidate
 from evomerge.commands._budget_limits import budget_of, checked, overridden
 from evomerge.commands._controller_setup import search_problem
@@ -118,7 +118,7 @@ def resume(folder: str | Path, options: ResumeOptions) -> Run:
             reporter.note("comparing models and tasks with those of the run")
             verify(preparation)
             overridden(BudgetRequest(**asdict(_current(archive, preparation))), limits)
-            archive.put_event("resumed", None, limits)
+            archive.put_event("resumed", None, cast("ResumedPayload", limits))
             with tracked(archive, options.log, reporter.say):
                 _drive(archive, preparation, _controller(preparation), options, reporter)
     finally:
@@ -179,7 +179,7 @@ def _drive(
     handler = signal.getsignal(signal.SIGTERM)
     pool = execution.pool(preparation.spec, archive.path.parent)
     if handler is not None:
-        with suppress(ValueError):  # not the main thread: signals are somebody else's
+        with suppress(ValueError):  # not the main thread: only the main thread may set handlers
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, by which the run would end unrecorded
     budget = budget_of(preparation, _current(archive, preparation))
     estimation = Estimation(archive, preparation) if preparation.config.estimation else None
@@ -213,9 +213,9 @@ def _drive(
         if reason.finished and estimation is not None:
             most = BEST_FINALISTS if not recommended else BEST_ESTIMATED
             unasked = [one for one in _finalists(archive, preparation, most) if estimation.rest(one)]
-            if not estimation.asks_parents:  # nobody is compared with them on search items
+            if not estimation.asks_parents:  # no candidate is compared with them on search items
                 unasked = [one for one in unasked if one.kind != "parent"]
-            reason = evaluate(archive, pool, unasked, "rest", estimation.rest, budget)
+            reason = evaluate(archive, pool, unasked, "search_rest", estimation.rest, budget)
         if reason.finished and preparation.plan.holdout:
             reporter.note("scoring finalists and parents on held-out items")
             finalists = _finalists(archive, preparation)
@@ -239,7 +239,7 @@ def _finalists(archive: Archive, preparation: Preparation, most: int = BEST_FINA
     everyone = {candidate.number: candidate for candidate in archive.candidates()}
     done = [number for number in everyone if number >= 0 and (o := archive.outcome(number)) is not None and o.done]
     if preparation.config.racing is not None:
-        whole = answered_everything(archive.events("told"))
+        whole = answered_everything(archive.events("observed"))
         done = [number for number in done if number in whole]
     # reversed, so that the first of several candidates with one recipe stays
     done = sorted({everyone[number].recipe.digest: number for number in reversed(done)}.values())
@@ -278,7 +278,7 @@ def _controller(preparation: Preparation, constraints: tuple[Constraint, ...] = 
 
 
 def _rules(preparation: Preparation) -> Rules:
-    """Return in which order candidates are told, and whether they race."""
+    """Return in which order candidates are observed, and whether they race."""
     controller, racing = preparation.config.controller, preparation.config.racing
     race = None
     if racing is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.commands._search_options import SubmitOptions, command_line
-from evomerge.commands._upload_bundle import Luggage, pack
+from evomerge.commands._upload_bundle import UploadBundle, pack
 from evomerge.config import ClusterFile, passed_on
 from evomerge.errors import InputError
 
@@ -24,14 +24,14 @@ RUN_KEY, FETCH_KEY = "evomerge_run", "evomerge_fetch"  # key in a job's metadata
 
 
 @dataclass(frozen=True)
-class Parcel:
+class JobRequest:
     """A job, ready to be sent; everything but the values of variables can be shown."""
 
     name: str  # the job's id
     address: str
     run: str  # run folder on the cluster
     entrypoint: str
-    luggage: Luggage
+    bundle: UploadBundle
     variables: Mapping[str, str]  # name -> value: secrets
     install: tuple[str, ...]
     files: str | None  # folder that all nodes share, where uploads stay; None: Ray's own, which ends with the cluster
@@ -44,16 +44,16 @@ class Parcel:
             "address": self.address,
             "run": self.run,
             "entrypoint": self.entrypoint,
-            "files": list(self.luggage.files),
-            "bytes": self.luggage.bytes,
-            "must_exist_there": list(self.luggage.elsewhere),
+            "files": list(self.bundle.files),
+            "bytes": self.bundle.bytes,
+            "must_exist_there": list(self.bundle.elsewhere),
             "variables": sorted(self.variables),
             "install": list(self.install),
             "fetch": self.fetch,
         }
 
 
-def parcel(file: str | Path, cluster: ClusterFile, options: SubmitOptions) -> Parcel:
+def job_request(file: str | Path, cluster: ClusterFile, options: SubmitOptions) -> JobRequest:
     """Return the job that a search file becomes on a Ray cluster; nothing is sent.
 
     Raises:
@@ -61,17 +61,17 @@ def parcel(file: str | Path, cluster: ClusterFile, options: SubmitOptions) -> Pa
         InputError: too much to upload, or a variable is not set here.
     """
     address = options.address or cluster.address
-    assert address is not None  # the caller told the kinds of cluster files apart
+    assert address is not None  # the caller has chosen by the kind of cluster file
     stem = Path(file).stem
     run = options.out or f"{cluster.runs.rstrip('/')}/{stem}"
     if not run.startswith(("/", "~/")):
         raise InputError(f"--out must be absolute or begin with ~/, for it is a folder of the cluster; got {run!r}")
-    luggage = pack(file)
+    bundle = pack(file)
     name = f"evomerge-{''.join(c if c.isalnum() else '-' for c in stem)[:40]}-{secrets.token_hex(4)}"
-    command = search_command(luggage.search_file, run, cluster, options)
+    command = search_command(bundle.search_file, run, cluster, options)
     variables = passed_on(cluster, tuple(options.env))
     fetch = cluster.fetch.format(run=run, name=stem) if cluster.fetch else None
-    return Parcel(name, address, run, command, luggage, variables, cluster.install, cluster.files, fetch)
+    return JobRequest(name, address, run, command, bundle, variables, cluster.install, cluster.files, fetch)
 
 
 def search_command(search_file: str, run: str, cluster: ClusterFile, options: SubmitOptions) -> str:
@@ -97,14 +97,14 @@ def search_options(cluster: ClusterFile, options: SubmitOptions) -> dict[str, An
     }
 
 
-def send(jobs: RayJobs, job: Parcel) -> None:
+def send(jobs: RayJobs, job: JobRequest) -> None:
     """Upload a job's files and start it.
 
     Raises:
         InputError: the job server refuses it.
     """
     with tempfile.TemporaryDirectory(prefix="evomerge-submit-") as folder:
-        digest = job.luggage.lay_out(folder)
+        digest = job.bundle.lay_out(folder)
         entrypoint = f"exec {job.entrypoint}"
         if job.files is not None:
             entrypoint = _kept(f"{job.files.rstrip('/')}/{digest}", entrypoint)
@@ -121,7 +121,7 @@ def connect(address: str) -> RayJobs:
 
     Raises:
         ExtraMissing: ray[default] is not installed.
-        InputError: nobody answers.
+        InputError: no Ray cluster answers at the address.
     """
     from evomerge.workers import RayJobs
 

@@ -22,12 +22,12 @@ from evomerge.model_reference import HUB_ID, absolute, parse, plain_models
 from evomerge.space import model_places
 
 MOST_BYTES = 400 * 2**20  # Ray's own limit for a packed working folder is 500 MiB
-# Read by nobody here: only safetensors is.
+# Only safetensors files are read, so other weight files would only make the upload larger.
 NOT_TAKEN = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".pyc")
 
 
 @dataclass(frozen=True)
-class Luggage:
+class UploadBundle:
     """What travels with one search file."""
 
     root: str  # absolute folder that holds all of it
@@ -56,7 +56,7 @@ class Luggage:
         return digest.hexdigest()[:12]
 
 
-def pack(search_file: str | Path) -> Luggage:
+def pack(search_file: str | Path) -> UploadBundle:
     """Return what has to travel with a search file.
 
     Raises:
@@ -75,7 +75,7 @@ def pack(search_file: str | Path) -> Luggage:
         elif kind == "path":
             missing.append(f"{name}: no such file or folder: {absolute(name, folder)}")
     if not any(not os.path.exists(os.path.expanduser(name)) for name in elsewhere):
-        load_search_file(path)  # every mistake is told here; what only the cluster has, it checks itself
+        load_search_file(path)  # every mistake is reported here; what only the cluster has, it checks itself
     if missing:
         raise SearchFileError(path, missing)
     files = sorted({file for entry in needed for file in _files(entry)})
@@ -84,7 +84,9 @@ def pack(search_file: str | Path) -> Luggage:
     if sum(sizes.values()) > MOST_BYTES:
         raise InputError(_too_much(sizes))
     relative = tuple(os.path.relpath(file, root) for file in files)
-    return Luggage(root, os.path.relpath(path, root), relative, sum(sizes.values()), tuple(dict.fromkeys(elsewhere)))
+    return UploadBundle(
+        root, os.path.relpath(path, root), relative, sum(sizes.values()), tuple(dict.fromkeys(elsewhere))
+    )
 
 
 def _named(document: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]]:

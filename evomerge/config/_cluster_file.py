@@ -1,6 +1,6 @@
 """Cluster files: where a search runs, which run folder it writes, and which secrets it may see.
 
-Four kinds of files describe a place, told apart by what they hold: evomerge's own (the model below), Ray's cluster YAML
+Four kinds of files describe a place, distinguished by their keys: evomerge's own (the model below), Ray's cluster YAML
 (`ray up`), a KubeRay RayJob, and a Slurm batch script. Only the first is ours to check.
 """
 

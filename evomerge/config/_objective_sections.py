@@ -1,4 +1,4 @@
-"""What an entry of `objectives` may hold: a task, or one of the other measures, told apart by its key."""
+"""Entries of `objectives`: a task, or one of the other metrics; the key says which."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class ObjectiveRequest:
     task: str  # or the measure's name
     metric: str | None = None
     goal: Literal["maximize", "minimize"] | None = None
-    weight: float | None = None  # in the weighted mean; None: 1, and 0 for a size of the model
+    weight: float | None = None  # None: 1 in the weighted mean, and 0 for a size of the model
     filter: str | None = None
-    name: str | None = None  # of the objective; None: after its task
+    name: str | None = None  # None: the objective is named after its task
     measure: Measure | None = None  # where it is no task
 
 

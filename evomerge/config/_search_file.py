@@ -22,7 +22,7 @@ from evomerge.config._sections import (
     SearchFile,
     search_file_model,
 )
-from evomerge.config._yaml_lines import Document, read_document, read_text
+from evomerge.config._yaml_lines import YamlDocument, read_document, read_text
 from evomerge.controllers import CONTROLLERS
 from evomerge.errors import SearchFileError
 from evomerge.merge import CATALOGUE
@@ -56,7 +56,7 @@ def load_search_file(path: str | os.PathLike[str], further: Further | None = Non
     Args:
         path: of the file.
         further: asked, where the file has mistakes, about what else is wrong with the sections that have none, so that
-            all of it can be told at once. Of other sections it must not believe anything.
+            all mistakes are reported at once. It must not rely on other sections.
 
     Raises:
         SearchFileError: the file is missing, unreadable, or has mistakes; all of them are listed, with lines.
@@ -131,7 +131,7 @@ def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[str, str, Document]:
+def _read(path: str | os.PathLike[str]) -> tuple[str, str, YamlDocument]:
     """Return name, text and content of a YAML file that holds a mapping."""
     name = os.fspath(path)
     text = read_text(name)

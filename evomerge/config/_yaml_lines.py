@@ -21,7 +21,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A YAML document as plain data, with the line of every place, and the mistakes of form that it holds."""
 
     value: Any
@@ -49,7 +49,7 @@ def read_text(name: str, hint: str = "") -> str:
         raise SearchFileError(name, [f"cannot be read: {error.strerror or error}"]) from None
 
 
-def read_document(text: str) -> Document:
+def read_document(text: str) -> YamlDocument:
     """Return the plain data of a YAML text; mistakes are collected, never raised.
 
     Keys are always text. Anchors and merge keys (`<<`) are resolved; a value that came through an anchor has the line
@@ -61,16 +61,16 @@ def read_document(text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        return Document(None, problems=(Problem((), f"not valid YAML: {reason}", line),))
+        return YamlDocument(None, problems=(Problem((), f"not valid YAML: {reason}", line),))
     except yaml.reader.ReaderError as error:
-        return Document(None, problems=(Problem((), f"not a text file: {error.reason}"),))
+        return YamlDocument(None, problems=(Problem((), f"not a text file: {error.reason}"),))
     except RecursionError:
-        return Document(None, problems=(Problem((), "not valid YAML: nested too deeply"),))
+        return YamlDocument(None, problems=(Problem((), "not valid YAML: nested too deeply"),))
     if node is None:
-        return Document(None)
+        return YamlDocument(None)
     reader = _Reader()
     value = reader.read(node, ())
-    return Document(value, reader.lines, tuple(reader.problems))
+    return YamlDocument(value, reader.lines, tuple(reader.problems))
 
 
 class _Reader:

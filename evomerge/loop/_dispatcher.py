@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import cast
 
-from evomerge.archive import Archive
+from evomerge.archive import Archive, RetryPayload, WorkerPayload
 from evomerge.candidate import Answers, Candidate, Failure, Job, Outcome, Split
 from evomerge.workers import Arrival, Pool, PoolEvent, Retry
 
@@ -58,7 +58,7 @@ class Dispatcher:
         finished = []
         for candidate in candidates:
             stored = self._archive.outcome(candidate.number, self._split)
-            duplicate = self._archive.twin(candidate) if candidate.kind == "search" else None
+            duplicate = self._archive.duplicate_of(candidate) if candidate.kind == "search" else None
             if stored is not None and _final(stored.failure) and not self._grown(candidate, stored.failure):
                 finished.append(candidate.number)
             elif duplicate is not None and self._is_open(duplicate):
@@ -91,13 +91,18 @@ class Dispatcher:
                 self._put_answers(result)
                 continue
             if isinstance(result, Retry):
-                payload: dict[str, Any] = {"split": result.split, "worker": result.worker, "message": result.message}
-                payload |= {"seconds": result.seconds, "worked": result.worked}
+                payload: RetryPayload = {
+                    "split": result.split,
+                    "worker": result.worker,
+                    "message": result.message,
+                    "seconds": result.seconds,
+                    "worked": result.worked,
+                }
                 self._archive.put_event("retry", result.number, payload)
                 continue
             if isinstance(result, PoolEvent):
                 facts = {"what": result.what, "worker": result.worker, **result.facts}
-                self._archive.put_event("worker", None, facts)
+                self._archive.put_event("worker", None, cast("WorkerPayload", facts))
                 continue
             self._archive.put_outcome(result)
             self._running.pop(result.number, None)

@@ -14,11 +14,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from evomerge.archive import Archive
+from evomerge.archive import Archive, RacedPayload
 from evomerge.candidate import Candidate, Evaluation, Objective, Response
 from evomerge.loop._dispatcher import Items
 from evomerge.metric_kinds import is_by_item
@@ -53,7 +53,7 @@ class RaceDecision:
     p: float = 1.0  # the smallest over the references
     level: float = 0.0  # a p value at or below it stops the candidate
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> RacedPayload:
         """Return the form in which the archive keeps it."""
         return {
             "promoted": self.promoted,
@@ -111,7 +111,7 @@ class RacingPolicy:
 
     def restore(self, unobserved: Collection[int]) -> None:
         """Continue the race where the archive left off."""
-        for event in self._archive.events("asked", "raced", "told"):
+        for event in self._archive.events("asked", "raced", "observed"):
             number, payload = event.candidate, event.payload
             if event.kind == "asked":
                 self.enter(payload["first"], payload["count"], new=payload["size"] > 0)

@@ -31,8 +31,8 @@ def replay(archive: Archive, controller: Controller, versions: dict[int, int] | 
     """
     left: list[np.ndarray] = []
     rounding = 0.0
-    for event in archive.events("asked", "told"):
-        if event.kind == "told":
+    for event in archive.events("asked", "observed"):
+        if event.kind == "observed":
             assert event.candidate is not None
             tell(controller, event.candidate, event.payload["fitness"], event.payload.get("stderr"))
             if versions is not None:

@@ -100,7 +100,7 @@ class TellQueue:
         """Continue where the archive left off; return which of `proposed` candidates are not observed yet."""
         if not self._order.asynchronous:
             self.updates_when_proposed.clear()  # synchronous results are never stale
-        for event in self._archive.events("told"):
+        for event in self._archive.events("observed"):
             assert event.candidate is not None
             self._order.restore([event.candidate])
             self._count(event.payload["fitness"])
@@ -135,7 +135,7 @@ class TellQueue:
         self._decide_races()
         while (number := self._order.next()) is not None:
             fitness, stderr = self._fitness_of(number)
-            self._archive.put_told(number, fitness, stderr, self._staleness(number))
+            self._archive.put_observed(number, fitness, stderr, self._staleness(number))
             self._count(fitness)
             due.append((number, fitness, stderr))
             if self._racing is not None:

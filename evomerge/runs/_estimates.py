@@ -66,7 +66,7 @@ def recorded_estimates(archive: Archive) -> dict[int, dict[str, ItemEstimate]]:
 def search_answers(archive: Archive, number: int) -> tuple[Response, ...]:
     """Return a model's responses to search items: to the anchor items, and to the rest, which finalists answer."""
     # finalists answer `rest` at the end
-    return (*archive.responses("search", number), *archive.responses("rest", number))
+    return (*archive.responses("search", number), *archive.responses("search_rest", number))
 
 
 def is_complete(responses: Iterable[Response], objective: Objective, items: Sequence[str]) -> bool:
@@ -107,7 +107,7 @@ def full_only(archive: Archive) -> bool:
     This holds once finalists have answered the rest of the items. An estimate then no longer competes with them: the
     highest of many estimates is biased upward, while most of the finalists' answers had no part in the choice.
     """
-    return any(outcome.split == "rest" and outcome.done for outcome in archive.outcomes())
+    return any(outcome.split == "search_rest" and outcome.done for outcome in archive.outcomes())
 
 
 def best_evaluations(

@@ -40,7 +40,7 @@ def response_table(run: RunData, objective: Objective, prefix: str = "") -> Resp
         items.setdefault(names[item][0], item)  # the first of duplicates: a bank has one row per text
     rows, models = [], []
     for candidate in [*run.candidates("parent"), *run.candidates()]:
-        answers = (*run.responses(candidate.number), *run.responses(candidate.number, "rest"))
+        answers = (*run.responses(candidate.number), *run.responses(candidate.number, "search_rest"))
         values = values_of(answers, objective)
         row = [values.get(item, np.nan) for item in items.values()]  # (n_items,)
         if np.mean(np.isnan(row)) <= 1.0 - LEAST_FRACTION:

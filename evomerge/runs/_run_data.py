@@ -71,7 +71,7 @@ class RunData:
         finished = {o.number: o for o in self.outcomes() if (o.number < 0) == (kind == "parent")}
         racing = self.config.racing is not None
         with self.open_archive() as archive:
-            whole = answered_everything(archive.events("told")) if racing else set()
+            whole = answered_everything(archive.events("observed")) if racing else set()
             for number, outcome in finished.items():
                 if outcome.failure is not None:  # a failure may be retried on resume: replaced every time
                     self._known[number] = Evaluation(number, {}, outcome.failure)
@@ -89,7 +89,7 @@ class RunData:
         """Return the evaluations of candidates estimated from few items; candidates never observed are left out."""
         estimates = recorded_estimates(archive)
         items = self.config.items.search
-        observed = {event.candidate for event in archive.events("told")}
+        observed = {event.candidate for event in archive.events("observed")}
         return {
             number: best_evaluation(
                 number, search_answers(archive, number), estimates.get(number, {}), self.objectives, items

@@ -34,7 +34,7 @@ class RunTables:
             candidates = [*archive.candidates("search"), *archive.candidates("remeasured")]
             # a stopped run's submitted jobs are not running
             submitted = {event.candidate for event in archive.events("submitted")} if holder_of(run.folder) else set()
-            staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("told")}
+            staleness = {event.candidate: event.payload.get("staleness") for event in archive.events("observed")}
         return trials_frame(
             candidates, outcomes, submitted, evaluations, run.answer_flags(), run.space, run.objectives, staleness
         )

@@ -188,11 +188,11 @@ class Scheduler:
 
     def _help_stragglers(self, idle: list[WorkerState], now: float) -> None:
         """Give straggling jobs to idle workers too, the longest first; one helper each."""
-        alone = [w for w in self._workers if w.attempt is not None and not w.attempt.ended and len(w.attempt.runs) == 1]
-        for worker in sorted(alone, key=lambda one: one.since):
+        for worker in sorted(self._workers, key=lambda one: one.since):
             attempt = worker.attempt
-            straggles = self._durations.straggles(worker.asked, now - worker.since)
-            if not idle or attempt is None or not attempt.job.items or not straggles:
+            if not idle or attempt is None or attempt.ended or len(attempt.runs) != 1 or not attempt.job.items:
+                continue
+            if not self._durations.straggles(worker.asked, now - worker.since):
                 continue
             helper = min(idle, key=lambda one: one.node.id == worker.node.id)
             idle.remove(helper)

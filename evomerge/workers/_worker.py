@@ -39,7 +39,7 @@ class WorkerSpec:
     threads: int | None = None  # torch's threads on the CPU; None: one for a small model, else torch's own choice
     measures: tuple[Measure, ...] = ()  # what is asked beside the tasks
     cache: str | None = None  # folder of answers that are kept across runs
-    rungs: SanityChecks | None = None  # what a candidate must pass before it is scored
+    sanity_checks: SanityChecks | None = None  # what a candidate must pass before it is scored
     share_bytes: int | None = None  # memory for activations that routes share; None: chosen from what is free
     portion_seconds: float = PORTION_SECONDS
     shared: bool = False  # on the CPU: one copy of the parents for all workers of a machine, mapped from their files
@@ -62,9 +62,9 @@ class Worker:
             shared=spec.shared,
         )
         self._files = MappedFiles(self._resident.parents.layouts.values()) if spec.shared else None
-        self._rungs = spec.rungs
+        self._sanity_checks = spec.sanity_checks
         self._portion_seconds = spec.portion_seconds
-        self._parent_norms = self._resident.parent_norms() if spec.rungs is not None else {}
+        self._parent_norms = self._resident.parent_norms() if spec.sanity_checks is not None else {}
         tasks = TaskSet.load(spec.tasks, spec.task_settings)
         cache = AnswerCache(spec.cache) if spec.cache else None
         self._scorer = ModelScorer(
@@ -98,9 +98,9 @@ class Worker:
         rearranged = job.candidate.recipe.route is not None or job.candidate.recipe.slices
         weights = f"{fingerprint} {job.candidate.recipe.digest}" if rearranged else fingerprint
         stages = {"merge": time.monotonic() - started}
-        if self._rungs is not None and job.candidate.kind != "parent" and job.split == "search":
+        if self._sanity_checks is not None and job.candidate.kind != "parent" and job.split == "search":
             begun = time.monotonic()
-            self._check_sanity(job, self._rungs)
+            self._check_sanity(job, self._sanity_checks)
             stages["sanity_checks"] = time.monotonic() - begun
         for task in job.items:
             yield from self._answer(job, task, weights, stages)
@@ -133,12 +133,12 @@ class Worker:
         work = self._resident.work
         return {} if work is None else {LAYERS_RUN: float(work.run), LAYERS_SHARED: float(work.shared)}
 
-    def _check_sanity(self, job: Job, rungs: SanityChecks) -> None:
+    def _check_sanity(self, job: Job, sanity_checks: SanityChecks) -> None:
         """Raise CandidateError where the candidate fails a sanity check, the cheapest first."""
-        check_norms(self._resident.norms(), self._parent_norms, rungs.norm_ratio)
+        check_norms(self._resident.norms(), self._parent_norms, sanity_checks.norm_ratio)
         for task, items in job.items.items():
             # those that it was asked first: a candidate that was stopped half-way is probed as it was before
-            self._scorer.probe(task, job.together.get(task, items), rungs)
+            self._scorer.probe(task, job.together.get(task, items), sanity_checks)
 
 
 class MappedFiles:

@@ -55,8 +55,8 @@ def test_what_is_put_comes_back_equal(archive: Archive) -> None:
     archive.put_answers(answers(0, {"x": 1.0, "y": 0.1 + 0.2}))
     for outcome in outcomes:
         archive.put_outcome(outcome)
-    archive.put_told(0, (0.1 + 0.2, -1 / 3))
-    archive.put_told(1, None)
+    archive.put_observed(0, (0.1 + 0.2, -1 / 3))
+    archive.put_observed(1, None)
     with Archive.open(archive.path.parent) as reader:
         assert list(reader.candidates("search")) == asked
         assert list(reader.candidates("parent")) == parents[::-1]  # ascending numbers
@@ -68,7 +68,7 @@ def test_what_is_put_comes_back_equal(archive: Archive) -> None:
         assert reader.responses("holdout", 0) == ()
         assert list(reader.response_rows("search")) == [(0, r) for r in reader.responses("search", 0)]
         assert reader.answered("search", 0) == {"add": {"x", "y"}}
-        assert [e.payload["fitness"] for e in reader.events("told")] == [[0.1 + 0.2, -1 / 3], None]
+        assert [e.payload["fitness"] for e in reader.events("observed")] == [[0.1 + 0.2, -1 / 3], None]
         assert reader.config_json == {"seed": 7}
 
 
@@ -124,11 +124,11 @@ def test_numbers_that_are_none_are_refused(archive: Archive, value: float) -> No
     with pytest.raises(RunError, match="item 'y' has no finite value"):
         archive.put_answers(answers(0, {"x": 1.0, "y": value}))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        archive.put_told(0, [value])
+        archive.put_observed(0, [value])
     assert archive.responses("search", 0) == ()
 
 
-@pytest.mark.parametrize("table", ["config", "candidates", "events", "questions", "answers", "outcomes"])
+@pytest.mark.parametrize("table", ["config", "candidates", "events", "items", "answers", "outcomes"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {table}", "UPDATE {table} SET {column} = {column}"])
 def test_rows_are_only_ever_added(archive: Archive, table: str, statement: str) -> None:
     archive.put_asked([candidate(0)], size=1)
@@ -150,7 +150,7 @@ def test_a_numbers_second_candidate_is_refused(archive: Archive) -> None:
 
 def test_twins_share_answers(archive: Archive) -> None:
     archive.put_asked([candidate(0), candidate(1, (0.0, 1.0)), candidate(2)], size=3)
-    assert [archive.twin(c) for c in archive.candidates()] == [None, None, 0]
+    assert [archive.duplicate_of(c) for c in archive.candidates()] == [None, None, 0]
     with pytest.raises(RunError, match="candidate 0 is not finished"):
         archive.copy_answers(0, 2)
     archive.put_answers(answers(0, {"x": 1.0, "y": 0.0}))
@@ -321,7 +321,7 @@ def test_a_task_that_is_half_answered_is_known_with_what_was_asked(archive: Arch
     with Archive.open(archive.path.parent) as reader:
         assert reader.half_way("search") == half
         assert reader.half_way("holdout") == {(1, "add"): ("h", "i")}
-        assert reader.half_way("rest") == {}
+        assert reader.half_way("search_rest") == {}
     archive.put_answers(answers(0, {"z": 1.0}))
     assert archive.half_way("search") == {(1, "add"): ("w", "x")}
     archive.put_answers(replace(answers(0, {"later": 1.0}), left=1), ("later", "last"))  # a race's next round

@@ -140,7 +140,7 @@ class Mayhem:
         """Return how many candidates the run has told its controller about."""
         try:
             with Archive.open(self.folder) as archive:
-                return sum(1 for _ in archive.events("told"))
+                return sum(1 for _ in archive.events("observed"))
         except RunError:
             return 0
 
@@ -170,7 +170,7 @@ def lost_work(folder: Path) -> str:
         dropped, open_since = 0.0, dict[int, float]()
         last = 0.0
         for event in archive.events():
-            if event.kind in ("submitted", "part", "answered") and event.candidate is not None:
+            if event.kind in ("submitted", "partial", "answered") and event.candidate is not None:
                 open_since[event.candidate] = event.seconds
             elif event.kind == "finished" and event.candidate is not None:
                 open_since.pop(event.candidate, None)

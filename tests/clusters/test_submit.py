@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evomerge.cli import main
-from evomerge.commands import SubmitOptions, parcel, run_of_file, search
+from evomerge.commands import SubmitOptions, job_request, run_of_file, search
 from evomerge.commands._submit import search_command
 from evomerge.commands._upload_bundle import MOST_BYTES, pack
 from evomerge.config import ClusterFile, load_cluster_file
@@ -59,9 +59,9 @@ def write(place: Path, **parts: str) -> Path:
 
 
 def test_relative_paths_travel_and_keep_their_places(place: Path, tmp_path: Path) -> None:
-    luggage = pack(write(place))
-    assert luggage.search_file == "searches/mine.yaml"
-    assert set(luggage.files) == {
+    bundle = pack(write(place))
+    assert bundle.search_file == "searches/mine.yaml"
+    assert set(bundle.files) == {
         "searches/mine.yaml",
         "models/one/config.json",
         "models/one/model.safetensors",
@@ -71,25 +71,25 @@ def test_relative_paths_travel_and_keep_their_places(place: Path, tmp_path: Path
         "tasks/data/add.jsonl",
     }
     target = tmp_path / "there"
-    digest = luggage.lay_out(target)
+    digest = bundle.lay_out(target)
     assert (target / "models/one/model.safetensors").read_text() == "one/model.safetensors"
-    assert pack(target / luggage.search_file).files == luggage.files, "it is complete: it can be packed again"
-    assert pack(target / luggage.search_file).lay_out(tmp_path / "further") == digest
+    assert pack(target / bundle.search_file).files == bundle.files, "it is complete: it can be packed again"
+    assert pack(target / bundle.search_file).lay_out(tmp_path / "further") == digest
     (place / "tasks" / "add.yaml").unlink()
     (place / "tasks" / "add.yaml").write_text("task: sub")
     assert pack(place / "searches/mine.yaml").lay_out(tmp_path / "changed") != digest
 
 
 def test_absolute_paths_are_the_clusters(place: Path) -> None:
-    luggage = pack(write(place, first="/shared/models/one", second="~/models/two"))
-    assert luggage.elsewhere == ("/shared/models/one", "~/models/two")
-    assert not any("models" in name for name in luggage.files)
+    bundle = pack(write(place, first="/shared/models/one", second="~/models/two"))
+    assert bundle.elsewhere == ("/shared/models/one", "~/models/two")
+    assert not any("models" in name for name in bundle.files)
 
 
 def test_hub_ids_and_adapters(place: Path) -> None:
-    luggage = pack(write(place, first="org/base@4f2a+../models/one", second="org/base-math"))
-    assert "models/one/config.json" in luggage.files
-    assert luggage.elsewhere == ()
+    bundle = pack(write(place, first="org/base@4f2a+../models/one", second="org/base-math"))
+    assert "models/one/config.json" in bundle.files
+    assert bundle.elsewhere == ()
 
 
 def test_files_of_objectives_travel(place: Path) -> None:
@@ -97,9 +97,9 @@ def test_files_of_objectives_travel(place: Path) -> None:
     (place / "searches" / "prompts.txt").write_text("hello\n")
     (place / "searches" / "fitness.py").write_text("def polite(asked): return 1.0\n")
     objective = "{perplexity: notes.txt}, {python: {function: 'fitness:polite', prompts: prompts.txt}}"
-    luggage = pack(write(place, objective=objective, more=""))
+    bundle = pack(write(place, objective=objective, more=""))
     assert {"searches/notes.txt", "searches/prompts.txt", "searches/fitness.py"} <= {
-        f"searches/{name}" if "/" not in name else name for name in luggage.files
+        f"searches/{name}" if "/" not in name else name for name in bundle.files
     }
 
 
@@ -137,7 +137,7 @@ def cluster_file(folder: Path, text: str) -> ClusterFile:
 
 def test_the_command_is_one_that_search_understands(place: Path) -> None:
     cluster = cluster_file(place, "address: http://head:8265\nruns: ~/my runs\nworkers: 6\n")
-    job = parcel(write(place), cluster, SubmitOptions(candidates=9, seed=3, resume=True, log=("wandb:me/a b",)))
+    job = job_request(write(place), cluster, SubmitOptions(candidates=9, seed=3, resume=True, log=("wandb:me/a b",)))
     words = shlex.split(job.entrypoint.replace('"$HOME"', "/home/me"))
     assert words[:3] == ["python", "-m", "evomerge"]
     given = understood(words[3:])
@@ -154,7 +154,7 @@ def test_the_command_line_wins_over_the_cluster_file() -> None:
 def test_a_run_folder_of_the_cluster_is_absolute(place: Path) -> None:
     cluster = cluster_file(place, "address: http://head:8265\nruns: /runs\n")
     with pytest.raises(InputError, match="--out must be absolute or begin with ~/"):
-        parcel(write(place), cluster, SubmitOptions(out="runs/mine"))
+        job_request(write(place), cluster, SubmitOptions(out="runs/mine"))
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(
@@ -174,7 +174,7 @@ def test_secrets_come_from_the_environment_and_are_not_shown(
     out = capsys.readouterr().out
     assert json.loads(out)["variables"] == ["HF_TOKEN"]
     assert "hf_planted" not in out
-    assert parcel(file, load_cluster_file(place / "cluster.yaml"), SubmitOptions()).variables == {
+    assert job_request(file, load_cluster_file(place / "cluster.yaml"), SubmitOptions()).variables == {
         "HF_TOKEN": "hf_planted"
     }
 

@@ -270,5 +270,5 @@ def test_remeasured_points_join_the_archive_beside_the_search(
         assert after.data.candidate(number).kind == "remeasured"
     with Archive.open(folder) as archive:
         assert archive.count("search") == 32  # the search's own count, and what it was told, are as they were
-        assert len(list(archive.events("told"))) == 32
+        assert len(list(archive.events("observed"))) == 32
     assert len(after.trials()) == 32 + len(expected)

@@ -165,3 +165,32 @@ def test_a_measure_takes_its_row_along_to_a_worker() -> None:
 def test_two_metrics_cannot_share_a_name() -> None:
     with pytest.raises(InputError, match="metric 'layers' is registered already"):
         register_metric(MetricInfo("layers", "layers", margin))
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    copy: int = option(2, "hides a method of pydantic's models where a key becomes an attribute of that name", ge=1)
+    model_size: int | None = option(None, "begins with a word that pydantic reserves")
+
+
+def test_an_option_may_be_called_like_a_method_of_pydantic(tmp_path: Path) -> None:
+    register_controller(ControllerInfo("copying", Line, CopyOptions))
+    try:
+        file = load_search_file(written(tmp_path, "{name: copying, copy: 3, model_size: 4}"))
+        assert file.controller.options == {"copy": 3, "model_size": 4}
+        with pytest.raises(SearchFileError, match=r"controller.copy: must be a whole number of at least 1, got 0"):
+            load_search_file(written(tmp_path, "{name: copying, copy: 0}"))
+    finally:
+        del CONTROLLERS["copying"]
+
+
+def test_rules_between_keys_are_checked_beside_mistakes_in_a_section(tmp_path: Path) -> None:
+    with pytest.raises(SearchFileError) as caught:
+        load_search_file(written(tmp_path, "{name: line, step: 9, warm_start: no/where}", "{judge: {url: ftp://x}}"))
+    said = str(caught.value)
+    assert "controller.step: must be a number above 0 and of at most 0.5, got 9" in said
+    assert "controller.warm_start: no such run folder or recipe: " in said
+    assert "controller.warm_start: line cannot start from other results; those that can: " in said
+    assert "objectives[0].judge.url: must begin with http:// or https://, got 'ftp://x'" in said
+    assert "objectives[0].judge: model is missing: the judge's name there" in said
+    assert "task is missing" not in said

@@ -23,7 +23,7 @@ def test_resume_goes_on_as_if_nothing_had_happened(tmp_path: Path, controller: s
     moments: list[str] = []
     world("whole").run(moments.append)
     whole = trace(tmp_path / "whole")
-    assert len(whole["told"]) == 22
+    assert len(whole["observed"]) == 22
     cut = world("cut")
     for fraction in (
         0.3,
@@ -49,4 +49,4 @@ def cut_moments(world: World, moments: list[str]) -> int:
     """Return about how many of the whole run's moments a world has behind it."""
     if not (world.folder / "archive.sqlite").is_file():
         return 0
-    return int(len(moments) * len(trace(world.folder)["told"]) / 22)
+    return int(len(moments) * len(trace(world.folder)["observed"]) / 22)

@@ -60,7 +60,7 @@ def test_a_front_of_quality_against_depth(run: Run) -> None:
 
 def test_the_start_is_the_parent_and_costs_nothing(run: Run) -> None:
     events = run.tables.events()
-    same = events[events["kind"] == "same"]
+    same = events[events["kind"] == "duplicate"]
     assert 0 in set(same["candidate"])
     trials = run.trials()
     assert trials.loc[0, "score.layers"] == 8

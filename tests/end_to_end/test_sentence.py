@@ -217,7 +217,7 @@ def _assert_same_trace(whole: Path, other: Path) -> None:
     )
     assert yours.equals(mine)
     told = [
-        [(e.candidate, e.payload) for e in run.tables.events().itertuples() if e.kind == "told"]
+        [(e.candidate, e.payload) for e in run.tables.events().itertuples() if e.kind == "observed"]
         for run in (first, second)
     ]
     assert told[0] == told[1]

@@ -32,7 +32,9 @@ def test_a_runs_full_answers_become_a_table_named_by_the_items_texts(folder: Pat
     assert table.items == tuple(HASHES["left"][item][0] for item in ITEMS["left"])
     for number in full:
         answers = {HASHES["left"][r.item][0]: r.value for r in run.data.responses(number) if r.task == "left"}
-        answers |= {HASHES["left"][r.item][0]: r.value for r in run.data.responses(number, "rest") if r.task == "left"}
+        answers |= {
+            HASHES["left"][r.item][0]: r.value for r in run.data.responses(number, "search_rest") if r.task == "left"
+        }
         assert dict(zip(table.items, table.row(f"candidate {number}"), strict=True)) == answers
 
 

@@ -48,7 +48,7 @@ def test_candidates_answer_the_same_anchors_and_every_sixth_everything(whole: Pa
 
 def test_what_is_told_is_the_estimate_or_the_mean_of_full_answers(whole: Path) -> None:
     run, found = open_run(whole), decisions(whole)
-    told, estimated = dict(found["told"]), dict(found["estimated"])
+    told, estimated = dict(found["observed"]), dict(found["estimated"])
     assert list(told) == list(range(24))
     for number, fitness in told.items():
         if number % 6 == 0:
@@ -60,12 +60,12 @@ def test_what_is_told_is_the_estimate_or_the_mean_of_full_answers(whole: Path) -
 
 def test_finalists_answer_the_rest_and_the_best_is_one_of_them(whole: Path) -> None:
     run, found = open_run(whole), decisions(whole)
-    finals = [number for number, rest in found["rest"].items() if rest]
+    finals = [number for number, rest in found["search_rest"].items() if rest]
     assert 1 <= len(finals) <= 6
     for number in finals:
         for task in TASKS:
-            assert found["asked"][number][task] | found["rest"][number][task] == set(ITEMS[task])
-            assert not found["asked"][number][task] & found["rest"][number][task]
+            assert found["asked"][number][task] | found["search_rest"][number][task] == set(ITEMS[task])
+            assert not found["asked"][number][task] & found["search_rest"][number][task]
     full = run.data.full_candidates()
     recommended = {number for number in found["asked"] if number >= FIRST_REMEASURED}
     assert len(recommended) == 2  # of four generations, the last third is the last one
@@ -84,8 +84,8 @@ def test_what_the_controller_recommends_is_measured_in_full_and_told_to_nobody(w
     with closing(Archive.open(whole)) as archive:
         (event,) = archive.events("recommended")
         people = {candidate.number: candidate for candidate in archive.candidates("remeasured")}
-        told = [(e.candidate, e.payload["fitness"]) for e in archive.events("told")]
-    assert event.payload == {"numbers": sorted(people), "told": 24}
+        told = [(e.candidate, e.payload["fitness"]) for e in archive.events("observed")]
+    assert event.payload == {"numbers": sorted(people), "observed": 24}
     controller = session._controller(preparation)
     for batch in range(4):
         controller.ask()
@@ -166,12 +166,12 @@ def test_raising_the_budget_goes_on_with_the_same_anchors_and_knowledge(tmp_path
     search(folder, prepared(candidates=24))  # the finalists of the first part have answered more by now
     found, expected = decisions(folder), decisions(whole)
     assert found["anchors"] == expected["anchors"]
-    assert found["told"] == expected["told"]
+    assert found["observed"] == expected["observed"]
 
 
 def test_workers_and_their_speed_do_not_change_what_is_told(tmp_path: Path, whole: Path) -> None:
     search(tmp_path / "run", prepared(), execution=Shuffled())
-    assert decisions(tmp_path / "run")["told"] == decisions(whole)["told"]
+    assert decisions(tmp_path / "run")["observed"] == decisions(whole)["observed"]
 
 
 @pytest.mark.parametrize("estimator", FEW_ITEM_METHODS)
@@ -190,13 +190,13 @@ def test_only_tasks_are_estimated(tmp_path: Path) -> None:
     assert set(run.tables.estimates()["objective"]) == {"left"}
     asked = decisions(tmp_path / "run")["asked"]
     assert (len(asked[0]["left"]), len(asked[0]["right"])) == (8, 60)
-    told = dict(decisions(tmp_path / "run")["told"])
+    told = dict(decisions(tmp_path / "run")["observed"])
     assert told[0][1] == -np.mean([r.value for r in run.data.responses(0) if r.task == "right"])
 
 
 def test_failed_candidates_and_parents_do_not_end_it(tmp_path: Path) -> None:
     search(tmp_path / "run", prepared(candidates=8, full_every=3, troubles={-1: "candidate", 3: "candidate", 4: "nan"}))
-    told = dict(decisions(tmp_path / "run")["told"])
+    told = dict(decisions(tmp_path / "run")["observed"])
     assert [number for number, fitness in told.items() if fitness is None] == [3, 4]
     assert open_run(tmp_path / "run").state == "finished"
 

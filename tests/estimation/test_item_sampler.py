@@ -53,8 +53,8 @@ def test_raw_asks_parents_no_more_than_candidates_and_tells_plain_means(whole: P
     run, found = open_run(whole), decisions(whole)
     for parent in (-1, -2, -3):
         assert found["asked"][parent] == found["asked"][0]
-        assert not found["rest"][parent]
-    for number, fitness in found["told"]:
+        assert not found["search_rest"][parent]
+    for number, fitness in found["observed"]:
         means = [np.mean([r.value for r in run.data.responses(number) if r.task == task]) for task in TASKS]
         assert fitness == pytest.approx(means)
     assert set(run.tables.estimates()["method"]) == {"raw"}
@@ -84,17 +84,17 @@ def test_a_budget_that_ends_inside_a_generation_is_raised_without_another_draw(t
     search(tmp_path / "run", fresh(candidates=25))
     search(tmp_path / "run", fresh(candidates=64), execution=Shuffled())
     found, expected = decisions(tmp_path / "run"), decisions(whole)
-    assert found["told"] == expected["told"]
+    assert found["observed"] == expected["observed"]
     assert {n: found["asked"][n] for n in range(64)} == {n: expected["asked"][n] for n in range(64)}
     with closing(Archive.open(tmp_path / "run")) as archive:
-        assert [event.payload["told"] for event in archive.events("recommended")] == [25, 64]
+        assert [event.payload["observed"] for event in archive.events("recommended")] == [25, 64]
 
 
 def test_with_parents_a_full_answer_is_told_by_its_generations_items(tmp_path: Path) -> None:
     """A candidate that answered everything has no share in its generation's luck; its mean would not compare."""
     search(tmp_path / "run", fresh(candidates=30, estimator="parents", full_every=7))
     found, run = decisions(tmp_path / "run"), open_run(tmp_path / "run")
-    told, estimated = dict(found["told"]), dict(found["estimated"])
+    told, estimated = dict(found["observed"]), dict(found["estimated"])
     for number in range(30):
         assert told[number] == [estimated[number]["scores"][task]["value"] for task in TASKS]
         assert estimated[number]["scores"]["left"]["items"] == 12

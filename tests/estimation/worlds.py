@@ -89,10 +89,10 @@ def decisions(folder: Path) -> dict[str, Any]:
     with closing(Archive.open(folder)) as archive:
         return {
             "anchors": [event.payload for event in archive.events("anchors")],
-            "told": [(event.candidate, event.payload["fitness"]) for event in archive.events("told")],
+            "observed": [(event.candidate, event.payload["fitness"]) for event in archive.events("observed")],
             "estimated": [(event.candidate, event.payload) for event in archive.events("estimated")],
             "asked": {c.number: archive.answered("search", c.number) for c in archive.candidates()},
-            "rest": {c.number: archive.answered("rest", c.number) for c in archive.candidates()},
+            "search_rest": {c.number: archive.answered("search_rest", c.number) for c in archive.candidates()},
         }
 
 

@@ -26,7 +26,9 @@ ASYNCHRONOUS = Rules(asynchronous=True)
 
 def told(folder: Path) -> list[tuple[int, list[float] | None, int | None]]:
     with Archive.open(folder) as archive:
-        return [(e.candidate or 0, e.payload["fitness"], e.payload.get("staleness")) for e in archive.events("told")]
+        return [
+            (e.candidate or 0, e.payload["fitness"], e.payload.get("staleness")) for e in archive.events("observed")
+        ]
 
 
 def shuffled(workers: int, seed: int = 0) -> Callable[[SyntheticSpec], ShuffledPool]:
@@ -99,7 +101,7 @@ def test_staleness_without_a_bound_counts_the_results_between(folder: Path) -> N
     with Archive.open(folder) as archive:
         asked_at: dict[int, int] = {}
         heard = 0
-        for event in archive.events("asked", "told"):
+        for event in archive.events("asked", "observed"):
             if event.kind == "asked":
                 asked_at[event.payload["first"]] = heard
                 continue

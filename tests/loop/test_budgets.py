@@ -163,7 +163,7 @@ def test_a_budget_that_ended_is_raised_on_resume(folder: Path, clock: FakeTime) 
     World(folder / "whole", candidates=14, spec=spec).run()
     world = World(folder / "run", candidates=14, spec=spec, limits={"gpu_hours": 0.15 / 3600})
     assert world.run().name == "gpu_hours"
-    assert len(trace(world.folder)["told"]) < 14
+    assert len(trace(world.folder)["observed"]) < 14
     assert world.run().name == "gpu_hours"
     assert replace(world, limits={"gpu_hours": 1.0}).run().name == "candidates"
     assert trace(world.folder) == trace(folder / "whole")
@@ -175,7 +175,7 @@ def test_a_deadline_in_the_past_asks_nothing(folder: Path) -> None:
         "deadline",
         "the budget of time until the deadline (2023-11-14T22:13:20Z) is used up",
     )
-    assert trace(folder)["told"] == []
+    assert trace(folder)["observed"] == []
 
 
 def test_stragglers_of_the_search_do_not_upset_the_final_scoring(folder: Path) -> None:

@@ -58,8 +58,8 @@ def test_killed_at_every_event_boundary(folder: Path, controller: str) -> None:
     moments: list[str] = []
     small(folder / "whole", controller).run(moments.append)
     whole = trace(folder / "whole")
-    assert len(whole["told"]) == 4
-    assert {"asked", "submitted", "answered", "finished", "told", "stopped", "commit"} <= set(moments)
+    assert len(whole["observed"]) == 4
+    assert {"asked", "submitted", "answered", "finished", "observed", "stopped", "commit"} <= set(moments)
     for moment in range(1, len(moments) + 1):
         world = small(folder / f"killed-{moment}", controller)
         assert run_in_fresh_process(world, moment) == -signal.SIGKILL
@@ -75,7 +75,7 @@ def test_killed_between_the_portions_of_a_task(folder: Path) -> None:
         moments.append
     )
     whole = trace(folder / "whole")
-    assert moments.count("part") == 2 * moments.count("answered") == 16  # two candidates and two parents
+    assert moments.count("partial") == 2 * moments.count("answered") == 16  # two candidates and two parents
     for moment in range(1, len(moments) + 1, 2):  # each event has its commit beside it
         asked: list[Job] = []
         world = World(folder / f"killed-{moment}", "sobol", candidates=2, spec=spec, pool=lambda s: ShuffledPool(s, 2))
@@ -106,7 +106,7 @@ def test_killed_between_the_portions_of_a_race(folder: Path) -> None:
     whole = trace(folder / "whole")
     with Archive.open(folder / "whole") as archive:
         assert 0 < sum(event.payload["promoted"] for event in archive.events("raced")) < archive.count()
-    parts = [moment for moment, kind in enumerate(moments, start=1) if kind == "part"]
+    parts = [moment for moment, kind in enumerate(moments, start=1) if kind == "partial"]
     seen = set()
     for moment in parts[::3]:
         assert run_in_fresh_process(world(f"killed-{moment}"), moment + 1) == -signal.SIGKILL

@@ -47,5 +47,5 @@ def test_reseeding_on_each_call_changes_nothing(folder: Path, controller: str, a
     calm.run()
     reseeded = replace(calm, folder=folder / "reseeded", pool=lambda given: ShuffledPool(Reseeding(given), 3, 1))
     reseeded.run()
-    assert len(trace(calm.folder)["told"]) == 24
+    assert len(trace(calm.folder)["observed"]) == 24
     assert trace(reseeded.folder) == trace(calm.folder)

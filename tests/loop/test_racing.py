@@ -85,7 +85,7 @@ def test_the_stopped_have_answered_less_and_the_others_all(folder: Path) -> None
     assert min(items[number] for number in range(40)) == 3
     assert items[-1] == items[-2] == 12
     with Archive.open(folder) as archive:
-        told = {event.candidate: event.payload for event in archive.events("told")}
+        told = {event.candidate: event.payload for event in archive.events("observed")}
     assert all((max(told[n]["stderr"]) == 0.0) == (items[n] == 12) for n in range(40))
 
 
@@ -93,7 +93,7 @@ def test_a_stopped_candidate_is_measured_from_its_incumbent(folder: Path) -> Non
     World(folder, candidates=40, rules=RULES, spec=SPEC).run()
     answers = trace(folder)["answers"]
     with Archive.open(folder) as archive:
-        told = {event.candidate: event.payload for event in archive.events("told")}
+        told = {event.candidate: event.payload for event in archive.events("observed")}
     number, decision = next((n, of[-1]) for n, of in raced(folder).items() if not of[-1]["promoted"])
     mine, its = answers[number], answers[decision["incumbent"]]
     for place, task in enumerate(PLAN):
@@ -109,7 +109,7 @@ def test_who_would_have_won_is_rarely_stopped(folder: Path) -> None:
     """Against the same candidates answering everything: the best of all is among those that answered everything."""
     World(folder / "whole", "sobol", 60, spec=SPEC).run()
     World(folder / "race", "sobol", 60, spec=SPEC, rules=RULES, options={"batch_size": 12}).run()
-    whole = {number: sum(fitness) for number, fitness in trace(folder / "whole")["told"]}
+    whole = {number: sum(fitness) for number, fitness in trace(folder / "whole")["observed"]}
     items = items_of(folder / "race")
     winner = max(whole, key=lambda number: whole[number])
     assert items[winner] == 12
@@ -165,7 +165,7 @@ def test_twins_race_on_shared_answers(folder: Path, workers: int) -> None:
         assert not asked & of_job
         asked |= of_job
     found = trace(folder)
-    assert len(found["told"]) == 120
+    assert len(found["observed"]) == 120
     assert len(set(found["digests"].values())) < 100
 
 
@@ -173,12 +173,12 @@ def test_a_race_on_arrival_decides_and_resumes(folder: Path) -> None:
     rules = replace(RULES, asynchronous=True)
     world = World(folder, "cma-es", 25, rules=rules, spec=SPEC, options={"population": 5}, pool=shuffled(6, 1))
     world.run()
-    before, decisions = trace(folder)["told"], raced(folder)
+    before, decisions = trace(folder)["observed"], raced(folder)
     replace(world, candidates=50, pool=shuffled(3, 2)).run()
-    assert trace(folder)["told"][:25] == before
+    assert trace(folder)["observed"][:25] == before
     after = raced(folder)
     assert {number: after[number] for number in decisions} == decisions
-    assert len(trace(folder)["told"]) == 50
+    assert len(trace(folder)["observed"]) == 50
 
 
 def test_without_anything_to_compare_with_everybody_answers_everything(folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_no_route_is_evaluated_twice(tmp_path: Path, controller: str, options: d
     assert len(pool.digests) == len(set(pool.digests))
     with Archive.open(tmp_path) as archive:
         candidates = list(archive.candidates("search"))
-        reused = {event.candidate: event.payload["twin"] for event in archive.events("same")}
+        reused = {event.candidate: event.payload["of"] for event in archive.events("duplicate")}
         found = {candidate.number: candidate.recipe.digest for candidate in archive.candidates()}
     assert len(candidates) == 48
     assert len(pool.digests) + len(reused) == 48 + 1

@@ -39,7 +39,7 @@ def test_workers_and_their_speed_do_not_change_the_trace(folder: Path, controlle
     troubles = {2: "candidate", 9: "nan", 10: "infrastructure"}
     alone = World(folder / "alone", controller, spec=spec(troubles=troubles))
     alone.run()
-    assert len(trace(alone.folder)["told"]) == 30
+    assert len(trace(alone.folder)["observed"]) == 30
     for workers, seed in [(1, 0), (3, 1), (7, 2), (64, 3)]:
         many = replace(alone, folder=folder / f"many-{workers}", pool=shuffled(workers, seed))
         many.run()
@@ -49,7 +49,7 @@ def test_workers_and_their_speed_do_not_change_the_trace(folder: Path, controlle
 def test_candidates_are_told_once_in_order_and_failures_as_none(folder: Path) -> None:
     world = World(folder, pool=shuffled(5, 0), spec=spec(troubles={0: "candidate", 7: "bug", 11: "infrastructure"}))
     assert world.run().name == "candidates"
-    told = trace(folder)["told"]
+    told = trace(folder)["observed"]
     assert [number for number, _ in told] == list(range(30))
     assert [number for number, fitness in told if fitness is None] == [0, 7, 11]
 
@@ -57,7 +57,7 @@ def test_candidates_are_told_once_in_order_and_failures_as_none(folder: Path) ->
 def test_fitness_is_the_mean_of_the_stored_answers(folder: Path) -> None:
     World(folder).run()
     found = trace(folder)
-    for number, fitness in found["told"]:
+    for number, fitness in found["observed"]:
         by_task = {task: [found["answers"][number][task, item, "acc"] for item in PLAN[task]] for task in PLAN}
         assert fitness == [np.mean(by_task["add"]), np.mean(by_task["sort"])]
 
@@ -77,7 +77,7 @@ def test_decisions_are_recorded_before_they_take_effect(folder: Path) -> None:
 
     def tell_with_witness(index: int, fitness: Any) -> None:
         with Archive.open(folder) as archive:
-            last = [event for event in archive.events("told")][-1]
+            last = [event for event in archive.events("observed")][-1]
             assert last.candidate >= index  # type: ignore[operator]
             assert archive.outcome(index) is not None
         seen.append("tell")
@@ -99,7 +99,7 @@ def test_parents_are_scored_first_and_told_to_nobody(folder: Path) -> None:
         assert set(submitted[:2]) == {-1, -2}
         assert archive.count("parent") == 2
         assert all(len(archive.responses("search", number)) == 24 for number in (-1, -2))
-        assert [event.candidate for event in archive.events("told")] == [0, 1, 2, 3]
+        assert [event.candidate for event in archive.events("observed")] == [0, 1, 2, 3]
 
 
 def test_a_failing_parent_does_not_end_the_search(folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_failing_parent_does_not_end_the_search(folder: Path) -> None:
 def test_the_budget_of_candidates_is_strict(folder: Path, controller: str, candidates: int) -> None:
     reason = World(folder, controller, candidates, pool=shuffled(4, 0)).run()
     assert (reason.name, reason.finished) == ("candidates", True)
-    assert len(trace(folder)["told"]) == candidates
+    assert len(trace(folder)["observed"]) == candidates
     with Archive.open(folder) as archive:
         assert archive.count() == candidates
 
@@ -135,14 +135,14 @@ def test_the_budget_of_seconds_counts_all_sessions_and_drops_what_is_under_way(f
     world = World(folder / "run", candidates=200, seconds=0.42, spec=slow)
     reason = world.run()
     assert (reason.name, reason.finished) == ("seconds", True)
-    told = len(trace(world.folder)["told"])
+    told = len(trace(world.folder)["observed"])
     assert 0 < told <= 8
     assert world.run().name == "seconds"  # used up: nothing more happens
-    assert len(trace(world.folder)["told"]) == told
+    assert len(trace(world.folder)["observed"]) == told
     replace(world, candidates=12, seconds=None).run()
     whole = World(folder / "whole", candidates=12, spec=slow)
     whole.run()
-    assert trace(world.folder)["told"] == trace(whole.folder)["told"]
+    assert trace(world.folder)["observed"] == trace(whole.folder)["observed"]
 
 
 def test_the_controllers_own_end(folder: Path) -> None:
@@ -150,10 +150,10 @@ def test_the_controllers_own_end(folder: Path) -> None:
     reason = world.run()
     assert reason.name == "controller"
     assert "tolx" in reason.message or "tolflatfitness" in reason.message
-    told = len(trace(folder)["told"])
+    told = len(trace(folder)["observed"])
     assert told < 1000
     assert world.run().name == "controller"  # a resume finds the same end
-    assert len(trace(folder)["told"]) == told
+    assert len(trace(folder)["observed"]) == told
 
 
 # -- failures ----------------------------------------------------------------------------------------------------
@@ -165,9 +165,9 @@ def test_a_configuration_failure_ends_the_search_and_is_tried_again_on_resume(fo
     reason = world.run()
     assert (reason.name, reason.finished) == ("configuration", False)
     assert reason.message == "the set-up is wrong (synthetic)"
-    assert len(trace(world.folder)["told"]) == 6
+    assert len(trace(world.folder)["observed"]) == 6
     replace(world, spec=spec()).run()  # the user has repaired it
-    assert trace(world.folder)["told"] == trace(folder / "whole")["told"]
+    assert trace(world.folder)["observed"] == trace(folder / "whole")["observed"]
 
 
 def test_a_dead_machine_does_not_burn_the_budget(folder: Path) -> None:
@@ -176,14 +176,14 @@ def test_a_dead_machine_does_not_burn_the_budget(folder: Path) -> None:
     reason = world.run()
     assert (reason.name, reason.finished) == ("infrastructure", False)
     assert "evaluations in a row failed for reasons of the machine" in reason.message
-    assert len(trace(folder)["told"]) < 5 + MOST_MACHINE_FAILURES
+    assert len(trace(folder)["observed"]) < 5 + MOST_MACHINE_FAILURES
     assert replace(world, candidates=20, spec=spec()).run().name == "candidates"
 
 
 def test_all_candidates_may_fail(folder: Path) -> None:
     world = World(folder, candidates=20, spec=spec(troubles={number: "candidate" for number in range(20)}))
     assert world.run().name == "candidates"
-    assert [fitness for _, fitness in trace(folder)["told"]] == [None] * 20
+    assert [fitness for _, fitness in trace(folder)["observed"]] == [None] * 20
 
 
 # -- twins -------------------------------------------------------------------------------------------------------
@@ -204,11 +204,11 @@ def test_a_recipe_is_evaluated_once(folder: Path, workers: int) -> None:
     assert len(evaluated) == len(set(evaluated))
     assert len(evaluated) < 100
     by_digest: dict[str, set[str]] = {}
-    for number, fitness in found["told"]:
+    for number, fitness in found["observed"]:
         by_digest.setdefault(found["digests"][number], set()).add(str(fitness))
     assert all(len(told) == 1 for told in by_digest.values())
     with Archive.open(folder) as archive:
-        assert sum(1 for _ in archive.events("same")) == 120 - (len(evaluated) - len(PARENTS))
+        assert sum(1 for _ in archive.events("duplicate")) == 120 - (len(evaluated) - len(PARENTS))
 
 
 def test_twins_of_failed_candidates(folder: Path) -> None:
@@ -219,7 +219,7 @@ def test_twins_of_failed_candidates(folder: Path) -> None:
         found = trace(world.folder)
         twins = [number for number, digest in found["digests"].items() if number > 0 and digest == found["digests"][0]]
         assert twins
-        told = dict(found["told"])
+        told = dict(found["observed"])
         assert told[0] is None
         assert [told[number] is None for number in twins] == [trouble == "candidate"] * len(twins)
 
@@ -262,7 +262,7 @@ def test_a_controller_that_proposes_otherwise_is_refused(folder: Path, change: d
     with pytest.raises(RunError, match=r"does not repeat its proposals .*seed: 7, versions: \{'test': 1\}"):
         replace(world, candidates=20, **change).run()
     before = trace(folder)
-    assert len(before["told"]) == 12
+    assert len(before["observed"]) == 12
     assert replace(world, candidates=20).run().name == "candidates"
 
 
@@ -330,7 +330,7 @@ def test_progress_says_what_was_measured(folder: Path) -> None:
     reports: list[Progress] = []
     World(folder, candidates=20, spec=spec(troubles={3: "candidate"})).run(progress=reports.append)
     last = reports[-1]
-    told = [fitness for _, fitness in trace(folder)["told"] if fitness is not None]
+    told = [fitness for _, fitness in trace(folder)["observed"] if fitness is not None]
     assert (last.candidates, last.budget, last.failures, last.running) == (20, 20, 1, 0)
     assert last.best == {"add": max(f[0] for f in told), "sort": max(f[1] for f in told)}
     assert last.front == int(non_dominated(np.array(told)).sum())
@@ -355,7 +355,7 @@ def test_events_tell_the_story(folder: Path) -> None:
     with Archive.open(folder) as archive:
         kinds = [event.kind for event in archive.events()]
     assert kinds.count("asked") == 1
-    assert [kinds.count(kind) for kind in ("submitted", "answered", "finished", "told")] == [4, 8, 4, 2]
+    assert [kinds.count(kind) for kind in ("submitted", "answered", "finished", "observed")] == [4, 8, 4, 2]
     assert kinds[-2:] == ["stopped", "stopped"]
 
 
@@ -393,7 +393,7 @@ def test_a_disk_that_fills_up_during_the_search(small_disk: Path, folder: Path) 
     world = World(small_disk / "run", candidates=60)
     with pytest.raises(RunError, match=r"cannot grow.*evomerge resume"):
         world.run()
-    told = len(trace(world.folder)["told"])
+    told = len(trace(world.folder)["observed"])
     assert 0 < told < 60
     ballast.unlink()
     assert world.run().name == "candidates"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evomerge.archive import Archive
+from evomerge.archive import PAYLOADS, Archive
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
 from evomerge.controllers import Controller, SearchProblem, build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
@@ -107,10 +107,19 @@ class World:
                 pool.close()
 
 
+def check_payloads(archive: Archive) -> None:
+    """Compare every event with the table of payloads: mypy cannot tie a kind to its payload."""
+    for event in archive.events():
+        form = PAYLOADS[event.kind]
+        required, keys = form.__required_keys__, event.payload.keys()  # type: ignore[attr-defined]
+        assert required <= keys <= form.__annotations__.keys(), event
+
+
 def trace(folder: Path) -> dict[str, Any]:
     """Everything of a run that must not depend on interruptions or workers: genes, recipes, answers, what was told."""
     with Archive.open(folder) as archive:
         candidates = list(archive.candidates())
+        check_payloads(archive)
         return {
             "genes": {c.number: c.genotype for c in candidates},
             "digests": {c.number: c.recipe.digest for c in candidates},
@@ -118,7 +127,7 @@ def trace(folder: Path) -> dict[str, Any]:
                 c.number: {(r.task, r.item, r.metric): r.value for r in archive.responses("search", c.number)}
                 for c in candidates
             },
-            "told": [(event.candidate, event.payload["fitness"]) for event in archive.events("told")],
+            "observed": [(event.candidate, event.payload["fitness"]) for event in archive.events("observed")],
             "failures": {o.number: o.failure.kind for o in archive.outcomes() if o.failure is not None},
         }
 

@@ -61,7 +61,7 @@ def test_a_silent_model_falls_off_and_a_talking_one_does_not(tokenizer, task_set
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rungs")
+    folder = tmp_path_factory.mktemp("sanity-checks")
     make_model(folder / "base", seed=0)
     for seed, name in enumerate(("left", "right"), start=1):
         make_model(folder / name, seed=seed, noise_from=folder / "base", noise=0.1)
@@ -71,7 +71,7 @@ def place(tmp_path_factory):
 def test_norms_are_those_of_the_weights_and_only_candidates_are_held_to_them(place):
     models = tuple(str(place / name) for name in ("base", "left", "right"))
     settings = TaskSettings((str(TASKS),))
-    worker = WorkerSpec(models, ("add",), settings, rungs=SanityChecks()).build()
+    worker = WorkerSpec(models, ("add",), settings, sanity_checks=SanityChecks()).build()
     resident = ResidentModel(models)
     resident.write(passthrough(models[1]))
     own, parents = resident.norms(), resident.parent_norms()

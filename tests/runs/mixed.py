@@ -40,7 +40,7 @@ def mixed_run(folder: Path, objectives: Sequence[Objective] = (TASK, POISE, LAYE
         for number in MODELS:
             _answer(archive, number, "search", _plan(ITEMS), objectives)
             if number >= 0:
-                archive.put_told(number, tuple(_fitness(number, objectives)))
+                archive.put_observed(number, tuple(_fitness(number, objectives)))
         for number in (-1, -2, -3, 0, 2, 3):
             _answer(archive, number, "holdout", _plan(HELD), objectives)
         archive.put_event("ended")

@@ -19,7 +19,7 @@ ROUGH = World(16, node_life=600.0, crash_share=0.05, memory_share=0.1, hang_shar
 
 def told(folder: Path) -> dict[int | None, object]:
     with Archive.open(folder) as archive:
-        return {event.candidate: event.payload["fitness"] for event in archive.events("told")}
+        return {event.candidate: event.payload["fitness"] for event in archive.events("observed")}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object
         name: simulate(world, "sobol", None, 96, folder / name, kill=True)
         for name, world in (("calm", CALM), ("rough", ROUGH))
     }
-    return {name: {**row, "told": told(folder / name)} for name, row in found.items()}
+    return {name: {**row, "observed": told(folder / name)} for name, row in found.items()}
 
 
 def test_worker_seconds_add_up(rows: dict[str, dict[str, object]]) -> None:
@@ -57,7 +57,7 @@ def test_a_rough_cluster_is_rough_and_a_calm_one_is_not(rows: dict[str, dict[str
 
 def test_who_answers_and_what_goes_wrong_changes_no_score(rows: dict[str, dict[str, object]]) -> None:
     """`simulate` has checked that every answer is there once; here, that they are the answers of a calm world."""
-    calm, rough = rows["calm"]["told"], rows["rough"]["told"]
+    calm, rough = rows["calm"]["observed"], rows["rough"]["observed"]
     scored = {number: fitness for number, fitness in rough.items() if fitness is not None}  # type: ignore[attr-defined]
     assert len(scored) > 70
     assert all(calm[number] == fitness for number, fitness in scored.items())  # type: ignore[index]

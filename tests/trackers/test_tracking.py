@@ -110,7 +110,7 @@ def test_results_that_overtake_others_wait_for_them(tmp_path: Path) -> None:
         class Watched(ShuffledPool):
             def collect(self, timeout: float | None = None) -> list[Any]:
                 nonlocal gaps
-                told = {event.candidate for event in archive.events("told")}
+                told = {event.candidate for event in archive.events("observed")}
                 seen.extend(step.number for step in source.steps(len(seen)))
                 gaps += any(number not in told for number in range(max(told, default=-1)))
                 assert set(seen) <= told
@@ -128,7 +128,7 @@ def test_at_the_end_nobody_waits_for_what_was_never_told(tmp_path: Path) -> None
         candidate = archive.candidate(2)
         archive.put_asked([Candidate(n, candidate.recipe, candidate.genotype) for n in (3, 4)], 2)
         archive.copy_answers(2, 4)
-        archive.put_told(4, (0.5, 0.5))  # 3 was under way when the time was up
+        archive.put_observed(4, (0.5, 0.5))  # 3 was under way when the time was up
     source = RunMetrics(open_run(run.folder), "x")
     assert [step.number for step in source.steps(0)] == [0, 1, 2]
     assert [step.number for step in source.steps(3, final=True)] == [4]

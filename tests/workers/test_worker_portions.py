@@ -22,7 +22,7 @@ TASKS = ("add", "sort")
 @pytest.fixture(scope="module")
 def spec() -> WorkerSpec:
     settings = TaskSettings(include=(str(EXAMPLES / "tasks"),))
-    return WorkerSpec(MODELS, TASKS, settings, batch_size=8, portion_seconds=0.0, rungs=SanityChecks())
+    return WorkerSpec(MODELS, TASKS, settings, batch_size=8, portion_seconds=0.0, sanity_checks=SanityChecks())
 
 
 @pytest.fixture(scope="module")

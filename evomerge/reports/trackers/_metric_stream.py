@@ -67,7 +67,7 @@ class RunMetrics:
             final: the search is over: candidates behind a gap will not be waited for.
         """
         with Archive.open(self._run.folder) as archive:
-            observed = {e.candidate: e.time for e in archive.events("told") if e.candidate is not None}
+            observed = {e.candidate: e.time for e in archive.events("observed") if e.candidate is not None}
         ready = [number for number in sorted(observed) if first <= number <= LAST_STEP]
         if not final:
             ready = [number for index, number in enumerate(ready) if number == first + index]

@@ -17,7 +17,6 @@ from evomerge.reports.trackers._values import Tracker
 from evomerge.runs import open_run
 from evomerge.workers import hide
 
-EVENT = "tracking"  # payload: to (targets, as `--log` writes them), id (of the run, for every tool)
 SECONDS = 5.0  # pause between two reads of the archive
 LEISURE = 20.0  # a look that took long is followed by a pause this many times as long: at most 5% of a core
 SECONDS_AFTER_TROUBLE = 60.0
@@ -53,7 +52,7 @@ def tracked(
     texts, identity = remembered(archive)
     if log:
         texts = [target.text for target in targets_of(log)]
-        archive.put_event(EVENT, None, {"to": texts, "id": identity})
+        archive.put_event("tracking", None, {"to": texts, "id": identity})
     folder = archive.path.parent
     writers = [_Writer(target, folder, identity, say, seconds, join) for target in map(target_of, texts)]
     state: State = "failed"
@@ -78,7 +77,7 @@ def remembered(archive: Archive) -> tuple[list[str], str]:
     """Return the last session's targets, and the run's identity in the tools: a new one where it has none."""
     targets: list[str] = []
     identity = ""
-    for event in archive.events(EVENT):
+    for event in archive.events("tracking"):
         targets, identity = list(event.payload["to"]), event.payload["id"]
     return targets, identity or secrets.token_hex(4)
 

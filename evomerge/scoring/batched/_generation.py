@@ -80,7 +80,7 @@ def write_batches(
         device: of the model.
         wanted: places of prompts; batches that hold none of them are left out. A batch that is written is always
             written whole, so that its texts do not depend on what else is wanted. None: all.
-        stopwatch: is told the seconds of reading prompts, and of writing.
+        stopwatch: receives the seconds of prefill and of decoding.
 
     Raises:
         CandidateError: logits are NaN or infinite.

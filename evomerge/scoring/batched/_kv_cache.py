@@ -28,7 +28,7 @@ def fork(cache: Any, *, transient: bool = False) -> Any:
 
     Args:
         cache: to start from.
-        transient: nobody will read what is written into the fork; a model that shares work between candidates need
+        transient: what is written into the fork is never read; a model that shares work between candidates need
             not keep it for them.
     """
     layers = getattr(cache, "layers", None)
@@ -58,7 +58,7 @@ def computed_alone(model: Any) -> Iterator[None]:
 
 
 def keeps_logits(model: Any) -> bool:
-    """True where the model can be told at which places logits are wanted."""
+    """Return whether the model computes logits for chosen positions only."""
     import inspect
 
     return "logits_to_keep" in inspect.signature(model.forward).parameters

@@ -123,7 +123,9 @@ class TaskSet:
 
     def metrics(self, task: str) -> tuple[str, ...]:
         """Return the metrics of a task that are means of per-item values, in the task's order."""
-        return tuple(name for name in self._leaf(task).task.aggregation() if self._refusal(task, name) is None)
+        return tuple(
+            name for name in self._leaf(task).task.aggregation() if _refusal(self._leaf(task).task, name) is None
+        )
 
     def filters(self, task: str) -> tuple[str, ...]:
         """Return the names of a task's answer filters; ('none',) where it defines none."""
@@ -175,7 +177,7 @@ class TaskSet:
         metric = metric if metric is not None else next(iter(leaf.task.aggregation()))
         if metric not in leaf.task.aggregation():
             raise TaskError(f"task {task!r} has no metric {metric!r}. {near(metric, leaf.task.aggregation())}")
-        refusal = self._refusal(task, metric)
+        refusal = _refusal(self._leaf(task).task, metric)
         if refusal is not None:
             usable = ", ".join(self.metrics(task)) or "none of its metrics"
             raise TaskError(f"metric {metric!r} of task {task!r} {refusal}; usable here: {usable}")
@@ -253,18 +255,6 @@ class TaskSet:
             raise TaskError(f"task {task!r} was not loaded. {near(task, self._leaves)}")
         return self._leaves[task]
 
-    def _refusal(self, task: str, metric: str) -> str | None:
-        """Return why a metric cannot be a score here, or None."""
-        from lm_eval.api.registry import get_aggregation
-
-        aggregation = self._leaf(task).task.aggregation()[metric]
-        if metric == "likelihood":  # its items are pairs, though lm-eval lists it as a mean
-            return "is not a number per item"
-        if aggregation is not get_aggregation("mean"):
-            name = getattr(aggregation, "__name__", str(aggregation))
-            return f"is computed over the whole task ({name}), not as a mean of per-item values"
-        return None
-
     def _template(self, task: str, lm: HFLM) -> Callable[..., str] | None:
         if not self.settings["apply_chat_template"]:
             return None
@@ -305,6 +295,19 @@ class TaskSet:
                 )
                 requests[index] = tuple(built) if isinstance(built, list) else (built,)
         return requests
+
+
+def _refusal(task: Any, metric: str) -> str | None:
+    """Return why a metric of lm-eval's `task` cannot be a score here, or None."""
+    from lm_eval.api.registry import get_aggregation
+
+    aggregation = task.aggregation()[metric]
+    if metric == "likelihood":  # its items are pairs, though lm-eval lists it as a mean
+        return "is not a number per item"
+    if aggregation is not get_aggregation("mean"):
+        name = getattr(aggregation, "__name__", str(aggregation))
+        return f"is computed over the whole task ({name}), not as a mean of per-item values"
+    return None
 
 
 def make_lm(model: Any, tokenizer: Any, settings: TaskSettings, batch_size: int) -> HFLM:

@@ -57,7 +57,7 @@ class RayJobs:
                 it from RAY_AUTH_TOKEN or its file; it is no argument, so that it cannot end up in a file of ours.
 
         Raises:
-            InputError: nobody answers there, or the token is missing or wrong.
+            InputError: no server answers there, or the token is missing or wrong.
         """
         self.address = address
         try:
@@ -100,7 +100,7 @@ class RayJobs:
         """Return how far a job is.
 
         Raises:
-            InputError: there is no such job, or nobody answers.
+            InputError: there is no such job, or the server does not answer.
         """
         try:
             info = self._client.get_job_info(name)
@@ -112,7 +112,7 @@ class RayJobs:
         """Ask a job to end: it gets SIGTERM, and SIGKILL later. Returns False where it had ended before.
 
         Raises:
-            InputError: there is no such job, or nobody answers.
+            InputError: there is no such job, or the server does not answer.
         """
         try:
             return bool(self._client.stop_job(name))
@@ -185,7 +185,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Once:
-    """Writes a text that is told again from its start after each reconnection; every character once."""
+    """Writes a log that restarts from its beginning after each reconnection; every character once."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self.written = 0  # characters

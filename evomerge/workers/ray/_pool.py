@@ -322,7 +322,7 @@ def _node(row: Mapping[str, Any], leaving: set[str]) -> Node:
 
 
 def _draining() -> set[str]:
-    """Return the ids of nodes that were told to leave; empty where this Ray cannot tell.
+    """Return the ids of draining nodes; empty where this version of Ray does not report them.
 
     `ray.nodes()` does not say it, and `ray.util.state` needs a dashboard; the autoscaler's status needs neither.
     """
