@@ -18,6 +18,7 @@ SLOW = (
     "tests/end_to_end/",
     "tests/notebooks/",
     "tests/controllers/test_constraints.py",
+    "tests/engine/test_parallel.py",
     "tests/loop/test_kills.py",
     "tests/reports/test_browser.py",
     "tests/reports/test_page.py",
