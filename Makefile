@@ -1,6 +1,8 @@
 # Every target sets up what it needs: a virtual environment in .venv with the project and its dependencies.
 #   make quickstart   search the merges of four small experts, see the front, learn what to type next
-#   make test         linter, type checker, and all tests
+#   make fast         unit and contract tests, for every save
+#   make test         linter, type checker, and all tests except those of `make slow`
+#   make slow         real Ray clusters with killed workers, nodes and drivers: half an hour
 #   make docs         the documentation as a site in build/site, warnings being errors
 #   make browser      what the report's tests need beside Python: Chromium and Java (as root, by apt)
 PYTHON ?= python3
@@ -8,14 +10,20 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN ?= runs/quickstart
 
-.PHONY: quickstart test lint docs pictures browser clean
+.PHONY: quickstart fast test slow lint docs pictures browser clean
 
 quickstart: $(VENV)/.ready
 	@if [ -e $(RUN)/archive.sqlite ]; then $(BIN)/evomerge resume $(RUN); \
 	else $(BIN)/evomerge search search_spaces/quickstart.yaml --out $(RUN); fi
 
+fast: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not ray and not chaos'
+
 test: $(VENV)/.ready-dev lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m chaos tests/chaos -s
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -50,7 +50,7 @@ class Candidate:
     name: str = ""  # a parent's display name
 
     def _repr_html_(self) -> str:
-        from evomerge.markup import Html, element
+        from evomerge._markup import Html, element
 
         title = f"parent {self.name}" if self.kind == "parent" else f"candidate {self.number}"
         return element("div", {}, element("b", {}, title), Html(self.recipe._repr_html_()))

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 # Names that an error message lists; of longer lists it gives the number of the others.
-SHOWN = 5
+_SHOWN = 5
 
 
 class EvomergeError(Exception):
@@ -105,5 +105,5 @@ def near(name: str, known: Iterable[str]) -> str:
 def listed(names: Iterable[str]) -> str:
     """Return the first few names of a list for a message, and how many more there are."""
     every = [str(name) for name in names]
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(every[:_SHOWN]) + more

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from evomerge.errors import InputError, near
 from evomerge.option_fields import NoOptions
 
-TASK = "task"  # the kind of an lm-eval task, which has no row
+_TASK = "task"  # the kind of an lm-eval task, which has no row
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def register_metric(info: MetricInfo) -> None:
     Raises:
         InputError: another kind has the name.
     """
-    if info.kind == TASK or METRICS.get(info.kind, info) != info:  # the same row again is fine: modules can be reloaded
+    if (
+        info.kind == _TASK or METRICS.get(info.kind, info) != info
+    ):  # the same row again is fine: modules can be reloaded
         raise InputError(f"metric {info.kind!r} is registered already; choose another name")
     METRICS[info.kind] = info
 
@@ -65,7 +67,7 @@ def is_size(kind: str) -> bool:
 
 def is_by_item(kind: str) -> bool:
     """Return whether an objective's score is the mean over its items; False for a kind that is unknown here."""
-    return kind == TASK or (kind in METRICS and METRICS[kind].by_item)
+    return kind == _TASK or (kind in METRICS and METRICS[kind].by_item)
 
 
 def sizes() -> tuple[str, ...]:

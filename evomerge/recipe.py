@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from evomerge.model_reference import MODEL_KEYS, parse, plain_models
-from evomerge.tokenizer import TokenizerChoice, choice_of
+from evomerge._model_reference import MODEL_KEYS, parse, plain_models
+from evomerge._tokenizer import TokenizerChoice, choice_of
 
 Scalar = bool | int | float | str
 
@@ -29,8 +29,8 @@ class Conditional:
     filter: str | None = None
 
 
-Setting = Scalar | tuple[Scalar, ...] | tuple[Conditional, ...]
-Parameters = tuple[tuple[str, Setting], ...]  # (name, setting), sorted by name
+_Setting = Scalar | tuple[Scalar, ...] | tuple[Conditional, ...]
+Parameters = tuple[tuple[str, _Setting], ...]  # (name, setting), sorted by name
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Recipe:
         return document
 
     def _repr_html_(self) -> str:
-        from evomerge.markup import element, tree
+        from evomerge._markup import element, tree
 
         document = self.to_mapping()
         document.pop("revisions", None)  # long, and covered by the digest
@@ -147,7 +147,7 @@ class Recipe:
         return _map_models(document, _as_mergekit_reads_it)
 
 
-def evaluate_setting(setting: Setting, tensor: str, t: float) -> Scalar | None:
+def evaluate_setting(setting: _Setting, tensor: str, t: float) -> Scalar | None:
     """Return the value of a parameter for one tensor, or None where no filter matches.
 
     Numbers in a list are a piecewise-linear curve over depth; other scalars in a list are picked, not mixed. The
@@ -181,7 +181,7 @@ def evaluate_setting(setting: Setting, tensor: str, t: float) -> Scalar | None:
     return (1 - fraction) * setting[below] + fraction * setting[above]  # type: ignore[operator]
 
 
-def freeze_setting(value: Any) -> Setting:
+def _freeze_setting(value: Any) -> _Setting:
     """Return plain YAML data as a setting; the caller has checked its form. Whole floats stay floats."""
     if isinstance(value, Mapping):
         return (_freeze_conditional(value),)
@@ -192,9 +192,9 @@ def freeze_setting(value: Any) -> Setting:
     return _number(value)
 
 
-def freeze_parameters(parameters: Mapping[str, Any] | None) -> Parameters:
+def _freeze_parameters(parameters: Mapping[str, Any] | None) -> Parameters:
     """Return a mapping of parameters in frozen form, sorted by name."""
-    return tuple(sorted((name, freeze_setting(value)) for name, value in (parameters or {}).items()))
+    return tuple(sorted((name, _freeze_setting(value)) for name, value in (parameters or {}).items()))
 
 
 def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
@@ -218,11 +218,11 @@ def recipe_from_mapping(document: Mapping[str, Any]) -> Recipe:
             Slice(
                 tuple(_freeze_source(entry) for entry in part["sources"]),
                 part.get("base_model"),
-                freeze_parameters(part.get("parameters")),
+                _freeze_parameters(part.get("parameters")),
             )
             for part in document.get("slices") or ()
         ),
-        parameters=freeze_parameters(document.get("parameters")),
+        parameters=_freeze_parameters(document.get("parameters")),
         dtype=document.get("dtype"),
         out_dtype=document.get("out_dtype"),
         tokenizer_source=document.get("tokenizer_source"),
@@ -247,7 +247,9 @@ def passthrough(model: str, dtype: str | None = None) -> Recipe:
 def _freeze_source(entry: Mapping[str, Any]) -> Source:
     layers = entry.get("layer_range")
     return Source(
-        entry["model"], freeze_parameters(entry.get("parameters")), (int(layers[0]), int(layers[1])) if layers else None
+        entry["model"],
+        _freeze_parameters(entry.get("parameters")),
+        (int(layers[0]), int(layers[1])) if layers else None,
     )
 
 

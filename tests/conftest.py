@@ -12,6 +12,19 @@ import pytest
 
 from tests.clock import Clock
 
+# Tests of these folders and files start the command line, a kernel or a browser, or run whole searches.
+SLOW = (
+    "tests/docs/",
+    "tests/end_to_end/",
+    "tests/notebooks/",
+    "tests/controllers/test_constraints.py",
+    "tests/engine/test_parallel.py",
+    "tests/loop/test_kills.py",
+    "tests/reports/test_browser.py",
+    "tests/reports/test_page.py",
+    "tests/reports/test_validator.py",
+)
+
 # Deadlines of property tests compare durations, which a busy machine stretches.
 hypothesis.settings.register_profile(
     "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -21,6 +34,12 @@ hypothesis.settings.load_profile("unhurried")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run folders, files and tests in an order of chance")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what `make fast` leaves out, before `-m` selects."""
+    if item.path.relative_to(item.config.rootpath).as_posix().startswith(SLOW):
+        item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)

@@ -28,10 +28,10 @@ FLOORS = [
         "_arguments",
         "option_fields",
         "version",
-        "yaml_text",
-        "model_reference",
-        "tokenizer",
-        "markup",
+        "_yaml_text",
+        "_model_reference",
+        "_tokenizer",
+        "_markup",
     ],
     ["merge", "irt", "pareto", "surrogates", "stats"],
     ["metric_kinds"],
@@ -95,7 +95,7 @@ HEAVY = {
 }
 # Read without torch: a laptop that only looks at a run, a driver that only schedules.
 LIGHT = {
-    *("errors", "_facade", "option_fields", "version", "yaml_text", "model_reference", "tokenizer", "markup"),
+    *("errors", "_facade", "option_fields", "version", "_yaml_text", "_model_reference", "_tokenizer", "_markup"),
     *("metric_kinds", "recipe", "candidate", "objectives", "run_config"),
     *("space", "pareto", "surrogates", "irt", "stats", "archive", "controllers", "loop", "config", "runs", "cli"),
 }

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from evomerge._model_reference import HUB_ID, ModelReference, parse
 from evomerge.checkpoints._file_hashes import file_hash
 from evomerge.errors import ExtraMissing, WeightsError
-from evomerge.model_reference import HUB_ID, ModelReference, parse
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"

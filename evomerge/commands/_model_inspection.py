@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evomerge._tokenizer import UNION, TokenizerChoice, choice_of
 from evomerge.checkpoints import Layout, compare_layouts, facts_of, problems_between, read_layout, short_name
 from evomerge.commands._problem_list import Problems
 from evomerge.config import SearchFile
 from evomerge.engine import Alignment, aligned_layouts, alignment_of, merge_of, template_problem
 from evomerge.errors import WeightsError
 from evomerge.space import model_places, only_lends
-from evomerge.tokenizer import UNION, TokenizerChoice, choice_of
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evomerge._model_reference import HUB_ID, absolute, parse, plain_models
 from evomerge.config import load_plain, load_search_file
 from evomerge.errors import InputError, SearchFileError
 from evomerge.metric_kinds import METRICS
-from evomerge.model_reference import HUB_ID, absolute, parse, plain_models
 from evomerge.space import model_places
 
 MOST_BYTES = 400 * 2**20  # Ray's own limit for a packed working folder is 500 MiB

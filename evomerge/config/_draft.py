@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evomerge._model_reference import is_folder, parse
 from evomerge.errors import InputError, near
 from evomerge.merge import CATALOGUE
-from evomerge.model_reference import is_folder, parse
 
 # method -> does it start from a base, and the searched parameters as (name, marker, meaning)
 _WEIGHT = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evomerge._yaml_text import yaml_text
 from evomerge.errors import InputError, near
-from evomerge.yaml_text import yaml_text
 
 PARAMETERS = {
     "linear": ("weight",),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
 from typing import Any
 
+from evomerge._model_reference import plain_models
 from evomerge.config._objective_sections import repeats
 from evomerge.config._section_base import read_section
 from evomerge.config._sections import (
@@ -26,7 +27,6 @@ from evomerge.config._yaml_lines import YamlDocument, read_document, read_text
 from evomerge.controllers import CONTROLLERS
 from evomerge.errors import SearchFileError
 from evomerge.merge import CATALOGUE
-from evomerge.model_reference import plain_models
 from evomerge.recipe import Recipe, recipe_from_mapping
 from evomerge.space import (
     MERGED,

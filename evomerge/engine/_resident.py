@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evomerge._tokenizer import TokenizerChoice
 from evomerge.checkpoints import Layout, check_memory, ranking_stride, shared_bytes
 from evomerge.engine._chat_template import chat_template_of
 from evomerge.engine._merge_plan import merged_part
@@ -19,7 +20,6 @@ from evomerge.engine._vocabulary import merge_of
 from evomerge.engine.route._routes import MERGED, LayerCall, merged_origins, read_route
 from evomerge.errors import ExtraMissing, WeightsError
 from evomerge.recipe import Recipe
-from evomerge.tokenizer import TokenizerChoice
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge._tokenizer import BASE, UNION, TokenizerChoice, TokenRow
 from evomerge.checkpoints import Layout, vocabulary_difference
 from evomerge.engine._merge_plan import donor_of
 from evomerge.errors import WeightsError, near
 from evomerge.recipe import Recipe, Source
-from evomerge.tokenizer import BASE, UNION, TokenizerChoice, TokenRow
 
 if TYPE_CHECKING:
     from torch import Tensor

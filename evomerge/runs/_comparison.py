@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evomerge._markup import element, table
 from evomerge.candidate import Objective, Response, Split
 from evomerge.errors import InputError
-from evomerge.markup import element, table
 from evomerge.objectives import Objectives
 from evomerge.runs._candidate_selection import named_candidate
 from evomerge.runs._run_data import RunData

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge._yaml_text import yaml_text
 from evomerge.candidate import Candidate
 from evomerge.errors import InputError
 from evomerge.recipe import Recipe
 from evomerge.runs._candidate_selection import picked_candidate
 from evomerge.runs._model_card import model_card
 from evomerge.runs._run_data import RunData
-from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from evomerge.engine import LoraReport

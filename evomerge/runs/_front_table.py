@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evomerge._markup import Html, element, number, table
 from evomerge.candidate import Objective
-from evomerge.markup import Html, element, number, table
 from evomerge.objectives import Objectives
 from evomerge.pareto import knee
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from evomerge.model_reference import MODEL_KEYS, parse
+from evomerge._model_reference import MODEL_KEYS, parse
+from evomerge._yaml_text import yaml_text
 from evomerge.runs._holdout import finals_of
 from evomerge.runs._run_data import RunData
 from evomerge.runs._status import status_of
 from evomerge.runs._summaries import verdict
 from evomerge.version import __version__
-from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Objective, Score

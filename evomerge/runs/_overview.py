@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evomerge.markup import element, joined, table
+from evomerge._markup import element, joined, table
 from evomerge.runs._fronts import front_frame
 from evomerge.runs._holdout import finals_of
 from evomerge.runs._run_data import RunData

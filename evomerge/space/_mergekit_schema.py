@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from evomerge._model_reference import HUB_ID, absolute, is_folder, parse
+from evomerge._tokenizer import BASE, UNION, problems_of
 from evomerge.errors import near
 from evomerge.merge import CATALOGUE
-from evomerge.model_reference import HUB_ID, absolute, is_folder, parse
 from evomerge.space._markers import is_marker, is_whole
 from evomerge.space._problems import Place, Problem
-from evomerge.tokenizer import BASE, UNION, problems_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGE_KEYS = {

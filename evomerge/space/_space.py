@@ -142,7 +142,7 @@ class SearchSpace:
         return len(self.genes) - (0 if self.route is None else len(self.route.genes))
 
     def _repr_html_(self) -> str:
-        from evomerge.markup import element, table
+        from evomerge._markup import element, table
 
         rows = [
             (gene.name, gene.kind, gene.extent(), "" if gene.start is None else gene.start, _condition(gene))

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from evomerge._tokenizer import TokenizerChoice
 from evomerge.candidate import LAYERS_RUN, LAYERS_SHARED, Answers, Job, Outcome
 from evomerge.checkpoints import Layout
 from evomerge.engine import ResidentModel
 from evomerge.errors import WeightsError
 from evomerge.scoring import AnswerCache, Measure, ModelScorer, SanityChecks, TaskSet, TaskSettings, check_norms
-from evomerge.tokenizer import TokenizerChoice
 
 # Parameters. Below, threads spend more time waiting for each other than working, and much more where cores are shared.
 SMALL_MODEL = 20_000_000

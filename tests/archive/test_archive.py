@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.archive import FILE_NAME, Archive
+from evomerge.archive import _schema as schema
 from evomerge.candidate import Answers, Candidate, Failure, Outcome, Response
 from evomerge.errors import RunError
 from evomerge.recipe import Conditional, Recipe, Source, passthrough
@@ -229,9 +230,15 @@ def test_a_closed_archive_is_one_file(archive: Archive) -> None:
     assert {file.name for file in archive.path.parent.iterdir()} == {FILE_NAME, "archive.lock"}
 
 
-def test_every_commit_waits_for_the_disk(archive: Archive) -> None:
-    assert archive._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
-    assert archive._connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "delete")
+@pytest.mark.parametrize(("network", "journal"), [(False, "wal"), (True, "delete")])
+def test_every_commit_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: bool, journal: str
+) -> None:
+    """The write-ahead log needs shared memory, which network file systems lack."""
+    monkeypatch.setattr(schema, "on_network", lambda path: network)
+    with Archive.create(tmp_path / "run", {}) as archive:
+        assert archive._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+        assert archive._connection.execute("PRAGMA journal_mode").fetchone()[0] == journal
 
 
 # -- what can be wrong with it -----------------------------------------------------------------------------------

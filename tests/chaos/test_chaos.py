@@ -17,8 +17,8 @@ from tests.chaos.mayhem import ROOT, Mayhem, Nodes, answers_per_question, lost_w
 from tests.end_to_end.conftest import command, evomerge, search_text
 from tests.loop.world import trace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
-# Beyond the first one, these run when asked for:  python -m pytest -m chaos tests/chaos -s
+pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(1500)]
+# These run when asked for:  python -m pytest -m chaos tests/chaos -s
 ACTIONS = ["worker", "worker", "raylet", "driver", "add"]
 
 
@@ -48,13 +48,11 @@ def test_a_search_survives_random_kills(short_folder: Path) -> None:
     survives(short_folder, seed=1)
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("seed", [2, 3, 4, 5])
 def test_a_search_survives_random_kills_with_other_seeds(short_folder: Path, seed: int) -> None:
     survives(short_folder, seed)
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
 def test_a_search_of_the_shipped_experts_survives_random_kills(short_folder: Path, seed: int) -> None:
     """The same best, and the same answer to every question, as the run of one process that nobody disturbed."""
@@ -89,7 +87,6 @@ def facts_of(folder: Path) -> dict[str, object]:
     return {**trace(folder), "best": best.number, "held out": held_out, "weights": weights}
 
 
-@pytest.mark.chaos
 def test_the_head_is_killed_and_another_cluster_of_another_size_goes_on(short_folder: Path) -> None:
     whole = world(short_folder / "whole", 24)
     whole.run()

@@ -14,7 +14,7 @@ from tests.chaos.test_chaos import short_folder
 from tests.end_to_end.conftest import EXPERTS, command
 
 __all__ = ["short_folder"]
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(400)]
 TOKEN = "planted-" + "hub-token-0123456789"
 FITNESS = """
 import os

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from evomerge._model_reference import ModelReference
 from evomerge.checkpoints import locate, parse_reference, revision_of, short_name
 from evomerge.errors import WeightsError
-from evomerge.model_reference import ModelReference
 
 
 @pytest.mark.parametrize(

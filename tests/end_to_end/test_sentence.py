@@ -197,7 +197,7 @@ def test_changed_weights_are_noticed_on_resume(tmp_path: Path) -> None:
 
 def _wait_for_answers(folder: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """Wait until one candidate is finished and the run is not."""
-    for _ in range(1200):
+    for _ in range(int(BACKSTOP / 0.1)):
         assert process.poll() is None, "the search ended before it could be stopped"
         time.sleep(0.1)
         try:
@@ -205,7 +205,7 @@ def _wait_for_answers(folder: Path, process: subprocess.Popen[str] | subprocess.
                 return
         except Exception:  # not there yet, or in the middle of being made
             continue
-    raise AssertionError("no candidate was finished in two minutes")
+    raise AssertionError(f"no candidate was finished in {BACKSTOP:.0f} seconds")
 
 
 def _assert_same_trace(whole: Path, other: Path) -> None:

@@ -1,7 +1,10 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
 from evomerge.irt._adaptive import (
+    Population,
     adaptive_test,
     log_posterior,
     next_items,
@@ -12,15 +15,17 @@ from evomerge.irt._adaptive import (
 from evomerge.irt._calibrate import fit_items
 from tests.irt.worlds import simulate
 
+World = tuple[Population, np.ndarray]  # models of a calibrated pool, and 0/1 responses of others
+
 
 @pytest.fixture(scope="module")
-def world():
+def world() -> World:
     _, _, _, y = simulate(500, 60, 2, 0)
     items = fit_items(y[:400], 2)
     return population(items, np.full(60, 1 / 60), np.random.default_rng(0)), y[400:]
 
 
-def test_first_items_equal_brute_force(world):
+def test_first_items_equal_brute_force(world: World) -> None:
     """Expected variance of the unseen score after each possible answer, by enumeration."""
     prior, y = world
     seen = np.full((1, 60), np.nan)
@@ -41,7 +46,7 @@ def test_first_items_equal_brute_force(world):
     assert gains[chosen] > 0.98 * gains.max()
 
 
-def test_posterior_is_bayes_rule(world):
+def test_posterior_is_bayes_rule(world: World) -> None:
     prior, y = world
     seen = np.full((2, 60), np.nan)
     seen[:, [3, 9]] = y[:2, [3, 9]]
@@ -52,7 +57,7 @@ def test_posterior_is_bayes_rule(world):
     np.testing.assert_allclose(posterior_weights(log_posterior(prior, seen)), like / like.sum(axis=1, keepdims=True))
 
 
-def test_tests_ask_the_promised_number_of_allowed_items(world):
+def test_tests_ask_the_promised_number_of_allowed_items(world: World) -> None:
     prior, y = world
     complete = y[:4].copy()
     complete[:, :10] = np.nan
@@ -63,7 +68,7 @@ def test_tests_ask_the_promised_number_of_allowed_items(world):
         np.testing.assert_array_equal(seen[~np.isnan(seen)], complete[~np.isnan(seen)])
 
 
-def test_common_core_is_answered_by_all(world):
+def test_common_core_is_answered_by_all(world: World) -> None:
     prior, y = world
     core = np.array([4, 17, 33])
     seen = adaptive_test(prior, y[:5], 8, 2, core)
@@ -71,12 +76,12 @@ def test_common_core_is_answered_by_all(world):
     assert ((~np.isnan(seen)).sum(axis=1) == 8).all()
 
 
-def test_adaptive_items_beat_random_ones_and_batches_lose_little(world):
+def test_adaptive_items_beat_random_ones_and_batches_lose_little(world: World) -> None:
     prior, y = world
     truth = y.mean(axis=1)
     rng = np.random.default_rng(0)
 
-    def error(seen):
+    def error(seen: np.ndarray) -> float:
         return np.abs(score_posterior(prior, seen).mean - truth).mean()
 
     at_random = []
@@ -90,19 +95,19 @@ def test_adaptive_items_beat_random_ones_and_batches_lose_little(world):
     assert batched < 1.15 * single
 
 
-def test_intervals_of_the_belief_cover(world):
+def test_intervals_of_the_belief_cover(world: World) -> None:
     prior, y = world
     belief = score_posterior(prior, adaptive_test(prior, y, 15))
     assert (np.abs(belief.mean - y.mean(axis=1)) < 1.645 * belief.sd).mean() > 0.82
 
 
-def test_everything_asked_is_exact(world):
+def test_everything_asked_is_exact(world: World) -> None:
     prior, y = world
     belief = score_posterior(prior, y[:3])
     np.testing.assert_allclose(belief.mean, y[:3].mean(axis=1))
 
 
-def test_all_right_and_all_wrong_stay_in_range(world):
+def test_all_right_and_all_wrong_stay_in_range(world: World) -> None:
     prior, _ = world
     for value in (0.0, 1.0):
         belief = score_posterior(prior, adaptive_test(prior, np.full((1, 60), value), 20))

@@ -1,8 +1,14 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
+import pytest
 
 from evomerge.irt._cross_validation import (
     ADAPTIVE,
     FOLDS,
+    MARGIN,
     SINGLE_SPLIT_MODELS,
     CrossValidationResult,
     best_result,
@@ -11,27 +17,35 @@ from evomerge.irt._cross_validation import (
     folds,
     variants,
 )
-from evomerge.irt._estimators import GP_GREEDY, LINEAR, P_GREEDY, RAW, fit_calibration, mix
+from evomerge.irt._estimators import GP_GREEDY, LINEAR, P_GREEDY, RAW, EstimatorSpec, fit_calibration, mix
 from evomerge.irt._model_selection import HALF_RASCH_SPEC, WIDE_SPEC
 from tests.irt.worlds import simulate
 
 
-def verdict(spec, errors):
+def result(spec: EstimatorSpec, errors: Sequence[float] | np.ndarray) -> CrossValidationResult:
     return CrossValidationResult(spec, np.asarray(errors, dtype=float), np.ones(len(errors)))
 
 
-def test_the_default_stays_unless_beaten_beyond_its_noise():
+def test_the_default_stays_unless_beaten_beyond_its_noise() -> None:
     rng = np.random.default_rng(0)
-    default, clearly = verdict(LINEAR, rng.normal(0, 2, 30)), verdict(RAW, rng.normal(0, 0.1, 30))
-    barely = verdict(P_GREEDY, default.errors * (1.0 + 1e-6 * rng.standard_normal(30)))
+    default, clearly = result(LINEAR, rng.normal(0, 2, 30)), result(RAW, rng.normal(0, 0.1, 30))
     assert best_result([default, clearly]).spec == RAW
-    assert best_result([default, verdict(RAW, default.errors)]).spec == LINEAR
-    assert best_result([default, verdict(RAW, default.errors + rng.choice([-1e-3, 1e-3], 30))]).spec == LINEAR
-    assert best_result([barely, default]).spec in (P_GREEDY, LINEAR)
-    assert best_result([verdict(LINEAR, []), verdict(RAW, [])]).spec == LINEAR
+    assert best_result([default, result(RAW, default.errors)]).spec == LINEAR
+    assert best_result([default, result(RAW, default.errors + rng.choice([-1e-3, 1e-3], 30))]).spec == LINEAR
+    assert best_result([result(LINEAR, []), result(RAW, [])]).spec == LINEAR
 
 
-def test_every_model_is_left_out_once_or_one_group_of_many():
+@pytest.mark.parametrize(("margins", "best"), [(0.5, LINEAR), (2.0, RAW)])
+def test_a_smaller_error_counts_from_the_margin_on(margins: float, best: EstimatorSpec) -> None:
+    """The rival's mean error is smaller by so many margins, where one is `MARGIN` standard errors of the difference."""
+    rng = np.random.default_rng(0)
+    default = result(LINEAR, 1.0 + rng.random(30))
+    gains = rng.normal(0.0, 1e-3, 30)
+    gains += margins * MARGIN * gains.std() / np.sqrt(30) - gains.mean()
+    assert best_result([default, result(RAW, default.errors - gains)]).spec == best
+
+
+def test_every_model_is_left_out_once_or_one_group_of_many() -> None:
     rng = np.random.default_rng(0)
     for count in (2, 5, 30):
         groups = folds(count, np.ones(count, bool), rng)
@@ -42,7 +56,7 @@ def test_every_model_is_left_out_once_or_one_group_of_many():
     assert all(3 not in g for g in folds(8, np.arange(8) != 3, rng))
 
 
-def test_left_out_models_take_no_part():
+def test_left_out_models_take_no_part() -> None:
     """Changing a left-out model's answers changes its own error only."""
     y = simulate(24, 20, 1, 0)[3]
     w = np.full(20, 0.05)
@@ -53,7 +67,7 @@ def test_left_out_models_take_no_part():
     np.testing.assert_array_equal(one.covariance.factors, two.covariance.factors)
 
 
-def test_mixtures_are_judged_as_they_are_read():
+def test_mixtures_are_validated_as_they_are_read() -> None:
     y = simulate(40, 30, 1, 1)[3]
     known = fit_calibration(y, np.full(30, 1 / 30), WIDE_SPEC)
     gp, line, p = cross_validate(known, WIDE_SPEC, [GP_GREEDY, LINEAR, P_GREEDY], 8, np.random.default_rng(0))
@@ -63,7 +77,7 @@ def test_mixtures_are_judged_as_they_are_read():
     np.testing.assert_allclose(mixed.estimate, 0.25 * estimates[LINEAR].estimate + 0.75 * estimates[P_GREEDY].estimate)
 
 
-def test_adaptive_needs_enough_models():
+def test_adaptive_needs_enough_models() -> None:
     assert ADAPTIVE in variants("auto", 60)
     assert ADAPTIVE not in variants("auto", 59)
     assert ADAPTIVE not in variants("adaptive", 20)

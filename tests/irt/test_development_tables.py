@@ -1,12 +1,14 @@
 """The estimators on real leaderboards; skipped where the tables are absent. Bars are the baseline's best rows."""
 
+from __future__ import annotations
+
 import hashlib
 
 import numpy as np
 import pytest
 
 from evomerge.irt import ResponseTable, estimate, read_table
-from evomerge.irt._backtest import calibrate
+from evomerge.irt._backtest import BacktestEstimate, calibrate
 from evomerge.irt._table_files import read_parents
 from tests.irt.worlds import data_folder
 
@@ -14,21 +16,21 @@ from tests.irt.worlds import data_folder
 BARS = {"metabench_arc": (3.77, 2.19), "metabench_truthfulqa": (3.20, 1.96)}
 
 
-def take(table, rows):
+def take(table: ResponseTable, rows: np.ndarray) -> ResponseTable:
     return ResponseTable(table.responses[rows], tuple(table.models[i] for i in rows), table.items)
 
 
-def points(found):
+def points(found: list[BacktestEstimate]) -> float:
     return 100 * np.mean([abs(e["estimate"] - e["truth"]) for e in found])
 
 
-def coverage(found):
+def coverage(found: list[BacktestEstimate]) -> float:
     return np.mean([e["low"] <= e["truth"] <= e["high"] for e in found])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BARS))
-def test_leaderboards_are_at_or_below_the_best_baseline_rows(name):
+def test_leaderboards_are_at_or_below_the_best_baseline_rows(name: str) -> None:
     table = read_table(data_folder() / f"{name}.npz")
     complete = ~np.isnan(table.responses).any(axis=1)
     part = np.array([int(hashlib.sha1(m.lower().encode()).hexdigest(), 16) % 5 for m in table.models])
@@ -43,7 +45,7 @@ def test_leaderboards_are_at_or_below_the_best_baseline_rows(name):
 
 
 @pytest.mark.slow
-def test_few_models_are_never_worse_than_the_raw_mean():
+def test_few_models_are_never_worse_than_the_raw_mean() -> None:
     table = read_table(data_folder() / "zeroeval_crux.npz")
     rng = np.random.default_rng(0)
     gaps, covered = [], []
@@ -61,7 +63,7 @@ def test_few_models_are_never_worse_than_the_raw_mean():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "bar"), [("metabench_arc", 2.1), ("metabench_truthfulqa", 3.2)])
-def test_merges_with_known_parents_at_ten_items(name, bar):
+def test_merges_with_known_parents_at_ten_items(name: str, bar: float) -> None:
     table = read_table(data_folder() / f"{name}.npz")
     parents = read_parents(data_folder() / "merge_pedigree.csv")
     known = set(table.models)
@@ -77,7 +79,7 @@ def test_merges_with_known_parents_at_ten_items(name, bar):
     assert coverage(found) > 0.8
 
 
-def test_preference_table_is_graded_and_complete_rows_replay():
+def test_preference_table_is_graded_and_complete_rows_replay() -> None:
     table = read_table(data_folder() / "alpaca_eval2.npz")
     assert table.graded
     rows = np.flatnonzero(~np.isnan(table.responses).any(axis=1))
@@ -86,7 +88,7 @@ def test_preference_table_is_graded_and_complete_rows_replay():
     assert points(found) < 4.0
 
 
-def test_twenty_two_models_with_constant_items_replay():
+def test_twenty_two_models_with_constant_items_replay() -> None:
     table = read_table(data_folder() / "chembench_22.npz")
     bank = calibrate(take(table, np.arange(6)), dims=1)
     assert bank.provenance["constant_items"] > 0

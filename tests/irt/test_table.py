@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +18,7 @@ GRADED = ResponseTable(np.array([[0.25, 1.0], [np.nan, 0.1]]), ("x", "y"), ("a",
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
 @pytest.mark.parametrize("table", [BINARY, GRADED], ids=["binary", "graded"])
-def test_tables_come_back_as_written(tmp_path, table, suffix):
+def test_tables_come_back_as_written(tmp_path: Path, table: ResponseTable, suffix: str) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     path = tmp_path / f"t{suffix}"
@@ -26,14 +30,14 @@ def test_tables_come_back_as_written(tmp_path, table, suffix):
         write_table(table, path)
 
 
-def test_npz_of_the_contract(tmp_path):
+def test_npz_of_the_contract(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "t.npz", responses=np.array([[1, -1]], np.int8), models=np.array(["m"]), items=np.array(["a", "b"])
     )
     np.testing.assert_array_equal(read_table(tmp_path / "t.npz").responses, [[1.0, np.nan]])
 
 
-def test_csv_of_the_contract(tmp_path):
+def test_csv_of_the_contract(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("model,a,b\nNone,1,\nm,0,0.5\n")
     table = read_table(tmp_path / "t.csv")
     assert table.models == ("None", "m")
@@ -53,13 +57,13 @@ def test_csv_of_the_contract(tmp_path):
         ("model\nm\n", "at least one"),
     ],
 )
-def test_bad_csv_is_refused_with_its_place(tmp_path, text, message):
+def test_bad_csv_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_table(tmp_path / "t.csv")
 
 
-def test_bad_files_are_refused(tmp_path):
+def test_bad_files_are_refused(tmp_path: Path) -> None:
     for name, message in (("t.txt", "must end in"), ("none.csv", "no response table")):
         with pytest.raises(InputError, match=message):
             read_table(tmp_path / name)
@@ -74,25 +78,25 @@ def test_bad_files_are_refused(tmp_path):
         read_table(tmp_path / "pickled.npz")
 
 
-def test_items_are_matched_by_id_never_by_place():
+def test_items_are_matched_by_id_never_by_place() -> None:
     moved = BINARY.for_items(("3", "q1"))
     np.testing.assert_array_equal(moved.responses, [[np.nan, 1.0], [1.0, 0.0]])
     with pytest.raises(InputError, match="another version"):
         BINARY.for_items(("q1", "q9"))
 
 
-def test_rows_by_name():
+def test_rows_by_name() -> None:
     np.testing.assert_array_equal(BINARY.row("007"), [0.0, 1.0, 1.0])
     with pytest.raises(InputError, match="Near: org/one"):
         BINARY.row("org/on")
 
 
-def test_item_ids_see_the_text_and_not_its_spacing():
+def test_item_ids_see_the_text_and_not_its_spacing() -> None:
     assert item_id("What is  2+2?\n") == item_id(" What is 2+2?")
     assert item_id("What is 2+2?") != item_id("What is 2+3?")
 
 
-def test_parents_file(tmp_path):
+def test_parents_file(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     pd.DataFrame({"child": ["c"], "parent_1": ["a"], "parent_2": ["b"], "note": ["x"]}).to_csv(path, index=False)
     assert read_parents(path) == {"c": ("a", "b")}
@@ -102,8 +106,8 @@ def test_parents_file(tmp_path):
             read_parents(path)
 
 
-def test_lm_eval_logs_are_matched_by_document(tmp_path):
-    def log(name, rows):
+def test_lm_eval_logs_are_matched_by_document(tmp_path: Path) -> None:
+    def log(name: str, rows: list[dict[str, Any]]) -> Path:
         path = tmp_path / name
         path.write_text("".join(json.dumps(r) + "\n" for r in rows))
         return path

@@ -10,8 +10,10 @@ import pytest
 
 from evomerge.irt._curves import probabilities
 
+Pool = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # theta, a, b and responses
 
-def simulate(models, items, d, seed, a_sd=1.0):
+
+def simulate(models: int, items: int, d: int, seed: int, a_sd: float = 1.0) -> Pool:
     """Return theta, a, b and 0/1 responses of a simulated pool; a tenth of the items discriminate negatively."""
     rng = np.random.default_rng(seed)
     theta = rng.standard_normal((models, d))
@@ -24,7 +26,7 @@ def simulate(models, items, d, seed, a_sd=1.0):
     return theta, a, b, y
 
 
-def data_folder():
+def data_folder() -> Path:
     """Return the folder of the development tables, or skip the test."""
     root = Path(__file__).resolve().parents[2]
     named = [Path(os.environ["EVOMERGE_DATA"])] if os.environ.get("EVOMERGE_DATA") else []

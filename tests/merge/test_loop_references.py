@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evomerge.merge import _sparsify as sparsify
-from evomerge.merge import dot, merge
+from evomerge.merge import merge
 from evomerge.merge._consensus import disjoint_merge
 from evomerge.merge._model_statistics import global_threshold, squared_norm
-from evomerge.merge._reductions import SERIAL_CHUNK, absolute_sum, norm, standard_deviation
+from evomerge.merge._reductions import SERIAL_CHUNK, absolute_sum, dot, norm, standard_deviation
 from evomerge.merge._top_k import falling_order, keep_up_to, last_kept, order_statistic
 
 from .fixtures import relaxed

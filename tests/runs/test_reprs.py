@@ -5,8 +5,8 @@ from __future__ import annotations
 import html5lib
 import pytest
 
+from evomerge._markup import Html, element, joined, number, strip, table, tree
 from evomerge.candidate import Candidate
-from evomerge.markup import Html, element, joined, number, strip, table, tree
 from evomerge.recipe import recipe_from_mapping
 from evomerge.runs import Run, open_run
 from evomerge.space import build_space

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evomerge._model_reference import ModelReference, parse, plain_models
 from evomerge.config import load_recipe
-from evomerge.model_reference import ModelReference, parse, plain_models
 from evomerge.recipe import recipe_from_mapping
 from evomerge.space import resolve_model, short_names
 

@@ -22,6 +22,7 @@ from evomerge.reports.trackers._values import LoggedStep, Resumed, RunResult
 from evomerge.reports.trackers._writer import remembered
 from evomerge.runs import open_run
 from evomerge.scoring._synthetic import SyntheticSpec
+from tests.clock import BACKSTOP
 from tests.commands.made import OPTIMA, PARENTS, config
 from tests.trackers.worlds import FAILS, FILE, Followed, search
 from tests.workers.fakes import ShuffledPool
@@ -182,12 +183,44 @@ def test_a_tool_that_hangs_is_not_waited_for(tmp_path: Path, notes: Notes, monke
     assert "no progress for 60 seconds" in world.said[0]
 
 
-def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifteen portions are all written before the search ends."""
+class Slow(Notes):
+    """A tool that writes one portion of steps during each wait at the end of the search."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self._called, self._may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def log(self, steps: Any) -> None:
+        self._called.release()
+        assert self._may_go_on.acquire(timeout=BACKSTOP)
+        super().log(steps)
+
+    def end(self, ending: RunResult) -> None:
+        super().end(ending)
+        self._called.release()
+
+    def join(self, thread: threading.Thread, seconds: float) -> None:
+        """Stand in for a wait of `seconds`, in which the tool writes one portion and is called with the next."""
+        if not self.waits:
+            assert self._called.acquire(timeout=BACKSTOP)  # the first portion is held back since the search began
+        self.waits.append(seconds)
+        self._may_go_on.release()
+        assert self._called.acquire(timeout=BACKSTOP)
+        if self.endings:
+            thread.join()
+
+
+def test_a_tool_that_is_slow_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen waits of full length are needed; another one follows as long as the last one brought a step."""
     monkeypatch.setattr(writer, "AT_ONCE", 2)
-    world = Followed(tmp_path / "run")
+    tool = Slow()
+    monkeypatch.setattr(TrackerTarget, "tracker", lambda target: tool)
+    world = Followed(tmp_path / "run", join=tool.join)
     world.session(30, ["tensorboard"], end=True)
-    assert [step.number for step in notes.steps] == list(range(30))
+    assert len(tool.waits) >= 15
+    assert set(tool.waits) == {writer.PATIENCE}
+    assert [step.number for step in tool.steps] == list(range(30))
     assert not [text for text in world.said if "fails; the search" in text]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evomerge.markup import Html, element, number
+from evomerge._markup import Html, element, number
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge._markup import Html, element, joined
+from evomerge._yaml_text import yaml_text
 from evomerge.errors import TaskError
-from evomerge.markup import Html, element, joined
 from evomerge.objectives import Objectives
 from evomerge.reports.html._drawing import scrolling
 from evomerge.reports.html._findings import Findings, points, with_error
 from evomerge.reports.html._section_predictions import predicted_points, predictions
 from evomerge.runs import coefficients_frame, fitness_table
 from evomerge.scoring import paired_difference
-from evomerge.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     import pandas as pd

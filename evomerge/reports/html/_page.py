@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge._markup import Html, element, joined
 from evomerge.errors import InputError
-from evomerge.markup import Html, element, joined
 from evomerge.reports.html._explorer import explorer
 from evomerge.reports.html._findings import Findings, findings_of
 from evomerge.reports.html._section_genes import genes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from evomerge.markup import Html, element, joined, number, table
+from evomerge._markup import Html, element, joined, number, table
 from evomerge.objectives import Objectives
 from evomerge.reports.html._drawing import Plot, Scale, diamond, figure, scale_of, scrolling, spread
 from evomerge.reports.html._findings import Findings, points, with_error

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from evomerge._markup import Html, element, joined, number
 from evomerge.candidate import Objective, Split
-from evomerge.markup import Html, element, joined, number
 from evomerge.reports.html._drawing import scrolling
 from evomerge.reports.html._findings import Findings
 from evomerge.scoring import values_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from evomerge.markup import Html, element, table
+from evomerge._markup import Html, element, table
 from evomerge.reports.html._drawing import scrolling
 from evomerge.reports.html._findings import SHOWN_PREDICTED, Findings, points
 from evomerge.runs import LEVEL, remeasured_lines

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from evomerge.markup import Html, element, number, table
+from evomerge._markup import Html, element, number, table
 from evomerge.reports.html._drawing import Plot, Scale, band, figure, scale_of, scrolling, steps
 from evomerge.reports.html._findings import Findings
 from evomerge.runs import clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.markup import Html, element, joined, table
+from evomerge._markup import Html, element, joined, table
 from evomerge.reports.html._drawing import scrolling
 from evomerge.reports.html._findings import Findings
 from evomerge.space import short_names

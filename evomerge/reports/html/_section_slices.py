@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evomerge._markup import Html, element, number
 from evomerge.errors import InputError
-from evomerge.markup import Html, element, number
 from evomerge.reports.html._drawing import Plot, Scale, scale_of, scrolling
 from evomerge.reports.html._findings import BELIEVABLE, Findings, points
 from evomerge.runs import LEVEL
