@@ -34,7 +34,8 @@ from benchmarks.scale.world import Shares, World
 from evomerge.archive import Archive
 from evomerge.candidate import Evaluation, Job, Objective, Response, Score
 from evomerge.controllers import Controller, SearchProblem, build, controller_info
-from evomerge.loop import Budget, Rules, replay, run_search
+from evomerge.loop import Budget, Rules, run_search
+from evomerge.loop._replay import replay
 from evomerge.recipe import Recipe
 from evomerge.scoring._synthetic import synthetic_recipe
 from evomerge.workers import Arrival, PoolEvent, Retry

@@ -12,7 +12,6 @@ from evomerge._facade import lazy_names
 if TYPE_CHECKING:
     from evomerge.archive._backup import URI_FILE, Beside, Keep, Keeper, Mirror, mirror_of, restore
     from evomerge.archive._event_kinds import (
-        PAYLOADS,
         EventKind,
         RacedPayload,
         ResumedPayload,
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILE_NAME",
-    "PAYLOADS",
     "URI_FILE",
     "Archive",
     "ArchiveDamaged",

@@ -71,32 +71,7 @@ class Archive(Reader):
         Raises:
             RunError: the folder holds an archive, is in use, or cannot be written.
         """
-        folder = Path(folder)
-        new = not folder.exists()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"run folder {folder} cannot be made: {error.strerror}; choose another one") from error
-        lock = WriterLock(folder)
-        path = folder / FILE_NAME
-        archive = None
-        try:
-            if cls.exists(folder):
-                raise RunError(f"{folder} already holds a search; continue it with: evomerge resume {folder}")
-            with schema.explained(path):
-                archive = cls(path, schema.connect_to_write(path), lock, watch)
-                with archive.transaction():
-                    schema.create_tables(archive._connection)
-                    rows = [(key, _dumps(value)) for key, value in config.items()]
-                    archive._connection.executemany("INSERT INTO config VALUES (?, ?)", rows)
-        except BaseException:
-            if archive is not None:
-                archive._connection.close()
-            if new:
-                _remove_made(folder)
-            lock.release()
-            raise
-        return archive
+        return _created(Path(folder), config, watch)
 
     @classmethod
     def open(cls, folder: str | Path, read_only: bool = True, watch: Callable[[str], None] | None = None) -> Archive:
@@ -105,28 +80,7 @@ class Archive(Reader):
         Raises:
             RunError: there is none, it is damaged or of another version, or another process writes to it.
         """
-        folder = Path(folder)
-        path = folder / FILE_NAME
-        if not path.is_file():
-            raise RunError(
-                f"{folder} holds no run: {FILE_NAME} is missing; a run folder is what `evomerge search` made"
-            )
-        lock = None if read_only else WriterLock(folder)
-        try:
-            with schema.explained(path):
-                connection = schema.connect_to_read(path) if read_only else schema.connect_to_write(path)
-            try:
-                schema.check(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
-        archive = cls(path, connection, lock, watch)
-        archive._seconds_before = Reader.seconds(archive)
-        return archive
+        return _opened(Path(folder), read_only, watch)
 
     @staticmethod
     def exists(folder: str | Path) -> bool:
@@ -135,16 +89,7 @@ class Archive(Reader):
         Raises:
             RunError: there is a file in the archive's place, and it is no archive.
         """
-        path = Path(folder) / FILE_NAME
-        if not path.is_file() or path.stat().st_size == 0:
-            return False
-        with schema.explained(path):
-            connection = schema.connect_to_read(path)
-            try:
-                tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            finally:
-                connection.close()
-        return tables > 0
+        return _has_tables(Path(folder) / FILE_NAME)
 
     def close(self) -> None:
         """Close the file, and give the folder free for another writer; a second call does nothing."""
@@ -343,6 +288,71 @@ class Archive(Reader):
 
 # NaN is not JSON: every reader but Python's would refuse the row
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _created(folder: Path, config: Mapping[str, Any], watch: Callable[[str], None] | None) -> Archive:
+    """Return a new archive; a creation that fails leaves the folder as it was."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"run folder {folder} cannot be made: {error.strerror}; choose another one") from error
+    lock = WriterLock(folder)
+    path = folder / FILE_NAME
+    archive = None
+    try:
+        if Archive.exists(folder):
+            raise RunError(f"{folder} already holds a search; continue it with: evomerge resume {folder}")
+        with schema.explained(path):
+            archive = Archive(path, schema.connect_to_write(path), lock, watch)
+            with archive.transaction():
+                schema.create_tables(archive._connection)
+                rows = [(key, _dumps(value)) for key, value in config.items()]
+                archive._connection.executemany("INSERT INTO config VALUES (?, ?)", rows)
+    except BaseException:
+        if archive is not None:
+            archive._connection.close()
+        if new:
+            _remove_made(folder)
+        lock.release()
+        raise
+    return archive
+
+
+def _opened(folder: Path, read_only: bool, watch: Callable[[str], None] | None) -> Archive:
+    """Return an archive whose file has been checked; what was taken on the way is given back where it fails."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise RunError(f"{folder} holds no run: {FILE_NAME} is missing; a run folder is what `evomerge search` made")
+    lock = None if read_only else WriterLock(folder)
+    try:
+        with schema.explained(path):
+            connection = schema.connect_to_read(path) if read_only else schema.connect_to_write(path)
+        try:
+            schema.check(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    archive = Archive(path, connection, lock, watch)
+    archive._seconds_before = Reader.seconds(archive)
+    return archive
+
+
+def _has_tables(path: Path) -> bool:
+    """Return whether a search was recorded in `path`; an empty file was made by a process killed at once."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with schema.explained(path):
+        connection = schema.connect_to_read(path)
+        try:
+            tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            connection.close()
+    return tables > 0
 
 
 def _remove_made(folder: Path) -> None:

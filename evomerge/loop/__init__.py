@@ -10,27 +10,21 @@ from typing import TYPE_CHECKING
 from evomerge._facade import lazy_names
 
 if TYPE_CHECKING:
-    from evomerge.loop._budget import Budget, BudgetMeter, Reserve, StopReason
-    from evomerge.loop._dispatcher import Dispatcher, Items, Plan
+    from evomerge.loop._budget import Budget, Reserve, StopReason
+    from evomerge.loop._dispatcher import Items
     from evomerge.loop._racing import Fitness, Racing
-    from evomerge.loop._replay import replay
-    from evomerge.loop._search_loop import Progress, Rules, Space, evaluate, run_search
+    from evomerge.loop._search_loop import Progress, Rules, evaluate, run_search
 
 __all__ = [
     "Budget",
-    "BudgetMeter",
-    "Dispatcher",
     "Fitness",
     "Items",
-    "Plan",
     "Progress",
     "Racing",
     "Reserve",
     "Rules",
-    "Space",
     "StopReason",
     "evaluate",
-    "replay",
     "run_search",
 ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.archive import Archive
 from evomerge.candidate import Answers, Candidate, Failure, Outcome, Response
-from evomerge.loop import Dispatcher
+from evomerge.loop._dispatcher import Dispatcher
 from evomerge.runs._utilisation import usage_summary, utilisation_frame, worker_times
 from evomerge.scoring._synthetic import SyntheticSpec, synthetic_recipe
 from evomerge.workers import PoolEvent, Retry

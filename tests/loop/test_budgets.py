@@ -14,8 +14,8 @@ from evomerge.candidate import Job, Outcome
 from evomerge.commands._budget_limits import checked, overridden
 from evomerge.config import BudgetRequest
 from evomerge.errors import InputError
-from evomerge.loop import Budget, BudgetMeter, Reserve, evaluate
-from evomerge.loop._budget import MARGIN
+from evomerge.loop import Budget, Reserve, evaluate
+from evomerge.loop._budget import MARGIN, BudgetMeter
 from evomerge.run_config import BudgetConfig
 from evomerge.scoring._synthetic import SyntheticSpec
 from tests.clock import Clock as FakeTime

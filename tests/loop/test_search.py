@@ -16,7 +16,8 @@ from evomerge.candidate import Answers, Outcome
 from evomerge.commands._search_progress import line_of
 from evomerge.controllers import SearchProblem, build
 from evomerge.errors import RunError
-from evomerge.loop import Progress, evaluate, replay
+from evomerge.loop import Progress, evaluate
+from evomerge.loop._replay import replay
 from evomerge.loop._search_loop import MOST_MACHINE_FAILURES
 from evomerge.pareto import non_dominated
 from evomerge.scoring._synthetic import SyntheticSpec

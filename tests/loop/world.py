@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evomerge.archive import PAYLOADS, Archive
+from evomerge.archive import Archive
+from evomerge.archive._event_kinds import PAYLOADS
 from evomerge.candidate import Candidate, Evaluation, Objective, Response, Score
 from evomerge.controllers import Controller, SearchProblem, build
 from evomerge.loop import Budget, Progress, Rules, StopReason, run_search
