@@ -55,8 +55,6 @@ class Archive(Reader):
         self._opened = time.monotonic()
         self._seconds_before = 0.0
 
-    # -- open and close ------------------------------------------------------------------------------------------
-
     @classmethod
     def create(
         cls, folder: str | Path, config: Mapping[str, Any], watch: Callable[[str], None] | None = None
@@ -106,8 +104,6 @@ class Archive(Reader):
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    # -- add -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -70,9 +70,7 @@ FRAMES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             Column("seq", "integer", "", "order of recording"),
             Column("time", "time", "UTC", "the driver's clock; informational only"),
             Column("seconds", "number", _SECONDS, "active time of the run, over all its sessions"),
-            Column(
-                "kind", "text", "", "asked, submitted, answered, finished, observed, retry, duplicate, ..."
-            ),
+            Column("kind", "text", "", "asked, submitted, answered, finished, observed, retry, duplicate, ..."),
             Column("candidate", "integer", "", "the candidate concerned; missing where there is none"),
             Column("payload", "mapping", "", "details of the event"),
         ),

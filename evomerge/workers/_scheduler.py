@@ -111,8 +111,6 @@ class Scheduler:
             self._workers.clear()
         self._cluster.close()
 
-    # -- workers -------------------------------------------------------------------------------------------------
-
     def _survey(self) -> None:
         for worker, died in self._workers.survey():
             self._lose(worker, died)
@@ -155,8 +153,6 @@ class Scheduler:
                 self._lose(
                     worker, WorkerDied(f"it has not {doing} for {limit:.0f} seconds: the worker hangs"), kill=True
                 )
-
-    # -- jobs ----------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         now = self._cluster.now()

@@ -175,7 +175,7 @@ def test_licences_and_small_files_are_looked_at(made: Path, tmp_path: Path) -> N
     report = check(search_file(folder, ["one"]))
     assert [facts.licence for facts in report.facts.values()] == ["cc-by-nc-4.0", "apache-2.0"]
     warnings = "\n".join(report.warnings)
-    assert "licence cc-by-nc-4.0 of base does not allow commercial use" in warnings
+    assert "licence cc-by-nc-4.0 of base forbids commercial use, also of the merge" in warnings
     assert "eos_token_id 500 is no row of the embedding of 97" in warnings
 
 

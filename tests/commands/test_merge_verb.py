@@ -65,7 +65,7 @@ def test_the_card_tells_the_lineage(made: Path, tmp_path: Path) -> None:
     for part in (
         "- `base`: apache-2.0",
         "- `code`: not stated in its folder",
-        "**Note:** licence cc-by-nc-4.0 of math does not allow commercial use",
+        "**Note:** licence cc-by-nc-4.0 of math forbids commercial use, also of the merge",
         "**Note:** no licence found for code",
         f"- `math` at `{revision_of(str(made / 'math'))}`",
         "merge_method: task_arithmetic",

@@ -342,7 +342,7 @@ def test_progress_says_what_was_measured(folder: Path) -> None:
 
 def test_the_line_of_progress_names_the_parents_before_and_the_front_after() -> None:
     first = Progress(0, 30, {}, 0, 4, 0, 4, 0.5, 12.0, None)
-    assert line_of(first) == "4 parents to answer first  0/30 candidates  busy 50%  12s"
+    assert line_of(first) == "4 parents to score first  0/30 candidates  busy 50%  12s"
     later = Progress(10, 30, {"add": 0.5, "sort": 0.25}, 3, 0, 1, 4, 0.98, 75.0, 61.0)
     assert line_of(later) == (
         "10/30 candidates  best add 0.500 sort 0.250  front 3  1 failed  busy 98%  1m15s  1m01s left"
