@@ -45,6 +45,8 @@ class Context:
     folder: str = "."  # relative paths are relative to it
     places: Mapping[int, Place] = field(default_factory=dict)  # id() of each mapping of the document -> its place
     problems: list[Problem] = field(default_factory=list)  # grows while the document is read
+    # section -> its keys as written, wrong values included, for rules about what the values name
+    written: dict[type, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Mistakes(ValueError):
@@ -79,6 +81,7 @@ class Section(BaseModel):
             return handler(value)
         given = {key: entry for key, entry in value.items() if entry is not None}
         context = info.context or Context()
+        context.written[cls] = given
         problems, wrong = list[Problem](), set[str]()
         try:
             section = handler(given)

@@ -156,14 +156,17 @@ class ScoringRequest(Section):
                 (), f"estimator {self.estimator!r} needs items: how many each candidate answers, as in items: 10"
             )
 
-    def task_problems(self, tasks: Sequence[str]) -> Iterator[Problem]:
-        """Yield which tasks of the section are not among the objectives'; places begin at the top of the file."""
+    def task_problems(self, tasks: Sequence[str], bank: object) -> Iterator[Problem]:
+        """Yield which tasks of the section, and of `bank` as written, are not among the objectives'.
+
+        Places begin at the top of the file.
+        """
         known = list(dict.fromkeys(tasks))
         holdout = self.holdout
         if isinstance(holdout, tuple) and len(holdout) != len(known):
             text = f"must name one task for each of the {len(known)} tasks of the objectives, got {len(holdout)}"
             yield Problem(("scoring", "holdout"), text)
-        for key, named in (("holdout", holdout), ("bank", self.bank)):
+        for key, named in (("holdout", holdout), ("bank", bank)):
             for task in named if isinstance(named, Mapping) else ():
                 if task not in known:
                     text = f"unknown task among the objectives {task!r}. {near(task, known)}"
@@ -304,7 +307,9 @@ class SearchFileSection(Section):
             return
         if "objectives" not in wrong:
             requests = [entry.request(context.folder) for entry in self.objectives or ()]
-            yield from scoring.task_problems([one.task for one in requests if one and one.measure is None])
+            tasks = [one.task for one in requests if one and one.measure is None]
+            bank = context.written.get(ScoringRequest, {}).get("bank")  # a missing file hides no unknown task
+            yield from scoring.task_problems(tasks, bank)
         if self.constraints and scoring.racing is not None:
             text = "racing cannot be combined with constraints: it may stop feasible candidates; remove one of the two"
             yield Problem(("scoring", "racing"), text)

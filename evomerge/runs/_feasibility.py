@@ -177,7 +177,7 @@ def _bound(text: str, name: str, whole: str, objective: Objective, parents: Mapp
     who = relative["parent"].strip() if relative is not None else text
     if relative is None or who not in known:
         raise InputError(
-            f"constraint {whole!r}: {who!r} is neither a number nor a parent. {near(who, known)}; {EXAMPLE}"
+            f"constraint {whole!r}: {who!r} is neither a number nor a parent. {near(who, known)} Write it {EXAMPLE}"
         )
     if name not in known[who]:  # the parent failed
         raise InputError(f"constraint {whole!r}: {who} has no score for {name} in this run; write a number")

@@ -80,7 +80,7 @@ def test_a_constraint_that_nothing_meets_ends_without_a_usable_candidate(
     [
         ("constraints: ['add >= 0.1', 'nothing >= 0.5']", ["line 8", "unknown objective 'nothing'"]),
         ("constraints: ['add > 0.5']", ["line 8", "expected an objective, >= or <="]),
-        ("constraints: ['add >= elsewhere']", ["'elsewhere' is no number and no parent"]),
+        ("constraints: ['add >= elsewhere']", ["'elsewhere' is neither a number nor a parent"]),
         ("constraints: 'add >= 0.5'", ["line 8, constraints: must be a list"]),
     ],
 )

@@ -69,7 +69,7 @@ def test_the_export_loads_and_scores_exactly_what_lm_eval_says(folder: Path, tmp
     out = tmp_path / "merged"
     done = evomerge("export", folder, "--to", out)
     assert done.returncode == 0, done.stderr
-    assert "the weights that were scored" in done.stderr
+    assert "equal to the scored weights" in done.stderr
     model = AutoModelForCausalLM.from_pretrained(out)
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
     assert (out / "mergekit_config.yml").is_file()
@@ -178,7 +178,7 @@ def test_other_methods_run_and_export_what_they_scored(tmp_path: Path, method: s
     file.write_text(text.replace("  base_model", "  # base_model") if method == "linear" else text)
     run = search(file, out=tmp_path / "run")
     assert list(run.trials()["status"]) == ["done"] * 2
-    assert "the weights that were scored" in run.export(tmp_path / "merged", pick="1")
+    assert "equal to the scored weights" in run.export(tmp_path / "merged", pick="1")
 
 
 def test_changed_weights_are_noticed_on_resume(tmp_path: Path) -> None:

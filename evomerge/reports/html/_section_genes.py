@@ -34,7 +34,7 @@ def genes(findings: Findings) -> Html:
         "values are better; orange: smaller values are better. Valid within the searched region; "
         "correlation, not causation."
     ) + (f" {rest} less important genes are omitted." if rest else "")
-    shown = scrolling(table(("gene", *names), rows, caption=caption), "Gene importance")
+    shown = scrolling(table(("gene", *names), rows, caption=caption), "Table of gene importance")
     return joined([shown, slices(findings, frame, [str(gene) for gene in most.index])])
 
 
