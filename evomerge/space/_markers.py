@@ -21,6 +21,7 @@ MARKER_KEYS = {
     "start": "value of the first candidate, in the parameter's units",
 }
 _HUGE = 2**63  # larger ints come from typing errors, and float() of the largest raises OverflowError
+MOST_PARTS = 10_000  # blocks or knots along the depth
 PER_WORDS = ("model", "layer", "blocks", "knots", "modules", "filters")
 
 
@@ -196,6 +197,10 @@ def _read_axis(item: Any, place: Place, problems: list[Problem]) -> dict[str, An
     if word in ("blocks", "knots"):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             problems.append(Problem(place, f"write {{{word}: N}} with a whole number N of at least 1, got {value!r}"))
+            return {}
+        if value > MOST_PARTS:  # labels are made before the number of layers is known: a slip must not fill the memory
+            text = f"{word}: must be at most {MOST_PARTS}, which is more than any model has layers"
+            problems.append(Problem(place, text))
             return {}
         return {"depth": Depth(word, int(value))}
     return _read_groups(word, value, place, problems)

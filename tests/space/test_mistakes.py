@@ -123,6 +123,7 @@ from tests.space.files import SMALL, problems
         ("search: [0, 1]", "search: [0, 1], pre: [model]", "weight.pre: unknown key of a search marker. Near: per"),
         ("search: [0, 1]", "search: [0, 1], per: [modle]", "weight.per[0]: unknown item 'modle' of `per`. Near: m"),
         ("search: [0, 1]", "search: [0, 1], per: []", "weight.per: must list some of model, layer, blocks, knots, modules"),
+        ("search: [0, 1]", f"search: [0, 1], per: [{{blocks: 1{'0' * 99}}}]", "weight.per[0]: blocks: must be at most 10000"),
         ("search: [0, 1]", "search: [0, 1], per: [{blocks: 0}]", "weight.per[0]: write {blocks: N} with a whole number N"),
         ("search: [0, 1]", "search: [0, 1], per: [{knots: two}]", "weight.per[0]: write {knots: N} with a whole number N"),
         ("search: [0, 1]", "search: [0, 1], per: [layer, {knots: 2}]", "weight.per[1]: only one of layer, blocks or knots"),
